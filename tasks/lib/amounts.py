@@ -34,7 +34,14 @@ _NUMBER = (  # every gap is at most one space: a run of them must not be tried i
 _AT = re.compile(_NUMBER, re.IGNORECASE)
 _ANYWHERE = re.compile(r"(?<![\w.,\-−–—‒－﹣])" + _NUMBER + r"(?!\w|[.,\-−–—‒－﹣]\d)", re.IGNORECASE)
 _SCALES = {"thousand": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12}
-_KINDS = {"%": "percent", "x": "times", "times": "times", ":1": "times", "$": "money", "dollars": "money"}  # $ is many countries'
+_KINDS = {
+    "%": "percent",
+    "x": "times",
+    "times": "times",
+    ":1": "times",
+    "$": "money",
+    "dollars": "money",
+}  # a dollar sign is of many countries
 _KINDS |= {"us$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY"}
 _ABOUT = re.compile(r"(?:[≈~]|(?:about|approximately|approx\.?|around|roughly)\s) ?", re.IGNORECASE)
 # what makes another amount of the number before it
@@ -50,8 +57,8 @@ _NAMED = re.compile(
     r"(?!.*\b(?:not|no|never|cannot|\w+n['’]t|wrong|incorrect|un\w+|if|whether|or|between|i|would|could|might|maybe|"
     r"perhaps|guess|sorry|least|most|than|over|under|above|below)\b)"
     r"(?:[*_]{0,3}[A-Za-z][A-Za-z ,'’()&/-]{0,80}?[*_]{0,3}(?:\s(?:is|are|was|were|equals)\s|\s?[:=≈])[*_]{0,3}\s?|"
-    r"(?:[A-Za-z][A-Za-z ,'’()&/-]{0,80}? )?(?:increased|rose|risen|grew|grown)\s(?:by\s)?|an? (?:increase|rise|growth) of\s|"
-    r"an?\s(?=[\d.]+ ?(?:%|percent)\s(?:increase|rise|growth)\b))",
+    r"(?:[A-Za-z][A-Za-z ,'’()&/-]{0,80}? )?(?:increased|rose|risen|grew|grown)\s(?:by\s)?|"
+    r"an? (?:increase|rise|growth) of\s|an?\s(?=[\d.]+ ?(?:%|percent)\s(?:increase|rise|growth)\b))",
     re.IGNORECASE,
 )
 _RISE = re.compile(r"\s(?:increase|rise|growth)(?!\w)", re.IGNORECASE)

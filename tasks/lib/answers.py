@@ -11,14 +11,15 @@ The helpers beside this file load it by its path, for lm-eval gives them no pack
 3. A lead may announce it: "Sure!", "Based on ...,", a noun of ``_NOUNS`` with "is" or a colon, "it is". Words of
    opinion ("I think", "probably") are no lead.
 4. After it: nothing, its noun ("positive sentiment"), "is correct", or "because" or a stop, comma, colon, dash or
-   bracket and a reason. A reason that begins with "or", "perhaps" or "I think", that ends in a question mark, or that is
-   no more than a denial ("positive? no", "positive: false", "B. This is the wrong answer."), takes the answer back; so
-   does a later line of that kind. A number alone after a label is how likely it is, and no reason.
+   bracket and a reason. A reason that begins with "or", "perhaps" or "I think", that is a question of few words, or no
+   more than a denial ("positive? no", "positive: false", "B. This is the wrong answer."), takes the answer back, and
+   so does a denial in a later line. A number alone after a label is how likely it is, and no reason.
 5. One answer: a line that names two is none, whatever it says of them; nor is one that a later line contradicts
    ("Actually, negative.").
 """
 
 import functools
+import json
 import operator
 import re
 import unicodedata
@@ -38,10 +39,10 @@ MARKS = " \t\"'`*_#[{“”‘’«»•="  # before an answer of any kind
 _WORD_MARKS = MARKS + "\r\n(<>:.-"  # before words; of a number brackets, signs and points are a part
 _COURTESY = r"(?:sure|certainly|of course|okay|ok|alright)"
 _NOUN = (
-    "(?:(?:overall|final|correct|right|best|predicted|financial|sentiment|entity|us-gaap|xbrl|numerical|computed|"
-    r"calculated|(?:most )?appropriate)\s+)*(?:answer|label|class|classification|category|sentiment|tone|stance|polarity|type|score|rating|"
-    "value|figure|number|amount|result|ratio|tag|concept|element|formula|option|choice|letter|response|output|"
-    "prediction|entities|list|json(?: list)?)"
+    r"(?:(?:overall|final|correct|right|best|predicted|financial|sentiment|entity|us-gaap|xbrl|numerical|computed|"
+    r"calculated|(?:most )?appropriate)\s+)*(?:answer|label|class|classification|category|sentiment|tone|stance|"
+    r"polarity|type|score|rating|value|figure|number|amount|result|ratio|tag|concept|element|formula|option|choice|letter|"
+    r"response|output|prediction|entities|list|json(?: list)?)"
 )
 _OF = (
     r"(?:\s+(?:here|(?:(?:expressed|conveyed) )?(?:of|for|in) (?:(?!not? )[\w-]+ ){0,5}[\w-]+|"
@@ -67,14 +68,16 @@ _LEADS = 4
 _ARTICLE = re.compile(r"(?:an?|the)\s+(?=[\w\"'*`])", re.IGNORECASE)
 _ANNOUNCEMENT = re.compile(
     rf"(?!.*\b(?:not|no|never|wrong|incorrect|possible)\b)[\s*_#>]*(?:{_COURTESY}[\s!,.:*_]*)?"
-    r"(?:(?:here (?:is|are)|here['’]s|below (?:is|are)) [^.?!:]{1,120}:|the [\w ,'’-]{1,80} (?:is|are|contains [\w ]{1,40}):|"
+    r"(?:(?:here (?:is|are)|here['’]s|below (?:is|are)) [^.?!:]{1,120}:|"
+    r"the [\w ,'’-]{1,80} (?:is|are|contains [\w ]{1,40}):|"
     r"(?:the )?(?:following )?entities [^.?!:]{0,80}:|"
     rf"(?:(?:the|my)\s+)?{_NOUN}{_OF}{{0,2}}[\s*_]*(?:{_IS})?[\s*_:]*)?[\s*_]*",
     re.IGNORECASE,
 )
 _FENCE = re.compile(r"(?:```|~~~) ?[\w+-]{0,20} ?")
 _TAG = re.compile(rf"</?(?:{_NOUN})>", re.IGNORECASE)
-_PAIR = re.compile(r"<([A-Za-z][\w-]{0,20})>\s*(.*?)\s*</\1>")
+_PAIR = re.compile(r"<([A-Za-z][\w-]{0,20})>\s*(.*?)\s*</\1>\.?")
+_HTML = frozenset(("b", "i", "u", "em", "strong", "code", "p", "span", "div", "mark"))
 _FIELD = re.compile(
     r"[\s*#>_]*(?:sentence|headline|post|news|tweet|question|input|instruction|context|passage|term)\b[\s*_]*:",
     re.IGNORECASE,
@@ -111,7 +114,9 @@ def lines(answer: str, working: bool = False) -> list[str]:
 
 
 _TURN = re.compile(
-    r"(?:actually|correction|no|wait|sorry|hmm+|or|maybe|perhaps|rather|on second thought)\b[\s,.:!…—-]*", re.IGNORECASE
+    r"(?:actually|correction|no|wait|sorry|hmm+|or|maybe|perhaps|rather|on second thought|scratch that|"
+    r"alternatively|edit|update)\b[\s,.:!…—-]*",
+    re.IGNORECASE,
 )
 
 
@@ -145,7 +150,7 @@ def one(
 def _turned(line: str, read: Read) -> tuple[Any, bool | None] | None:
     """What a later line gives, after words such as "Actually" too."""
     given = read(line)
-    while given is None and (turn := _TURN.match(line)):
+    while (given is None or given[1] is None) and (turn := _TURN.match(line)):
         line = line[turn.end() :]
         given = read(line)
     return given
@@ -162,7 +167,7 @@ def structure(answer: str) -> tuple[str, int]:
         place += len(line)
     found = re.search(r"[\[{]", text)
     lines_before = text[: found.start()].splitlines()[-_LINES:] if found else []
-    lines_before = [" ".join(line[:LONGEST_LINE].split()) for line in lines_before]
+    lines_before = [undressed(" ".join(line[:LONGEST_LINE].split())) for line in lines_before]
     if lines_before and _FENCE.match(lines_before[-1]):
         lines_before[-1] = _FENCE.sub("", lines_before[-1])
     before = [line for line in lines_before if line.strip("*_`>#•- ") and not _FENCE.fullmatch(line)]
@@ -171,6 +176,16 @@ def structure(answer: str) -> tuple[str, int]:
         if body(own + " x")[0] <= len(own):
             return text, -1
     return text, found.start() if found else -1
+
+
+def plain(answer: str) -> str:
+    """What ``answer`` says, so that two ways to dress one answer are equal: for votes, and for no score."""
+    text, place = structure(answer)
+    try:
+        return json.dumps(json.JSONDecoder().raw_decode(text, max(place, 0))[0], sort_keys=True).casefold()
+    except (ValueError, RecursionError):
+        own = next(iter(lines(answer)), "")
+        return prefixed(own[body(own)[0] :]).replace("us-gaap:", "").strip(" .*`\"'").casefold()
 
 
 # ---------------------------------------------------------------- dress
@@ -222,8 +237,12 @@ def undressed(line: str, working: bool = False) -> str:
     """``line`` without LaTeX, a pair of XML tags, and emoji at its ends."""
     line = latex(line, working)
     if pair := _PAIR.fullmatch(line):
-        line = f"{pair[1]}: {pair[2]}" if re.fullmatch(_NOUN, pair[1], re.IGNORECASE) else pair[2]
-    line = re.sub(r"\s?</[A-Za-z][\w-]{0,20}>$", "", line)
+        if re.fullmatch(_NOUN, re.sub("[_-]", " ", pair[1]), re.IGNORECASE):
+            line = f"answer: {pair[2]}"
+        elif pair[1].lower() in _HTML:
+            line = pair[2]
+    line = re.sub(r"\s?</[A-Za-z][\w-]{0,20}>\.?$", "", line)
+    line = re.sub(r"^[->] (?=[*_`]{1,3}\S)", "", line)  # a bullet, and no sign, before what is bold
     start, end = 0, len(line)
     while start < end and (_emoji(line[start]) or line[start] == " "):
         start += 1
@@ -250,12 +269,13 @@ def body(line: str, marks: str = _WORD_MARKS) -> tuple[int, bool]:
 
 _REASON = re.compile(r"\s?(?:$|(?:because|since)\b|[.,;:!)\]}>\"'`*_”’»–—(\[-])")
 _AFFIRMED = re.compile(
-    r"\s(?:is|would be) (?:(?:the )?(?:correct|right|best)(?: (?:answer|option|choice|label|tag|one))?|the answer)(?=[.,:;!]|\W*$)",
+    r"\s?(?:is|would be) (?:(?:the )?(?:correct|right|best)(?: (?:answer|option|choice|label|tag|one))?|"
+    r"the answer)(?=[.,:;!]|\W*$)",
     re.IGNORECASE,
 )
 _HEDGE = re.compile(
     r"\W*(?:or|if|unless|perhaps|maybe|possibly|probably|likely|presumably|at (?:least|most)|"
-    r"I (?:guess|think|believe|suppose|assume))\b|[^\w?]*\?\W*$",
+    r"I (?:guess|think|believe|suppose|assume))\b|[^\w?]*(?:[\w'’]+\s?){0,3}\?\W*$",
     re.IGNORECASE,
 )
 # "Positive? Not really", "positive - definitely not", "positive: false", "B. This is the wrong answer."
@@ -263,7 +283,9 @@ _DENIED = (
     r"not|no|never|false|wrong|incorrect|untrue|unlikely|impossible|rejected|none|absent|uncertain|unsure|unclear|"
     r"doubtful|kidding|\w+n['’]t"
 )
-_AFTER_DENIAL = "really|quite|sure|certain|at all|exactly|the|a|correct|right|true|answer|label|option|choice|one"
+_AFTER_DENIAL = (
+    "really|quite|sure|certain|applicable|at all|exactly|the|a|correct|right|true|answer|label|option|choice|one"
+)
 _TAKEN_BACK = re.compile(
     rf"(?:\w+(?:['’]\w+)?[\s,]+){{0,4}}(?:{_DENIED})(?:[\s,]+(?:{_AFTER_DENIAL})){{0,3}}\W*", re.IGNORECASE
 )
@@ -371,7 +393,7 @@ def tag(answer: str, known: Collection[str], only: bool = False) -> str | None:
         text = prefixed(line)
         place, led = body(text)
         match = (_ANY_NAME if only else _NAME).match(text, place)
-        if match is None or (only and match[2] not in known):
+        if match is None or (only and match[2] not in known) or _ANNOUNCEMENT.fullmatch(line):
             return None
         rest = text[match.end() :]
         if rest.strip(" \"'`*<>/.!)]}") and not ((match[1] or match[2] in known) and may_follow(rest)):

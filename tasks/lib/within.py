@@ -21,7 +21,7 @@ def slack(tolerance: str, gold: Decimal) -> Decimal:
 
 
 def _misses(answer: Any, gold: Any) -> list[Decimal]:
-    """How far ``answer`` is from ``gold`` as it is printed, and as a share where only one of them has a percent sign."""
+    """How far ``answer`` is from ``gold`` as printed, and as a share where only one of them has a percent sign."""
     printed: Decimal = answer.scaled
     shift = 2 * ((gold.kind == "percent") - (answer.kind == "percent"))
     return [abs(number - gold.scaled) for number in {printed, numbers.amounts.shifted(printed, shift)}]

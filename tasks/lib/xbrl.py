@@ -194,7 +194,9 @@ _NAMED = re.compile(
     r"(?!.*\b(?:not|wrong|incorrect)\b)[A-Za-z][A-Za-z ()'’&-]{0,80}?(?:=|\bis (?:calculated|computed) as\b)(?!.*=)",
     re.IGNORECASE,
 )
-_WORDS_AFTER = re.compile(r"(?:[,;:.] |(?<![-+*/÷×(]) [(–—])(?!.*(?:us-gaap|\d))[A-Za-z –—].*")
+_WORDS_AFTER = re.compile(
+    r"(?:[,;:.] | (?=(?:because|since|is)\b)|(?<![-+*/÷×(]) [(–—])(?!.*(?:us-gaap|\d))[A-Za-z –—].*"
+)
 
 
 def _read_formula(line: str) -> tuple[Sum, bool] | None:
