@@ -235,6 +235,7 @@ def test_the_commonest_reading_wins_and_a_tie_is_shared() -> None:
     assert sampling.vote(["a", "b", "", ""], [1, 0, 0, 0]) == 0.5
     assert sampling.vote(["", ""], [0, 0]) == 0
     same = [("3.20", "3.2"), ("$1,000", "1000"), ("Positive.", "positive"), ("a  b", "A b")]
+    same += [("us-gaap:Assets", "**Tag:** Assets"), ('{"b": 1, "a": "X"}', '```json\n{"a": "x",\n"b": 1}\n```')]
     assert all(sampling.reading(one, {}) == sampling.reading(other, {}) for one, other in same)
     assert sampling.reading("5", {}) != sampling.reading("50", {})
     assert sampling.reading("x", {"f": ("up", "up", ("up", "down"))}) == sampling.reading(

@@ -84,3 +84,71 @@ def test_a_card_that_was_edited_stays_as_it_is(card: Path, change: Any, said: st
     before = card.read_bytes()
     assert said in rescore_cards([card])[0].refused
     assert card.read_bytes() == before
+
+
+def test_short_numbers_and_empty_lists_are_guessed(card: Path) -> None:
+    aged(card, [" -0.333" if number % 2 else "[]" for number in range(len(golds()))], hashed=True)
+    assert not rescore_cards([card])[0].refused
+
+
+def test_a_model_is_asked_together_and_alone_and_by_chance(card: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine whose answers depend on what runs beside them, as half precision does."""
+    wanted = [f"My guess: {gold}" for gold in golds()]
+    aged(card, wanted, hashed=True)
+    asked: list[int] = []
+
+    class Engine:
+        name = "hf"
+
+        def answer(self, requests: list[Any], done: Any) -> list[str]:
+            asked.append(len(requests))
+            drawn = [request.args[1].get("do_sample") and len(asked) % 3 == 0 for request in requests]
+            alone = len(requests) == 1 and requests[0].doc_id % 2 == 0
+            return [
+                wanted[request.doc_id] if alone or lucky else "Hm."
+                for request, lucky in zip(requests, drawn, strict=True)
+            ]
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr("finbench.evaluation.rescoring.engine_of", lambda *_: Engine())
+    [found] = rescore_cards([card], ask=True)
+    assert not found.refused
+    assert asked[0] > 1
+    assert set(asked[1:]) == {1}
+    [score] = cardfiles.read(card).scores
+    assert score.lenient["acc"].value == 1.0
+    assert verify(card).faults == []
+
+
+@pytest.mark.slow
+def test_committed_answers_are_given_again_under_direct(real_data: Path, tmp_path: Path) -> None:
+    """The same answers to the byte, and the same values, as when the committed card was written.
+
+    In half precision another kind of processor, or another batch, rounds otherwise: one answer in fifty may differ.
+    """
+    from finbench.data.sources import import_data
+    from finbench.evaluation.rerun import engine_of
+
+    path = Path(__file__).parent.parent / "leaderboards" / "scorecards" / "fpb-smollm2-135m.json"
+    import_data("fpb", sorted((real_data / "fpb").glob("Sentences_*Agree.txt")), tmp_path)
+    card = cardfiles.read(path)
+    assert card.generation is None
+    lm_tasks = prompts.load([catalog.tasks()[score.task] for score in card.scores], tmp_path)
+    engine = engine_of(card, lm_tasks, None, None)
+    rows = cardfiles.rows_by_task(path, card)
+    for name, lm_task in lm_tasks.items():
+        chosen = range(0, 723, 4)
+        asked = [request for request in prompts.requests(lm_task) if request.doc_id in chosen]
+        answers = engine.answer(asked, lambda done: None)
+        if catalog.tasks()[name].form == "generate":
+            assert all(type(answer) is str for answer in answers)
+            given = {row["index"]: row["answer_sha256"] for row in rows[name]}
+            same = [salted(answer) == given[request.doc_id] for request, answer in zip(asked, answers, strict=True)]
+        else:
+            found: dict[int, list[float]] = {}
+            for request, (value, _) in zip(asked, answers, strict=True):
+                found.setdefault(request.doc_id, []).append(value)
+            given = {row["index"]: row["answer"] for row in rows[name]}
+            same = [values == pytest.approx(given[index], abs=0.05) for index, values in found.items()]
+        assert sum(same) >= 0.98 * len(same), (name, sum(same), len(same))

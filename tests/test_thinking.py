@@ -46,6 +46,11 @@ WRITTEN = {
     "closed twice": "<think>negative</think>\n</think>\npositive",
     "two reasonings": "<think>negative</think>\nLet me check.\n<think>neutral</think>positive",
     "talked about": "<think>They want <think> tags; negative?</think>positive",
+    "its end quoted": "<think>I end with `</think>`, then negative? No.</think>positive",
+    "its end named": "<think>After </think> I say negative? No, I say it rose.</think>\n\npositive",
+    "in capitals": "<THINK>negative?</THINK>\npositive",
+    "an output": "<think>negative?</think><output>\npositive\n</output>",
+    "an answer in capitals": "<think>negative?</think><Answer>\npositive\n</Answer>",
 }
 SPECIALS = ["<|im_end|>", "</s>", "<turn|>"]
 
@@ -60,6 +65,7 @@ def test_the_final_part_is_what_follows_the_reasoning(name: str) -> None:
 
 # of families whose start is no plain tag
 OPENINGS = {
+    FAMILIES[0].models: "<Think>",
     "gpt-oss (harmony channels)": "<|channel|>analysis<|message|>",
     "gpt-oss, special tokens stripped": "analysis",
     "Granite 3.2": "Here's my thought process:",
@@ -113,6 +119,9 @@ def test_json_and_fences_are_one_line() -> None:
     assert apart('```json\n[\n {"a": 1},\n 2]\n```', "chat").text == '[ {"a": 1}, 2]'
     assert apart('[\n {"a": 1}\n]\nThat is all.', "chat").text.replace(" ", "") == '[{"a":1}]'
     assert apart('[\n {"a": 1', "chat", ended=False).truncated
+    for second in ('```json\n["b"]\n```', '["b"]', 'or\n{"b": 1}'):  # is a second answer, and seen as one
+        assert "b" in apart(f'```json\n["a"]\n```\n{second}', "chat").text
+        assert "b" in apart(f'["a"]\n{second}', "chat").text
 
 
 def test_a_text_of_the_user_ends_the_reasoning() -> None:
@@ -127,6 +136,13 @@ COT = [
     ("Answer: 11\nWait.\nAnswer: 12", "12"),
     ("<think>Answer: 9</think>\nAnswer: 12", "12"),
     ("Answer:\n12", "12"),
+    ("so\n`Answer: 12`", "12`"),
+    ("so\n*Answer:* 12", "12"),
+    ("so\n__Answer__: 12", "12"),
+    ("so\n### Answer\uff1a12", "12"),
+    ("so\nThe final answer is: 12", "12"),
+    ("so\n**My answer:** **12**", "**12**"),
+    ("so\nThe answer is in the table: 12", ""),
     ("The answer is 12", ""),
     ("<think>Answer: 12", ""),
 ]
@@ -135,6 +151,14 @@ COT = [
 @pytest.mark.parametrize(("raw", "text"), COT)
 def test_cot_is_read_from_its_last_line_with_an_answer(raw: str, text: str) -> None:
     assert apart(raw, "cot").text == text
+
+
+def test_reasoning_that_goes_on_after_an_answer_and_is_cut_off_is_not_read() -> None:
+    raw = "so\nAnswer: 12\nWait, let me check the"
+    assert apart(raw, "cot").text == "12"
+    assert apart(raw, "cot", ended=False) == Generated("", raw, 100, 0, truncated=True)
+    quoted = "<think>I will close with '</think>' and say\npositive\nor"
+    assert apart(quoted, ended=False) == Generated("", quoted, 100, 0, truncated=True)
 
 
 def test_a_model_without_turns_has_answered_with_its_first_line() -> None:

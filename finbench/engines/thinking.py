@@ -36,11 +36,11 @@ def _tags(models: str, start: str, end: str) -> Family:
 
 
 FAMILIES = (
-    _tags(
+    Family(
         "Qwen3, QwQ, DeepSeek-R1 and V3.1, Phi-4-reasoning, GLM-4.5, Nemotron, SmolLM3, Kimi-K2-Thinking, MiniMax-M2, "
         "Granite 4, Hunyuan, ERNIE-4.5, EXAONE 4, OLMo 3, MiMo, Step3, Magistral 2506",
-        "<think>",
-        "</think>",
+        "(?i:<think>)",
+        "(?i:</think>)",
     ),
     _tags("Magistral, Ministral", "[THINK]", "[/THINK]"),
     Family(
@@ -74,14 +74,21 @@ FAMILIES = (
 _AROUND = (
     ("<answer>", "</answer>"),
     ("<response>", "</response>"),
+    ("<output>", "</output>"),
     ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
     ("<|begin_of_solution|>", "<|end_of_solution|>"),
     ("<|begin_of_box|>", "<|end_of_box|>"),
 )
 _NEXT = ("<|return|>", "<|end|>", "<|call|>", "<|start|>")  # harmony: what ends a message
 # the line of cot that has the answer; what is bold before the word is bold up to the colon
-_CUE = re.compile(r"^[ \t>#-]*(?P<b>\*\*|__)?(?:final +)?answer(?:\*\*|__)? ?: *(?(b)(?:\*\*|__)? *)", re.I | re.M)
-_FENCE = re.compile(r"```\w*\s*\n(.*?)(\n\s*```|\Z)", re.S)
+_CUE = re.compile(
+    r"^[ \t>#-]*(?P<dress>\*\*|__|[*_`])?(?:(?:the|my) +)?(?:final +)?answer(?: +is)?(?:\*\*|__|[*_])? ?[:\uff1a] *"
+    r"(?(dress)(?:\*\*|__|[*_])? *)",
+    re.I | re.M,
+)
+_FENCE = re.compile(r"(```|~~~)\w*\s*\n(.*?)(\n\s*\1|\Z)", re.S)
+_ANOTHER = re.compile(r"```|~~~|[\[{]\s*[\"\]}\[{]")  # a fence, or what a list or an object begins with
+_QUOTES = "`'\"‘’“”"
 REASONING = "Reasoning:"  # as prompts of cot without a chat template end: their models may never end their turns
 # variables of chat templates that turn thinking on and off: what they are set to
 _SWITCHES: dict[str, tuple[Any, Any]] = {
@@ -151,6 +158,8 @@ def taken_apart(
         cue = _cue(raw, at, prompt)
         if cue is None:
             return Generated("", _clean(raw, specials), tokens, 0, truncated=not ended)
+        if not ended and not prompt.endswith(REASONING):  # it was still reasoning, and might have come to another one
+            return Generated("", _clean(raw, specials), tokens, 0, truncated=True)
         at, thought = cue.end(), raw[: cue.start()]
     kept = min(tokens, count(raw[at:])) if thought else tokens
     text, whole = _final(raw[at:], until, ended, specials)
@@ -233,19 +242,17 @@ def _family(raw: str) -> Family | None:
 def _walk(raw: str, family: Family, opened: bool) -> int | None:
     """Where the last reasoning ends; None where it does not.
 
-    A start inside the reasoning may be nested, and then has an end of its own, or only be talked about. An end after
-    the answer has begun is a part of it, but a start never is: what opens there and stays open is no answer.
+    A mark in quotes is only talked about. Of several ends the last counts, for models name their own marks while they
+    reason; what opens after it and stays open is no answer.
     """
-    marks = list(re.finditer(f"(?P<start>{family.start})|(?P<end>{family.end})", raw))
-    inside, within, over, at = opened or (bool(marks) and marks[0]["end"] is not None), 0, 0, 0
-    for mark in marks:
-        if mark["start"] is not None:
-            inside, within = True, within + inside
-        elif inside:
-            inside, over, within, at = False, within, 0, mark.end()
-        elif over or not raw[at : mark.start()].strip():
-            over, at = max(0, over - 1), mark.end()
-    return None if inside else at
+    marks = [
+        mark
+        for mark in re.finditer(f"(?P<start>{family.start})|(?P<end>{family.end})", raw)
+        if not (raw[: mark.start()][-1:] in _QUOTES and raw[mark.end() :][:1] in _QUOTES) or mark.start() == 0
+    ]
+    if not marks:
+        return None if opened else 0
+    return None if marks[-1]["start"] is not None else marks[-1].end()
 
 
 def _final(text: str, until: Sequence[str], ended: bool, specials: Collection[str]) -> tuple[str, bool]:
@@ -257,21 +264,26 @@ def _final(text: str, until: Sequence[str], ended: bool, specials: Collection[st
     ended = ended or bool(cuts)
     said = _without(text[: min(cuts)] if cuts else text, specials).lstrip()
     for start, end in _AROUND:
-        if said.startswith(start):
-            said, closed, _ = said.removeprefix(start).lstrip().partition(end)
+        if said[: len(start)].lower() == start.lower():
+            said, *closed = re.split(re.escape(end), said[len(start) :].lstrip(), maxsplit=1, flags=re.IGNORECASE)
             ended = ended or bool(closed)
     if fenced := _FENCE.match(said):
-        said, ended = " ".join(fenced[1].split()), ended or bool(fenced[2])
+        said, ended = " ".join(fenced[2].split()) + _more(said[fenced.end() :]), ended or bool(fenced[3])
     elif said[:1] in ("[", "{"):
         try:
             _, end_of = json.JSONDecoder().raw_decode(said)
-            said, ended = " ".join(said[:end_of].split("\n")) + said[end_of:], ended or end_of == len(said)
+            said, ended = " ".join(said[:end_of].split("\n")) + _more(said[end_of:]), ended or end_of == len(said)
         except (ValueError, RecursionError):
             if not ended:  # the first of its lines is not the answer
                 return "", False
     cut = min((said.partition(stop)[0] for stop in until if stop), key=len, default=said)
     whole = ended or len(cut) < len(said)
     return (cut.strip() if whole else ""), whole
+
+
+def _more(rest: str) -> str:
+    """What follows JSON or a fence: a second one is a second answer, from which no stop parts it."""
+    return " " + " ".join(rest.split()) if _ANOTHER.search(rest) else rest
 
 
 def _without(text: str, specials: Collection[str]) -> str:

@@ -1,11 +1,15 @@
 """Scorecards of earlier versions of their tasks, scored anew from the answers that they hold.
 
-Of restricted sets a card holds salted hashes of its answers. A hash gives away what models usually say; for the others
-the model can be asked one document each, and its answer counts only if it has the hash that was recorded.
+Of restricted sets a card holds salted hashes of its answers. A hash gives away what models usually say: the labels and
+targets of the set, and short numbers. For the others the model can be asked again. However an answer is found, it
+counts only if it has the hash that was recorded.
 """
 
 from __future__ import annotations
 
+import copy
+import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +27,8 @@ from finbench.evaluation.rerun import engine_of
 from finbench.scoring import clusters_of, metrics, prompts, split_metrics, values_of
 
 Rows = Sequence[dict[str, Any]]
+
+_CHANCE, _DRAWS = 0.3, 100  # temperature and tries: rounding changes tokens that are about as probable
 
 
 @dataclass(frozen=True)
@@ -55,11 +61,13 @@ def rescore_cards(
     quiet()
     found: list[Rescored] = []
     loaded: dict[str, Any] = {}
+    told: dict[str, str] = {}
+    model = (adapter, base) if ask else None
     for path in cardfiles.expand(cards):
         card = cardfiles.read(path)
         older = [score for score in card.scores if _task(path, score).version > score.version]
         try:
-            changes = _card(path, card, older, loaded, data_dir, (adapter, base) if ask else None) if older else []
+            changes = _card(path, card, older, loaded, told, data_dir, model) if older else []
             found.append(Rescored(str(path), changes))
         except _Refused as reason:
             found.append(Rescored(str(path), refused=str(reason)))
@@ -82,6 +90,7 @@ def _card(
     card: Scorecard,
     older: Sequence[Score],
     loaded: dict[str, Any],
+    told: dict[str, str],
     data_dir: Path | None,
     where: tuple[str | None, str | None] | None,
 ) -> list[str]:
@@ -100,7 +109,7 @@ def _card(
     try:
         for score in card.scores:
             if score.task in names:
-                made, rows = _anew(card, score, by_task[score.task], lm_tasks[score.task], engine)
+                made, rows = _anew(card, score, by_task[score.task], lm_tasks[score.task], engine, told)
                 lines.append(_said(score, made, _moved(by_task[score.task], rows)))
                 score, by_task[score.task] = made, rows
             scores.append(score)
@@ -125,8 +134,10 @@ def _loaded(card: Scorecard, names: set[str], loaded: dict[str, Any], data_dir: 
     return {name: loaded[key] for name, key in keys.items()}
 
 
-def _anew(card: Scorecard, score: Score, rows: Rows, lm_task: Any, engine: Any) -> tuple[Score, list[dict[str, Any]]]:
-    """A score by the task's scorer of today, and its rows."""
+def _anew(
+    card: Scorecard, score: Score, rows: Rows, lm_task: Any, engine: Any, told: dict[str, str]
+) -> tuple[Score, list[dict[str, Any]]]:
+    """A score by the task's scorer of today, and its rows; ``told``: answers by hash, of this and of other cards."""
     task = catalog.tasks()[score.task]
     docs = prompts.rows(lm_task, "test")[: card.limit]
     if [row["doc"] for row in rows] != [salted(prompts.shown(lm_task, doc)) for doc in docs]:
@@ -134,8 +145,10 @@ def _anew(card: Scorecard, score: Score, rows: Rows, lm_task: Any, engine: Any) 
     where = {row["index"]: row["index"] for row in rows}
     made = rescore.again(task, lm_task, rows, where)
     unknown = [row for row in rows if cardfiles.in_order(row) not in made]
-    if unknown and engine:
-        told = _asked(card, unknown, lm_task, engine)
+    if unknown:
+        told |= _guessed(lm_task, docs)
+        if engine:
+            _asked(card, [row for row in unknown if row["answer_sha256"] not in told], lm_task, engine, told)
         known = [{**row, "answer": told[row["answer_sha256"]]} for row in unknown if row["answer_sha256"] in told]
         made |= rescore.again(task, lm_task, known, where)
         unknown = [row for row in unknown if cardfiles.in_order(row) not in made]
@@ -155,14 +168,52 @@ def _anew(card: Scorecard, score: Score, rows: Rows, lm_task: Any, engine: Any) 
     return score.model_copy(update=update), fresh
 
 
-def _asked(card: Scorecard, rows: Rows, lm_task: Any, engine: Any) -> dict[str, str]:
-    """Answer by hash: one document for each unknown hash is asked again, and counts if its answer has that hash."""
-    one = {row["answer_sha256"]: row["index"] for row in rows}
+@functools.cache
+def _numbers() -> frozenset[str]:
+    """Numbers as short answers write them."""
+    return frozenset(
+        [f"{number / 1000:.{digits}f}" for number in range(-3000, 3001) for digits in (1, 2, 3)]
+        + [f"{number}{end}" for number in range(10_000) for end in ("", ".0", "0")]
+    )
+
+
+def _guessed(lm_task: Any, docs: Rows) -> dict[str, str]:
+    """Usual answers to the documents by hash: what any of them offers or wants, nothing found, short numbers."""
+    words = {"[]", "None", *(word for doc in docs for word in doc.get("choices") or ())}
+    words |= {target for doc in docs if isinstance(target := lm_task.doc_to_target(doc), str)}
+    cased = {case for word in words for case in (word, word.capitalize(), word.lower(), word.upper())}
+    said = itertools.product(("", " ", "\n"), cased | _numbers(), ("", ".", "%", ",", " ", "\n"))
+    return {salted(answer): answer for answer in map("".join, said)}
+
+
+def _asked(card: Scorecard, rows: Rows, lm_task: Any, engine: Any, told: dict[str, str]) -> None:
+    """Answers added to ``told`` by hash: a document of each unknown hash is asked again.
+
+    Half precision rounds by what runs beside a prompt. So those that are still unknown are asked alone, and then, by an
+    engine of our own, with a little chance.
+    """
     template = engine.chat_template() if card.subject.chat else None
-    chosen = set(one.values())
-    asked = [request for request in prompts.requests(lm_task, card.limit, template) if request.doc_id in chosen]
-    answers = [str(getattr(answer, "text", answer)) for answer in engine.answer(asked, lambda done: None)]
-    return {salted(answer): answer for answer in answers if salted(answer) in one}
+    where = {row["index"]: row["answer_sha256"] for row in rows}
+    every = {one.doc_id: one for one in prompts.requests(lm_task, card.limit, template) if one.doc_id in where}
+
+    def ask(requests: list[Any]) -> None:
+        answers = [str(getattr(answer, "text", answer)) for answer in engine.answer(requests, lambda done: None)]
+        told.update({salted(answer): answer for answer in answers})
+
+    def left() -> list[Any]:
+        return list({sha: every[index] for index, sha in where.items() if sha not in told}.values())
+
+    ask(left())
+    for request in left():
+        ask([request])
+    for request in left() if engine.name == "hf" else ():
+        text, how = request.args
+        drawn = copy.copy(request)
+        drawn.arguments = text, {**how, "do_sample": True, "temperature": _CHANCE}
+        for _ in range(_DRAWS):
+            ask([drawn])
+            if where[request.doc_id] in told:
+                break
 
 
 def _moved(before: Rows, after: Rows) -> int:

@@ -135,6 +135,11 @@ class BoardTest(Heading):
     rows: list[BoardRow] = field(default_factory=list)
 
     @property
+    def lenient(self) -> bool:
+        """A row has a lenient value beside its strict one."""
+        return any(row.score.main_metric in row.score.lenient for row in self.rows)
+
+    @property
     def generated(self) -> bool:
         """Answers were generated under another profile than direct, so that tokens were counted."""
         return any(row.score.answers for row in self.rows)

@@ -151,11 +151,11 @@ def _test(test: BoardTest, place: dict[str, int]) -> dict[str, Any]:
 def _row(row: BoardRow, place: dict[str, int]) -> list[Any]:
     """Card, value, low, high, group, parsed, tokens a second, seconds for 1,000 documents, fronts, seen, USD for them.
 
-    Of answers that were generated otherwise than directly also the lenient value, the share that the budget cut off,
-    and tokens of reasoning an answer.
+    And the lenient value; of answers that were generated otherwise than directly also the share that the budget cut
+    off, and tokens of reasoning an answer.
     """
     answers, lenient = row.score.answers, row.score.lenient.get(row.score.main_metric)
-    more = [] if answers is None else [lenient and round(lenient.value, 5), round(answers.truncated.value, 4)]
+    more = [lenient and round(lenient.value, 5), *([] if answers is None else [round(answers.truncated.value, 4)])]
     return [
         place[row.entry.key],
         *_rounded(row.score.main),

@@ -47,7 +47,7 @@ def line(test: BoardTest, row: BoardRow) -> list[str]:
         describe_subject(subject),
         in_brackets(row.score.main, test.share),
         percent(row.score.parse_rate.value),
-        *(_of_answers(test, row) if test.generated else ()),
+        *_of_answers(test, row),
         "–" if subject.trainable_parameters is None else f"{subject.trainable_parameters:,}",
         f"{card.peak_memory_bytes / 1e9:.1f}" if card.peak_memory_bytes else "–",
         "–" if row.tokens_per_second is None else f"{row.tokens_per_second:,.0f}",
@@ -57,13 +57,13 @@ def line(test: BoardTest, row: BoardRow) -> list[str]:
 
 
 def _of_answers(test: BoardTest, row: BoardRow) -> list[str]:
-    """Lenient, cut off, and tokens of reasoning an answer."""
+    """Lenient; of answers that were not generated directly also cut off, and tokens of reasoning an answer."""
     lenient, answers = row.score.lenient.get(row.score.main_metric), row.score.answers
-    return [
-        amount(lenient.value, test.share) if lenient else "–",
-        percent(answers.truncated.value) if answers else "–",
-        "–" if row.thinking is None else f"{row.thinking:,.0f}",
-    ]
+    cells = [amount(lenient.value, test.share) if lenient else "–"] if test.lenient else []
+    if test.generated:
+        cells += [percent(answers.truncated.value) if answers else "–"]
+        cells += ["–" if row.thinking is None else f"{row.thinking:,.0f}"]
+    return cells
 
 
 def table(board: Board) -> str:

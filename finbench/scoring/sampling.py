@@ -27,7 +27,7 @@ def row_of(generated: Any, sample: int | None, answer: str, values: Mapping[str,
 def reading(answer: str, values: Mapping[str, Any]) -> str:
     """What an answer says, as a hash; empty where it did not parse: equal readings vote together.
 
-    The label that a scorer read, else the text, without case, and a number however it is written.
+    The label that a scorer read, else a number however it is written, or the text without its dress and case.
     """
     if values.get("parse_rate", 1) == 0:
         return ""
@@ -38,8 +38,7 @@ def reading(answer: str, values: Mapping[str, Any]) -> str:
     if values.get("acc", values.get("exact_match")) == 1:
         return salted("right")[:16]  # right answers agree, in whatever words
     number = _amounts().number(answer)
-    said = " ".join(answer.split()).strip(" .*`\"'").casefold()
-    return salted(f"{number.scaled.normalize():f}" if number else said)[:16]
+    return salted(f"{number.scaled.normalize():f}" if number else _amounts().answers.plain(answer))[:16]
 
 
 def hidden(values: Mapping[str, Any]) -> str | None:

@@ -2,7 +2,9 @@
 
 A point is always the decimal point and a comma only ever groups thousands: "1.000" is one, "1.000,00" and "0,5" are no
 numbers. "bn" and "mn" are scale words; "m", "M", "B" and "k" are not, for M is a thousand to some. Brackets are the
-minus of accounts. "About" and "≈" change nothing: the number is judged as it stands.
+minus of accounts. "About" and "≈" change nothing: the number is judged as it stands. Words that say of what it is, and
+nothing of how much ("years", "per share"), may follow. One amount may be said twice: "0.125 (12.5%)". "Increased by"
+leads to a number; "decreased by" does not, for it leaves open whether a minus was asked for.
 """
 
 import decimal
@@ -24,13 +26,22 @@ _NUMBER = (  # every gap is at most one space: a run of them must not be tried i
     rf"(?P<money>{_MONEY})? ?(?P<minus>{_SIGN})?"
     r"(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?P<exponent>[eE][-+]?\d{1,3})?"
     rf"(?: ?(?P<early>\)))? ?(?P<scale>{_SCALE})?"
-    r" ?(?P<unit>%|percent(?:age points?)?|per cent|pct|x|times)?"
-    rf" ?(?P<code>USD|EUR|GBP|JPY|dollars|[€£¥])? ?(?P<late>{_SCALE})?(?: ?(?P<close>\)))?"
+    r" ?(?P<unit>%|percent(?:age points?)?|per cent|pct|x|times|:1(?![\d.,:]))?"
+    rf" ?(?P<code>USD|EUR|GBP|JPY|dollars|[€£¥])? ?(?P<late>{_SCALE})?"
+    r"(?: ?(?P<of>(?:years?|months?|weeks?|days?|(?:per |/ ?|an? )(?:share|year|month|day|employee))\b))?"
+    r"(?: ?(?P<close>\)))?"
 )
 _AT = re.compile(_NUMBER, re.IGNORECASE)
 _ANYWHERE = re.compile(r"(?<![\w.,\-−–—‒－﹣])" + _NUMBER + r"(?!\w|[.,\-−–—‒－﹣]\d)", re.IGNORECASE)
 _SCALES = {"thousand": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12}
-_KINDS = {"%": "percent", "x": "times", "times": "times", "$": "money", "dollars": "money"}  # $ is many countries'
+_KINDS = {
+    "%": "percent",
+    "x": "times",
+    "times": "times",
+    ":1": "times",
+    "$": "money",
+    "dollars": "money",
+}  # a dollar sign is of many countries
 _KINDS |= {"us$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY"}
 _ABOUT = re.compile(r"(?:[≈~]|(?:about|approximately|approx\.?|around|roughly)\s) ?", re.IGNORECASE)
 # what makes another amount of the number before it
@@ -45,9 +56,13 @@ _NO_REASON = re.compile(r"[\"'`*_\]}”’]*[)>+−–—-]|\s[)>*/^+=<−]")
 _NAMED = re.compile(
     r"(?!.*\b(?:not|no|never|cannot|\w+n['’]t|wrong|incorrect|un\w+|if|whether|or|between|i|would|could|might|maybe|"
     r"perhaps|guess|sorry|least|most|than|over|under|above|below)\b)"
-    r"[*_]{0,3}[A-Za-z][A-Za-z ,'’()&/-]{0,80}?[*_]{0,3}(?:\s(?:is|are|was|were|equals)\s|\s?[:=≈])[*_]{0,3}\s?",
+    r"(?:[*_]{0,3}[A-Za-z][A-Za-z ,'’()&/-]{0,80}?[*_]{0,3}(?:\s(?:is|are|was|were|equals)\s|\s?[:=≈])[*_]{0,3}\s?|"
+    r"(?:[A-Za-z][A-Za-z ,'’()&/-]{0,80}? )?(?:increased|rose|risen|grew|grown)\s(?:by\s)?|"
+    r"an? (?:increase|rise|growth) of\s|an?\s(?=[\d.]+ ?(?:%|percent)\s(?:increase|rise|growth)\b))",
     re.IGNORECASE,
 )
+_RISE = re.compile(r"\s(?:increase|rise|growth)(?!\w)", re.IGNORECASE)
+_AGAIN = re.compile(r"\s?(?:[(=≈]|,? or|, i\.e\.,?) ?", re.IGNORECASE)  # between an amount and the same in other words
 _ITEM = re.compile(r"\d{1,2}[*_]*\.[*_]* \S")  # "1. First": a list is numbered
 _DIGITS = 60  # nothing in finance is longer, and a megabyte of digits is an attack
 _PROSE = 10_000  # characters of an answer in which a number is looked for
@@ -60,6 +75,7 @@ class Amount(NamedTuple):
     power: int  # of ten, from a scale word
     kind: str  # "percent", "times", "money" (a dollar sign), "USD" and other codes; "" for a bare number
     brackets: bool  # accounts write a minus so
+    of: str = ""  # "years", "per share"
 
     @property
     def scaled(self) -> Decimal:
@@ -100,7 +116,18 @@ def _amount(match: re.Match[str]) -> Amount | None:
     number = Decimal(digits + (match["exponent"] or ""))
     power = _SCALES.get((match["scale"] or match["late"] or "").lower().removesuffix("s"), 0)
     # copy_negate, for the unary minus rounds to the context's 28 digits
-    return Amount(number.copy_negate() if minuses else number, power, kinds.pop() if kinds else "", brackets)
+    kind, of = kinds.pop() if kinds else "", (match["of"] or "").lower()
+    return Amount(number.copy_negate() if minuses else number, power, kind, brackets, of)
+
+
+def _said_twice(one: Amount, rest: str) -> Amount | None:
+    """The amount, its percentage rather than its share, if ``rest`` is no more than the same one; or None."""
+    again = _AGAIN.match(rest)
+    other = _AT.fullmatch(rest[again.end() :].rstrip(" ).")) if again else None
+    amount = _amount(other) if other else None
+    if amount is None or amount.value != one.value:
+        return None
+    return amount if amount.kind == "percent" else one
 
 
 def plain_number(text: str) -> Amount | None:
@@ -130,6 +157,9 @@ def number(answer: str, clean: Callable[[str], str] = str) -> Amount | None:
             return None
         rest = line[match.start() + len(match[0].rstrip()) :]
         rest = rest.rstrip("\"'`*_]}”’».! ") and rest
+        if twice := _said_twice(amount, rest):
+            return twice, led
+        rest = rest[risen.end() :] if amount.kind == "percent" and (risen := _RISE.match(rest)) else rest
         if rest and (_NO_REASON.match(rest) or not answers.may_follow(rest) or _MORE.search(rest)):
             return None
         if _ITEM.match(match[0].strip() + rest):

@@ -10,12 +10,16 @@ The helpers beside this file load it by its path, for lm-eval gives them no pack
    pair, emoji, a bullet, a final stop.
 3. A lead may announce it: "Sure!", "Based on ...,", a noun of ``_NOUNS`` with "is" or a colon, "it is". Words of
    opinion ("I think", "probably") are no lead.
-4. After it: nothing, its noun ("positive sentiment"), or a stop, comma, colon, dash or bracket and a reason. A reason
-   that begins with "or" or "perhaps", or that takes the answer back ("positive? no", "positive: false"), is a hedge.
-5. One answer: a line that names two is none, whatever it says of them; nor is one that a later line contradicts.
+4. After it: nothing, its noun ("positive sentiment"), "is correct", or "because" or a stop, comma, colon, dash or
+   bracket and a reason. A reason that begins with "or", "perhaps" or "I think", that is a question of few words, or no
+   more than a denial ("positive? no", "positive: false", "B. This is the wrong answer."), takes the answer back, and
+   so does a denial in a later line. A number alone after a label is how likely it is, and no reason.
+5. One answer: a line that names two is none, whatever it says of them; nor is one that a later line contradicts
+   ("Actually, negative.").
 """
 
 import functools
+import json
 import operator
 import re
 import unicodedata
@@ -35,13 +39,13 @@ MARKS = " \t\"'`*_#[{“”‘’«»•="  # before an answer of any kind
 _WORD_MARKS = MARKS + "\r\n(<>:.-"  # before words; of a number brackets, signs and points are a part
 _COURTESY = r"(?:sure|certainly|of course|okay|ok|alright)"
 _NOUN = (
-    "(?:(?:overall|final|correct|right|best|predicted|financial|sentiment|entity|us-gaap|xbrl|numerical|computed|"
-    r"calculated)\s+)*(?:answer|label|class|classification|category|sentiment|tone|stance|polarity|type|score|rating|"
-    "value|figure|number|amount|result|ratio|tag|concept|element|formula|option|choice|letter|response|output|"
-    "prediction|entities|list|json(?: list)?)"
+    r"(?:(?:overall|final|correct|right|best|predicted|financial|sentiment|entity|us-gaap|xbrl|numerical|computed|"
+    r"calculated|(?:most )?appropriate)\s+)*(?:answer|label|class|classification|category|sentiment|tone|stance|"
+    r"polarity|type|score|rating|value|figure|number|amount|result|ratio|tag|concept|element|formula|option|choice|letter|"
+    r"response|output|prediction|entities|list|json(?: list)?)"
 )
 _OF = (
-    r"(?:\s+(?:here|(?:(?:expressed|conveyed) )?(?:of|for|in) (?:this|the|that|an?) (?:[\w-]+ ){0,4}[\w-]+|"
+    r"(?:\s+(?:here|(?:(?:expressed|conveyed) )?(?:of|for|in) (?:(?!not? )[\w-]+ ){0,5}[\w-]+|"
     r"(?:of|for) [\"“'][^\"”]{1,100}[\"”']))"
 )
 _TEXT = r"(?:(?:given|financial|news)\s+)*(?:sentence|headline|statement|text|tweet|post|news|article|message)"
@@ -50,27 +54,30 @@ _IS = rf"(?:(?:is|are|was|were)(?: {_AS})?|(?:can|should) be {_AS}|equals)"
 _LEAD = re.compile(
     rf"(?P<courtesy>{_COURTESY}\s*[!,.:]\s*|(?:based on|according to|given (?!that\b)) ?[^,.:;?!]{{1,100}},\s*|"
     r"(?:so|thus|therefore|hence|overall)(?:[,:]\s*|\s+(?=the\s|it\s))|"
-    r"in (?:one word|short|summary|conclusion)[,:]\s*)|"
+    r"here(?:['’]s| is) (?=(?:the|my) )|in (?:one word|short|summary|conclusion)[,:]\s*)|"
     rf"(?:(?:the|this|its?|my)\s+)?(?:{_TEXT}['’]s\s+)?{_NOUN}[*_\"'`]*{_OF}{{0,2}}[*_\"'`]*\s*"
     rf"(?:{_IS}(?:\s*:|\b)|(?P<copula>:|=|→|->|≈|-(?!\d)|–(?!\d)))\s*:?\s*|"
-    r"(?:it|this|that)(?:['’]s| is)\s+|(?:option|choice|letter)\s+(?=\(?[a-z]\b)|"
+    r"(?:it|this|that)(?:['’]s| is)\s+|(?:option|choice|letter|answer)\s+(?=\(?[a-z]\b)|"
     rf"(?:the|this)\s+{_TEXT}\s+(?:{_IS}|has|expresses|conveys|shows)\s+|"
     rf"[\"“][^\"”]{{1,100}}[\"”]\s+(?:{_IS}|refers to)\s+|"
-    r"i(?:['’]d| would)? (?:classify|categori[sz]e|label|rate) (?:this|it|the \w+(?: of this \w+)?)(?: \w+)? as\s+",
+    r"i(?:['’]d| would)? (?:(?:classify|categori[sz]e|label|rate) (?:this|it|the \w+(?: of this \w+)?)(?: \w+)? as|"
+    r"give (?:this|it) an? (?:\w+ )?score of|choose|pick|select)\s+",
     re.IGNORECASE,
 )
 _LEADS = 4
 _ARTICLE = re.compile(r"(?:an?|the)\s+(?=[\w\"'*`])", re.IGNORECASE)
 _ANNOUNCEMENT = re.compile(
     rf"(?!.*\b(?:not|no|never|wrong|incorrect|possible)\b)[\s*_#>]*(?:{_COURTESY}[\s!,.:*_]*)?"
-    r"(?:(?:here (?:is|are)|here['’]s|below (?:is|are)) [^.?!:]{1,120}:|the [\w ,'’-]{1,80} (?:is|are):|"
+    r"(?:(?:here (?:is|are)|here['’]s|below (?:is|are)) [^.?!:]{1,120}:|"
+    r"the [\w ,'’-]{1,80} (?:is|are|contains [\w ]{1,40}):|"
     r"(?:the )?(?:following )?entities [^.?!:]{0,80}:|"
     rf"(?:(?:the|my)\s+)?{_NOUN}{_OF}{{0,2}}[\s*_]*(?:{_IS})?[\s*_:]*)?[\s*_]*",
     re.IGNORECASE,
 )
 _FENCE = re.compile(r"(?:```|~~~) ?[\w+-]{0,20} ?")
 _TAG = re.compile(rf"</?(?:{_NOUN})>", re.IGNORECASE)
-_PAIR = re.compile(r"<([A-Za-z][\w-]{0,20})>\s*(.*?)\s*</\1>")
+_PAIR = re.compile(r"<([A-Za-z][\w-]{0,20})>\s*(.*?)\s*</\1>\.?")
+_HTML = frozenset(("b", "i", "u", "em", "strong", "code", "p", "span", "div", "mark"))
 _FIELD = re.compile(
     r"[\s*#>_]*(?:sentence|headline|post|news|tweet|question|input|instruction|context|passage|term)\b[\s*_]*:",
     re.IGNORECASE,
@@ -106,12 +113,28 @@ def lines(answer: str, working: bool = False) -> list[str]:
     return found
 
 
-def one(answer: str, read: Read, same: Callable[[Any, Any], bool] = operator.eq, working: bool = False) -> Any:
-    """The only answer that the lines of ``answer`` give, or None; ``same``: whether two answers are one."""
+_TURN = re.compile(
+    r"(?:actually|correction|no|wait|sorry|hmm+|or|maybe|perhaps|rather|on second thought|scratch that|"
+    r"alternatively|edit|update)\b[\s,.:!…—-]*",
+    re.IGNORECASE,
+)
+
+
+def one(
+    answer: str,
+    read: Read,
+    same: Callable[[Any, Any], bool] = operator.eq,
+    working: bool = False,
+    deniable: Callable[[Any], bool] = bool,
+) -> Any:
+    """The only answer that the lines of ``answer`` give, or None.
+
+    ``same``: whether two answers are one. ``deniable``: whether a later line that only denies takes an answer back.
+    """
     found = lines(answer, working)
     while len(found) > 1 and _ANNOUNCEMENT.fullmatch(found[0]) and read(found[0]) is None:
         found = found[1:]
-    given = [read(line) for line in found]
+    given = [read(found[0]), *(_turned(line, read) for line in found[1:])] if found else []
     first = given[0] if given else None
     if len(given) > 1 and first is not None and first[1] is None:  # a line of working
         first = None
@@ -119,7 +142,18 @@ def one(answer: str, read: Read, same: Callable[[Any, Any], bool] = operator.eq,
     if first is None:
         others = [item for item in others if item[1]]
         first = others[0] if others else None
-    return first[0] if first is not None and all(same(item[0], first[0]) for item in others) else None
+    if first is None or not all(same(item[0], first[0]) for item in others):
+        return None
+    return None if deniable(first[0]) and any(map(taken_back, found[1:])) else first[0]
+
+
+def _turned(line: str, read: Read) -> tuple[Any, bool | None] | None:
+    """What a later line gives, after words such as "Actually" too."""
+    given = read(line)
+    while (given is None or given[1] is None) and (turn := _TURN.match(line)):
+        line = line[turn.end() :]
+        given = read(line)
+    return given
 
 
 def structure(answer: str) -> tuple[str, int]:
@@ -133,7 +167,7 @@ def structure(answer: str) -> tuple[str, int]:
         place += len(line)
     found = re.search(r"[\[{]", text)
     lines_before = text[: found.start()].splitlines()[-_LINES:] if found else []
-    lines_before = [" ".join(line[:LONGEST_LINE].split()) for line in lines_before]
+    lines_before = [undressed(" ".join(line[:LONGEST_LINE].split())) for line in lines_before]
     if lines_before and _FENCE.match(lines_before[-1]):
         lines_before[-1] = _FENCE.sub("", lines_before[-1])
     before = [line for line in lines_before if line.strip("*_`>#•- ") and not _FENCE.fullmatch(line)]
@@ -144,6 +178,16 @@ def structure(answer: str) -> tuple[str, int]:
     return text, found.start() if found else -1
 
 
+def plain(answer: str) -> str:
+    """What ``answer`` says, so that two ways to dress one answer are equal: for votes, and for no score."""
+    text, place = structure(answer)
+    try:
+        return json.dumps(json.JSONDecoder().raw_decode(text, max(place, 0))[0], sort_keys=True).casefold()
+    except (ValueError, RecursionError):
+        own = next(iter(lines(answer)), "")
+        return prefixed(own[body(own)[0] :]).replace("us-gaap:", "").strip(" .*`\"'").casefold()
+
+
 # ---------------------------------------------------------------- dress
 
 _COMMANDS = re.compile(r"\\(?:boxed|fbox|text|textbf|textit|texttt|mathrm|mathbf|mathit|operatorname) ?\{([^{}]*)\}")
@@ -152,7 +196,9 @@ _BOX = re.compile(r"\\boxed ?\{([^{}]*)\}")
 _SYMBOLS = {r"\times": "*", r"\cdot": "*", r"\div": "/", r"\approx": "≈", r"\;": " ", r"\ ": " "}
 _SYMBOLS |= {"\\" + sign: sign for sign in "%$_&"}  # others leave nothing
 _SYMBOL = re.compile(r"\\(?:times|cdot|div|approx|left|right)(?![A-Za-z])|\\[,!; %$_&()\[\]]")
-_MATHEMATICS = re.compile(r"\$+([^$]*\\[^$]*)\$+")
+_AS_MATHEMATICS = re.compile(r"\$(?=[-+(]?[\d.])([^$\s]*[\d)%])\$(?!\d)")  # "$1234.5$", not "$5 and $6"
+_DOLLAR = "\ue000"  # stands for "\\$", which is money, until the dollar signs of mathematics are gone
+_MATHEMATICS = re.compile(r"\$+([^$]*[\\\ue000][^$]*)\$+")
 _NESTED = 8  # commands within each other
 _DENIALS = frozenset("❌❎✖✗✘🚫👎⛔❓❔🤷")
 
@@ -162,7 +208,8 @@ def latex(line: str, working: bool = False) -> str:
 
     A \boxed{} alone becomes "answer: ...", and with ``working`` one to which equations lead.
     """
-    if "\\" in line:
+    line = _AS_MATHEMATICS.sub(r"\1", line.replace("{,}", ",").replace(r"\$", _DOLLAR))
+    if "\\" in line or _DOLLAR in line:
         line = _MATHEMATICS.sub(r"\1", line)
         for _ in range(_NESTED):
             boxes = _BOX.findall(line)
@@ -177,7 +224,7 @@ def latex(line: str, working: bool = False) -> str:
         line = _SYMBOL.sub(lambda match: _SYMBOLS.get(match[0], ""), line).strip()
     while len(line) > 2 and line[0] == line[-1] == "$":  # mathematics: money has one
         line = line[1:-1].strip()
-    return line
+    return line.replace(_DOLLAR, "$")
 
 
 def _emoji(character: str) -> bool:
@@ -190,8 +237,12 @@ def undressed(line: str, working: bool = False) -> str:
     """``line`` without LaTeX, a pair of XML tags, and emoji at its ends."""
     line = latex(line, working)
     if pair := _PAIR.fullmatch(line):
-        line = f"{pair[1]}: {pair[2]}" if re.fullmatch(_NOUN, pair[1], re.IGNORECASE) else pair[2]
-    line = re.sub(r"\s?</[A-Za-z][\w-]{0,20}>$", "", line)
+        if re.fullmatch(_NOUN, re.sub("[_-]", " ", pair[1]), re.IGNORECASE):
+            line = f"answer: {pair[2]}"
+        elif pair[1].lower() in _HTML:
+            line = pair[2]
+    line = re.sub(r"\s?</[A-Za-z][\w-]{0,20}>\.?$", "", line)
+    line = re.sub(r"^[->] (?=[*_`]{1,3}\S)", "", line)  # a bullet, and no sign, before what is bold
     start, end = 0, len(line)
     while start < end and (_emoji(line[start]) or line[start] == " "):
         start += 1
@@ -216,23 +267,40 @@ def body(line: str, marks: str = _WORD_MARKS) -> tuple[int, bool]:
 
 # ---------------------------------------------------------------- what follows
 
-_REASON = re.compile(r"\s?(?:$|[.,;:!)\]}>\"'`*_”’»–—(\[-])")
-_HEDGE = re.compile(r"\W*(?:or|if|unless|perhaps|maybe|possibly|at (?:least|most))\b", re.IGNORECASE)
-# "Positive? Not really", "positive - definitely not", "positive: false", "positive != true"
-_DENIED = "not|no|never|false|wrong|incorrect|untrue"
+_REASON = re.compile(r"\s?(?:$|(?:because|since)\b|[.,;:!)\]}>\"'`*_”’»–—(\[-])")
+_AFFIRMED = re.compile(
+    r"\s?(?:is|would be) (?:(?:the )?(?:correct|right|best)(?: (?:answer|option|choice|label|tag|one))?|"
+    r"the answer)(?=[.,:;!]|\W*$)",
+    re.IGNORECASE,
+)
+_HEDGE = re.compile(
+    r"\W*(?:or|if|unless|perhaps|maybe|possibly|probably|likely|presumably|at (?:least|most)|"
+    r"I (?:guess|think|believe|suppose|assume))\b|[^\w?]*(?:[\w'’]+\s?){0,3}\?\W*$",
+    re.IGNORECASE,
+)
+# "Positive? Not really", "positive - definitely not", "positive: false", "B. This is the wrong answer."
+_DENIED = (
+    r"not|no|never|false|wrong|incorrect|untrue|unlikely|impossible|rejected|none|absent|uncertain|unsure|unclear|"
+    r"doubtful|kidding|\w+n['’]t"
+)
+_AFTER_DENIAL = (
+    "really|quite|sure|certain|applicable|at all|exactly|the|a|correct|right|true|answer|label|option|choice|one"
+)
 _TAKEN_BACK = re.compile(
-    rf"\W+(?:\w+\W+){{0,4}}(?:{_DENIED})(?:\W+(?:really|quite|sure|at all|exactly))?\W*", re.IGNORECASE
+    rf"(?:\w+(?:['’]\w+)?[\s,]+){{0,4}}(?:{_DENIED})(?:[\s,]+(?:{_AFTER_DENIAL})){{0,3}}\W*", re.IGNORECASE
 )
 _REACH = 200  # characters of a short answer
 
 
 def taken_back(rest: str) -> bool:
-    """Whether what follows the answer to the end of a short line denies it."""
-    return len(rest) <= _REACH and (rest.lstrip().startswith("!=") or bool(_TAKEN_BACK.fullmatch(rest)))
+    """Whether what follows the answer, to the end of a short line or in a line of its own, only denies it."""
+    said = rest.lstrip(" \t\"'`*_.,;:!?…()[]-–—=>")
+    return len(rest) <= _REACH and (rest.lstrip().startswith("!=") or bool(_TAKEN_BACK.fullmatch(said)))
 
 
 def may_follow(rest: str, denials: bool = True) -> bool:
     """Whether ``rest`` of a line may stand after its answer (rule 4)."""
+    rest = _AFFIRMED.sub("", rest, count=1) if _AFFIRMED.match(rest) else rest
     doubtful = _HEDGE.match(rest) or (denials and taken_back(rest)) or not _DENIALS.isdisjoint(rest)
     return bool(_REASON.match(rest)) and not doubtful
 
@@ -273,7 +341,10 @@ def denies(labels: Sequence[str]) -> bool:
     return any(re.search(rf"\b(?:{_DENIED})\b", label, re.IGNORECASE) for label in labels)
 
 
-_ITS_NOUN = re.compile(r"\s(?:sentiment|tone|outlook|label|answer|stance|class|category|type)(?![a-z])")
+_ITS_NOUN = re.compile(
+    r"\s(?:sentiment|tone|outlook|label|answer|stance|class|category|type|statement|sentence|headline)(?![a-z])"
+)
+_ONLY_A_NUMBER = re.compile(r"\W*\d[\d.]*\s?%?\W*")  # "positive: 0.2": how likely it is
 
 
 def label(answer: str, labels: Sequence[str]) -> str | None:
@@ -287,21 +358,23 @@ def label(answer: str, labels: Sequence[str]) -> str | None:
         if own is None or len({canonical(match.group(), labels) for match in found}) != 1:
             return None
         rest = text[own.end() :]
-        if noun := _ITS_NOUN.match(rest):
+        name = canonical(own.group(), labels)
+        if (noun := _ITS_NOUN.match(rest)) and not denies([name]):  # "No answer" is none
             rest = rest[noun.end() :]
-        if re.match(r"[\"']\s?:", rest) or not may_follow(rest, not denies(labels)):  # {"positive": 0.2} has a key
+        if re.match(r"[\"']\s?:", rest) or not may_follow(rest, not denies([name])):  # {"positive": 0.2} has a key
             return None
-        return canonical(own.group(), labels), led
+        # beside a letter it is the option's text
+        return None if len(name) > 1 and _ONLY_A_NUMBER.fullmatch(rest) else (name, led)
 
-    found: str | None = one(answer, read)
+    found: str | None = one(answer, read, deniable=lambda name: not denies([name]))
     return found
 
 
 # ---------------------------------------------------------------- names of us-gaap elements
 
 _PREFIX = re.compile(r"us[-_ ]?gaap\s*[:_]\s*", re.IGNORECASE)
-_NAME = re.compile(r"(us-gaap:)?([A-Z][A-Za-z0-9]{1,254})(?![\w:])", re.ASCII)
-_ANY_NAME = re.compile(r"(us-gaap:)?([A-Za-z0-9]{1,255})(?![\w:])", re.ASCII)
+_NAME = re.compile(r"(us-gaap:)?([A-Z][A-Za-z0-9]{1,254})(?!\w|:\S)", re.ASCII)
+_ANY_NAME = re.compile(r"(us-gaap:)?([A-Za-z0-9]{1,255})(?!\w|:\S)", re.ASCII)
 
 
 def prefixed(text: str) -> str:
@@ -320,10 +393,12 @@ def tag(answer: str, known: Collection[str], only: bool = False) -> str | None:
         text = prefixed(line)
         place, led = body(text)
         match = (_ANY_NAME if only else _NAME).match(text, place)
-        if match is None or (only and match[2] not in known):
+        if match is None or (only and match[2] not in known) or _ANNOUNCEMENT.fullmatch(line):
             return None
         rest = text[match.end() :]
         if rest.strip(" \"'`*<>/.!)]}") and not ((match[1] or match[2] in known) and may_follow(rest)):
+            return None
+        if _ONLY_A_NUMBER.fullmatch(rest):
             return None
         others = {found[2] for found in _ANY_NAME.finditer(text) if found[1] or found[2] in known}
         return None if others - {match[2]} else (match[2], led)

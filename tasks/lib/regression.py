@@ -35,7 +35,7 @@ def _value(text: str) -> float | None:
 def parse(answer: str) -> float | None:
     """The number on the scale that ``answer`` gives, or None."""
     amount = amounts.number(answer)
-    if amount is None or amount.power or amount.kind or amount.brackets or not -1 <= amount.number <= 1:
+    if amount is None or amount.power or amount.kind or amount.of or amount.brackets or not -1 <= amount.number <= 1:
         return None
     return float(amount.number)
 

@@ -53,6 +53,8 @@ def _listed(answer: str) -> Any:
     own = answers.undressed(own.strip().lstrip("`*_~"))
     if not answers.may_follow(own) or _ENTRY.search(own) or _ENTRY.search(later):
         return None
+    if any(map(answers.taken_back, later.splitlines()[:_TRIES])):
+        return None
     return next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else value
 
 

@@ -190,8 +190,13 @@ def parse_formula(text: str) -> Sum | None:
 
 
 _MARKS = " \t\"'“”‘’`*_#•={"  # dress before a formula, of which brackets are a part
-_NAMED = re.compile(r"(?!.*\b(?:not|wrong|incorrect)\b)[A-Za-z][A-Za-z ()'’&-]{0,80}=(?!.*=)", re.IGNORECASE)
-_WORDS_AFTER = re.compile(r"(?:[,;:.] | [(–—])(?!.*(?:us-gaap|\d))[A-Za-z –—].*")
+_NAMED = re.compile(
+    r"(?!.*\b(?:not|wrong|incorrect)\b)[A-Za-z][A-Za-z ()'’&-]{0,80}?(?:=|\bis (?:calculated|computed) as\b)(?!.*=)",
+    re.IGNORECASE,
+)
+_WORDS_AFTER = re.compile(
+    r"(?:[,;:.] | (?=(?:because|since|is)\b)|(?<![-+*/÷×(]) [(–—])(?!.*(?:us-gaap|\d))[A-Za-z –—].*"
+)
 
 
 def _read_formula(line: str) -> tuple[Sum, bool] | None:
@@ -286,6 +291,8 @@ def in_unit(amount: Any, unit: str) -> decimal.Decimal | None:
     ``unit`` is "percent", "times", or as in a filing: "USD", "USD/shares", "shares", "pure"; "" if not known.
     """
     money = re.match(r"[A-Z]{3}(?![A-Za-z])", unit)
+    if amount.of:
+        return None
     right = {"", unit} | ({"money", money[0]} if money else set())
     if amount.kind in right or (not unit and amount.kind not in ("percent", "times")):
         number: decimal.Decimal = amount.scaled

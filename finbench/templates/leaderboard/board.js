@@ -9,7 +9,8 @@
   const $ = (id) => document.getElementById(id);
   const SHOWN = 100; // rows of a table that are drawn at once; more are a click away
   const [CARD, VALUE, LOW, HIGH, GROUP, PARSED, TOKENS, COST, FRONTS, SEEN, PRICE] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
-  const [LENIENT, CUT, THOUGHT] = [11, 12, 13]; // of answers that were not generated directly
+  const [LENIENT, CUT, THOUGHT] = [11, 12, 13]; // the last two of answers that were not generated directly
+  const lenient = (test) => test.rows.some((row) => row[LENIENT] !== null);
   const generated = (test) => test.rows.some((row) => row.length > THOUGHT);
   const priced = (test) => test.rows.some((row) => row[PRICE] !== null);
   const state = { tab: "overview", test: null, sort: {}, all: false, open: {} };
@@ -113,15 +114,15 @@
       ["Rank", "rank", (row) => card(row).rank, { class: "n wide" }],
       [capital(test.metric), "score", (row) => row[VALUE], { down: !test.lower, below: `${test.share ? "%, " : ""}95 % interval` }],
       ["Parsed", "parsed", (row) => row[PARSED], { class: "n", below: "%" }],
+      ...(lenient(test) ? [["Lenient", "lenient", (row) => row[LENIENT], { class: "n", below: test.share ? "%" : null }]] : []),
       ...(generated(test) ? [
-        ["Lenient", "lenient", (row) => row[LENIENT] ?? null, { class: "n", below: test.share ? "%" : null }],
         ["Cut off", "cut", (row) => row[CUT] ?? null, { class: "n", below: "% by the budget" }],
         ["Thought", "thought", (row) => row[THOUGHT] ?? null, { class: "n", below: "tokens an answer" }]] : []),
+      ...(priced(test) ? [["Price", "price", (row) => row[PRICE], { class: "n", below: "$ / 1,000 docs" }]] : []),
       ["Trainable", "parameters", (row) => card(row).parameters, { class: "n wide", below: "parameters" }],
       ["Memory", "memory", (row) => card(row).memory || null, { class: "n wide", below: "peak, GB" }],
       ["Tokens/s", "tokens", (row) => row[TOKENS], { class: "n wide", below: "prompt" }],
       ["Cost", "cost", (row) => row[COST], { class: "n wide", below: "s / 1,000 docs" }],
-      ...(priced(test) ? [["Price", "price", (row) => row[PRICE], { class: "n", below: "$ / 1,000 docs" }]] : []),
       ["Evidence", "level", (row) => card(row).level, { class: "wide", down: false }],
     ];
     const rows = ordered(test.rows.filter((row) => passed[row[CARD]]), Object.fromEntries(columns.map(([, key, value]) => [key, value])));
@@ -137,15 +138,15 @@
         h("td", { class: "wide" }, mine.method), h("td", { class: "n wide" }, String(mine.bits)), h("td", { class: "n wide" }, mine.rank === null ? none() : String(mine.rank)),
         h("td", {}, score(row, test)),
         h("td", { class: row[PARSED] < 0.9 ? "n warn" : "n" }, number(100 * row[PARSED], 1)),
+        lenient(test) ? h("td", { class: "n" }, row[LENIENT] === null ? none() : amount(row[LENIENT], test.share)) : null,
         generated(test) ? [
-          h("td", { class: "n" }, row[LENIENT] === null || row[LENIENT] === undefined ? none() : amount(row[LENIENT], test.share)),
           h("td", { class: row[CUT] > 0.1 ? "n warn" : "n" }, row[CUT] === undefined ? none() : number(100 * row[CUT], 1)),
           h("td", { class: "n" }, row[THOUGHT] === undefined ? none() : number(row[THOUGHT], 0))] : null,
+        priced(test) ? h("td", { class: "n" }, row[PRICE] === null ? none() : number(row[PRICE], 2)) : null,
         h("td", { class: "n wide" }, short(mine.parameters)),
         h("td", { class: "n wide" }, mine.memory ? number(mine.memory / 1e9, 1) : none()),
         h("td", { class: "n wide" }, row[TOKENS] === null ? none() : number(row[TOKENS], 0)),
         h("td", { class: "n wide" }, row[COST] === null ? none() : number(row[COST], 0)),
-        priced(test) ? h("td", { class: "n" }, row[PRICE] === null ? none() : number(row[PRICE], 2)) : null,
         h("td", { class: "wide" }, badge(mine.level)));
     };
     const body = rows.slice(0, state.all ? undefined : SHOWN).map((row) => {
@@ -158,8 +159,8 @@
       h("td", {}), h("th", { scope: "row", class: "who" }, `${name} label`, h("span", { class: "sub" }, "no model")),
       h("td", { class: "wide" }), h("td", { class: "wide" }), h("td", { class: "wide" }),
       h("td", {}, h("div", { class: "score isbase" }, h("b", {}, amount(value, test.share)), test.share ? bar(value, value, value) : "")),
-      ...Array.from({ length: generated(test) ? 4 : 1 }, () => h("td", {})), ...Array.from({ length: 4 }, () => h("td", { class: "wide" })),
-      priced(test) ? h("td", {}) : null, h("td", { class: "wide" })));
+      ...Array.from({ length: 1 + lenient(test) + 2 * generated(test) + priced(test) }, () => h("td", {})), ...Array.from({ length: 4 }, () => h("td", { class: "wide" })),
+      h("td", { class: "wide" })));
     count(rows.length, test.rows.length);
     const title = `test-${test.key}`;
     return [
