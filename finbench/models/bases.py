@@ -70,13 +70,15 @@ def resolve(text: str, source: str | None = None) -> Base:
 
 def _located(alias: str, hub_id: str | None, revision: str | None, source: Any, folder: Path) -> Base:
     modelfiles.check_folder(folder)
+    with _explained(folder):
+        fingerprint = modelfiles.fingerprint(folder)
     identity = BaseModelId(
         alias=alias,
         hub_id=hub_id,
         revision=revision,
         source=source,
         structure=structured.storage.check(folder).described if is_structured(folder) else None,
-        fingerprint=modelfiles.fingerprint(folder),
+        fingerprint=fingerprint,
     )
     return Base(identity, folder)
 
@@ -136,7 +138,7 @@ def compute_dtype(wanted: str) -> Any:
 
 
 @contextlib.contextmanager
-def _explained(base: Base) -> Iterator[None]:
+def _explained(folder: Path) -> Iterator[None]:
     from huggingface_hub.errors import StrictDataclassError
 
     try:
@@ -144,11 +146,11 @@ def _explained(base: Base) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, StrictDataclassError) as fault:
         if "CUDA out of memory" in str(fault):
             raise FinbenchError(
-                f"{base.folder} does not fit into the GPU's memory: {reason(fault)}",
+                f"{folder} does not fit into the GPU's memory: {reason(fault)}",
                 "Fewer bits (--bits 4), or a smaller base: finbench bases",
             ) from fault
         raise FinbenchError(
-            f"{base.folder} cannot be loaded as a causal language model: {reason(fault)}",
+            f"{folder} cannot be loaded as a causal language model: {reason(fault)}",
             "Choose a causal language model: finbench bases",
         ) from fault
 
@@ -157,7 +159,7 @@ def load_tokenizer(base: Base) -> Any:
     """The tokenizer of a base; it has an end-of-text token, and a padding token (else end-of-text is used)."""
     from transformers import AutoTokenizer
 
-    with _explained(base):
+    with _explained(base.folder):
         try:
             tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
         except Exception as fault:  # the tokenizers library raises nothing narrower for files that it cannot read
@@ -193,7 +195,7 @@ def head_size(base: Base) -> int | None:
 def _config(base: Base) -> Any:
     from transformers import AutoConfig
 
-    with _explained(base):
+    with _explained(base.folder):
         if is_structured(base.folder):
             return structured.storage.config_of(base.folder)
         return AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
@@ -201,7 +203,7 @@ def _config(base: Base) -> Any:
 
 def skeleton(base: Base) -> Any:
     """The model of a base without weights, on torch's meta device, from its configuration alone."""
-    with _explained(base):
+    with _explained(base.folder):
         if is_structured(base.folder):
             return structured.storage.skeleton(base.folder)
         return modelfiles.empty_model(_config(base))
@@ -299,7 +301,7 @@ def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any
         held, opener = structured.storage.read(base.folder).bits, structured.storage.from_pretrained
         if held not in (16, bits):
             raise FinbenchError(f"{base.folder} is stored in {held} bits, not in {bits}.", f"Say so: --bits {held}")
-    with _explained(base):
+    with _explained(base.folder):
         model, report = opener(
             base.folder,
             dtype=dtype,
