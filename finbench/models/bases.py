@@ -19,7 +19,7 @@ from finbench.core.errors import FinbenchError, reason, unknown
 from finbench.core.files import cannot_write, sha256_file
 from finbench.core.records import BaseModelId, Bits, Recipe
 from finbench.methods import Layer, method_named, quantise
-from finbench.models import chatguard, ggufs, modelfiles, structured
+from finbench.models import chatguard, ggufs, modelfiles, structured, tokenguard
 from finbench.models.described import check_quantised, checkpoint_bits
 from finbench.models.modelfiles import damaged, is_structured
 
@@ -137,13 +137,25 @@ def compute_dtype(wanted: str) -> Any:
     return torch.bfloat16 if "avx512_bf16" in flags or "amx_bf16" in flags else torch.float32
 
 
+_LOADING_RAISES = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+)
+
+
 @contextlib.contextmanager
 def _explained(folder: Path) -> Iterator[None]:
     from huggingface_hub.errors import StrictDataclassError
 
     try:
         yield
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, StrictDataclassError) as fault:
+    except (*_LOADING_RAISES, StrictDataclassError) as fault:
         if "CUDA out of memory" in str(fault):
             raise FinbenchError(
                 f"{folder} does not fit into the GPU's memory: {reason(fault)}",
@@ -159,6 +171,7 @@ def load_tokenizer(base: Base) -> Any:
     """The tokenizer of a base; it has an end-of-text token, and a padding token (else end-of-text is used)."""
     from transformers import AutoTokenizer
 
+    tokenguard.check(base.folder)
     with _explained(base.folder):
         try:
             tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)

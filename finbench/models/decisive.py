@@ -59,6 +59,7 @@ def configuration(stated: dict[str, Any]) -> Any:
 @functools.lru_cache(64)
 def _told(kind: str, text: str) -> str:
     from transformers import CONFIG_MAPPING
+    from transformers.utils import logging
 
     def read(stated: str) -> Any:
         # from a text: classes change what they are given
@@ -66,11 +67,16 @@ def _told(kind: str, text: str) -> str:
 
     whole = read(text)
     kept = json.loads(json.dumps(whole))
-    usual = _tried(read, {}) or {}
-    for inner, key in list(_places(kept, usual)):
-        value = inner.pop(key)
-        if _tried(read, kept) != whole:
-            inner[key] = value
+    told = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)  # the class complains of what is left out on trial
+    try:
+        usual = _tried(read, {}) or {}
+        for inner, key in list(_places(kept, usual)):
+            value = inner.pop(key)
+            if _tried(read, kept) != whole:
+                inner[key] = value
+    finally:
+        logging.set_verbosity(told)
     return json.dumps(kept, sort_keys=True)
 
 

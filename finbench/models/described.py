@@ -8,7 +8,7 @@ from typing import Any
 
 from finbench.core.errors import FinbenchError, reason
 from finbench.core.safety import read_json
-from finbench.models import modelfiles
+from finbench.models import decisive, modelfiles
 
 
 def taken_for(folder: Path, alias: str, source: str) -> str:
@@ -68,7 +68,7 @@ def has_template(folder: Path) -> bool:
     """Whether a model folder holds a chat template."""
     path = folder / "tokenizer_config.json"
     return (folder / "chat_template.jinja").is_file() or (
-        path.is_file() and bool(read_json(path, folder, modelfiles.LARGEST_JSON).get("chat_template"))
+        path.is_file() and bool(read_json(path, folder, decisive.LARGEST_JSON).get("chat_template"))
     )
 
 

@@ -197,7 +197,7 @@ def fit(
         trainer.kernel = packing.kernel(model, run.dtype) if passes.loop != "padded" else ""
         if trainer.kernel and model.device.type != "cpu":
             say(f"Attention of packed rows: {trainer.kernel}.")
-        with stopping_gently(watch), passes.at_work(model), writing(folder):
+        with checkpoints.staged(folder / "staging"), stopping_gently(watch), passes.at_work(model), writing(folder):
             if checkpoint and checkpoints.step_of(checkpoint) == run.steps:
                 trainer.restore(checkpoint)
             else:
@@ -275,8 +275,7 @@ def _save(run: Prepared, model: Any, tokenizer: Any, measured: Training, out: Pa
         )
     whole = method.makes(recipe) == "model"
     staging = out / "checkpoints" / "final"
-    shutil.rmtree(staging, ignore_errors=True)
-    with writing(out):
+    with checkpoints.staged(staging), writing(out):
         staging.mkdir(parents=True)
         model.config.name_or_path = base.id.hub_id or base.id.alias  # not the local path it was loaded from
         cut = method.save(model, recipe, staging)
