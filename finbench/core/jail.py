@@ -7,6 +7,7 @@ by a pipe, so that nothing it holds is run or unpickled here.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import resource
@@ -43,16 +44,13 @@ def confined(
         os.close(receiving)
         _inside(sending, work, arguments, seconds, memory)
     os.close(sending)
-    ended = None
+    said = None
     try:
         said = _heard(receiving, time.monotonic() + _STALLED + seconds)
-        if said is not None:
-            ended = os.waitpid(child, 0)[1]
     finally:
         os.close(receiving)
-        if ended is None:
-            os.kill(child, signal.SIGKILL)
-            ended = os.waitpid(child, 0)[1]
+        os.kill(child, signal.SIGKILL)  # what has ended already keeps how it ended
+        ended = os.waitpid(child, 0)[1]
     late = os.WIFSIGNALED(ended) and os.WTERMSIG(ended) in (signal.SIGPROF, signal.SIGXCPU)
     if said is None or late:
         raise Exceeded(f"{what} was stopped after {seconds:g} s of the processor.", hint)
@@ -84,6 +82,7 @@ def _heard(pipe: int, until: float) -> list[Any] | None:
 def _inside(pipe: int, work: Callable[..., Any], arguments: tuple[Any, ...], seconds: float, memory: int) -> NoReturn:
     """The child: everything that it does, to its end."""
     try:
+        faulthandler.disable()
         for name in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGPROF):
             signal.signal(name, signal.SIG_DFL)
         nowhere = os.open(os.devnull, os.O_RDWR)
@@ -105,7 +104,7 @@ def _answer(work: Callable[..., Any], arguments: tuple[Any, ...]) -> list[Any]:
         return ["refused", fault.message, fault.hint]
     except MemoryError:
         return ["memory"]
-    except BaseException as fault:  # a panic of Rust is no Exception
+    except BaseException as fault:  # noqa: BLE001 - a panic of Rust is no Exception
         return ["refused", f"{type(fault).__name__}: {str(fault)[:300]}", ""]
 
 

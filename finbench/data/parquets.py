@@ -5,6 +5,7 @@ A page of sixty million equal values takes a hundred bytes, and a dictionary rep
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,23 @@ _HINT = "If you trust it, give it as JSON lines."
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
     """Every row; FinbenchError for what is no Parquet file, or means far more than it has bytes."""
-    import pyarrow
+    import pyarrow.parquet  # noqa: F401 - before the fork, which then has it
 
     size = path.stat().st_size
     largest = max(_SMALL, min(_LARGEST, _RATIO * size))
     seconds = jail.SECONDS + size / _SECOND
-    try:
-        next(_batches(path), None)  # whatever it lacks is said here; and its modules are loaded before the fork
-        jail.confined(_measured, path, largest, what=str(path), hint=_HINT, seconds=seconds)
+    jail.confined(_measured, path, largest, what=str(path), hint=_HINT, seconds=seconds)
+    with _explained(path):
         for batch in _batches(path):
             yield from batch.to_pylist()
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    import pyarrow
+
+    try:
+        yield
     except (pyarrow.ArrowException, OSError) as fault:
         said = str(fault).splitlines()[0][:200]
         raise FinbenchError(f"{path}: not valid Parquet ({said}).", "Download it again.") from fault
@@ -50,11 +58,12 @@ def _batches(path: Path) -> Iterator[Any]:
 def _measured(path: Path, largest: int) -> None:
     """In the jail: refuse a file of more rows, or of more bytes in Python, than its size can mean."""
     count = size = 0
-    for batch in _batches(path):
-        own = sum(map(_meant, batch.columns))
-        count, size = count + batch.num_rows, size + own
-        if count > _ROWS or size > largest or own > _BATCH_BYTES:
-            raise FinbenchError(f"{path}: at least {count:,} rows of {size:,} bytes: a bomb?", _HINT)
+    with _explained(path):
+        for batch in _batches(path):
+            own = sum(map(_meant, batch.columns))
+            count, size = count + batch.num_rows, size + own
+            if count > _ROWS or size > largest or own > _BATCH_BYTES:
+                raise FinbenchError(f"{path}: at least {count:,} rows of {size:,} bytes: a bomb?", _HINT)
 
 
 def _meant(column: Any) -> int:
