@@ -283,11 +283,23 @@ def _repeated(text: str, times: int) -> Any:
     return pyarrow.DictionaryArray.from_arrays(numpy.zeros(times, "int32"), [text])
 
 
+def _listed(values: Any) -> Any:
+    import pyarrow
+
+    return pyarrow.ListArray.from_arrays([0, len(values)], values)
+
+
+def _nothing(times: int) -> Any:
+    import pyarrow
+
+    return pyarrow.nulls(times)
+
+
 PARQUETS: dict[str, Callable[[Path], Path]] = {
     "12 million rows": lambda path: _parquet(path, x=_repeated("a", 12_000_000)),
     "a long text, repeated": lambda path: _parquet(path, x=_repeated("a" * 2**20, 100_000)),
-    "a long text in a list": lambda path: _parquet(path, x=[["a" * 2**22] * 50] * 5),
-    "a list of nothing": lambda path: _parquet(path, x=[[None] * 40_000_000]),
+    "a long text in a list": lambda path: _parquet(path, x=_listed(_repeated("a" * 2**18, 2_000))),
+    "a list of nothing": lambda path: _parquet(path, x=_listed(_nothing(40_000_000))),
 }
 
 

@@ -20,6 +20,7 @@ _SMALL = 256 << 20  # bytes that any file may mean
 _LARGEST = 4 << 30  # bytes that no file may mean
 _RATIO = 200  # times its size: text compresses 20 times at most
 _SECOND = 50 << 20  # bytes of a file that are decoded in a second, at least
+_MEMORY = 2 * jail.MEMORY  # of which the allocator of pyarrow takes half in advance
 _HINT = "If you trust it, give it as JSON lines."
 
 
@@ -30,7 +31,7 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
     size = path.stat().st_size
     largest = max(_SMALL, min(_LARGEST, _RATIO * size))
     seconds = jail.SECONDS + size / _SECOND
-    jail.confined(_measured, path, largest, what=str(path), hint=_HINT, seconds=seconds)
+    jail.confined(_measured, path, largest, what=str(path), hint=_HINT, seconds=seconds, memory=_MEMORY)
     with _explained(path):
         for batch in _batches(path):
             yield from batch.to_pylist()

@@ -86,7 +86,7 @@ def _tried(read: Callable[[str], Any], stated: dict[str, Any]) -> Any:
 
     try:
         return read(json.dumps(stated))
-    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, StrictDataclassError):
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError, StrictDataclassError):
         return None
 
 
