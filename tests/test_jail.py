@@ -194,9 +194,7 @@ TOKENIZERS: dict[str, Callable[[dict[str, Any]], Any]] = {
             for n in range(200_000)
         ]
     ),
-    "deep": lambda t: t.update(
-        normalizer=json.loads('{"type": "Sequence", "normalizers": [' * 25 + "]}" * 25)
-    ),
+    "deep": lambda t: t.update(normalizer=json.loads('{"type": "Sequence", "normalizers": [' * 25 + "]}" * 25)),
 }
 
 

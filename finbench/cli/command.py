@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from finbench.core.errors import FinbenchError, Interrupted
+from finbench.core.errors import FinbenchError
 from finbench.core.settings import DATA_DIR
 
 if TYPE_CHECKING:
@@ -50,10 +50,7 @@ def declared(command: Callable[..., Any]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(as_json: bool = False, **given: Any) -> None:
-        try:
-            found: Found | None = command(**given)
-        except KeyboardInterrupt as stop:  # of a command that has nothing to keep, or says itself how to go on
-            raise Interrupted("Stopped.", "Nothing that was there before has changed; repeat the command.") from stop
+        found: Found | None = command(**given)
         if found is None:
             return
         if as_json:
