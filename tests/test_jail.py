@@ -220,8 +220,12 @@ def test_a_tokenizer_that_is_a_bomb(base: Path, change: Callable[[dict[str, Any]
         {"tokenizer_class": "T5Tokenizer", "extra_ids": 10**9},
         {"tokenizer_class": "PegasusTokenizer", "offset": 10**9},
         {"tokenizer_class": "ByT5Tokenizer", "extra_ids": 10**9},
-        {"added_tokens_decoder": {str(n): {"content": f"<{n}>"} for n in range(200_000)}},
-        {"additional_special_tokens": ["x" * 20 + str(n) for n in range(200_000)]},
+        pytest.param(
+            {"added_tokens_decoder": {str(n): {"content": f"<{n}>"} for n in range(200_000)}}, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            {"additional_special_tokens": ["x" * 20 + str(n) for n in range(200_000)]}, marks=pytest.mark.slow
+        ),
     ],
     ids=lambda changed: "-".join(map(str, changed.values()))[:30],
 )
@@ -331,12 +335,12 @@ def test_rows_of_a_parquet_file_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start", ["pissa", "pissa_niter_16", "olora", "corda", "lora_ga", "loftq", "PiSSA"])
 def test_an_adapter_that_decomposes_the_base_is_refused_by_its_configuration(
-    adapter: Path, tmp_path: Path, start: str
+    lora: Path, tmp_path: Path, start: str
 ) -> None:
     from finbench.models import adapters
 
-    folder = shutil.copytree(adapter, tmp_path / "a")
-    (folder / "finbench.json").unlink()
+    folder = shutil.copytree(lora, tmp_path / "a")
+    (folder / "finbench.json").unlink(missing_ok=True)
     _change(folder, "adapter_config.json", lambda stated: stated.update(init_lora_weights=start))
     before = _spent()
     with pytest.raises(FinbenchError, match="changes the base model itself"):
@@ -353,11 +357,11 @@ def test_an_adapter_that_decomposes_the_base_is_refused_by_its_configuration(
         {"peft_type": "WAVEFT", "n_frequency": 10**9},
     ],
 )
-def test_sizes_of_other_tuners_are_bounded(adapter: Path, tmp_path: Path, stated: dict[str, Any]) -> None:
+def test_sizes_of_other_tuners_are_bounded(lora: Path, tmp_path: Path, stated: dict[str, Any]) -> None:
     from finbench.models import adapters
 
-    folder = shutil.copytree(adapter, tmp_path / "a")
-    (folder / "finbench.json").unlink()
+    folder = shutil.copytree(lora, tmp_path / "a")
+    (folder / "finbench.json").unlink(missing_ok=True)
     (folder / "adapter_config.json").write_text(json.dumps({"target_modules": ["q_proj"], "seed": 10**12, **stated}))
     with pytest.raises(FinbenchError, match="no adapter's is so large"):
         adapters.read(folder)
