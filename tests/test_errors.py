@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import ast
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 import finbench
 from finbench.core.errors import NOTHING_TO_TYPE, FinbenchError
@@ -87,3 +93,24 @@ def test_a_fault_without_a_hint_is_found() -> None:
 
 def test_the_marker_shows_nothing() -> None:
     assert str(FinbenchError("Stopped.", NOTHING_TO_TYPE)) == "Stopped."
+
+
+@pytest.mark.parametrize("seconds", [0.4, 0.8, 1.5])
+def test_a_light_command_that_is_interrupted_says_so(seconds: float, tmp_path: Path) -> None:
+    """Wherever it is: among its imports, in the parser of its options, or at work."""
+    code = (
+        "import sys, time, finbench.core.catalog as c\n"
+        "c.bases = lambda: time.sleep(30)\n"
+        "sys.argv = ['finbench', 'bases']\n"
+        "from finbench.cli import main\n"
+        "print('here', flush=True); main()"
+    )
+    run = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    assert run.stdout.readline() == "here\n"
+    time.sleep(seconds)
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert said.startswith("Stopped.\n")
+    assert "Traceback" not in said

@@ -342,6 +342,7 @@ def test_a_full_disk_stops_with_one_line_and_keeps_the_last_checkpoint(
     with pytest.raises(FinbenchError, match="No space left on device"):
         trained(llama, tmp_path / "a")
     assert _steps(tmp_path / "a") == [3]
+    assert sorted(path.name for path in (tmp_path / "a" / "checkpoints").iterdir()) == ["checkpoint-3", "run.json"]
     monkeypatch.setattr(checkpoints, "publish", real)
     made = train(recipe(llama), tmp_path / "a", resume=True)
     assert isinstance(made, Adapter)

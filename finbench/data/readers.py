@@ -313,19 +313,12 @@ def decode_json(file: SourceFile) -> Iterator[RawRecord | str]:
 
 def decode_parquet(file: SourceFile) -> Iterator[RawRecord | str]:
     """Parquet, as the Hub stores data sets."""
-    import pyarrow
-    import pyarrow.parquet
+    from finbench.data import parquets
 
     if file.member:
         raise FinbenchError(f"{file}: Parquet is not read out of archives.", "Unpack it first.")
-    try:
-        batches = pyarrow.parquet.ParquetFile(file.path).iter_batches(batch_size=1000)
-        for number, row in enumerate((row for batch in batches for row in batch.to_pylist()), 1):
-            yield RawRecord(row, f"{file}: row {number}")
-    except (pyarrow.ArrowException, OSError) as fault:
-        raise FinbenchError(
-            f"{file}: not valid Parquet ({str(fault).splitlines()[0]}).", "Download it again."
-        ) from fault
+    for number, row in enumerate(parquets.rows(file.path), 1):
+        yield RawRecord(row, f"{file}: row {number}")
 
 
 def _decode_xlsx(file: SourceFile) -> Iterator[RawRecord | str]:

@@ -12,11 +12,11 @@ import fnmatch
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finbench.core import paths
+from finbench.core import hashes, paths
 from finbench.core.console import progress
 from finbench.core.errors import FinbenchError
 from finbench.core.files import folder_atomic, sha256_file, write_atomic
@@ -28,7 +28,7 @@ SAFE_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".msgpack", ".h5")
 LARGEST_TEXT = 64 * 2**20  # bytes of a JSON, vocabulary or template; the largest tokenizers have 35 MB
 MOST_FILES = 20_000  # of a repository with a model
-_CHECKED_AGAIN = 2**30  # bytes up to which every hash is taken again at each use
+_CHECKED_AGAIN = 2**30  # bytes up to which every hash is taken again at each use, lest a disk has lost bits
 _SHA = re.compile(r"[0-9a-f]{40}")
 
 
@@ -135,15 +135,14 @@ class _Place:
         return self.root / sha / f".{self.name}.files"
 
     def whole(self, sha: str) -> bool:
-        """Whether every file is there as it was checked: sizes always, hashes where that is quick."""
+        """Whether every file is there as it was checked; large ones are hashed again when they have changed."""
         try:
             stated: dict[str, Any] = json.loads(self.manifest(sha).read_text(encoding="utf-8"))
             here = {path.name: path.stat().st_size for path in self.view(sha).iterdir()}
             if here != {name: size for name, (size, _) in stated.items()}:
                 return False
-            if sum(here.values()) > _CHECKED_AGAIN:
-                return True
-            return all(_hash(self.view(sha) / name, known) == known for name, (_, known) in stated.items())
+            taken = sha256_file if sum(here.values()) <= _CHECKED_AGAIN else hashes.of_file
+            return all(_hash(self.view(sha) / name, known, taken) == known for name, (_, known) in stated.items())
         except (OSError, ValueError, TypeError, AttributeError):
             return False
 
@@ -275,6 +274,6 @@ def _one(repo: str, sha: str, file: Remote) -> Path:
     raise FinbenchError(f"hub:{repo}: {file.name} {reason}, twice; it was not kept.", "Repeat the command.")
 
 
-def _hash(path: Path, like: str) -> str:
+def _hash(path: Path, like: str, taken: Callable[[Path], str] = hashes.of_file) -> str:
     """The hash of a file, of the kind of ``like``: SHA-256, or git's for a blob."""
-    return sha256_file(path) if len(like) == 64 else blob_id(path)
+    return taken(path) if len(like) == 64 else blob_id(path)

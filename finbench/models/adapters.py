@@ -26,6 +26,7 @@ _LARGEST_RECORD = 2**24  # bytes of a finbench.json; loss curve and digests take
 _OPENING_OTHERS = ("xlora", "shadow")
 _TUNERS_OF_OURS = (name for name, method in METHODS.items() if isinstance(method, Tuner))
 KINDS = {"lora", irqlora.KIND.lower(), *TUNERS, *REFUSED_TUNERS, *_TUNERS_OF_OURS} - {*_OPENING_OTHERS}
+_COSTLY_STARTS = ("mica", "orthogonal")  # decompositions, which are left out where weights are filled in afterwards
 _PEFT_RAISES = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)
 _PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pkl")
 
@@ -320,14 +321,15 @@ def attach(model: Any, folder: Path, base: bases.Base | None = None) -> Any:
 
     copied, stated = _copied(model, folder), stated_config(folder)
     name = "a" + identity(folder, stated)[:16]
-    calibrated = stated.get("peft_type") == irqlora.KIND
+    calibrated, start = stated.get("peft_type") == irqlora.KIND, stated.get("init_lora_weights")
     try:
+        how = {"adapter_name": name, "autocast_adapter_dtype": False, "low_cpu_mem_usage": start in _COSTLY_STARTS}
         if calibrated:
             model = _calibrate(model, folder, stated, name, base)
         elif not isinstance(model, PeftModel):
-            model = PeftModel.from_pretrained(model, folder, adapter_name=name, autocast_adapter_dtype=False)
+            model = PeftModel.from_pretrained(model, folder, **how)
         elif name not in model.peft_config:
-            model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=False)
+            model.load_adapter(folder, **how)
     except _PEFT_RAISES as fault:
         raise _misfit(folder, reason(fault)) from fault
     one_dtype(model).set_adapter(name)

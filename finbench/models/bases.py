@@ -19,7 +19,7 @@ from finbench.core.errors import FinbenchError, reason, unknown
 from finbench.core.files import cannot_write, sha256_file
 from finbench.core.records import BaseModelId, Bits, Recipe
 from finbench.methods import Layer, method_named, quantise
-from finbench.models import chatguard, ggufs, modelfiles, structured
+from finbench.models import chatguard, ggufs, modelfiles, structured, tokenguard
 from finbench.models.described import check_quantised, checkpoint_bits
 from finbench.models.modelfiles import damaged, is_structured
 
@@ -70,13 +70,15 @@ def resolve(text: str, source: str | None = None) -> Base:
 
 def _located(alias: str, hub_id: str | None, revision: str | None, source: Any, folder: Path) -> Base:
     modelfiles.check_folder(folder)
+    with _explained(folder):
+        fingerprint = modelfiles.fingerprint(folder)
     identity = BaseModelId(
         alias=alias,
         hub_id=hub_id,
         revision=revision,
         source=source,
         structure=structured.storage.check(folder).described if is_structured(folder) else None,
-        fingerprint=modelfiles.fingerprint(folder),
+        fingerprint=fingerprint,
     )
     return Base(identity, folder)
 
@@ -148,25 +150,37 @@ def check_dtype(wanted: str, mend: str) -> None:
         raise FinbenchError(f"dtype: {card} does not compute in bfloat16, it is emulated.", mend)
 
 
+_LOADING_RAISES = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+)
+
+
 @contextlib.contextmanager
-def _explained(base: Base) -> Iterator[None]:
+def _explained(folder: Path) -> Iterator[None]:
     from huggingface_hub.errors import StrictDataclassError
 
     try:
         yield
     except ImportError as fault:  # of a package by which a quantised checkpoint is loaded
         raise FinbenchError(
-            f"{base.folder} needs a package that is not installed, or not whole: {reason(fault)}",
+            f"{folder} needs a package that is not installed, or not whole: {reason(fault)}",
             "Install what it names, or name the model as it was before it was quantised.",
         ) from fault
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, StrictDataclassError) as fault:
+    except (*_LOADING_RAISES, StrictDataclassError) as fault:
         if "CUDA out of memory" in str(fault):
             raise FinbenchError(
-                f"{base.folder} does not fit into the GPU's memory: {reason(fault)}",
+                f"{folder} does not fit into the GPU's memory: {reason(fault)}",
                 "Fewer bits (--bits 4), or a smaller base: finbench bases",
             ) from fault
         raise FinbenchError(
-            f"{base.folder} cannot be loaded as a causal language model: {reason(fault)}",
+            f"{folder} cannot be loaded as a causal language model: {reason(fault)}",
             "Choose a causal language model: finbench bases",
         ) from fault
 
@@ -175,7 +189,8 @@ def load_tokenizer(base: Base) -> Any:
     """The tokenizer of a base; it has an end-of-text token, and a padding token (else end-of-text is used)."""
     from transformers import AutoTokenizer
 
-    with _explained(base):
+    tokenguard.check(base.folder)
+    with _explained(base.folder):
         try:
             tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
         except Exception as fault:  # the tokenizers library raises nothing narrower for files that it cannot read
@@ -211,7 +226,7 @@ def head_size(base: Base) -> int | None:
 def _config(base: Base) -> Any:
     from transformers import AutoConfig
 
-    with _explained(base):
+    with _explained(base.folder):
         if is_structured(base.folder):
             return structured.storage.config_of(base.folder)
         return AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
@@ -219,7 +234,7 @@ def _config(base: Base) -> Any:
 
 def skeleton(base: Base) -> Any:
     """The model of a base without weights, on torch's meta device, from its configuration alone."""
-    with _explained(base):
+    with _explained(base.folder):
         if is_structured(base.folder):
             return structured.storage.skeleton(base.folder)
         return modelfiles.empty_model(_config(base))
@@ -317,7 +332,7 @@ def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any
         held, opener = structured.storage.read(base.folder).bits, structured.storage.from_pretrained
         if held not in (16, bits):
             raise FinbenchError(f"{base.folder} is stored in {held} bits, not in {bits}.", f"Say so: --bits {held}")
-    with _explained(base):
+    with _explained(base.folder):
         model, report = opener(
             base.folder,
             dtype=dtype,

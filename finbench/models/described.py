@@ -9,7 +9,7 @@ from typing import Any
 
 from finbench.core.errors import FinbenchError, reason
 from finbench.core.safety import read_json
-from finbench.models import modelfiles
+from finbench.models import decisive, modelfiles
 
 # what transformers loads a method by, beside itself; it names them one after the other
 _NEEDS = {"awq": ("gptqmodel",), "gptq": ("optimum", "gptqmodel"), "compressed-tensors": ("compressed-tensors",)}
@@ -72,7 +72,7 @@ def has_template(folder: Path) -> bool:
     """Whether a model folder holds a chat template."""
     path = folder / "tokenizer_config.json"
     return (folder / "chat_template.jinja").is_file() or (
-        path.is_file() and bool(read_json(path, folder, modelfiles.LARGEST_JSON).get("chat_template"))
+        path.is_file() and bool(read_json(path, folder, decisive.LARGEST_JSON).get("chat_template"))
     )
 
 

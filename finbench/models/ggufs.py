@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import subprocess
@@ -11,16 +10,13 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from finbench.core import paths
+from finbench.core import hashes, paths
 from finbench.core.console import waiting
 from finbench.core.errors import FinbenchError
 from finbench.core.files import cannot_write, folder_atomic, sweep
 
 MARK = "finbench-base.json"
-_LARGE = (
-    2**30
-)  # bytes of a file above which its weights are written in bfloat16: in float32 they take eight times as much
-_BLOCK = 2**20
+_LARGE = 2**30  # bytes of a file above which weights are written in bfloat16: in float32 they take eight times as much
 
 
 def dequantise(gguf: Path, target: Path, note: dict[str, str], dtype: str = "float32") -> None:
@@ -62,13 +58,8 @@ def unpacked(gguf: Path) -> Path:
 
 
 def _identity(gguf: Path) -> str:
-    """SHA-256 of the file's size and of what stands at its start, middle and end: the whole may have 100 GB."""
-    size = gguf.stat().st_size
+    """SHA-256 of the file: every byte, read once, at 1.4 GB a second of one thread."""
     with gguf.open("rb") as handle:
         if handle.read(4) != b"GGUF":
             raise FinbenchError(f"{gguf} is no GGUF file.", "Name a model folder, hub:org/name, or a .gguf file.")
-        sha = hashlib.sha256(str(size).encode())
-        for place in (0, size // 2, max(0, size - _BLOCK)):
-            handle.seek(place)
-            sha.update(handle.read(_BLOCK))
-    return sha.hexdigest()
+    return hashes.of_file(gguf)

@@ -5,6 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from finbench.core import jail
+
+_SECONDS, _SECOND = 120.0, 2**21  # seconds of the processor for any file, and bytes that take one more
+_MEMORY = 12 * 2**30  # bytes of address space beside the weights: torch alone maps several
+
 
 def dequantise(gguf: Path, target: Path, dtype: str = "float32") -> None:
     """Write a GGUF model as an ordinary safetensors folder. In float32 it needs 20 x the file's size of memory.
@@ -27,4 +32,6 @@ def dequantise(gguf: Path, target: Path, dtype: str = "float32") -> None:
 
 
 if __name__ == "__main__":
+    size = Path(sys.argv[1]).stat().st_size
+    jail.limit(_SECONDS + size / _SECOND, _MEMORY + 24 * size)  # a file may say that it holds anything
     dequantise(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

@@ -119,7 +119,7 @@ def _fit(run: PreparedText, one: Member, folder: Path) -> tuple[Any, list[dict[s
             watch.log_before, watch.earlier = log, seconds
             own = arguments(run.recipe, phase, folder)
             trainer = PretrainTrainer(run, watch, one.relora, model=model, args=own)
-            with stopping_gently(watch), writing(folder):
+            with checkpoints.staged(folder / "staging"), stopping_gently(watch), writing(folder):
                 if there and step == phase.last:
                     trainer.restore(there)
                 else:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from finbench.core.errors import FinbenchError
@@ -24,6 +25,16 @@ def publish(staging: Path, target: Path) -> None:
         shutil.rmtree(target)
     staging.rename(target)
     flush(target.parent)
+
+
+@contextlib.contextmanager
+def staged(staging: Path) -> Iterator[None]:
+    """Begin without ``staging``, in which files are whole only together, and leave none of it: a disk may be full."""
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def check_folder(out: Path, *marks: Path) -> None:

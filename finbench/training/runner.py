@@ -237,7 +237,7 @@ def fit(
             around.callback(callback.close)
         if validator:
             trainer.add_callback(validator)
-        with stopping_gently(watch), trainer.at_work(), writing(folder):
+        with checkpoints.staged(folder / "staging"), stopping_gently(watch), trainer.at_work(), writing(folder):
             if checkpoint and ended(run, checkpoint):
                 trainer.restore(checkpoint)
             else:
@@ -321,8 +321,7 @@ def _save(run: Prepared, model: Any, tokenizer: Any, measured: Training, out: Pa
         )
     whole = method.makes(recipe) == "model"
     staging = out / "checkpoints" / "final"
-    shutil.rmtree(staging, ignore_errors=True)
-    with writing(out):
+    with checkpoints.staged(staging), writing(out):
         staging.mkdir(parents=True)
         model.config.name_or_path = base.id.hub_id or base.id.alias  # not the local path it was loaded from
         cut = method.save(model, recipe, staging)

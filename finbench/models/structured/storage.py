@@ -19,6 +19,7 @@ from finbench.core.files import folder_atomic, write_atomic
 from finbench.core.records import Bits, Document
 from finbench.core.safety import check_header, read_json, refuse_code, refuse_sizes
 from finbench.methods import quantise
+from finbench.models import tokenguard
 from finbench.models.modelfiles import FACTORISED, STRUCTURE, damaged, empty_model, is_structured
 from finbench.models.structured import counts, modules, surgery
 from finbench.models.structured.structures import Factored, Structure
@@ -308,6 +309,7 @@ def export_dense(folder: Path, out: Path, dtype: Any = None) -> None:
     with folder_atomic(out) as staging:
         model.save_pretrained(staging)
         if (folder / "tokenizer_config.json").is_file():
+            tokenguard.check(folder)
             try:
                 tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             except Exception as fault:  # the tokenizers library raises nothing narrower for files it cannot read

@@ -1,0 +1,367 @@
+"""Bombs: what a stranger's file makes of time and memory is one message within seconds, and the rest goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import quick
+from finbench.core import jail
+from finbench.core.errors import FinbenchError
+from finbench.models import bases, tokenguard
+
+
+def _spent() -> float:
+    """Processor seconds of this process and of its children."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+@pytest.fixture
+def _cheap() -> Iterator[None]:
+    """The test may take five seconds of the processor, and a gigabyte beside what is there."""
+    import transformers  # noqa: F401  what every command that loads a model has
+
+    before, held = _spent(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    assert quick(_spent() - before, 7.0)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held < 2**20  # KiB
+
+
+# ---------------------------------------------------------------- the jail itself
+
+
+def _endless() -> None:
+    while True:
+        pass
+
+
+def _hungry() -> int:
+    return len([bytearray(2**24) for _ in range(1000)])
+
+
+def _refuses() -> None:
+    raise FinbenchError("No.", "Type yes.")
+
+
+def _dies() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _says_too_much() -> str:
+    return "x" * 2**25
+
+
+def _fails() -> None:
+    raise KeyError("lost")
+
+
+@pytest.mark.parametrize(
+    ("work", "match"),
+    [
+        (_endless, "X was stopped after 1 s"),
+        (_hungry, "took more than 0.25 GB"),
+        (_refuses, "^No.\nType yes.$"),
+        (_dies, "or broke its reader"),
+        (_says_too_much, "or broke its reader"),
+        (_fails, "X cannot be read: KeyError: 'lost'"),
+        (lambda: {1, 2}, "X cannot be read|broke its reader"),
+    ],
+)
+def test_whatever_happens_inside_is_one_message(work: Callable[[], Any], match: str) -> None:
+    with pytest.raises(FinbenchError, match=match):
+        jail.confined(work, what="X", hint="Choose another.", seconds=1.0, memory=2**28)
+
+
+def test_its_result_comes_back_and_nothing_else_does(capfd: pytest.CaptureFixture[str]) -> None:
+    seen: list[int] = []
+
+    def work(a: int, b: str) -> list[Any]:
+        seen.append(a)
+        os.write(1, b"noise")
+        os.write(2, b"noise")
+        return [a, b, None]
+
+    assert jail.confined(work, 1, "ü", what="X", hint="") == [1, "ü", None]
+    assert seen == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_it_starts_in_a_moment_and_leaves_no_process() -> None:
+    before = _spent()
+    for _ in range(5):
+        assert jail.confined(abs, -1, what="X", hint="") == 1
+    assert quick(_spent() - before, 1.0)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_thread_may_use_it_too() -> None:
+    found: list[Any] = []
+    one = threading.Thread(target=lambda: found.append(jail.confined(abs, -2, what="X", hint="")))
+    one.start()
+    one.join(20)
+    assert found == [2]
+
+
+def test_one_that_waits_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jail, "_STALLED", 0.3)
+    with pytest.raises(FinbenchError, match="was stopped"):
+        jail.confined(time.sleep, 60, what="X", hint="", seconds=0.1)
+
+
+# ---------------------------------------------------------------- tokenizers
+
+
+@pytest.fixture
+def base(llama: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(llama, tmp_path / "base")
+
+
+def _change(base: Path, name: str, change: Callable[[dict[str, Any]], Any]) -> None:
+    path = base / name
+    stated = json.loads(path.read_text())
+    change(stated)
+    path.write_text(json.dumps(stated))
+
+
+def _replaces(pattern: dict[str, str], content: str, times: int = 30) -> dict[str, Any]:
+    return {"type": "Sequence", "normalizers": [{"type": "Replace", "pattern": pattern, "content": content}] * times}
+
+
+def _split(pattern: str) -> dict[str, Any]:
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+
+
+TOKENIZERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "30 doublings at load": lambda t: t.update(normalizer=_replaces({"String": "e"}, "ee")),
+    "30 doublings of a rare word": lambda t: t.update(normalizer=_replaces({"String": "EURO"}, "EUROEURO")),
+    "one replacement by a megabyte": lambda t: t.update(normalizer=_replaces({"String": "q"}, "q" * 2**20, 1)),
+    "a place between characters": lambda t: t.update(normalizer=_replaces({"Regex": "(?=.)"}, "xxxx", 4)),
+    "30 byte levels": lambda t: t.update(
+        pre_tokenizer={
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+            ]
+            * 30,
+        }
+    ),
+    "a decoder that doubles": lambda t: t.update(
+        decoder={
+            "type": "Sequence",
+            "decoders": [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 30,
+        }
+    ),
+    "a long prefix": lambda t: t.update(normalizer={"type": "Prepend", "prepend": "x" * 10**6}),
+    "filled up": lambda t: t.update(
+        padding={
+            "strategy": {"Fixed": 10**10},
+            "direction": "Right",
+            "pad_to_multiple_of": None,
+            "pad_id": 0,
+            "pad_type_id": 0,
+            "pad_token": "<|end|>",
+        }
+    ),
+    "a search without end": lambda t: t.update(pre_tokenizer=_split(r"(x+x+)+y|(?:a|a)+$|(\w+\s?)+$|((\p{L}*)*)*=")),
+    "a search of its own words": lambda t: t.update(pre_tokenizer=_split(r"(?:(?:EUR)+)+Z")),
+    "a hundred patterns": lambda t: t.update(
+        pre_tokenizer={"type": "Sequence", "pretokenizers": [_split(f"a{n}") for n in range(200)]}
+    ),
+    "a template of a million": lambda t: t.update(
+        post_processor={
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<|end|>", "type_id": 0}}] * 200_000
+            + [{"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<|end|>": {"id": "<|end|>", "ids": [0], "tokens": ["<|end|>"]}},
+        }
+    ),
+    "added tokens without end": lambda t: t.update(
+        added_tokens=[
+            {**t["added_tokens"][0], "id": n, "content": f"{n:x}" * 40, "normalized": n % 2 == 0}
+            for n in range(200_000)
+        ]
+    ),
+    "deep": lambda t: t.update(normalizer=json.loads('{"type": "Sequence", "normalizers": [' * 25 + "]}" * 25)),
+}
+
+
+@pytest.mark.usefixtures("_cheap")
+@pytest.mark.parametrize("change", TOKENIZERS.values(), ids=TOKENIZERS.keys())
+def test_a_tokenizer_that_is_a_bomb(base: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    _change(base, "tokenizer.json", change)
+    try:
+        tokenizer = bases.load_tokenizer(bases.Base(None, base))  # type: ignore[arg-type]
+    except FinbenchError:
+        return
+    # what is let in must be harmless on any text
+    for text in ("e" * 2_000, "EURO" * 500, "xx" * 500 + "!", "a" * 2_000, "EUR" * 300 + "!"):
+        made = tokenizer(text)["input_ids"]
+        assert len(made) < 40 * len(text)
+        assert len(tokenizer.decode(made)) < 40 * len(text)
+
+
+@pytest.mark.usefixtures("_cheap")
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"tokenizer_class": "T5Tokenizer", "extra_ids": 10**9},
+        {"tokenizer_class": "PegasusTokenizer", "offset": 10**9},
+        {"tokenizer_class": "ByT5Tokenizer", "extra_ids": 10**9},
+        pytest.param(
+            {"added_tokens_decoder": {str(n): {"content": f"<{n}>"} for n in range(200_000)}}, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            {"additional_special_tokens": ["x" * 20 + str(n) for n in range(200_000)]}, marks=pytest.mark.slow
+        ),
+    ],
+    ids=lambda changed: "-".join(map(str, changed.values()))[:30],
+)
+def test_a_configuration_of_a_tokenizer_that_is_a_bomb(base: Path, changed: dict[str, Any]) -> None:
+    _change(base, "tokenizer_config.json", lambda stated: stated.update(changed))
+    said = ""
+    try:
+        tokenguard.check(base)
+    except FinbenchError as fault:
+        said = fault.message
+    assert "\n" not in said
+
+
+def test_numbers_without_end_are_refused_before_they_are_read(base: Path) -> None:
+    (base / "tokenizer.json").write_text('{"model": {"vocab": {}}, "x": [' + "[]," * 20_000_000 + "0]}")
+    with pytest.raises(FinbenchError, match="more than 6,000,000 values"):
+        bases.resolve(str(base))
+
+
+def test_labels_without_end(base: Path) -> None:
+    _change(base, "config.json", lambda stated: stated.update(num_labels=10**9))
+    with pytest.raises(FinbenchError, match="num_labels is 1,000,000,000"):
+        bases.resolve(str(base))
+
+
+def test_a_tokenizer_is_tried_once(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+    real = jail.confined
+    monkeypatch.setattr(jail, "confined", lambda *given, **how: tried.append(how["what"]) or real(*given, **how))
+    monkeypatch.setattr(tokenguard, "_passed", set())
+    one = bases.Base(None, base)  # type: ignore[arg-type]
+    bases.load_tokenizer(one)
+    bases.load_tokenizer(one)
+    tokenguard._passed.clear()  # as in the next process
+    bases.load_tokenizer(one)
+    assert len(tried) == 1
+    _change(base, "tokenizer.json", lambda stated: stated["added_tokens"][0].update(lstrip=True))
+    bases.load_tokenizer(one)
+    assert len(tried) == 2
+
+
+# ---------------------------------------------------------------- Parquet
+
+
+def _parquet(path: Path, **columns: Any) -> Path:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table(columns), path, compression="zstd")
+    return path
+
+
+def _repeated(text: str, times: int) -> Any:
+    import numpy
+    import pyarrow
+
+    return pyarrow.DictionaryArray.from_arrays(numpy.zeros(times, "int32"), [text])
+
+
+def _listed(values: Any) -> Any:
+    import pyarrow
+
+    return pyarrow.ListArray.from_arrays([0, len(values)], values)
+
+
+def _nothing(times: int) -> Any:
+    import pyarrow
+
+    return pyarrow.nulls(times)
+
+
+PARQUETS: dict[str, Callable[[Path], Path]] = {
+    "12 million rows": lambda path: _parquet(path, x=_repeated("a", 12_000_000)),
+    "a long text, repeated": lambda path: _parquet(path, x=_repeated("a" * 2**20, 100_000)),
+    "a long text in a list": lambda path: _parquet(path, x=_listed(_repeated("a" * 2**18, 2_000))),
+    "a list of nothing": lambda path: _parquet(path, x=_listed(_nothing(40_000_000))),
+}
+
+
+@pytest.mark.parametrize("make", PARQUETS.values(), ids=PARQUETS.keys())
+def test_a_parquet_file_that_is_a_bomb(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    from finbench.data import readers
+
+    path = make(tmp_path / "bomb.parquet")
+    before = _spent()
+    with pytest.raises(FinbenchError, match=r"a bomb\?|was stopped"):
+        next(readers.decode_parquet(readers.SourceFile(path)))
+    assert quick(_spent() - before, 6.0)
+
+
+def test_rows_of_a_parquet_file_are_read(tmp_path: Path) -> None:
+    from finbench.data import readers
+
+    path = _parquet(tmp_path / "a.parquet", text=["one", "two"], label=_repeated("up", 2), spans=[[{"a": 1}], []])
+    found = [one.row for one in readers.decode_parquet(readers.SourceFile(path)) if not isinstance(one, str)]
+    assert found == [
+        {"text": "one", "label": "up", "spans": [{"a": 1}]},
+        {"text": "two", "label": "up", "spans": []},
+    ]
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(FinbenchError, match="not valid Parquet"):
+        list(readers.decode_parquet(readers.SourceFile(path)))
+
+
+# ---------------------------------------------------------------- adapters
+
+
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_16", "olora", "corda", "lora_ga", "loftq", "PiSSA"])
+def test_an_adapter_that_decomposes_the_base_is_refused_by_its_configuration(
+    lora: Path, tmp_path: Path, start: str
+) -> None:
+    from finbench.models import adapters
+
+    folder = shutil.copytree(lora, tmp_path / "a")
+    (folder / "finbench.json").unlink(missing_ok=True)
+    _change(folder, "adapter_config.json", lambda stated: stated.update(init_lora_weights=start))
+    before = _spent()
+    with pytest.raises(FinbenchError, match="changes the base model itself"):
+        adapters.read(folder)
+    assert quick(_spent() - before, 1.0)
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"peft_type": "FOURIERFT", "n_frequency": 10**10},
+        {"peft_type": "VBLORA", "num_vectors": 10**10},
+        {"peft_type": "UNILORA", "theta_d_length": 10**12},
+        {"peft_type": "WAVEFT", "n_frequency": 10**9},
+    ],
+)
+def test_sizes_of_other_tuners_are_bounded(lora: Path, tmp_path: Path, stated: dict[str, Any]) -> None:
+    from finbench.models import adapters
+
+    folder = shutil.copytree(lora, tmp_path / "a")
+    (folder / "finbench.json").unlink(missing_ok=True)
+    (folder / "adapter_config.json").write_text(json.dumps({"target_modules": ["q_proj"], "seed": 10**12, **stated}))
+    with pytest.raises(FinbenchError, match="no adapter's is so large"):
+        adapters.read(folder)
