@@ -361,8 +361,7 @@ def attend(
     dtype = torch.float32 if single else query.dtype
     queries, keys, values = (states[0].transpose(0, 1).to(dtype).split(sizes) for states in (query, key, value))
     # on a GPU, no kernel but the plain products takes a mask and fewer keys than queries
-    groups = query.shape[1] // key.shape[1] if _repeats(query) else 1
-    made = []
+    groups, made = query.shape[1] // key.shape[1] if _repeats(query) else 1, []
     for number, block in enumerate(packed.blocks):
         q, k, v = (
             _PadSegments.apply(parts[number], block.own, block.back)  # type: ignore[no-untyped-call]
