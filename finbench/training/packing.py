@@ -283,14 +283,13 @@ def attending(
 @functools.cache
 def _varlen() -> Callable[..., Any] | None:
     """torch's flash attention over sequences of different lengths; None where this torch has none, or another one."""
-    if not torch.backends.cuda.is_flash_attention_available():  # a build without it, as on Windows
-        return None
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return None
     known = inspect.signature(varlen_attn).parameters
-    return varlen_attn if {"window_size", "enable_gqa", "scale"} <= set(known) else None
+    there = torch.backends.cuda.is_flash_attention_available()  # not in every build
+    return varlen_attn if there and {"window_size", "enable_gqa", "scale"} <= set(known) else None
 
 
 def _repeats(query: Any) -> bool:
@@ -298,10 +297,9 @@ def _repeats(query: Any) -> bool:
 
 
 def _ragged(query: Any, dropout: float) -> Callable[..., Any] | None:
-    half = query.dtype in (torch.bfloat16, torch.float16)
     size = query.shape[-1]  # of a head: those that the kernel takes, and on cards for games backwards too
-    half = half and size % 8 == 0 and (size <= 192 or 224 < size <= 256)
-    if not query.is_cuda or not half or dropout or torch.cuda.get_device_capability(query.device) < (8, 0):
+    fast = query.dtype in (torch.bfloat16, torch.float16) and size % 8 == 0 and (size <= 192 or 224 < size <= 256)
+    if not query.is_cuda or not fast or dropout or torch.cuda.get_device_capability(query.device) < (8, 0):
         return None
     return _varlen()
 
@@ -363,8 +361,7 @@ def attend(
     dtype = torch.float32 if single else query.dtype
     queries, keys, values = (states[0].transpose(0, 1).to(dtype).split(sizes) for states in (query, key, value))
     # on a GPU, no kernel but the plain products takes a mask and fewer keys than queries
-    groups = query.shape[1] // key.shape[1] if _repeats(query) else 1
-    made = []
+    groups, made = query.shape[1] // key.shape[1] if _repeats(query) else 1, []
     for number, block in enumerate(packed.blocks):
         q, k, v = (
             _PadSegments.apply(parts[number], block.own, block.back)  # type: ignore[no-untyped-call]
