@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -178,10 +179,12 @@ def _numbers() -> frozenset[str]:
 
 
 def _guessed(lm_task: Any, docs: Rows) -> dict[str, str]:
-    """Usual answers to the documents by hash: what any of them offers or wants, nothing found, short numbers."""
+    """Usual answers to the documents by hash: what they offer or want, their words, nothing found, short numbers."""
     words = {"[]", "None", *(word for doc in docs for word in doc.get("choices") or ())}
     words |= {target for doc in docs if isinstance(target := lm_task.doc_to_target(doc), str)}
     cased = {case for word in words for case in (word, word.capitalize(), word.lower(), word.upper())}
+    texts = (str(doc.get("text", "")) for split in ("train", "test") for doc in prompts.rows(lm_task, split))
+    cased |= {word for text in texts for word in re.findall(r"[^\W\d_]{2,30}", text)}
     said = itertools.product(("", " ", "\n"), cased | _numbers(), ("", ".", "%", ",", " ", "\n"))
     return {salted(answer): answer for answer in map("".join, said)}
 
