@@ -445,9 +445,8 @@ def test_without_gradio_the_page_names_what_to_install(
 def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two subjects on one small task, beside each other."""
     place = tmp_path_factory.mktemp("scored")
-    for name, answers in (("a", "majority"), ("b", "random")):
-        stated = {"engine": "dummy", "arguments": {"answers": answers}, "tasks": "mini_sentiment"}
-        evaluate(**stated, out=place / name)
+    for seed, name in enumerate("ab"):
+        evaluate(engine="dummy", tasks="mini_sentiment", seed=seed, out=place / name)
     for card in place.glob("*/*"):
         if card.suffix in (".json", ".zst") and not card.name.startswith("."):
             card.rename(place / f"{card.parent.name}-{card.name}")

@@ -36,9 +36,11 @@ _SETTINGS = {
     "WANDB_RESUME": "allow",
     "WANDB_SILENT": "true",
     "WANDB_INIT_TIMEOUT": "20",
+    "WANDB_FINISH_TIMEOUT": "60",  # else it waits until all is sent, and the adapter is not saved yet
     "MLFLOW_EXPERIMENT_NAME": PROJECT,
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS": "5",  # else a request a step: they pile up where nobody answers
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 

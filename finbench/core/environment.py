@@ -113,7 +113,7 @@ def check_gpu() -> None:
     import torch
 
     stated = os.environ.get("CUDA_VISIBLE_DEVICES")
-    hidden = stated is not None and (not stated.strip() or stated.strip().startswith("-"))
+    hidden = stated is not None and (stated.strip() in ("", "NoDevFiles") or stated.strip().startswith("-"))
     if torch.cuda.is_available() or torch.version.hip or hidden or not _nvidia():
         return
     built, mend = "without CUDA", "A torch with CUDA"

@@ -29,7 +29,9 @@ _LARGEST_SIZE = 2_000_000  # of a tuner's vectors or frequencies, each of which 
 _SEED = re.compile("seed|prng")
 _STARTS = ("true", "false", "gaussian", "eva", "orthogonal", "mica")  # which leave the base as it is
 _MATCHES = 2_000_000  # of patterns of ranks with tensors: about a second
-_COUNTED = re.compile("layer|expert|position|label")
+_COUNTED = re.compile(
+    "(?:layer|expert|position|label)(?!.*_(?:size|dim))"
+)  # no widths: shared_expert_intermediate_size
 _MOST = {"layer": 1_000, "expert": 10_000, "position": 10**9, "label": 100_000}
 _MOST_PARTS = 6_000_000  # values in a JSON file, which take more memory than bytes; the largest tokenizers have two
 _DEEPEST = 60  # lists or objects in each other in a configuration; those of models have five

@@ -136,7 +136,31 @@ def tokenizer(folder: Path) -> Any:
     path = folder / "tokenizer_config.json"
     more = read_json(path, folder, LARGEST_JSON) if path.is_file() else {}
     special = {key: _content(more[key]) for key in _SPECIAL if more.get(key)}
+    if added := _added(folder, found if isinstance(found.get("model"), dict) else {}, more):
+        special["added"] = added
     return [found, special, _said({key: more.get(key) for key in _HOW}, ())]
+
+
+def _added(folder: Path, own: dict[str, Any], more: dict[str, Any]) -> list[str]:
+    """Tokens that other files add to those of ``tokenizer.json``: transformers cuts every text at them.
+
+    Files that only repeat what is in it, as older versions write them, add none.
+    """
+    known = {token.get("content") for token in own.get("added_tokens") or [] if isinstance(token, dict)}
+    found: list[Any] = []
+    for source in (more, _if_there(folder, "special_tokens_map.json")):
+        found += [value for key, value in source.items() if key in _SPECIAL]
+        for key in ("additional_special_tokens", "extra_special_tokens"):
+            value = source.get(key) or []
+            found += value.values() if isinstance(value, dict) else value
+    decoder = more.get("added_tokens_decoder")
+    found += decoder.values() if isinstance(decoder, dict) else []
+    found += _if_there(folder, "added_tokens.json")
+    return sorted({str(text) for token in found if (text := _content(token)) and text not in known})
+
+
+def _if_there(folder: Path, name: str) -> dict[str, Any]:
+    return read_json(folder / name, folder, LARGEST_JSON) if (folder / name).is_file() else {}
 
 
 def _content(token: Any) -> Any:

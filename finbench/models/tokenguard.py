@@ -27,6 +27,7 @@ _FILLED = 2**20  # tokens to which a text may be filled up
 _PATTERNS = 100  # patterns in a tokenizer; real ones have ten
 _LONG = 3_000  # characters of a text of the trial
 _MORE = 256  # tokens beside those of a text
+_SECONDS_MB_JSON = 0.5  # seconds a megabyte of tokenizer.json; those of 256,000 tokens have 35 and take 2 to 4 seconds
 _SECONDS_MB = 3.0  # seconds a megabyte of the formats that transformers converts first, in Python
 _HINT = "Choose another model; a tokenizer like this is broken or made to harm. Tell its author."
 _passed: set[str] = set()
@@ -50,10 +51,11 @@ def check(folder: Path) -> None:
         literals = _bounded(described, folder / "tokenizer.json")
     except (TypeError, ValueError, AttributeError, LookupError) as fault:
         raise FinbenchError(f"{folder / 'tokenizer.json'} holds no tokenizer ({fault}).", "Fetch it again.") from fault
-    import transformers  # noqa: F401  before the fork, which then has it
+    from transformers import AutoTokenizer  # noqa: F401  before the fork, which then has it: it imports torch
 
     foreign = 0 if described else sum(path.stat().st_size for path in files if path.suffix in (".model", ".txt"))
-    seconds = jail.SECONDS + _SECONDS_MB * foreign / 2**20
+    whole = (folder / "tokenizer.json").stat().st_size if described else 0
+    seconds = jail.SECONDS + (_SECONDS_MB * foreign + _SECONDS_MB_JSON * whole) / 2**20
     jail.confined(_try, str(folder), literals, what=f"The tokenizer of {folder}", hint=_HINT, seconds=seconds)
     _passed.add(key)
     with contextlib.suppress(FinbenchError):  # a cache that cannot be written costs time, no more

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+from finbench.core import environment
 from finbench.core.errors import FinbenchError
 from finbench.core.files import flush, sha256_file
 
@@ -29,12 +30,18 @@ def publish(staging: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def staged(staging: Path) -> Iterator[None]:
-    """Begin without ``staging``, in which files are whole only together, and leave none of it: a disk may be full."""
-    shutil.rmtree(staging, ignore_errors=True)
+    """Begin without ``staging``, in which files are whole only together, and leave none of it: a disk may be full.
+
+    Of several processes the first one removes it, which publishes from there.
+    """
+    first = environment.rank() == 0
+    if first:
+        shutil.rmtree(staging, ignore_errors=True)
     try:
         yield
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        if first:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def check_folder(out: Path, *marks: Path) -> None:

@@ -83,6 +83,7 @@ def _claim(run: Prepared, out: Path, resume: bool, processes: int) -> Prepared:
     place = out / MARK
     now = {
         **run.decisive,
+        "held-out rows": run.validated_on,
         "loop": run.passes.loop,
         "pass_tokens": run.passes.tokens,
         "sharding": run.recipe.sharding,

@@ -67,6 +67,11 @@ class Prepared:
         """What decides the weights."""
         return decisive(self.recipe, self.data, self.base.id.fingerprint)
 
+    @property
+    def validated_on(self) -> list[Any] | None:
+        """Which rows, and how often: processes, and a run that is resumed, must have the same."""
+        return None if self.held is None else [self.held.digest, self.held.every, self.held.left_out]
+
     def tokens(self, passes: loops.Passes, processes: int = 1, steps: int | None = None) -> tuple[int, int]:
         """(tokens without padding, positions computed) of the run, or its first ``steps``, over all its processes."""
         real = computed = 0
@@ -315,7 +320,7 @@ class _Rows:
         if self.tell:
             for line in made.lines(recipe):
                 say(f"{found.name}: {line}")
-        if self.select is None:
+        if self.index is not None:  # no trial, and not the rows that are held out
             own.remember(found.located)
         self.seen |= made.texts
         self.order += batches.share_of(made.numbers, part.weight, recipe.seed)

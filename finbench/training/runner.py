@@ -107,7 +107,8 @@ def _take_part(
         run = _decided(recipe, data_dir, processes)
     # what makes no difference to the weights must be the same too: who shards waits for all the others
     how = run.recipe.model_dump(include={"loop", "pass_tokens", "sharding", "compile", "kernels"})
-    ranks.agree({**run.decisive, "how": how, "dtype": str(run.dtype), "versions": environment.versions()})
+    same = {"held-out rows": run.validated_on, "how": how, "dtype": str(run.dtype)}
+    ranks.agree({**run.decisive, **same, "versions": environment.versions()})
     run = run.begun(run.passes.loop, any(ranks.gathered(run.passes.checkpointed)))
     if dry_run:
         ranks.part()

@@ -275,19 +275,21 @@ _AFFIRMED = re.compile(
 )
 _HEDGE = re.compile(
     r"\W*(?:or|if|unless|perhaps|maybe|possibly|probably|likely|presumably|at (?:least|most)|"
-    r"I (?:guess|think|believe|suppose|assume))\b|[^\w?]*(?:[\w'’]+\s?){0,3}\?\W*$",
+    r"I (?:guess|think|believe|suppose|assume))\b|[^\w?]*(?:[\w'’]{1,40}\s?){0,3}\?\W*$",
     re.IGNORECASE,
 )
 # "Positive? Not really", "positive - definitely not", "positive: false", "B. This is the wrong answer."
-_DENIED = (
-    r"not|no|never|false|wrong|incorrect|untrue|unlikely|impossible|rejected|none|absent|uncertain|unsure|unclear|"
-    r"doubtful|kidding|\w+n['’]t"
-)
+_DENIED = "not|no|never|false|wrong|incorrect|untrue|kidding"
+# of the answer only: "Negative. The bid was rejected." and "Neutral, the impact is unclear." are reasons
+_DOUBTED = r"unlikely|impossible|rejected|none|absent|uncertain|unsure|unclear|doubtful|\w+n['’]t"
+_OF_IT = "it|this|that|which|i|am|is|was|are|but|and|though|very|highly|rather|quite|really|still|answer|label"
 _AFTER_DENIAL = (
     "really|quite|sure|certain|applicable|at all|exactly|the|a|correct|right|true|answer|label|option|choice|one"
 )
 _TAKEN_BACK = re.compile(
-    rf"(?:\w+(?:['’]\w+)?[\s,]+){{0,4}}(?:{_DENIED})(?:[\s,]+(?:{_AFTER_DENIAL})){{0,3}}\W*", re.IGNORECASE
+    rf"(?:(?:\w+(?:['’]\w+)?[\s,]+){{0,4}}(?:{_DENIED})|(?:(?:the[\s,]+)?(?:{_OF_IT}|i['’]m|it['’]s)[\s,]+){{0,4}}"
+    rf"(?:{_DOUBTED}))(?:[\s,]+(?:{_AFTER_DENIAL})){{0,3}}\W*",
+    re.IGNORECASE,
 )
 _REACH = 200  # characters of a short answer
 
@@ -338,7 +340,7 @@ def canonical(found: str, labels: Sequence[str]) -> str:
 
 def denies(labels: Sequence[str]) -> bool:
     """Whether a label is itself a denial ("No", "False"): then nothing takes an answer back."""
-    return any(re.search(rf"\b(?:{_DENIED})\b", label, re.IGNORECASE) for label in labels)
+    return any(re.search(rf"\b(?:{_DENIED}|{_DOUBTED})\b", label, re.IGNORECASE) for label in labels)
 
 
 _ITS_NOUN = re.compile(
