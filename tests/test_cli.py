@@ -83,7 +83,7 @@ def test_wrong_usage_exits_2() -> None:
         (("card", "export", "no.json", "--format", "model_index"), "Did you mean model-index"),
         (("zoo", "show", "nothing"), "Unknown recipe"),
         (("verify", "."), ". is a folder, not a scorecard. Name one: *.json"),
-        (("compare", ".", "."), ". is a folder, not a scorecard"),
+        (("compare", ".", "."), "No scorecard is there"),
         (("pull", "org/name", "--out", "mine"), "org/name is no reference to the Hub. Did you mean hub:org/name?"),
         (("zoo", "add", "./mine"), "./mine is no reference to the Hub. Write hub:org/name"),
         (("eval", "--adapter", "org/name", "--tasks", "mini"), "Did you mean hub:org/name?"),
@@ -304,7 +304,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     ("name", "old", "new", "finding"),
     [
         ("finbench_fpb.yaml", "metadata:", "metadata: [", "not valid YAML"),
-        ("finbench_fpb.yaml", "  version: 4", "  version: 4\n  version: 5", "key 'version' twice"),
+        ("finbench_fpb.yaml", "  version: 5", "  version: 5\n  version: 6", "key 'version' twice"),
         ("finbench_fpb.yaml", "task: finbench_fpb", "task: finbench_fbp", "must have one name"),
         ("finbench_fpb.yaml", "doc_to_text:", "doc_to_txt:", "knows no key 'doc_to_txt'"),
         ("finbench_fpb.yaml", "  finbench_licence: CC-BY-NC-SA-3.0\n", "", "'licence' is missing"),
@@ -316,7 +316,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ),
         ("finbench_fpb.yaml", "{{text}}", "{{txet}}", "lm-eval cannot build it"),
         ("finbench_fpb.yaml", "label: positive}", "label: postive}", "gold answers score"),
-        ("finbench_fpb.yaml", "Sentence:", "Text:", "its version is still 4"),
+        ("finbench_fpb.yaml", "Sentence:", "Text:", "its version is still 5"),
         ("_labels_generate", "aggregation: mean", "aggregation: meen", "no aggregation 'meen'"),
         ("_labels_generate", "lib.labels.score\n", "lib.labels.scoer\n", "has no function 'scoer'"),
         ("_labels_generate", "training_split: train", "training_split: test", "training_split is 'test'"),
@@ -336,8 +336,8 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ("finbench_tfns.yaml", "random_acc: 0.333", "random_acc: 5.0", "not a share of 1"),
         ("finbench_tfns.yaml", "Tweet: {{text}}", "Tweet: {{text}} {{label}}", "gives the answer away"),
         ("finbench_tfns.yaml", "Tweet: {{text}}", "Tweet:", "does not show the text"),
-        ("finbench_tfns.yaml", "  version: 4", "  version: 1", "version went back from 4 to 1"),
-        ("golden/finbench_tfns.json", '"version": 4', '"version": null', "is torn"),
+        ("finbench_tfns.yaml", "  version: 5", "  version: 1", "version went back from 5 to 1"),
+        ("golden/finbench_tfns.json", '"version": 5', '"version": null', "is torn"),
         ("finbench_sentiment.yaml", "metric: acc, aggregation: mean", "metric: acc, aggregation: median", "is mean"),
         (
             "finbench_sentiment.yaml",
@@ -421,6 +421,7 @@ def test_a_plan_shows_a_rank_where_there_is_one(method: str, ranked: bool, capsy
         "loop": "packed",
         "padding": 0.0,
         "gradient_checkpointing": False,
+        "validation": None,
     }
     said = {"first_pair": ("a", "b"), "becomes": "plain LoRA"}
     trainings.planned({"recipe": recipe, "base": base, **said, **counts}, Path("runs/x"))
