@@ -763,7 +763,7 @@ def test_test_texts_of_ranked_tasks_are_found_in_own_rows(
     talk = [CHAT[0], {"role": "user", "content": f"What of this? {leak.upper()}!"}, CHAT[2]]
     path = lines(tmp_path / "mine.jsonl", [{"messages": CHAT}, {"messages": talk}])
     run = runner.prepare(recipe(llama, str(path)), tmp_path / "data")
-    assert run.contamination.model_dump() == {"looked_for": {"fpb": 1}, "found": {"fpb": 1}}
+    assert run.contamination.model_dump() == {"looked_for": {"fpb": 1}, "found": {"fpb": 1}, "editions": {}}
     assert "1 of 1 test texts of fpb" in " ".join(capsys.readouterr().err.split())
 
 

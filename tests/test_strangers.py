@@ -29,7 +29,7 @@ from finbench.data.readers import expand
 from finbench.evaluation import doctor
 from finbench.hub.dev.server import DevHub
 from finbench.models import adapters, bases, zoo
-from finbench.publishing import pulling
+from finbench.publishing import evidence, pulling
 from finbench.training import recipes
 
 ANSI = "\x1b]0;owned\x07\x1b[2J\u202e[bold]x"
@@ -216,7 +216,7 @@ def test_evidence_of_strangers_is_bounded(dev_hub: DevHub, published: str, monke
     assert pulling.add_to_zoo("hub:them/plain")[0].scorecard is None  # no cards by their names: not even fetched
     beside(dev_hub, {"finbench/scorecards/a.json": b"[" * 100_000})
     refused("torn or not JSON", lambda: pulling.add_to_zoo("hub:them/plain"))
-    monkeypatch.setattr(pulling, "_LARGEST_EVIDENCE", 1000)
+    monkeypatch.setattr(evidence, "_LARGEST", 1000)
     refused("too large together", lambda: pulling.add_to_zoo("hub:them/plain"))
     assert not zoo.entries()["plain"].scorecard  # that of before stands
 

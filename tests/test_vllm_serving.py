@@ -163,7 +163,7 @@ def test_the_vllm_command_of_a_model_card_serves_the_adapter(dev_hub: DevHub, tm
     folder = make_llama(tmp_path / "base", hidden=128)
     sha = upload(dev_hub, "org/tiny-128", files_of(folder), private=False)
     adapter = make_lora(tmp_path / "zoo-adapter", folder, "org/tiny-128")
-    pushed = push(adapter, "hub:org/served", base=f"hub:org/tiny-128@{sha}", public=True)
+    pushed = push(adapter, "hub:org/served", base=f"hub:org/tiny-128@{sha}", public=True, yes=True)
     [download] = [line for line in pushed.readme.splitlines() if line.startswith("hf download ")]
     [command] = [line for line in pushed.readme.splitlines() if line.startswith("vllm serve ")]
     with socket.socket() as free:
