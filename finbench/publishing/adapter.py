@@ -66,7 +66,10 @@ def bundle(wanted: PushSettings, repo: str) -> Bundle:
     none = f"No scorecard of it was found: the card has no results. Make some: finbench eval --adapter {folder}"
     notes = [] if own else [none]
     if evidence.history:
-        notes.append("Results of other weights are there; they move to finbench/history in the same commit.")
+        notes.append(
+            "Results of other weights, or that finbench verify refuses (as of an older version of a task), are there; "
+            "they move to finbench/history in the same commit."
+        )
     facts = modelcard.Facts(
         repo=repo,
         name=found.name,
