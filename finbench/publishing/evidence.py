@@ -163,7 +163,8 @@ def _history(repo: str, commit: str | None, stale: Sequence[Path]) -> list[File]
         for file in _with_samples(path)
     ]
     about = hub.fetch_paths(repo, commit, [PICTURE, RECIPE])
-    return moved + [File(f"{HISTORY}/{other}/{path.name}", path) for path in about.values()]
+    moved += [File(f"{HISTORY}/{other}/{path.name}", path) for path in about.values()]
+    return list({file.path: file for file in reversed(moved)}.values())  # of two that had one name the newer
 
 
 def _with_samples(card: Path) -> list[Path]:
