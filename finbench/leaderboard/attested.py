@@ -146,7 +146,7 @@ def _read(path: Path) -> tuple[Attestation, bytes]:
     except (OSError, ValueError, RecursionError) as fault:
         raise FinbenchError(
             f"{path.name} is no attestation ({reason(fault)}).",
-            "Take it away, and sign anew: finbench leaderboard add CARD --rerun N --sign KEY",
+            "Take it away, and sign anew: finbench leaderboard add CARD --rerun auto --key KEY",
         ) from fault
     return made, text
 
