@@ -182,7 +182,7 @@ def test_a_cell_of_two_processes_is_the_cell_of_one(llama: Path, tmp_path: Path)
         step = next(
             one for one in Schedule(stated, sweepfile.cells(stated), {}).steps.values() if one.kind == work.TRAIN
         )
-        payload = {**step.payload, "kind": step.kind, "place": str(tmp_path / str(count)), "data_dir": ""}
+        payload = {**step.payload, "kind": step.kind, "place": str(tmp_path / str(count)), "data_dir": "", "report": []}
         answer = work.run(payload)
         assert answer["state"] == "done", answer
         made[count] = json.loads((tmp_path / str(count) / step.payload["folder"] / "finbench.json").read_text())
