@@ -207,6 +207,13 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {  # rows of a CSV, or text of
     "torn json": (lines()[:-20], {}, r"bad.jsonl:60: not valid JSON"),
     "mixed": (lines({"prompt": "a", "completion": "b"}), {}, r"bad.jsonl:61: no 'sentence'; it has prompt, completion"),
     "latin": ("sentence,stance\nThe caf\u00e9 rose.,neutral\n".encode("latin-1"), {}, r"bad.csv:2: not UTF-8"),
+    "nothing": (lines({"sentence": "A text.", "stance": float("nan")}), {}, r"bad.jsonl:61: no answer in stance"),
+    "infinite": (
+        lines({"sentence": "A.", "stance": float("inf")}),
+        {"labels": ",".join(LABELS)},
+        r":61: the label 'inf'",
+    ),
+    "a list": (json.dumps([dict(zip(TWO, GOOD[0], strict=True))]), {}, r"bad.jsonl:1: a list of rows, .* \.json"),
     "case": ([TWO, *GOOD, ("A text.", "Neutral ")], {}, r"bad.csv:62: the label 'Neutral ' differs from 'neutral' by"),
     "empty": ([TWO, *GOOD, ("A text.", " ")], {}, r"bad.csv:62: no answer in stance"),
     "empty text": ([TWO, *GOOD, ("  ", "neutral")], {}, r"bad.csv:62: sentence is empty"),
@@ -233,7 +240,7 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {  # rows of a CSV, or text of
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_named_with_its_line_and_nothing_is_written(name: str, tmp_path: Path) -> None:
     content, options, said = BAD[name]
-    path = tmp_path / ("bad.jsonl" if isinstance(content, str) and content.startswith("{") else "bad.csv")
+    path = tmp_path / ("bad.jsonl" if isinstance(content, str) and content[:1] in "[{" else "bad.csv")
     if isinstance(content, list):
         table(path, content[1:], content[0])
     else:

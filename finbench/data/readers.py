@@ -285,7 +285,20 @@ def decode_jsonl(file: SourceFile) -> Iterator[RawRecord | str]:
             except (ValueError, RecursionError) as fault:
                 yield f"{place}: not valid JSON ({fault})"
                 continue
-            yield RawRecord(row, place) if isinstance(row, dict) else f"{place}: a JSON object is expected"
+            if isinstance(row, list) and row and isinstance(row[0], dict):
+                yield f"{place}: a list of rows, where each line is one: call the file .json"
+            else:
+                yield RawRecord(row, place) if isinstance(row, dict) else f"{place}: a JSON object is expected"
+
+
+def holds_lines(file: SourceFile) -> bool:
+    """Whether a ``.json`` file holds JSON lines, as many programs write them: two objects or more, each on a line."""
+    with text_of(file) as text:
+        lines = list(itertools.islice((line for line in text if line.strip()), 2))
+    try:
+        return len(lines) == 2 and isinstance(json.loads(lines[0]), dict) and lines[1].lstrip().startswith("{")
+    except (ValueError, RecursionError):
+        return False
 
 
 def decode_json(file: SourceFile) -> Iterator[RawRecord | str]:
@@ -385,6 +398,8 @@ TEXT = {"sentence@label": decode_at, "conll": decode_conll}
 
 def decoder_of(file: SourceFile, text: str | None) -> Decoder:
     """The decoder by the file's ending; ``text`` names the one for any other ending."""
+    if file.suffix == ".json" and holds_lines(file):
+        return decode_jsonl
     if file.suffix in _BY_SUFFIX:
         return _BY_SUFFIX[file.suffix]
     if text:

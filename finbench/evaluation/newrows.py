@@ -170,9 +170,9 @@ def _written(value: Any) -> str:
     """An answer as text: 1.0 of a table is the label 1."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float) and value == int(value):
+    if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return "" if value is None else str(value)
+    return "" if value is None or value != value else str(value)  # NaN: how tables write that nothing is there
 
 
 def _seen(raw: Sequence[readers.RawRecord], wanted: TaskSettings) -> dict[str, str]:

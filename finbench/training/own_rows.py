@@ -311,7 +311,9 @@ def settle(made: Learnt, recipe: Recipe, longest: int) -> None:
             f"{', '.join(ways[:-1])}, or {ways[-1]}.",
         )
     if not made.rows:
-        raise FinbenchError(f"No row of {name} is left to learn from.", f"See why: finbench data check {name}")
+        left = ", ".join(f"{many:,} {why}" for why, many in made.dropped(recipe).items())
+        said = f"No row of {name} is left to learn from" + (f" (left out: {left})." if left else ".")
+        raise FinbenchError(said, f"See why: finbench data check {name}")
 
 
 def _head(one: Rendered, longest: int, encoder: RowEncoder) -> Rendered | None:

@@ -137,6 +137,11 @@ def _files(path: Path) -> tuple[list[OwnFile], list[str]]:
         raise FinbenchError(f"{path} is compressed.", f"Unpack it: {_PACKED[path.suffix.lower()]} {path}")
     if path.is_file() and path.suffix.lower() not in (*_SUFFIXES, ".zip"):
         raise FinbenchError(f"{path}: files of rows do not end with {path.suffix or 'nothing'}.", _EXAMPLE)
+    if path.is_dir() and (packed := sorted(one for one in path.rglob("*") if one.suffix.lower() in _PACKED)):
+        raise FinbenchError(
+            f"{path} holds what is compressed: {', '.join(one.name for one in packed[:3])}.",
+            f"Unpack it: {_PACKED[packed[0].suffix.lower()]} {packed[0]}; or name the files one by one: --data FILE",
+        )
     found = readers.expand([path], _PATTERN, _EXAMPLE)
     if len(found) == 1 and found[0].path == path and found[0].member is None:
         return [OwnFile(found[0], path.name)], []

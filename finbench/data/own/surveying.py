@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,7 @@ class Survey:
     labels: dict[str, int] | None = None  # the answers, where they are few
     marks: dict[str, str] = field(default_factory=dict)  # label -> the line where it is first given
     prompts: Any = None  # (rows,): a hash of what is asked
+    hashes: Any = None  # (rows,): a hash of all of it
     _places: Any = None
     _prefixes: list[tuple[int, str]] = field(default_factory=list)
 
@@ -51,7 +52,7 @@ class Survey:
 
     @property
     def copies(self) -> int:
-        """Rows that repeat an earlier one to the letter."""
+        """Rows that repeat an earlier one to the letter, of this source or of one before it."""
         return int(len(self.kept) - self.kept.sum())
 
     @property
@@ -121,6 +122,17 @@ class Survey:
             raise FinbenchError(f"{self.name} changed while it was read.", "Repeat the command.")
 
 
+def surveys(sources: Iterable[LocatedRows]) -> list[Survey]:
+    """Each source looked through. Of a row that several have, that of the first one is kept."""
+    found: list[Survey] = []
+    for located in sources:
+        one = survey(located)
+        for earlier in found:
+            one.kept &= ~np.isin(one.hashes, earlier.hashes)
+        found.append(one)
+    return found
+
+
 def survey(located: LocatedRows) -> Survey:
     """Read every row once. Raises FinbenchError for files that cannot be read, or have no format that is known."""
     found = Survey(located)
@@ -149,9 +161,9 @@ def survey(located: LocatedRows) -> Survey:
                     labels = None
                     found.marks.clear()
     found._places, found.prompts = places, np.array(prompts, np.uint64)
-    hashes = np.array(rows, np.uint64)
-    found.kept = np.zeros(len(hashes), bool)
-    found.kept[np.unique(hashes, return_index=True)[1]] = True
+    found.hashes = np.array(rows, np.uint64)
+    found.kept = np.zeros(len(rows), bool)
+    found.kept[np.unique(found.hashes, return_index=True)[1]] = True
     if labels and len(rows) >= _OFTEN * len(labels):
         found.labels = dict(labels.most_common())
     _contradict(found)
