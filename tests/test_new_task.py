@@ -6,6 +6,7 @@ import collections
 import csv
 import json
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -267,6 +268,38 @@ def test_other_delimiters_are_seen_and_said(delimiter: str, tmp_path: Path) -> N
     made = new(table(tmp_path / "mine.csv", sentences(), delimiter=delimiter))
     assert sum(made.rows.values()) == 240
     assert any("fields are separated by" in note for note in made.notes)
+
+
+def test_other_files_of_the_same_rows_make_the_same_benchmark(tmp_path: Path) -> None:
+    """Spaces around a label are no other label, where no row has it without them."""
+    rows = sentences()
+    objects = [dict(zip(TWO, row, strict=True)) for row in rows]
+    text = "".join(json.dumps(one) + "\n" for one in objects)
+    for name in ("mine.ndjson", "lines.json"):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "list.json").write_text(json.dumps(objects, indent=2))
+    (tmp_path / "spaced.csv").write_text("sentence, stance\n" + "".join(f'"{t}", {s}\n' for t, s in rows))
+    table(tmp_path / "mine.tsv", rows, delimiter="\t")
+    table(tmp_path / "mine.csv", rows)
+    made = []
+    for path in sorted(file for file in tmp_path.iterdir()):
+        made.append(rows_of(new(path, to=tmp_path / "out" / "mine").folder))
+        shutil.rmtree(tmp_path / "out")
+    assert len(made) == 6
+    assert all(one == made[0] for one in made)
+    for name, content, said, typed in (
+        (
+            "columns.json",
+            json.dumps({"sentence": ["a"], "stance": ["b"]}).encode(),
+            "lists under 'sentence'",
+            "list of",
+        ),
+        ("mine.csv.gz", b"\x1f\x8b", "is compressed", "gunzip -k"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(FinbenchError, match=said) as fault:
+            new(tmp_path / name)
+        assert typed in fault.value.hint
 
 
 def test_a_label_inside_another_is_said_and_read_whole(tmp_path: Path) -> None:

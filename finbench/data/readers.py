@@ -30,6 +30,7 @@ _MEMBERS = 10_000  # files in an archive
 _UNPACKED = 4 << 30  # bytes an archive may unpack to
 _LINE = 16 << 20  # characters
 _DOCUMENT = 512 << 20  # bytes of a JSON document, which is read whole
+PACKED = {".gz": "gunzip -k", ".zst": "zstd -d", ".bz2": "bunzip2 -k", ".xz": "unxz -k"}  # and what unpacks it
 _UNPACK = "If you trust it, unpack it yourself and name the folder."
 _POINTER = b"version https://git-lfs.github.com/spec/"  # what Git leaves of a large file that was not fetched
 _POINTER_SIZE = 1024  # bytes; a pointer has some 130
@@ -315,6 +316,11 @@ def decode_json(file: SourceFile) -> Iterator[RawRecord | str]:
             f"{file}:{getattr(fault, 'lineno', 1)}: not valid JSON ({fault}).",
             "Correct it at that line, or download it again.",
         ) from fault
+    if isinstance(document, dict) and all(isinstance(value, list) for value in document.values()):
+        raise FinbenchError(
+            f"{file}: lists under {', '.join(map(ascii, list(document)[:4]))}: columns, or splits.",
+            "Write a list of objects, one a row; the split of each may be a column.",
+        )
     entries = document.items() if isinstance(document, dict) else enumerate(document, 1)
     for key, row in entries:
         place = f"{file}: id {ascii(key)[1:-1]}" if isinstance(document, dict) else f"{file}: entry {key}"
@@ -390,6 +396,7 @@ _BY_SUFFIX: dict[str, Decoder] = {
     ".csv": decode_csv,
     ".json": decode_json,
     ".jsonl": decode_jsonl,
+    ".ndjson": decode_jsonl,
     ".parquet": decode_parquet,
     ".xlsx": _decode_xlsx,
 }
@@ -404,7 +411,9 @@ def decoder_of(file: SourceFile, text: str | None) -> Decoder:
         return _BY_SUFFIX[file.suffix]
     if text:
         return TEXT[text]
+    if file.suffix in PACKED:
+        raise FinbenchError(f"{file} is compressed.", f"Unpack it: {PACKED[file.suffix]} {file}")
     raise FinbenchError(
-        f"{file}: files of this set end with {', '.join(_BY_SUFFIX)}.",
+        f"{file}: files of rows end with {', '.join(_BY_SUFFIX)}.",
         "Name files that end so, or a folder or zip archive of them.",
     )

@@ -108,8 +108,6 @@ def _decoded(file: SourceFile, strict: bool) -> Iterator[RawRecord | str]:
         decoder = functools.partial(readers.decode_csv, delimiter=delimiter)
     elif file.suffix in (".txt", ".conll", ".data"):
         decoder = _sniffed(file)
-    elif file.suffix == ".ndjson":
-        decoder = readers.decode_jsonl
     else:
         decoder = readers.decoder_of(file, None)
     start = len(str(file))
