@@ -20,7 +20,7 @@ from finbench.core.files import cannot_write, sha256_file
 from finbench.core.records import BaseModelId, Bits, Recipe
 from finbench.methods import Layer, method_named, quantise
 from finbench.models import chatguard, ggufs, modelfiles, structured, tokenguard
-from finbench.models.described import check_quantised, checkpoint_bits
+from finbench.models.described import check_quantised, check_trainable, checkpoint_bits
 from finbench.models.modelfiles import damaged, is_structured
 
 
@@ -248,9 +248,11 @@ def linear_layers(base: Base) -> list[Layer]:
 def on_factors(recipe: Recipe, base: Base) -> Recipe:
     """A recipe for a base of low-rank factors: an ending of a name that is a layer there becomes its two factors.
 
-    Raises FinbenchError for a method that would write a whole model, which ``finbench pretrain`` trains.
+    Raises FinbenchError for a method that would write a whole model, which ``finbench pretrain`` trains, and for a
+    checkpoint on whose codes nothing is trained.
     """
     if not is_structured(base.folder):
+        check_trainable(base.folder, base.id.alias)
         return recipe
     if method_named(recipe.method).makes(recipe) == "model":
         raise FinbenchError(
@@ -304,6 +306,12 @@ def save(model: Any, base: Base, folder: Path) -> None:
         model.save_pretrained(folder)
 
 
+def check_loadable(base: Base, bits: Bits) -> None:
+    """Refuse a quantised checkpoint that cannot be loaded here, or not at ``bits``."""
+    if not is_structured(base.folder):  # factors are stored as they are loaded
+        check_quantised(base.folder, bits, base.id.alias)
+
+
 def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any, Any]:
     """Load (model, tokenizer) of a base at ``bits`` (see ``methods/quantise.py``), computing in ``dtype``.
 
@@ -314,8 +322,7 @@ def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any
     import torch
     from transformers import AutoModelForCausalLM
 
-    if not is_structured(base.folder):  # factors are stored as they are loaded
-        check_quantised(base.folder, bits)
+    check_loadable(base, bits)
     tokenizer = load_tokenizer(base)
     outline = skeleton(base)
     stated, there = sum(tensor.numel() for tensor in outline.parameters()), modelfiles.elements(base.folder)
