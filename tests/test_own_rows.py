@@ -179,6 +179,11 @@ BAD: dict[str, tuple[str, bytes, str]] = {  # what is wrong -> (file, bytes, wha
         b'{"prompt": {"q": 1}, "completion": "b"}\n{"prompt": "q", "completion": "b"}\n',
         r":1: its prompt is an object",
     ),
+    "turns": (
+        "a.jsonl",
+        b'{"prompt": [{"role": "user", "content": "q"}], "completion": "b"}\n',
+        r":1: its prompt is a list, no text \(turns are read from one column, messages\)",
+    ),
     "true": (
         "a.jsonl",
         b'{"prompt": "q", "completion": true}\n{"prompt": "q", "completion": "b"}\n',
@@ -256,6 +261,13 @@ def test_json_lines_in_a_json_file_and_quoted_cells_between_tabs_are_read(llama:
         writer.writerows(rows)
     digests = {runner.prepare(recipe(llama, str(file))).data[0].digest for file in sorted(tmp_path.glob("*.*"))}
     assert len(digests) == 1
+
+
+def test_carriage_returns_inside_texts_and_columns_without_a_name_are_said(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b',prompt,completion\r\n0,"q\r\nr",a\r\n1,s,b\r\n')
+    found = own.survey(own.locate(recipes._own(str(tmp_path / "a.csv"), None)[0]))
+    assert found.said.endswith("not used: ''")
+    assert found.warnings() == ["Carriage returns stand in texts, and are learnt (a.csv:2)."]
 
 
 def test_a_row_that_two_files_have_is_learnt_once(llama: Path, tmp_path: Path) -> None:

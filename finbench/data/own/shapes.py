@@ -73,7 +73,9 @@ def _text(row: Mapping[str, Any], name: str, empty: bool = False) -> str:
         if not math.isfinite(value):
             raise BadRow(f"its {name} is {value}, no text")
         return str(value)
-    raise BadRow(f"its {name} is {_kind(value)}, no text")
+    turns = isinstance(value, list) and bool(value) and all(isinstance(one, dict) and "role" in one for one in value)
+    mend = " (turns are read from one column, messages)" if turns else ""
+    raise BadRow(f"its {name} is {_kind(value)}, no text{mend}")
 
 
 def _kind(value: Any) -> str:

@@ -40,6 +40,7 @@ class Survey:
     conflicting: list[tuple[str, str]] = field(default_factory=list)  # lines of two such rows
     labels: dict[str, int] | None = None  # the answers, where they are few
     marks: dict[str, str] = field(default_factory=dict)  # label -> the line where it is first given
+    returns: list[str] = field(default_factory=list)  # lines with carriage returns, the first three
     prompts: Any = None  # (rows,): a hash of what is asked
     hashes: Any = None  # (rows,): a hash of all of it
     _places: Any = None
@@ -65,7 +66,7 @@ class Survey:
     def said(self) -> str:
         """One line: what the rows were recognised as."""
         kinds = dict.fromkeys(known.said for known in self.formats.values())
-        unused = dict.fromkeys(column for known in self.formats.values() for column in known.unused)
+        unused = dict.fromkeys(column or "''" for known in self.formats.values() for column in known.unused)
         ignored = f"; not used: {', '.join(list(unused)[:6])}{', ...' if len(unused) > 6 else ''}" if unused else ""
         return f"{self.name}: {' / '.join(kinds)}, {len(self.kept):,} rows{ignored}"
 
@@ -106,6 +107,8 @@ class Survey:
         for label, count in (self.labels or {}).items():
             if label.strip().casefold() in ("nan", "null", "n/a", "#n/a"):
                 found.append(f"{count:,} answers are {label.strip()!r} ({self.marks[label]}): missing values?")
+        if self.returns:
+            found.append(f"Carriage returns stand in texts, and are learnt ({', '.join(self.returns)}).")
         if self.located.left:
             found.append(f"Left out by their names, as rows to test on: {', '.join(self.located.left[:4])}.")
         return found
@@ -146,6 +149,8 @@ def survey(located: LocatedRows) -> Survey:
                 continue
             turns, place = one
             asked, whole = _hashes(turns)
+            if len(found.returns) < 3 and any("\r" in text for _, text in turns):
+                found.returns.append(place)
             prefix, number = _divided(place)
             if not found._prefixes or found._prefixes[-1][1] != prefix:
                 found._prefixes.append((len(rows), prefix))
