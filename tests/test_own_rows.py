@@ -83,6 +83,11 @@ def test_each_format_is_recognised_and_rendered(
     text = rows_of(llama, str(lines(tmp_path / "text.jsonl", [{"text": "Costs fell."}])))
     assert ["".join(row) for row in text] == ["Costs fell.<|end|>"]
     assert text[0][0] in "Costs"  # what nothing stands before cannot be predicted
+    ended = [{"prompt": "a", "completion": "b<|end|>"}, {"prompt": "c", "completion": "d"}]
+    ended_rows = rows_of(llama, str(lines(tmp_path / "ended.jsonl", ended)))
+    assert ended_rows == [("a", " b<|end|>"), ("c", " d<|end|>")]
+    whole = rows_of(llama, str(lines(tmp_path / "whole.jsonl", [{"text": "Costs fell.<|end|>"}])))
+    assert whole == text
     shares = [{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}]
     assert rows_of(llama, str(lines(tmp_path / "share.jsonl", shares))) == [("<user>a\n<assistant>", "b<|end|>")]
 
