@@ -233,7 +233,7 @@ def test_a_checkpoint_of_bitsandbytes_is_loaded_as_it_was_saved(wide: Path, tmp_
     made = runner.train(recipes.recipe(None, stated), tmp_path / "run")
     assert made.recipe.bits == 16
     [_, card] = evaluate(
-        adapters=[str(tmp_path / "run")], base=str(tmp_path / "nf4"), limit=4, arguments=FLOAT32, out=tmp_path / "cards"
+        adapter=str(tmp_path / "run"), base=str(tmp_path / "nf4"), limit=4, arguments=FLOAT32, out=tmp_path / "cards"
     )
     assert card.subject.name.startswith("mini-sentiment-nf4")
 
