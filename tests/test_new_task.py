@@ -216,6 +216,11 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {  # rows of a CSV, or text of
     ),
     "a list": (json.dumps([dict(zip(TWO, GOOD[0], strict=True))]), {}, r"bad.jsonl:1: a list of rows, .* \.json"),
     "case": ([TWO, *GOOD, ("A text.", "Neutral ")], {}, r"bad.csv:62: the label 'Neutral ' differs from 'neutral' by"),
+    "spaces": (
+        [TWO, *((t, f"{s} ") for t, s in GOOD), ("A text.", "neutral")],
+        {},
+        r"'neutral ' differs from 'neutral' ",
+    ),
     "empty": ([TWO, *GOOD, ("A text.", " ")], {}, r"bad.csv:62: no answer in stance"),
     "empty text": ([TWO, *GOOD, ("  ", "neutral")], {}, r"bad.csv:62: sentence is empty"),
     "conflict": ([TWO, *GOOD, (GOOD[3][0].upper(), "hawkish")], {}, r"bad.csv:62: the same text as .*bad.csv:5, with"),

@@ -188,7 +188,7 @@ def _seen(raw: Sequence[readers.RawRecord], wanted: TaskSettings) -> dict[str, s
             "Free text is --kind text, a number --kind number.",
         )
     first: dict[str, str] = {}
-    for label, _ in counts.most_common():
+    for label, _ in sorted(counts.most_common(), key=lambda one: one[0] != one[0].strip()):  # best without spaces
         first.setdefault(_folded(label), label)
     return {label: label.strip() for label in first.values()}
 
