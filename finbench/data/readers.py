@@ -11,7 +11,6 @@ import difflib
 import io
 import itertools
 import json
-import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -24,17 +23,14 @@ from typing import IO, Any, NamedTuple
 from finbench import hub
 from finbench.core.errors import FinbenchError
 from finbench.core.files import unique_keys
+from finbench.data import archives
 
 _CHUNK = 1 << 20  # bytes
-_MEMBERS = 10_000  # files in an archive
-_UNPACKED = 4 << 30  # bytes an archive may unpack to
 _LINE = 16 << 20  # characters
 _DOCUMENT = 512 << 20  # bytes of a JSON document, which is read whole
 PACKED = {".gz": "gunzip -k", ".zst": "zstd -d", ".bz2": "bunzip2 -k", ".xz": "unxz -k"}  # and what unpacks it
-_UNPACK = "If you trust it, unpack it yourself and name the folder."
 _POINTER = b"version https://git-lfs.github.com/spec/"  # what Git leaves of a large file that was not fetched
 _POINTER_SIZE = 1024  # bytes; a pointer has some 130
-_RATIO = 200  # times its size, above 100 MB: text compresses 20 times at most
 
 
 class RawRecord(NamedTuple):
@@ -135,7 +131,8 @@ def expand(paths: list[Path], pattern: str, like: str = "") -> list[SourceFile]:
         elif not path.is_file():
             raise FinbenchError(f"{path}: not a file or folder.", like)  # a pipe, a device: it may never end
         elif path.suffix.lower() != ".xlsx" and zipfile.is_zipfile(path):
-            inside = _members(path)
+            archive, names = archives.opened(path)
+            inside = [SourceFile(path, name, archive) for name in names]
         else:
             found.append(SourceFile(path))
             continue
@@ -144,34 +141,6 @@ def expand(paths: list[Path], pattern: str, like: str = "") -> list[SourceFile]:
             raise FinbenchError(f"{path}: holds no file called {pattern.replace(' ', ' or ')}.", like)
         found += fitting
     return found
-
-
-def _members(path: Path) -> list[SourceFile]:
-    """The files of an archive, after a look at what it claims to be. Nothing is unpacked to disk."""
-    try:
-        archive = zipfile.ZipFile(path)
-        infos = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as fault:
-        raise FinbenchError(
-            f"{path}: the archive cannot be read ({fault}).",
-            "Download it again, or unpack it yourself and name the folder.",
-        ) from fault
-    unpacked = sum(info.file_size for info in infos)
-    if len(infos) > _MEMBERS or unpacked > _UNPACKED:
-        raise FinbenchError(f"{path}: {len(infos):,} files, {unpacked:,} bytes: a zip bomb?", _UNPACK)
-    for info in infos:
-        parts = info.filename.replace("\\", "/").split("/")
-        member = f"{path}: the member {info.filename!r}"
-        if ".." in parts or parts[0] == "" or ":" in parts[0]:
-            raise FinbenchError(f"{member} points outside the archive.", _UNPACK)
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise FinbenchError(f"{member} is a link.", _UNPACK)
-        if info.flag_bits & 1:
-            raise FinbenchError(f"{member} is encrypted.", "Unpack it first.")
-        if info.file_size > 100 << 20 and info.file_size > _RATIO * info.compress_size:
-            raise FinbenchError(f"{member} unpacks to {info.file_size:,} bytes: a zip bomb?", _UNPACK)
-    names = sorted(i.filename for i in infos if not i.is_dir() and not i.filename.startswith("__MACOSX/"))
-    return [SourceFile(path, name, archive) for name in names]
 
 
 @contextmanager
