@@ -12,7 +12,7 @@ import torch
 
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
-from finbench.models import bases
+from finbench.models import bases, ggufs
 from finbench.training import recipes
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ def test_the_unpacked_base_is_the_gguf_to_the_last_bit(embedded: bases.Base) -> 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     entry = catalog.bases()["smollm2-135m"]
-    gguf = bases._gguf(entry)
+    gguf = ggufs.packaged(entry)
     expected = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     found, tokenizer = bases.load(embedded, 16, torch.float32)
     original = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)

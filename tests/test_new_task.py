@@ -6,6 +6,7 @@ import collections
 import csv
 import json
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -207,7 +208,19 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {  # rows of a CSV, or text of
     "torn json": (lines()[:-20], {}, r"bad.jsonl:60: not valid JSON"),
     "mixed": (lines({"prompt": "a", "completion": "b"}), {}, r"bad.jsonl:61: no 'sentence'; it has prompt, completion"),
     "latin": ("sentence,stance\nThe caf\u00e9 rose.,neutral\n".encode("latin-1"), {}, r"bad.csv:2: not UTF-8"),
+    "nothing": (lines({"sentence": "A text.", "stance": float("nan")}), {}, r"bad.jsonl:61: no answer in stance"),
+    "infinite": (
+        lines({"sentence": "A.", "stance": float("inf")}),
+        {"labels": ",".join(LABELS)},
+        r":61: the label 'inf'",
+    ),
+    "a list": (json.dumps([dict(zip(TWO, GOOD[0], strict=True))]), {}, r"bad.jsonl:1: a list of rows, .* \.json"),
     "case": ([TWO, *GOOD, ("A text.", "Neutral ")], {}, r"bad.csv:62: the label 'Neutral ' differs from 'neutral' by"),
+    "spaces": (
+        [TWO, *((t, f"{s} ") for t, s in GOOD), ("A text.", "neutral")],
+        {},
+        r"'neutral ' differs from 'neutral' ",
+    ),
     "empty": ([TWO, *GOOD, ("A text.", " ")], {}, r"bad.csv:62: no answer in stance"),
     "empty text": ([TWO, *GOOD, ("  ", "neutral")], {}, r"bad.csv:62: sentence is empty"),
     "conflict": ([TWO, *GOOD, (GOOD[3][0].upper(), "hawkish")], {}, r"bad.csv:62: the same text as .*bad.csv:5, with"),
@@ -233,7 +246,7 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {  # rows of a CSV, or text of
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_named_with_its_line_and_nothing_is_written(name: str, tmp_path: Path) -> None:
     content, options, said = BAD[name]
-    path = tmp_path / ("bad.jsonl" if isinstance(content, str) and content.startswith("{") else "bad.csv")
+    path = tmp_path / ("bad.jsonl" if isinstance(content, str) and content[:1] in "[{" else "bad.csv")
     if isinstance(content, list):
         table(path, content[1:], content[0])
     else:
@@ -260,6 +273,38 @@ def test_other_delimiters_are_seen_and_said(delimiter: str, tmp_path: Path) -> N
     made = new(table(tmp_path / "mine.csv", sentences(), delimiter=delimiter))
     assert sum(made.rows.values()) == 240
     assert any("fields are separated by" in note for note in made.notes)
+
+
+def test_other_files_of_the_same_rows_make_the_same_benchmark(tmp_path: Path) -> None:
+    """Spaces around a label are no other label, where no row has it without them."""
+    rows = sentences()
+    objects = [dict(zip(TWO, row, strict=True)) for row in rows]
+    text = "".join(json.dumps(one) + "\n" for one in objects)
+    for name in ("mine.ndjson", "lines.json"):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "list.json").write_text(json.dumps(objects, indent=2))
+    (tmp_path / "spaced.csv").write_text("sentence, stance\n" + "".join(f'"{t}", {s}\n' for t, s in rows))
+    table(tmp_path / "mine.tsv", rows, delimiter="\t")
+    table(tmp_path / "mine.csv", rows)
+    made = []
+    for path in sorted(file for file in tmp_path.iterdir()):
+        made.append(rows_of(new(path, to=tmp_path / "out" / "mine").folder))
+        shutil.rmtree(tmp_path / "out")
+    assert len(made) == 6
+    assert all(one == made[0] for one in made)
+    for name, content, said, typed in (
+        (
+            "columns.json",
+            json.dumps({"sentence": ["a"], "stance": ["b"]}).encode(),
+            "lists under 'sentence'",
+            "list of",
+        ),
+        ("mine.csv.gz", b"\x1f\x8b", "is compressed", "gunzip -k"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(FinbenchError, match=said) as fault:
+            new(tmp_path / name)
+        assert typed in fault.value.hint
 
 
 def test_a_label_inside_another_is_said_and_read_whole(tmp_path: Path) -> None:

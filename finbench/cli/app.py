@@ -6,6 +6,7 @@ Everything heavy is imported inside a command.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -147,6 +148,7 @@ def _fail(message: str, hint: str, code: int, fault: BaseException) -> None:
 
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it complains when it is imported, of what we do without
     if version:
         typer.echo(__version__)
         raise typer.Exit

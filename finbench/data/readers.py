@@ -11,7 +11,6 @@ import difflib
 import io
 import itertools
 import json
-import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -24,16 +23,14 @@ from typing import IO, Any, NamedTuple
 from finbench import hub
 from finbench.core.errors import FinbenchError
 from finbench.core.files import unique_keys
+from finbench.data import archives
 
 _CHUNK = 1 << 20  # bytes
-_MEMBERS = 10_000  # files in an archive
-_UNPACKED = 4 << 30  # bytes an archive may unpack to
 _LINE = 16 << 20  # characters
 _DOCUMENT = 512 << 20  # bytes of a JSON document, which is read whole
-_UNPACK = "If you trust it, unpack it yourself and name the folder."
+PACKED = {".gz": "gunzip -k", ".zst": "zstd -d", ".bz2": "bunzip2 -k", ".xz": "unxz -k"}  # and what unpacks it
 _POINTER = b"version https://git-lfs.github.com/spec/"  # what Git leaves of a large file that was not fetched
 _POINTER_SIZE = 1024  # bytes; a pointer has some 130
-_RATIO = 200  # times its size, above 100 MB: text compresses 20 times at most
 
 
 class RawRecord(NamedTuple):
@@ -134,7 +131,8 @@ def expand(paths: list[Path], pattern: str, like: str = "") -> list[SourceFile]:
         elif not path.is_file():
             raise FinbenchError(f"{path}: not a file or folder.", like)  # a pipe, a device: it may never end
         elif path.suffix.lower() != ".xlsx" and zipfile.is_zipfile(path):
-            inside = _members(path)
+            archive, names = archives.opened(path)
+            inside = [SourceFile(path, name, archive) for name in names]
         else:
             found.append(SourceFile(path))
             continue
@@ -143,34 +141,6 @@ def expand(paths: list[Path], pattern: str, like: str = "") -> list[SourceFile]:
             raise FinbenchError(f"{path}: holds no file called {pattern.replace(' ', ' or ')}.", like)
         found += fitting
     return found
-
-
-def _members(path: Path) -> list[SourceFile]:
-    """The files of an archive, after a look at what it claims to be. Nothing is unpacked to disk."""
-    try:
-        archive = zipfile.ZipFile(path)
-        infos = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as fault:
-        raise FinbenchError(
-            f"{path}: the archive cannot be read ({fault}).",
-            "Download it again, or unpack it yourself and name the folder.",
-        ) from fault
-    unpacked = sum(info.file_size for info in infos)
-    if len(infos) > _MEMBERS or unpacked > _UNPACKED:
-        raise FinbenchError(f"{path}: {len(infos):,} files, {unpacked:,} bytes: a zip bomb?", _UNPACK)
-    for info in infos:
-        parts = info.filename.replace("\\", "/").split("/")
-        member = f"{path}: the member {info.filename!r}"
-        if ".." in parts or parts[0] == "" or ":" in parts[0]:
-            raise FinbenchError(f"{member} points outside the archive.", _UNPACK)
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise FinbenchError(f"{member} is a link.", _UNPACK)
-        if info.flag_bits & 1:
-            raise FinbenchError(f"{member} is encrypted.", "Unpack it first.")
-        if info.file_size > 100 << 20 and info.file_size > _RATIO * info.compress_size:
-            raise FinbenchError(f"{member} unpacks to {info.file_size:,} bytes: a zip bomb?", _UNPACK)
-    names = sorted(i.filename for i in infos if not i.is_dir() and not i.filename.startswith("__MACOSX/"))
-    return [SourceFile(path, name, archive) for name in names]
 
 
 @contextmanager
@@ -285,7 +255,20 @@ def decode_jsonl(file: SourceFile) -> Iterator[RawRecord | str]:
             except (ValueError, RecursionError) as fault:
                 yield f"{place}: not valid JSON ({fault})"
                 continue
-            yield RawRecord(row, place) if isinstance(row, dict) else f"{place}: a JSON object is expected"
+            if isinstance(row, list) and row and isinstance(row[0], dict):
+                yield f"{place}: a list of rows, where each line is one: call the file .json"
+            else:
+                yield RawRecord(row, place) if isinstance(row, dict) else f"{place}: a JSON object is expected"
+
+
+def holds_lines(file: SourceFile) -> bool:
+    """Whether a ``.json`` file holds JSON lines, as many programs write them: two objects or more, each on a line."""
+    with text_of(file) as text:
+        lines = list(itertools.islice((line for line in text if line.strip()), 2))
+    try:
+        return len(lines) == 2 and isinstance(json.loads(lines[0]), dict) and lines[1].lstrip().startswith("{")
+    except (ValueError, RecursionError):
+        return False
 
 
 def decode_json(file: SourceFile) -> Iterator[RawRecord | str]:
@@ -302,6 +285,11 @@ def decode_json(file: SourceFile) -> Iterator[RawRecord | str]:
             f"{file}:{getattr(fault, 'lineno', 1)}: not valid JSON ({fault}).",
             "Correct it at that line, or download it again.",
         ) from fault
+    if isinstance(document, dict) and all(isinstance(value, list) for value in document.values()):
+        raise FinbenchError(
+            f"{file}: lists under {', '.join(map(ascii, list(document)[:4]))}: columns, or splits.",
+            "Write a list of objects, one a row; the split of each may be a column.",
+        )
     entries = document.items() if isinstance(document, dict) else enumerate(document, 1)
     for key, row in entries:
         place = f"{file}: id {ascii(key)[1:-1]}" if isinstance(document, dict) else f"{file}: entry {key}"
@@ -377,6 +365,7 @@ _BY_SUFFIX: dict[str, Decoder] = {
     ".csv": decode_csv,
     ".json": decode_json,
     ".jsonl": decode_jsonl,
+    ".ndjson": decode_jsonl,
     ".parquet": decode_parquet,
     ".xlsx": _decode_xlsx,
 }
@@ -385,11 +374,15 @@ TEXT = {"sentence@label": decode_at, "conll": decode_conll}
 
 def decoder_of(file: SourceFile, text: str | None) -> Decoder:
     """The decoder by the file's ending; ``text`` names the one for any other ending."""
+    if file.suffix == ".json" and holds_lines(file):
+        return decode_jsonl
     if file.suffix in _BY_SUFFIX:
         return _BY_SUFFIX[file.suffix]
     if text:
         return TEXT[text]
+    if file.suffix in PACKED:
+        raise FinbenchError(f"{file} is compressed.", f"Unpack it: {PACKED[file.suffix]} {file}")
     raise FinbenchError(
-        f"{file}: files of this set end with {', '.join(_BY_SUFFIX)}.",
+        f"{file}: files of rows end with {', '.join(_BY_SUFFIX)}.",
         "Name files that end so, or a folder or zip archive of them.",
     )

@@ -18,6 +18,7 @@ from finbench.core.settings import TaskSettings
 from finbench.data import own, readers
 
 MOST = 1_000_000  # rows
+_PATTERN = "*.csv *.tsv *.jsonl *.ndjson *.json *.parquet"
 _LONGEST = 200_000  # characters of a text; a book has more, and no model reads one as a question
 _SHOWN = 8  # faults that are listed
 _SPLITS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation"}
@@ -90,7 +91,7 @@ def _raw(wanted: TaskSettings, extras: Sequence[str], found: Reading) -> Iterato
     columns = [wanted.text, wanted.label, *extras]
     columns += [name for name in (wanted.question, wanted.split) if name]
     columns += [name.strip() for name in (wanted.choices or "").split(",") if name.strip()]
-    for file in readers.expand([wanted.file], "*.csv *.jsonl *.json *.parquet", "Name a CSV or JSONL file."):
+    for file in readers.expand([wanted.file], _PATTERN, "Name a CSV or JSONL file."):
         checked = False
         for record in _decoded(file, columns, found):
             found.read += 1
@@ -99,7 +100,7 @@ def _raw(wanted: TaskSettings, extras: Sequence[str], found: Reading) -> Iterato
             if isinstance(record, str):
                 found.fault(record)
                 continue
-            if not checked and file.suffix in (".csv", ".parquet"):
+            if not checked and file.suffix in (".csv", ".tsv", ".parquet"):
                 _header(file, record.row, columns)
             checked = True
             if missing := [name for name in columns if name not in record.row]:
@@ -170,26 +171,26 @@ def _written(value: Any) -> str:
     """An answer as text: 1.0 of a table is the label 1."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float) and value == int(value):
+    if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return "" if value is None else str(value)
+    return "" if value is None or value != value else str(value)  # NaN: how tables write that nothing is there
 
 
 def _seen(raw: Sequence[readers.RawRecord], wanted: TaskSettings) -> dict[str, str]:
-    """The labels that the column has; of two that differ by case or spaces alone the more frequent one."""
+    """The labels that the column has, as they are written; of those that differ by case or spaces the most frequent."""
     if wanted.kind == "yesno":
         return YES_NO
-    written = [_written(record.row[wanted.label]).strip() for record in raw]
-    counts = Counter(text for text in written if text)
+    written = [_written(record.row[wanted.label]) for record in raw]
+    counts = Counter(text for text in written if text.strip())
     if len(counts) > 50 and len(counts) > 0.2 * len(written):
         raise FinbenchError(
             f"{wanted.label} has {len(counts):,} different values in {len(written):,} rows: these are no labels.",
             "Free text is --kind text, a number --kind number.",
         )
     first: dict[str, str] = {}
-    for label, _ in counts.most_common():
+    for label, _ in sorted(counts.most_common(), key=lambda one: one[0] != one[0].strip()):  # best without spaces
         first.setdefault(_folded(label), label)
-    return {label: label for label in first.values()}
+    return {label: label.strip() for label in first.values()}
 
 
 def _fields(
@@ -239,7 +240,9 @@ def _filled(row: Mapping[str, Any], name: str) -> str:
 
 
 def _label(written: str, labels: dict[str, str], exact: bool) -> str:
-    if written.strip() in labels and (written == written.strip() or not exact):
+    if written in labels:
+        return labels[written]
+    if written.strip() in labels and not exact:
         return labels[written.strip()]
     known = {_folded(value): name for value, name in labels.items()}
     known |= {_folded(name): name for name in labels.values()}

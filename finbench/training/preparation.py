@@ -133,7 +133,7 @@ def prepare(
     index = contamination.Index(tests)
     chosen = _side(recipe, False, select) if isinstance(recipe.validation, float) else select
     gathered = _Rows(recipe, base, tokenizer, None if select else index, chosen, tell)
-    surveys = [own.survey(own.locate(part)) for part in recipe.data]
+    surveys = own.surveys(map(own.locate, recipe.data))
     for name, lm_task in lm_tasks.items():
         gathered.take_task(name, lm_task)
     for one in surveys:

@@ -55,7 +55,8 @@ def _rows(recipe: Recipe, data_dir: Path | None) -> int:
     """Of an epoch, about."""
     tasks = prompts.load(catalog.expand(recipe.tasks), data_dir)
     count = sum(recipe.tasks[name] * len(prompts.rows(lm_task, "train")) for name, lm_task in tasks.items())
-    count += sum(part.weight * int(own.survey(own.locate(part)).kept.sum()) for part in recipe.data)
+    surveys = own.surveys(map(own.locate, recipe.data))
+    count += sum(part.weight * int(one.kept.sum()) for part, one in zip(recipe.data, surveys, strict=True))
     return round(count * (1 - (recipe.validation if isinstance(recipe.validation, float) else 0)))
 
 

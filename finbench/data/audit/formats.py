@@ -93,12 +93,13 @@ def rows(file: SourceFile, strict: bool = False) -> Iterator[RawRecord | str]:
 
 
 def _decoded(file: SourceFile, strict: bool) -> Iterator[RawRecord | str]:
-    if file.suffix == ".json":
+    if file.suffix == ".json" and not readers.holds_lines(file):
         yield from _json(file)
         return
     decoder: Any
     if file.suffix == ".tsv":
-        decoder = functools.partial(_tsv, fallback=None) if strict else _tsv
+        # strictly as CSV, whose quotes a spreadsheet writes; the sets of others have some that close nothing
+        decoder = functools.partial(readers.decode_csv, delimiter="\t") if strict else _tsv
     elif file.suffix == ".csv":
         with text_of(file) as text:
             header = text.readline()
@@ -107,8 +108,6 @@ def _decoded(file: SourceFile, strict: bool) -> Iterator[RawRecord | str]:
         decoder = functools.partial(readers.decode_csv, delimiter=delimiter)
     elif file.suffix in (".txt", ".conll", ".data"):
         decoder = _sniffed(file)
-    elif file.suffix == ".ndjson":
-        decoder = readers.decode_jsonl
     else:
         decoder = readers.decoder_of(file, None)
     start = len(str(file))
@@ -194,8 +193,8 @@ def _sniffed(file: SourceFile) -> Any:
     raise FinbenchError(f"{file.name}: prose, not rows.", "Put one row on a line, in columns: CSV, TSV or JSON lines.")
 
 
-def _tsv(file: SourceFile, fallback: str | None = "iso-8859-1") -> Iterator[RawRecord | str]:
-    with text_of(file, fallback) as text:
+def _tsv(file: SourceFile) -> Iterator[RawRecord | str]:
+    with text_of(file, "iso-8859-1") as text:
         reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
         header = [name.strip() for name in next(reader)]
         for row in reader:

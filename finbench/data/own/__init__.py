@@ -12,7 +12,7 @@ from finbench.core.faces import face
 if TYPE_CHECKING:
     from finbench.data.own.locating import absolute, again, holds_conversations, locate, remember
     from finbench.data.own.shapes import COLUMNS, Turn, looks_like_a_row
-    from finbench.data.own.surveying import Survey, survey
+    from finbench.data.own.surveying import Survey, survey, surveys
 else:
     __getattr__ = face(__name__)
 
@@ -27,4 +27,5 @@ __all__ = [
     "looks_like_a_row",
     "remember",
     "survey",
+    "surveys",
 ]

@@ -26,7 +26,6 @@ from finbench.data.readers import RawRecord, SourceFile
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _PATTERN = " ".join(f"*{suffix}" for suffix in _SUFFIXES)
 _ABOUT = re.compile(r"(dataset|dataset_infos?|dataset_dict|state)\.json")  # what lies beside rows, and is none
-_PACKED = {".gz": "gunzip -k", ".zst": "zstd -d", ".bz2": "bunzip2 -k", ".xz": "unxz -k"}
 _EXAMPLE = "Name a .jsonl, .json, .csv, .tsv or .parquet file, a folder of them, or hub:org/name"
 _SAMPLE = 100  # rows by which a format is recognised
 
@@ -133,10 +132,16 @@ def format_of(file: OwnFile, stated: OwnData) -> tuple[Recognised, Iterator[RawR
 
 
 def _files(path: Path) -> tuple[list[OwnFile], list[str]]:
-    if path.suffix.lower() in _PACKED:
-        raise FinbenchError(f"{path} is compressed.", f"Unpack it: {_PACKED[path.suffix.lower()]} {path}")
+    if path.suffix.lower() in readers.PACKED:
+        raise FinbenchError(f"{path} is compressed.", f"Unpack it: {readers.PACKED[path.suffix.lower()]} {path}")
     if path.is_file() and path.suffix.lower() not in (*_SUFFIXES, ".zip"):
         raise FinbenchError(f"{path}: files of rows do not end with {path.suffix or 'nothing'}.", _EXAMPLE)
+    if path.is_dir() and (packed := sorted(one for one in path.rglob("*") if one.suffix.lower() in readers.PACKED)):
+        unpack = readers.PACKED[packed[0].suffix.lower()]
+        raise FinbenchError(
+            f"{path} holds what is compressed: {', '.join(one.name for one in packed[:3])}.",
+            f"Unpack it: {unpack} {packed[0]}; or name the files one by one: --data FILE --data FILE",
+        )
     found = readers.expand([path], _PATTERN, _EXAMPLE)
     if len(found) == 1 and found[0].path == path and found[0].member is None:
         return [OwnFile(found[0], path.name)], []

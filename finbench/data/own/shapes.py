@@ -17,6 +17,7 @@ _ROLES = {
     **dict.fromkeys(("assistant", "gpt", "model", "bot"), "assistant"),
     **dict.fromkeys(("system", "developer"), "system"),
 }
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 _QUESTIONS = ("question", "query", "instruction", "input", "text", "sentence", "context", "headline", "title")
 
 
@@ -72,7 +73,9 @@ def _text(row: Mapping[str, Any], name: str, empty: bool = False) -> str:
         if not math.isfinite(value):
             raise BadRow(f"its {name} is {value}, no text")
         return str(value)
-    raise BadRow(f"its {name} is {_kind(value)}, no text")
+    turns = isinstance(value, list) and bool(value) and all(isinstance(one, dict) and "role" in one for one in value)
+    mend = " (turns are read from one column, messages)" if turns else ""
+    raise BadRow(f"its {name} is {_kind(value)}, no text{mend}")
 
 
 def _kind(value: Any) -> str:
@@ -121,6 +124,10 @@ def _turn(found: Any, number: int) -> Turn:
     who = _ROLES.get(role.strip().casefold()) if isinstance(role, str) else None
     if found.get("tool_calls") or role in ("tool", "function"):
         raise BadRow(f"its turn {number} calls a tool, which is not learnt")
+    if thoughts := next((key for key in _THOUGHTS if found.get(key)), None):
+        raise BadRow(f"its turn {number} has {thoughts}, which is not learnt: take it out, or put it into content")
+    if who == "assistant" and (found.get("weight", 1) == 0 or found.get("train", True) is False):
+        raise BadRow(f"its turn {number} is marked as one not to learn, but every answer is learnt")
     if who is None:
         raise BadRow(f"its turn {number} is of {role!r}; known are system, user and assistant")
     content = found.get("content", found.get("value"))

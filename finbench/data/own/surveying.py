@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,7 +40,9 @@ class Survey:
     conflicting: list[tuple[str, str]] = field(default_factory=list)  # lines of two such rows
     labels: dict[str, int] | None = None  # the answers, where they are few
     marks: dict[str, str] = field(default_factory=dict)  # label -> the line where it is first given
+    returns: list[str] = field(default_factory=list)  # lines with carriage returns, the first three
     prompts: Any = None  # (rows,): a hash of what is asked
+    hashes: Any = None  # (rows,): a hash of all of it
     _places: Any = None
     _prefixes: list[tuple[int, str]] = field(default_factory=list)
 
@@ -51,7 +53,7 @@ class Survey:
 
     @property
     def copies(self) -> int:
-        """Rows that repeat an earlier one to the letter."""
+        """Rows that repeat an earlier one to the letter, of this source or of one before it."""
         return int(len(self.kept) - self.kept.sum())
 
     @property
@@ -64,7 +66,7 @@ class Survey:
     def said(self) -> str:
         """One line: what the rows were recognised as."""
         kinds = dict.fromkeys(known.said for known in self.formats.values())
-        unused = dict.fromkeys(column for known in self.formats.values() for column in known.unused)
+        unused = dict.fromkeys(column or "''" for known in self.formats.values() for column in known.unused)
         ignored = f"; not used: {', '.join(list(unused)[:6])}{', ...' if len(unused) > 6 else ''}" if unused else ""
         return f"{self.name}: {' / '.join(kinds)}, {len(self.kept):,} rows{ignored}"
 
@@ -105,6 +107,8 @@ class Survey:
         for label, count in (self.labels or {}).items():
             if label.strip().casefold() in ("nan", "null", "n/a", "#n/a"):
                 found.append(f"{count:,} answers are {label.strip()!r} ({self.marks[label]}): missing values?")
+        if self.returns:
+            found.append(f"Carriage returns stand in texts, and are learnt ({', '.join(self.returns)}).")
         if self.located.left:
             found.append(f"Left out by their names, as rows to test on: {', '.join(self.located.left[:4])}.")
         return found
@@ -121,6 +125,17 @@ class Survey:
             raise FinbenchError(f"{self.name} changed while it was read.", "Repeat the command.")
 
 
+def surveys(sources: Iterable[LocatedRows]) -> list[Survey]:
+    """Each source looked through. Of a row that several have, that of the first one is kept."""
+    found: list[Survey] = []
+    for located in sources:
+        one = survey(located)
+        for earlier in found:
+            one.kept &= ~np.isin(one.hashes, earlier.hashes)
+        found.append(one)
+    return found
+
+
 def survey(located: LocatedRows) -> Survey:
     """Read every row once. Raises FinbenchError for files that cannot be read, or have no format that is known."""
     found = Survey(located)
@@ -134,6 +149,8 @@ def survey(located: LocatedRows) -> Survey:
                 continue
             turns, place = one
             asked, whole = _hashes(turns)
+            if len(found.returns) < 3 and any("\r" in text for _, text in turns):
+                found.returns.append(place)
             prefix, number = _divided(place)
             if not found._prefixes or found._prefixes[-1][1] != prefix:
                 found._prefixes.append((len(rows), prefix))
@@ -149,9 +166,9 @@ def survey(located: LocatedRows) -> Survey:
                     labels = None
                     found.marks.clear()
     found._places, found.prompts = places, np.array(prompts, np.uint64)
-    hashes = np.array(rows, np.uint64)
-    found.kept = np.zeros(len(hashes), bool)
-    found.kept[np.unique(hashes, return_index=True)[1]] = True
+    found.hashes = np.array(rows, np.uint64)
+    found.kept = np.zeros(len(rows), bool)
+    found.kept[np.unique(found.hashes, return_index=True)[1]] = True
     if labels and len(rows) >= _OFTEN * len(labels):
         found.labels = dict(labels.most_common())
     _contradict(found)

