@@ -102,7 +102,7 @@ def fingerprint(folder: Path) -> str:
     if structure is not None:
         config["model_type"] = structure.get("model_type")
     stated = decisive.configuration(config)
-    parts = [stated, decisive.generation(folder, config), decisive.tokenizer(folder), structure]
+    parts = [stated, decisive.generation(folder, config), decisive.tokenizer(folder, config), structure]
     tensors: dict[str, str] = {}
     for shard in _shards(folder):
         found = hashes.of_tensors(shard)
