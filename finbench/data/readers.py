@@ -30,10 +30,12 @@ _MEMBERS = 10_000  # files in an archive
 _UNPACKED = 4 << 30  # bytes an archive may unpack to
 _LINE = 16 << 20  # characters
 _DOCUMENT = 512 << 20  # bytes of a JSON document, which is read whole
+_PARTS = 12_000_000  # values in it, of some 60 bytes each
 _UNPACK = "If you trust it, unpack it yourself and name the folder."
 _POINTER = b"version https://git-lfs.github.com/spec/"  # what Git leaves of a large file that was not fetched
 _POINTER_SIZE = 1024  # bytes; a pointer has some 130
 _RATIO = 200  # times its size, above 100 MB: text compresses 20 times at most
+_RATIO_WHOLE = 100  # of all files of an archive together
 
 
 class RawRecord(NamedTuple):
@@ -156,7 +158,8 @@ def _members(path: Path) -> list[SourceFile]:
             "Download it again, or unpack it yourself and name the folder.",
         ) from fault
     unpacked = sum(info.file_size for info in infos)
-    if len(infos) > _MEMBERS or unpacked > _UNPACKED:
+    packed = sum(info.compress_size for info in infos)
+    if len(infos) > _MEMBERS or unpacked > _UNPACKED or unpacked > max(100 << 20, _RATIO_WHOLE * packed):
         raise FinbenchError(f"{path}: {len(infos):,} files, {unpacked:,} bytes: a zip bomb?", _UNPACK)
     for info in infos:
         parts = info.filename.replace("\\", "/").split("/")
@@ -294,7 +297,10 @@ def decode_json(file: SourceFile) -> Iterator[RawRecord | str]:
         raise FinbenchError(f"{file}: a JSON document of {file.size:,} bytes.", "Give it as JSONL, one row a line.")
     try:
         with text_of(file) as text:
-            document = json.load(text, object_pairs_hook=unique_keys)
+            whole = text.read()
+        if sum(map(whole.count, ",[{")) > _PARTS:
+            raise FinbenchError(f"{file}: a JSON document of more than {_PARTS:,} values.", "Give it as JSONL.")
+        document = json.loads(whole, object_pairs_hook=unique_keys)
         if not isinstance(document, dict | list) or not document:
             raise ValueError("a list of objects, or objects by id, are expected")
     except (ValueError, RecursionError) as fault:
