@@ -34,8 +34,7 @@ _PARTS = 12_000_000  # values in it, of some 60 bytes each
 _UNPACK = "If you trust it, unpack it yourself and name the folder."
 _POINTER = b"version https://git-lfs.github.com/spec/"  # what Git leaves of a large file that was not fetched
 _POINTER_SIZE = 1024  # bytes; a pointer has some 130
-_RATIO = 200  # times its size, above 100 MB: text compresses 20 times at most
-_RATIO_WHOLE = 100  # of all files of an archive together
+_RATIO, _RATIO_WHOLE = 200, 100  # times its size, above 100 MB, and of all files: text compresses 20 times at most
 
 
 class RawRecord(NamedTuple):

@@ -26,7 +26,10 @@ from finbench.core.files import cannot_write, check_replaced, folder_atomic, sha
 from finbench.data.readers import RawRecord, SourceFile, decoder_of, expand, explained
 
 SPLITS = ("train", "validation", "test")
-WRITTEN = ("dataset.json", *(f"{split}.jsonl" for split in SPLITS))  # what an import writes; the first shows that it did
+WRITTEN = (
+    "dataset.json",
+    *(f"{split}.jsonl" for split in SPLITS),
+)  # by an import; the first shows that
 SHOWN = 10  # faults kept and listed in a message
 
 
