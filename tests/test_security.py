@@ -188,6 +188,8 @@ def test_a_base_that_would_run_code_is_refused(llama: Path, tmp_path: Path, name
         ("config.json", {"configuration_files": ["config.4.0.0.json"]}, "config.4.0.0.json"),
         ("tokenizer_config.json", {"fast_tokenizer_files": ["tokenizer.4.0.0.json"]}, "tokenizer.4.0.0.json"),
         ("tokenizer_config.json", {"gguf_file": "a.gguf"}, "a.gguf"),
+        ("config.json", {"transformers_weights": "other.safetensors"}, "other.safetensors"),
+        ("config.json", {"transformers_weights": "adapter_model.bin"}, "adapter_model.bin"),
     ],
 )
 def test_a_base_that_has_other_files_read_instead_is_refused(

@@ -42,7 +42,7 @@ _HOSTILE = re.compile(
     r"auto_map|auto_mapping|megatron_.*|trust_remote_code|custom_generate|_?(?:attn|experts)_implementation.*"
 )
 # Keys by which transformers reads another file instead, which nobody has checked or hashed.
-_ELSEWHERE = re.compile(r"configuration_files|fast_tokenizer_files|gguf_file")
+_ELSEWHERE = re.compile(r"configuration_files|fast_tokenizer_files|gguf_file|transformers_weights")
 # Keys by which peft opens further files or models, unchecked: X-LoRA's adapters, CorDA's and LoRA-GA's pickles, and
 # whatever the next one is called. The two that are left out are never opened when an adapter is put on a base.
 _FILES = re.compile(r"adapters|\w+_(path|file|dir|folder|model|checkpoint)")

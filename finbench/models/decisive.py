@@ -145,12 +145,12 @@ def tokenizer(folder: Path, config: dict[str, Any]) -> Any:
         found: Any = _said({**stated, "model": {**model, "merges": merges}}, _TOKENIZER_OUT)
         own = {token.get("content"): token for token in stated.get("added_tokens") or [] if isinstance(token, dict)}
         said = {*_NOT_SAID, "add_bos_token", "add_eos_token"}  # of which the last two are not read then
-        files = _MISTRAL
-        if any(map(_reads_others, (more.get("tokenizer_class"), config.get("tokenizer_class"), _usual(config)))):
-            files += _OTHER_TOKENIZERS
+        files = {*_MISTRAL}
     else:
-        found, own, said, files = {}, {}, {*_NOT_SAID}, (*_MISTRAL, *_OTHER_TOKENIZERS)
-    found |= {name: sha256_file(folder / name) for name in files if (folder / name).is_file()}
+        found, own, said, files = {}, {}, {*_NOT_SAID}, {*_MISTRAL, *_OTHER_TOKENIZERS}
+    for kind in (more.get("tokenizer_class"), config.get("tokenizer_class"), _usual(config)):
+        files |= _files(kind, path.is_file())
+    found |= {name: sha256_file(folder / name) for name in sorted(files) if (folder / name).is_file()}
     special, added = _tokens(folder, own, more)
     settings = {
         key: value
@@ -181,18 +181,19 @@ def _usual(config: dict[str, Any]) -> str | None:
     return TOKENIZER_MAPPING_NAMES.get(kind) if isinstance(kind, str) else None
 
 
-def _reads_others(stated: Any) -> bool:
-    """Whether a class of tokenizers reads other files where there is a tokenizer.json."""
+def _files(stated: Any, whole: bool) -> set[str]:
+    """The files that a class of tokenizers reads; with ``whole``, beside a tokenizer.json, which most take for all."""
     if not (name := _class(stated)):
-        return False
+        return set()
     from transformers import TokenizersBackend
     from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
     try:
         kind = tokenizer_class_from_name(name) or tokenizer_class_from_name(name + "Fast")
     except (ImportError, RuntimeError):  # of a package that it wants
-        return True
-    return kind is not None and not issubclass(kind, TokenizersBackend)
+        return {*_OTHER_TOKENIZERS}
+    read = {*kind.vocab_files_names.values()} - {"tokenizer.json"} if kind else set()
+    return read - {*_OTHER_TOKENIZERS} if kind and whole and issubclass(kind, TokenizersBackend) else read
 
 
 def _tokens(folder: Path, own: dict[Any, Any], more: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
