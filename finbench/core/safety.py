@@ -166,7 +166,7 @@ def _harmless(key: str, value: Any) -> bool:
     if key == "megatron_core":
         return bool(value == "megatron.core")
     if isinstance(value, dict):  # of the parts of a model, by their names
-        return "_implementation" in key and all(_harmless(key, part) for part in value.values())
+        return "_implementation" in key and all(part is None or _harmless(key, part) for part in value.values())
     known = {"attn": _ATTENTION, "experts": _EXPERTS}.get(key.lstrip("_").partition("_")[0], ())
     return (value is True and bool(known)) or value in known
 

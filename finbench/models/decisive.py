@@ -183,17 +183,20 @@ def _usual(config: dict[str, Any]) -> str | None:
 
 def _files(stated: Any, whole: bool) -> set[str]:
     """The files that a class of tokenizers reads; with ``whole``, beside a tokenizer.json, which most take for all."""
-    if not (name := _class(stated)):
+    name = _class(stated)
+    if not name or name == "MistralCommonBackend":  # whose files always count
         return set()
     from transformers import TokenizersBackend
     from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
     try:
         kind = tokenizer_class_from_name(name) or tokenizer_class_from_name(name + "Fast")
+        read = {str(file) for file in kind.vocab_files_names.values()} - {"tokenizer.json"} if kind else set()
     except (ImportError, RuntimeError):  # of a package that it wants
         return {*_OTHER_TOKENIZERS}
-    read = {*kind.vocab_files_names.values()} - {"tokenizer.json"} if kind else set()
-    return read - {*_OTHER_TOKENIZERS} if kind and whole and issubclass(kind, TokenizersBackend) else read
+    if kind is None or (whole and issubclass(kind, TokenizersBackend)):
+        return read - {*_OTHER_TOKENIZERS}
+    return read | {*_OTHER_TOKENIZERS}
 
 
 def _tokens(folder: Path, own: dict[Any, Any], more: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
