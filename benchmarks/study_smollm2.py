@@ -27,6 +27,7 @@ from finbench.core.catalog import PREFIX
 from finbench.core.files import write_atomic
 from finbench.core.prose import wrapped
 from finbench.core.records import Score, Scorecard
+from finbench.core.seal import edited
 from finbench.scoring import measuring
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,21 +70,44 @@ def score_of(card: Scorecard, task: str) -> Score:
     return next(score for score in card.scores if score.task == PREFIX + task)
 
 
-def cells() -> list[Cell]:
-    """Every finished cell. The name of a cell begins with its task."""
-    steps = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((STUDY / "steps").glob("*.json"))]
-    done = [step for step in steps if step["state"] == "done"]
-    trained = {step["name"].removeprefix("train "): step for step in done if step["kind"] == "train"}
+def steps(kind: str) -> list[tuple[str, dict[str, Any]]]:
+    """Every finished step of a kind with its name; each file must be called by the key in it."""
     found = []
-    for step in done:
-        name = step["name"].removeprefix("score ")
-        if step["kind"] != "score" or name not in trained:
-            continue
+    for path in sorted((STUDY / "steps").glob("*.json")):
+        step = json.loads(path.read_text(encoding="utf-8"))
+        if step["kind"] == kind and step["state"] == "done":
+            name = step["name"].removeprefix(f"{kind} ")
+            if step["key"] != path.stem:
+                sys.exit(f"{path} is not the step that it says it is.")
+            found.append((name, step))
+    return found
+
+
+def named(method: str | None, bits: int, task: str, seed: int) -> str:
+    """What a step of a cell is called."""
+    return f"{task}-smollm2-135m-{str(method).replace('+', 'plus')}-{bits}bit-s{seed}"
+
+
+def cells() -> list[Cell]:
+    """Every finished cell. What it is comes from its card, and its steps must be named and have scored alike."""
+    trained, found = dict(steps("train")), []
+    for name, step in steps("score"):
         path = STUDY / "scorecards" / step["files"][0]
         card = cardfiles.read(path)
-        method = METHODS[str(card.subject.method), card.subject.bits]
-        task = next(task for task in TASKS if name.startswith(f"{task}-"))
-        found.append(Cell(method, task, int(card.subject.seed or 0), card, path, trained[name]))
+        if wrong := edited(cardfiles.raw(path)):
+            sys.exit(f"{path} was edited: {', '.join(wrong[:3])}.")
+        scores = {score.task: [score.main_metric, score.main.value] for score in card.scores}
+        if any(scores.get(task) != value for task, value in step["scores"].items()):
+            sys.exit(f"{path} does not have the scores of the step {name}.")
+        if card.subject.adapter is None:
+            continue
+        subject = card.subject
+        [task] = [one for one in TASKS if PREFIX + one in scores]
+        own = named(subject.method, subject.bits, task, int(subject.seed or 0))
+        if not name == subject.name == own:
+            sys.exit(f"{path} is of {own}, its step of {name}.")
+        method = METHODS[str(subject.method), subject.bits]
+        found.append(Cell(method, task, int(subject.seed or 0), card, path, trained[name]))
     order = list(METHODS.values())
     return sorted(found, key=lambda cell: (order.index(cell.method), TASKS.index(cell.task), cell.seed))
 
@@ -95,20 +119,9 @@ def bases() -> dict[int, tuple[Path, Scorecard]]:
 
 
 def searches() -> dict[str, dict[str, Any]]:
-    """The search of each method, as its step tells it."""
-    found = {}
-    for path in sorted((STUDY / "steps").glob("*.json")):
-        step = json.loads(path.read_text(encoding="utf-8"))
-        if step["kind"] == "search" and step["state"] == "done":
-            name = step["name"]
-            bits = 4 if "4bit" in name else 16
-            method = next(m for m, b in METHODS if b == bits and f"-{_slug(m)}-" in f"{name}-")
-            found[METHODS[method, bits]] = step
-    return found
-
-
-def _slug(method: str) -> str:
-    return method.replace("+", "plus")
+    """The search of each method, as its step tells it: on the first task, with the first seed."""
+    found = dict(steps("search"))
+    return {shown: found[named(name, bits, TASKS[0], SEEDS[0])] for (name, bits), shown in METHODS.items()}
 
 
 # ---------------------------------------------------------------- values

@@ -208,6 +208,14 @@ def test_somebody_elses_folder_is_not_written_into(llama: Path, tmp_path: Path) 
     with pytest.raises(FinbenchError, match="holds other files"):
         train(recipes.recipe(None, {**STATED, "base": str(llama)}), tmp_path / "project")
     assert (tmp_path / "project" / "README.md").read_text() == "mine"
+    other = tmp_path / "project" / "checkpoints"  # of another trainer, which calls its files alike
+    (tmp_path / "project" / "README.md").unlink()
+    other.mkdir()
+    (other / "run.json").write_text('{"id": 7}')
+    (other / "weights.pt").write_bytes(b"mine")
+    with pytest.raises(FinbenchError, match="holds other files"):
+        train(recipes.recipe(None, {**STATED, "base": str(llama)}), tmp_path / "project")
+    assert (other / "weights.pt").read_bytes() == b"mine"
 
 
 def test_the_record_names_no_local_path(adapter: Path, llama: Path) -> None:

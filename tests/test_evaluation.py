@@ -358,6 +358,22 @@ def test_another_base_is_refused(change: dict[str, int], recorded: bool, adapter
         run(folder, other, tmp_path / "o", tasks=["mini_sentiment"])
 
 
+def test_a_base_that_an_earlier_finbench_named_otherwise_says_what_to_do(
+    adapter: Path, llama: Path, tmp_path: Path
+) -> None:
+    """The same base by its name has another fingerprint: to name it again would lead in a circle."""
+    folder = damaged(adapter, tmp_path / "an adapter")
+    record = json.loads((folder / "finbench.json").read_text())
+    record["base"]["fingerprint"] = "2d3f0b05" + record["base"]["fingerprint"][8:]
+    (folder / "finbench.json").write_text(json.dumps(record))
+    with pytest.raises(FinbenchError, match="an earlier finbench named it") as caught:
+        run(folder, llama, tmp_path / "o", tasks=["mini_sentiment"])
+    command = caught.value.hint.partition("without its record: ")[2]
+    assert subprocess.run(command, shell=True, check=False).returncode == 0
+    card = run(folder, llama, tmp_path / "o", tasks=["mini_sentiment"])[-1]
+    assert card.subject.adapter is not None
+
+
 def _base_without(folder: Path, name: str) -> Path:
     (folder / name).unlink()
     return folder

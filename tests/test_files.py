@@ -18,7 +18,7 @@ from finbench.core import paths
 from finbench.core.errors import FinbenchError
 from finbench.data import readers as data_files
 from finbench.data.sources import import_data
-from make_data import sentences
+from make_data import sentences, write_sources
 
 sets = paths.helper("sets")
 TEXTS = [f"{text}@{label}" for text, label in sentences(60, 5)]
@@ -236,3 +236,22 @@ def test_the_kind_of_a_fiqa_text_is_told_by_its_own_file(tmp_path: Path) -> None
     import_data("fiqa_sa", [path], tmp_path / "data")
     lines = (tmp_path / "data" / "fiqa_sa" / "train.jsonl").read_text(encoding="utf-8").splitlines()
     assert {json.loads(line)["kind"] for line in lines} == {"headline"}
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "train.jsonl", "deeper/rows.csv"])
+def test_an_import_beside_the_authors_files_removes_none(tmp_path: Path, name: str) -> None:
+    """``data import tfns data/tfns --data-dir data``: where the rows go is where the files lay."""
+    folder = tmp_path / "data" / "tfns"
+    source = write_sources(tmp_path / "sources")["tfns"]
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_text("mine")
+    with pytest.raises(FinbenchError, match=f"holds other files .{name.partition('/')[0]}"):
+        import_data("tfns", source, tmp_path / "data")
+    assert (folder / name).read_text() == "mine"
+    (folder / name).unlink()
+    if name == "notes.txt":
+        import_data("tfns", source, tmp_path / "data")
+        import_data("tfns", source, tmp_path / "data")  # its own it replaces
+        (folder / name).write_text("mine")
+        with pytest.raises(FinbenchError, match="holds other files"):
+            import_data("tfns", source, tmp_path / "data")

@@ -212,10 +212,80 @@ def test_how_a_tokenizer_is_written_changes_nothing(base: Path) -> None:
     assert fingerprint(base) == before
 
 
-@pytest.mark.parametrize("changed", [{"add_bos_token": True}, {"eos_token": "a"}, {"legacy": False}])
-def test_settings_beside_the_tokenizer_change_it(base: Path, changed: dict[str, Any]) -> None:
-    before, path = fingerprint(base), base / "tokenizer_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+_TOKEN = {"content": "ab", "lstrip": False, "rstrip": False, "normalized": False, "single_word": False, "special": True}
+_BESIDE: dict[str, tuple[str, dict[str, Any]]] = {
+    "first token": ("tokenizer_config.json", {"add_bos_token": True}),
+    "end": ("tokenizer_config.json", {"eos_token": "a"}),
+    "legacy": ("tokenizer_config.json", {"legacy": False}),
+    "another class": ("tokenizer_config.json", {"tokenizer_class": "GemmaTokenizer"}),
+    "its fast name": ("tokenizer_config.json", {"tokenizer_class": "GemmaTokenizerFast"}),
+    "another class, by config.json": ("config.json", {"tokenizer_class": "GemmaTokenizer"}),
+    "a role of its own": ("tokenizer_config.json", {"answer_token": "ab"}),
+    "tokens of a model": ("tokenizer_config.json", {"model_specific_special_tokens": {"x": "ab"}}),
+    "more tokens": ("tokenizer_config.json", {"extra_special_tokens": ["ab"]}),
+    "more tokens by name": ("tokenizer_config.json", {"extra_special_tokens": {"x": "ab"}}),
+    "listed": ("tokenizer_config.json", {"added_tokens_decoder": {"7": _TOKEN}}),
+    "listed, with its spaces": (
+        "tokenizer_config.json",
+        {"added_tokens_decoder": {"0": {**_TOKEN, "content": "<|end|>", "lstrip": True, "rstrip": True}}},
+    ),
+    "a map": ("special_tokens_map.json", {"answer_token": "ab"}),
+    "a map of what is known": ("special_tokens_map.json", {"eos_token": "<|other|>"}),
+    "added": ("added_tokens.json", {"ab": 500}),
+    "a key that only its author knows": ("tokenizer_config.json", {"of_tomorrow": 0.5}),
+    "a length": ("tokenizer_config.json", {"model_max_length": 5}),
+    "Mistral's": ("tekken.json", {"vocab": []}),
+    "other files of a class that reads them": ("vocab.json", {"a": 1}),
+}
+
+
+def _cut(base: Path) -> Any:
+    """What transformers makes of a text: the oracle."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    return tokenizer("the  <|end|>  profit ab cab ")["input_ids"], tokenizer.all_special_ids, tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize(("name", "changed"), _BESIDE.values(), ids=_BESIDE.keys())
+def test_files_beside_the_tokenizer_that_decide_change_it(base: Path, name: str, changed: dict[str, Any]) -> None:
+    _tokenizer(base, lambda t: t["added_tokens"].append({**t["added_tokens"][0], "id": 1, "content": "<|other|>"}))
+    if name == "vocab.json":
+        path = base / "tokenizer_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_class": "CTRLTokenizer"}))
+    before, cut = fingerprint(base), _cut(base) if name != "vocab.json" else None
+    path = base / name
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.is_file() else {}) | changed))
+    assert fingerprint(base) != before
+    if cut is not None and '"ab"' in json.dumps(changed):
+        assert _cut(base) != cut
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", "is_local": False}),
+        ("tokenizer_config.json", {"model_max_length": 10**30, "padding_side": "left", "name_or_path": "x"}),
+        ("tokenizer_config.json", {"clean_up_tokenization_spaces": False, "add_bos_token": False}),
+        ("tokenizer_config.json", {"extra_special_tokens": ["<|end|>"], "chat_template": "x"}),
+        ("special_tokens_map.json", {"eos_token": "<|end|>"}),
+        ("vocab.json", {"a": 1}),
+    ],
+)
+def test_files_beside_the_tokenizer_that_repeat_change_nothing(base: Path, name: str, changed: dict[str, Any]) -> None:
+    before, cut, path = fingerprint(base), _cut(base), base / name
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.is_file() else {}) | changed))
+    assert fingerprint(base) == before
+    assert _cut(base) == cut
+
+
+@pytest.mark.parametrize("changed", [{"tokenizer_class": "T5Tokenizer"}, {"add_bos_token": False}, {"legacy": False}])
+def test_without_tokenizer_json_the_class_and_all_that_it_is_told_count(base: Path, changed: dict[str, Any]) -> None:
+    (base / "tokenizer.json").unlink()
+    (base / "tokenizer.model").write_bytes(b"sentence pieces")
+    (base / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer"}))
+    before = fingerprint(base)
+    (base / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer"} | changed))
     assert fingerprint(base) != before
 
 

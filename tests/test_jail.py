@@ -316,6 +316,55 @@ def test_a_parquet_file_that_is_a_bomb(tmp_path: Path, make: Callable[[Path], Pa
     assert quick(_spent() - before, 6.0)
 
 
+# ---------------------------------------------------------------- YAML, JSON, zip
+
+
+def _zip_of_many(path: Path) -> None:
+    import zipfile
+
+    line = ('{"a": "' + "x" * 60 + '"}\n') * 20_000
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for number in range(90):  # each is small enough by itself
+            archive.writestr(f"{number}.jsonl", line)
+
+
+TEXTS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
+    "a list in YAML": (
+        "a.yaml",
+        lambda path: path.write_text("a: [" + "1," * 499_000 + "1]"),
+        "more than 200,000 parts",
+    ),
+    "lines in YAML": ("b.yaml", lambda path: path.write_text("a:\n" + "- 1\n" * 240_000), "more than 200,000"),
+    "objects in JSON": (
+        "a.json",
+        lambda path: path.write_text("[" + "{}," * 13_000_000 + "{}]"),
+        "more than 12,000,000",
+    ),
+    "lists in JSON": (
+        "b.json",
+        lambda path: path.write_text('[{"a":[' + "[]," * 13_000_000 + "[]]}]"),
+        "more than 12,0",
+    ),
+    "many files in a zip": ("a.zip", _zip_of_many, "a zip bomb"),
+}
+
+
+@pytest.mark.usefixtures("_cheap")
+@pytest.mark.parametrize(("name", "make", "match"), TEXTS.values(), ids=TEXTS.keys())
+def test_a_text_that_is_a_bomb(tmp_path: Path, name: str, make: Callable[[Path], Any], match: str) -> None:
+    from finbench.core import taskfiles
+    from finbench.data import readers
+
+    def read(path: Path) -> Any:
+        if path.suffix == ".yaml":
+            return taskfiles.read_yaml(path)
+        return [list(readers.decoder_of(file, None)(file)) for file in readers.expand([path], "*.jsonl")]
+
+    make(tmp_path / name)
+    with pytest.raises(FinbenchError, match=match):
+        read(tmp_path / name)
+
+
 def test_rows_of_a_parquet_file_are_read(tmp_path: Path) -> None:
     from finbench.data import readers
 

@@ -164,6 +164,10 @@ def test_ranks_by_module_are_taken_as_peft_takes_them(adapter: Path) -> None:
         ("config.json", {"auto_map": {"AutoModelForCausalLM": "evil--m.X"}}),
         ("config.json", {"_attn_implementation_internal": "evil/kernel"}),
         ("config.json", {"_attn_implementation": "evil/kernel"}),
+        ("config.json", {"attn_implementation": "evil/kernel"}),
+        ("config.json", {"experts_implementation": "evil/kernel"}),
+        ("config.json", {"_experts_implementation_internal": "evil/kernel"}),
+        ("config.json", {"text_config": {"attn_implementation": {"": "evil/kernel"}}}),
         ("config.json", {"text_config": {"auto_map": {"AutoConfig": "m.X"}}}),
         ("config.json", {"trust_remote_code": True}),
         ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil--t.X", None]}}),
@@ -178,10 +182,33 @@ def test_a_base_that_would_run_code_is_refused(llama: Path, tmp_path: Path, name
         bases.resolve(str(folder))
 
 
+@pytest.mark.parametrize(
+    ("name", "changed", "other"),
+    [
+        ("config.json", {"configuration_files": ["config.4.0.0.json"]}, "config.4.0.0.json"),
+        ("tokenizer_config.json", {"fast_tokenizer_files": ["tokenizer.4.0.0.json"]}, "tokenizer.4.0.0.json"),
+        ("tokenizer_config.json", {"gguf_file": "a.gguf"}, "a.gguf"),
+        ("config.json", {"transformers_weights": "other.safetensors"}, "other.safetensors"),
+        ("config.json", {"transformers_weights": "adapter_model.bin"}, "adapter_model.bin"),
+    ],
+)
+def test_a_base_that_has_other_files_read_instead_is_refused(
+    llama: Path, tmp_path: Path, name: str, changed: dict[str, Any], other: str
+) -> None:
+    """transformers reads a file of a version by these keys; no check and no hash would see it."""
+    folder = shutil.copytree(llama, tmp_path / "base")
+    (folder / other).write_bytes((folder / name).read_bytes())
+    (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | changed))
+    with pytest.raises(FinbenchError, match="has other files read instead"):
+        bases.resolve(str(folder))
+
+
 def test_what_the_libraries_write_themselves_is_no_fault(adapter: Path) -> None:
     configured(adapter, megatron_core="megatron.core", megatron_config=None, auto_mapping=None)
     adapters.read(adapter)
     safety.refuse_code({"_attn_implementation_autoset": True, "_attn_implementation": "sdpa"}, Path("config.json"))
+    named = {"attn_implementation": {"": "eager", "vision_config": "sdpa"}, "experts_implementation": "grouped_mm"}
+    safety.refuse_code({**named, "_experts_implementation": None, "text_config": named}, Path("config.json"))
 
 
 # ---------------------------------------------------------------- bombs

@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,20 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
         raise cannot_write(path, fault) from fault
+
+
+def check_replaced(target: Path, names: Collection[str], mark: str = "") -> None:
+    """Refuse to put a folder of ``names`` where something of the user's lies, which would be gone.
+
+    What has these names may be replaced; with ``mark``, only where the file of that name shows who wrote them.
+    """
+    if target.is_dir():
+        own = set(names) if not mark or (target / mark).is_file() else set()
+        if others := sorted({path.name for path in target.iterdir()} - own):
+            raise FinbenchError(
+                f"{target} holds other files ({', '.join(others[:3])}), which would be lost.",
+                "Move them elsewhere, or choose another folder.",
+            )
 
 
 @contextlib.contextmanager

@@ -37,12 +37,18 @@ _MOST_PARTS = 6_000_000  # values in a JSON file, which take more memory than by
 _DEEPEST = 60  # lists or objects in each other in a configuration; those of models have five
 _SECONDS = 1.0  # of the processor, for the patterns of module names; real ones take milliseconds
 # Keys by which loading a model has been made to import or run code (CVE-2026-4372, peft issue 3085, and their like).
-_HOSTILE = re.compile(r"auto_map|auto_mapping|megatron_.*|trust_remote_code|_attn_implementation.*|custom_generate")
+# Kernels of the Hub are named by the last two, with and without the underscore.
+_HOSTILE = re.compile(
+    r"auto_map|auto_mapping|megatron_.*|trust_remote_code|custom_generate|_?(?:attn|experts)_implementation.*"
+)
+# Keys by which transformers reads another file instead, which nobody has checked or hashed.
+_ELSEWHERE = re.compile(r"configuration_files|fast_tokenizer_files|gguf_file|transformers_weights")
 # Keys by which peft opens further files or models, unchecked: X-LoRA's adapters, CorDA's and LoRA-GA's pickles, and
 # whatever the next one is called. The two that are left out are never opened when an adapter is put on a base.
 _FILES = re.compile(r"adapters|\w+_(path|file|dir|folder|model|checkpoint)")
 _NOT_OPENED = ("base_model_name_or_path", "tokenizer_name_or_path")
 _ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+_EXPERTS = ("eager", "grouped_mm", "batched_mm")
 _PLAIN = re.compile(r"[\w.-]*")
 _TICK = 0.02  # seconds between two looks at the clock and at memory
 _STALLED = 120.0  # seconds of the wall after which a process that takes no processor time is given up
@@ -97,7 +103,7 @@ def _entries(config: Any) -> Iterator[tuple[str, Any]]:
 
 
 def refuse_code(config: Mapping[str, Any], path: Path) -> None:
-    """Refuse a configuration with a key, at any depth, that would have code imported or run."""
+    """Refuse a configuration with a key, at any depth, that would have code run, or other files read."""
     found = {
         key[:60]
         for key, value in _entries(config)
@@ -107,6 +113,11 @@ def refuse_code(config: Mapping[str, Any], path: Path) -> None:
         raise FinbenchError(
             f"{path} asks to run code ({', '.join(sorted(found))[:200]}); finbench never does.",
             "Choose a model that transformers knows by itself: finbench bases",
+        )
+    if elsewhere := sorted({key for key, value in _entries(config) if _ELSEWHERE.fullmatch(key) and value}):
+        raise FinbenchError(
+            f"{path} has other files read instead ({', '.join(elsewhere)}), which nobody has checked.",
+            "Give the file that it means this one's name, and take that key out.",
         )
 
 
@@ -154,7 +165,10 @@ def _harmless(key: str, value: Any) -> bool:
     """What the libraries themselves write: peft its default, transformers which of its own attentions was chosen."""
     if key == "megatron_core":
         return bool(value == "megatron.core")
-    return key.startswith("_attn_implementation") and (value is True or value in _ATTENTION)
+    if isinstance(value, dict):  # of the parts of a model, by their names
+        return "_implementation" in key and all(part is None or _harmless(key, part) for part in value.values())
+    known = {"attn": _ATTENTION, "experts": _EXPERTS}.get(key.lstrip("_").partition("_")[0], ())
+    return (value is True and bool(known)) or value in known
 
 
 def check_header(path: Path) -> dict[str, Any]:

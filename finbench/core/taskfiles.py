@@ -21,6 +21,7 @@ _FILES = 50  # of one task with its includes
 _MERGED = 10_000  # keys of a mapping
 _BESIDE = re.compile(rb'with_name\("(\w+\.py)"\)')  # how a helper of tasks/lib loads another
 _NODES = 200_000  # of one with its aliases written out: more is a bomb
+_MARKS = 200_000  # signs that begin a part; the reader takes four seconds for as many
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
             raise FinbenchError(
                 f"{path}: too large for a configuration file.", "Name another file: a configuration has at most 1 MB."
             )
+        if _too_many(text):
+            raise FinbenchError(f"{path}: more than {_MARKS:,} parts; no configuration has so many.", "Shorten it.")
         value = _constructed(text, path.parent)
     except FileNotFoundError as fault:
         close = near_misses(path.name, (other.name for other in path.parent.glob("*.y*ml")))
@@ -107,10 +110,15 @@ def head_of(text: str) -> dict[str, Any]:
     """The block of metadata that a README of the Hub starts with; empty where there is none that can be read."""
     found = re.match(r"---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", text[:_LARGEST], re.DOTALL | re.MULTILINE)
     try:
-        value = _constructed(found[1], Path()) if found else {}
+        value = _constructed(found[1], Path()) if found and not _too_many(found[1]) else {}
     except (yaml.YAMLError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) and _bounded(value) else {}
+
+
+def _too_many(text: str) -> bool:
+    """Whether a YAML text has more parts than a configuration, found before they are made."""
+    return sum(map(text.count, ",\n:[{")) > _MARKS
 
 
 def _constructed(text: str, home: Path) -> Any:

@@ -11,7 +11,7 @@ from finbench.core.errors import FinbenchError
 _MEMBERS = 10_000  # files in an archive
 _UNPACKED = 4 << 30  # bytes an archive may unpack to
 _UNPACK = "If you trust it, unpack it yourself and name the folder."
-_RATIO = 200  # times its size, above 100 MB: text compresses 20 times at most
+_RATIO, _RATIO_WHOLE = 200, 100  # times its size, above 100 MB, and of all files: text compresses 20 times at most
 
 
 def opened(path: Path) -> tuple[zipfile.ZipFile, list[str]]:
@@ -25,7 +25,8 @@ def opened(path: Path) -> tuple[zipfile.ZipFile, list[str]]:
             "Download it again, or unpack it yourself and name the folder.",
         ) from fault
     unpacked = sum(info.file_size for info in infos)
-    if len(infos) > _MEMBERS or unpacked > _UNPACKED:
+    packed = sum(info.compress_size for info in infos)
+    if len(infos) > _MEMBERS or unpacked > _UNPACKED or unpacked > max(100 << 20, _RATIO_WHOLE * packed):
         raise FinbenchError(f"{path}: {len(infos):,} files, {unpacked:,} bytes: a zip bomb?", _UNPACK)
     for info in infos:
         parts = info.filename.replace("\\", "/").split("/")

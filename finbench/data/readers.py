@@ -28,6 +28,7 @@ from finbench.data import archives
 _CHUNK = 1 << 20  # bytes
 _LINE = 16 << 20  # characters
 _DOCUMENT = 512 << 20  # bytes of a JSON document, which is read whole
+_PARTS = 12_000_000  # values in it, of some 60 bytes each
 PACKED = {".gz": "gunzip -k", ".zst": "zstd -d", ".bz2": "bunzip2 -k", ".xz": "unxz -k"}  # and what unpacks it
 _POINTER = b"version https://git-lfs.github.com/spec/"  # what Git leaves of a large file that was not fetched
 _POINTER_SIZE = 1024  # bytes; a pointer has some 130
@@ -277,7 +278,10 @@ def decode_json(file: SourceFile) -> Iterator[RawRecord | str]:
         raise FinbenchError(f"{file}: a JSON document of {file.size:,} bytes.", "Give it as JSONL, one row a line.")
     try:
         with text_of(file) as text:
-            document = json.load(text, object_pairs_hook=unique_keys)
+            whole = text.read()
+        if sum(map(whole.count, ",[{")) > _PARTS:
+            raise FinbenchError(f"{file}: a JSON document of more than {_PARTS:,} values.", "Give it as JSONL.")
+        document = json.loads(whole, object_pairs_hook=unique_keys)
         if not isinstance(document, dict | list) or not document:
             raise ValueError("a list of objects, or objects by id, are expected")
     except (ValueError, RecursionError) as fault:

@@ -22,10 +22,14 @@ from finbench import hub
 from finbench.core import catalog, paths
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, unknown
-from finbench.core.files import cannot_write, folder_atomic, sha256_file, write_atomic
+from finbench.core.files import cannot_write, check_replaced, folder_atomic, sha256_file, write_atomic
 from finbench.data.readers import RawRecord, SourceFile, decoder_of, expand, explained
 
 SPLITS = ("train", "validation", "test")
+WRITTEN = (
+    "dataset.json",
+    *(f"{split}.jsonl" for split in SPLITS),
+)  # by an import; the first shows that
 SHOWN = 10  # faults kept and listed in a message
 
 
@@ -68,6 +72,7 @@ def import_data(name: str, files: list[Path], data_dir: Path | None = None, skip
         raise unknown("data set", name, table, "finbench data list")
     chosen = table[name]
     report = ImportReport(name, paths.data_dir(data_dir) / name)
+    check_replaced(report.folder, WRITTEN, WRITTEN[0])
     origin: dict[str, Any]
     records: Iterable[RawRecord | str]
     if files:

@@ -9,7 +9,7 @@ from finbench.cards import from_template
 from finbench.core import refs
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
-from finbench.core.files import folder_atomic
+from finbench.core.files import check_replaced, folder_atomic
 from finbench.hub import Kind
 from finbench.leaderboard.attested import ADAPTERS, ATTESTATIONS
 from finbench.leaderboard.board import SCORECARDS
@@ -61,6 +61,8 @@ def publication(folder: Path, out: Path) -> dict[str, Path]:
     Returns the two folders by kind. Raises FinbenchError as ``gather`` does.
     """
     files, _ = gather(folder)
+    for kind, own in files.items():
+        check_replaced(out / kind, {Path(name).parts[0] for name in own})
     for kind, own in files.items():
         with folder_atomic(out / kind) as place:
             for name, content in own.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -248,18 +249,10 @@ def base_of(adapter: AdapterFolder, named: str | None) -> bases.Base:
     trained_on = adapter.record.base if adapter.record else None
     name = named or _known_base(adapter, trained_on)
     if named is None and trained_on and trained_on.source == "hub" and trained_on.revision:
-        return bases.resolve(f"hub:{trained_on.hub_id}@{trained_on.revision}")
+        name = f"hub:{trained_on.hub_id}@{trained_on.revision}"
     base = bases.resolve(name, trained_on.source if trained_on and trained_on.source != "folder" else None)
     if trained_on is not None and base.id.fingerprint != trained_on.fingerprint:
-        raise FinbenchError(
-            f"{adapter.name} was trained on another base (recorded {trained_on.alias}, fingerprint "
-            f"{trained_on.fingerprint[:12]}; {named or base.id.alias} is {base.id.fingerprint[:12]}).",
-            {
-                "hub": f"Name the base it was trained on: --base hub:{trained_on.hub_id}@{trained_on.revision}",
-                "wheel": f"Name the base it was trained on: --base {trained_on.alias}",
-                "folder": f"Name the folder of the base it was trained on ({trained_on.alias}): --base ./folder",
-            }[trained_on.source],
-        )
+        raise _of_another_base(adapter, trained_on, base.id, named or base.id.alias)
     stated = str(adapter.config.get("base_model_name_or_path") or "")
     known = {entry.hub_id for entry in catalog.bases().values()}
     if trained_on is None and stated in known and base.id.hub_id in known - {stated}:
@@ -267,6 +260,28 @@ def base_of(adapter: AdapterFolder, named: str | None) -> bases.Base:
             f"{adapter.name} states the base {stated}, not {base.id.hub_id}.", f"Name it: --base hub:{stated}"
         )
     return base
+
+
+def _of_another_base(adapter: AdapterFolder, trained_on: BaseModelId, found: BaseModelId, named: str) -> FinbenchError:
+    """The fault of a base that is not the recorded one, or is by its name and not by its bytes."""
+    record = shlex.quote(str(adapter.folder / "finbench.json"))
+    anew = f"train it again, or use it without its record: mv {record} {record}.old"
+    same = [(one.source, one.alias, one.hub_id, one.revision) for one in (trained_on, found)]
+    fingerprints = f"{trained_on.fingerprint[:12]}; {named} is {found.fingerprint[:12]}"
+    if same[0] == same[1]:
+        return FinbenchError(
+            f"{adapter.name} records the base {trained_on.alias} by another fingerprint ({fingerprints}): an earlier "
+            "finbench named it, or its files have changed.",
+            f"If the files are right, {anew}",
+        )
+    return FinbenchError(
+        f"{adapter.name} was trained on another base (recorded {trained_on.alias}, fingerprint {fingerprints}).",
+        {
+            "hub": f"Name the base it was trained on: --base hub:{trained_on.hub_id}@{trained_on.revision}",
+            "wheel": f"Name the base it was trained on: --base {trained_on.alias}",
+            "folder": f"Name the folder of the base it was trained on ({trained_on.alias}): --base ./folder",
+        }[trained_on.source],
+    )
 
 
 def _known_base(adapter: AdapterFolder, trained_on: BaseModelId | None) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench.core.errors import FinbenchError
-from finbench.core.files import sha256_file
+from finbench.core.files import sha256_file, stable_json
 from finbench.core.safety import read_json
 
 LARGEST_JSON = 64 * 2**20  # bytes; the largest tokenizers have 35 MB
@@ -30,16 +30,23 @@ _GENERATION_OUT = {
     *("return_dict_in_generate",),
 }
 _TOKENIZER_OUT = {"version", "truncation", "padding"}  # the last two are set anew at every call
-# Of tokenizer_config.json, in which every version writes keys of its own, the other way round: what is in.
-_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
-_HOW = (
-    *("add_bos_token", "add_eos_token", "add_prefix_space", "clean_up_tokenization_spaces", "do_lower_case"),
-    *("split_special_tokens", "legacy", "strip_accents", "tokenize_chinese_chars"),
-)
+# Of tokenizer_config.json: where it lay and what wrote it; what is set anew at every call; what is looked at by itself.
+_SETTINGS_OUT = {
+    *("name_or_path", "tokenizer_file", "special_tokens_map_file", "transformers_version", "processor_class"),
+    *("backend", "is_local", "local_files_only", "files_loaded", "device_map", "use_fast", "verbose"),
+    *("padding_side", "truncation_side", "padding", "truncation", "max_length", "stride", "truncation_strategy"),
+    *("chat_template", "tokenizer_class", "added_tokens_decoder"),
+}
+_MORE_TOKENS = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens")
+_NOT_SAID = ("clean_up_tokenization_spaces", "split_special_tokens")  # false in every class that is not told otherwise
+_NO_LENGTH = 10**9  # a model_max_length from here on states none
+# Names under which a class reads tokenizer.json and adds nothing of its own; older versions have the other ones.
+_PLAIN_CLASSES = ("TokenizersBackend", "PreTrainedTokenizer", "PythonBackend", "")
 _OTHER_TOKENIZERS = (
     *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "merges.txt", "vocab.txt"),
     *("added_tokens.json", "special_tokens_map.json"),
 )
+_MISTRAL = ("tekken.json", "tokenizer.model.v1", "tokenizer.model.v2", "tokenizer.model.v3")  # read before all others
 _DEEPEST = 3  # levels of configurations in a configuration that are looked into for what goes without saying
 
 
@@ -119,9 +126,14 @@ def generation(folder: Path, config: dict[str, Any]) -> Any:
     }
 
 
-def tokenizer(folder: Path) -> Any:
-    """What of the tokenizer's files decides: the tokens of every text, and which of them are special."""
+def tokenizer(folder: Path, config: dict[str, Any]) -> Any:
+    """What of the tokenizer's files decides: the tokens of every text, and which of them are special.
+
+    ``config``: of config.json, which may name the class and so which files are read.
+    """
     path = folder / "tokenizer.json"
+    more = _if_there(folder, "tokenizer_config.json")
+    named = _class(more.get("tokenizer_class"))
     if path.is_file():
         stated = read_json(path, folder, LARGEST_JSON)
         model = stated.get("model")
@@ -131,32 +143,90 @@ def tokenizer(folder: Path) -> Any:
         if isinstance(merges, list):  # older files join the two by a space
             merges = [one.split(" ", 1) if isinstance(one, str) else one for one in merges]
         found: Any = _said({**stated, "model": {**model, "merges": merges}}, _TOKENIZER_OUT)
+        own = {token.get("content"): token for token in stated.get("added_tokens") or [] if isinstance(token, dict)}
+        said = {*_NOT_SAID, "add_bos_token", "add_eos_token"}  # of which the last two are not read then
+        files = {*_MISTRAL}
     else:
-        found = {name: sha256_file(folder / name) for name in _OTHER_TOKENIZERS if (folder / name).is_file()}
-    path = folder / "tokenizer_config.json"
-    more = read_json(path, folder, LARGEST_JSON) if path.is_file() else {}
-    special = {key: _content(more[key]) for key in _SPECIAL if more.get(key)}
-    if added := _added(folder, found if isinstance(found.get("model"), dict) else {}, more):
-        special["added"] = added
-    return [found, special, _said({key: more.get(key) for key in _HOW}, ())]
+        found, own, said, files = {}, {}, {*_NOT_SAID}, {*_MISTRAL, *_OTHER_TOKENIZERS}
+    for kind in (more.get("tokenizer_class"), config.get("tokenizer_class"), _usual(config)):
+        files |= _files(kind, path.is_file())
+    found |= {name: sha256_file(folder / name) for name in sorted(files) if (folder / name).is_file()}
+    special, added = _tokens(folder, own, more)
+    settings = {
+        key: value
+        for key, value in more.items()
+        if key not in {*_SETTINGS_OUT, *_MORE_TOKENS, *special}
+        and value not in (None, "", [], {})
+        and not (value is False and key in said)
+        and not (key == "model_max_length" and isinstance(value, int | float) and value >= _NO_LENGTH)
+    }
+    if named:
+        settings["tokenizer_class"] = named
+    if more.get("fix_mistral_regex"):  # which asks what wrote the configuration
+        settings["written_by"] = config.get("transformers_version")
+    return [found, special | ({"added": added} if added else {}), _whole(settings)]
 
 
-def _added(folder: Path, own: dict[str, Any], more: dict[str, Any]) -> list[str]:
-    """Tokens that other files add to those of ``tokenizer.json``: transformers cuts every text at them.
+def _class(stated: Any) -> str:
+    """The name of a tokenizer's class as every version has it; empty where it means tokenizer.json as it is."""
+    name = str(stated or "").removesuffix("Fast")
+    return "" if name in _PLAIN_CLASSES else name
 
-    Files that only repeat what is in it, as older versions write them, add none.
+
+def _usual(config: dict[str, Any]) -> str | None:
+    """The class of tokenizer that transformers takes for an architecture."""
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+
+    kind = config.get("model_type")
+    return TOKENIZER_MAPPING_NAMES.get(kind) if isinstance(kind, str) else None
+
+
+def _files(stated: Any, whole: bool) -> set[str]:
+    """The files that a class of tokenizers reads; with ``whole``, beside a tokenizer.json, which most take for all."""
+    name = _class(stated)
+    if not name or name == "MistralCommonBackend":  # whose files always count
+        return set()
+    from transformers import TokenizersBackend
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+
+    try:
+        kind = tokenizer_class_from_name(name) or tokenizer_class_from_name(name + "Fast")
+        read = {str(file) for file in kind.vocab_files_names.values()} - {"tokenizer.json"} if kind else set()
+    except (ImportError, RuntimeError):  # of a package that it wants
+        return {*_OTHER_TOKENIZERS}
+    if kind is None or (whole and issubclass(kind, TokenizersBackend)):
+        return read - {*_OTHER_TOKENIZERS}
+    return read | {*_OTHER_TOKENIZERS}
+
+
+def _tokens(folder: Path, own: dict[Any, Any], more: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """(special tokens by their role, tokens that other files add to those of ``tokenizer.json`` or tell otherwise).
+
+    transformers cuts every text at each of them. Files that only repeat what is in ``own``, as older versions write
+    them, add none. special_tokens_map.json counts where tokenizer_config.json lists no tokens, as there.
     """
-    known = {token.get("content") for token in own.get("added_tokens") or [] if isinstance(token, dict)}
-    found: list[Any] = []
-    for source in (more, _if_there(folder, "special_tokens_map.json")):
-        found += [value for key, value in source.items() if key in _SPECIAL]
-        for key in ("additional_special_tokens", "extra_special_tokens"):
-            value = source.get(key) or []
-            found += value.values() if isinstance(value, dict) else value
+    beside = {} if "added_tokens_decoder" in more else _if_there(folder, "special_tokens_map.json")
+    roles = {key: value for key, value in (more | beside).items() if key.endswith("_token") and _content(value)}
+    special = {key: _content(value) for key, value in roles.items() if isinstance(_content(value), str)}
+    listed: list[Any] = [roles[key] for key in special]
+    for source in (more, beside):
+        for key in _MORE_TOKENS:
+            value = source.get(key)
+            listed += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    found = [_plain(token) for token in listed if _content(token) not in own]
     decoder = more.get("added_tokens_decoder")
-    found += decoder.values() if isinstance(decoder, dict) else []
-    found += _if_there(folder, "added_tokens.json")
-    return sorted({str(text) for token in found if (text := _content(token)) and text not in known})
+    for number, token in decoder.items() if isinstance(decoder, dict) else ():
+        if not (isinstance(token, dict) and _flags(token) == _flags(own.get(token.get("content")) or {})):
+            found.append([number, _plain(token)])
+    found += [[text, number] for text, number in _if_there(folder, "added_tokens.json").items() if text not in own]
+    return special, sorted({stable_json(token) for token in found})
+
+
+def _flags(token: dict[str, Any]) -> dict[str, Any]:
+    """How texts are cut at an added token."""
+    return {"content": token.get("content")} | {
+        key: bool(token.get(key)) for key in ("lstrip", "rstrip", "single_word", "normalized", "special")
+    }
 
 
 def _if_there(folder: Path, name: str) -> dict[str, Any]:

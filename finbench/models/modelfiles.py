@@ -102,7 +102,7 @@ def fingerprint(folder: Path) -> str:
     if structure is not None:
         config["model_type"] = structure.get("model_type")
     stated = decisive.configuration(config)
-    parts = [stated, decisive.generation(folder, config), decisive.tokenizer(folder), structure]
+    parts = [stated, decisive.generation(folder, config), decisive.tokenizer(folder, config), structure]
     tensors: dict[str, str] = {}
     for shard in _shards(folder):
         found = hashes.of_tensors(shard)
@@ -115,6 +115,8 @@ def fingerprint(folder: Path) -> str:
 
 def template_digest(folder: Path) -> str:
     """SHA-256 of the chat template of a base, wherever its folder keeps it."""
+    if named := sorted((folder / "additional_chat_templates").glob("*.jinja")):  # one of them may be the default
+        return digest({path.name: sha256_file(path) for path in [*named, *folder.glob("chat_template.jinja")]})
     if (folder / "chat_template.jinja").is_file():
         return sha256_file(folder / "chat_template.jinja")
     config = folder / "tokenizer_config.json"

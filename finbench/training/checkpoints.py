@@ -48,9 +48,9 @@ def check_folder(out: Path, *marks: Path) -> None:
     """Refuse a folder that holds something else than a training of ours, which has one of ``marks``.
 
     What is there would be lost, or mixed with ours. A folder named checkpoints without one of ours in it is somebody
-    else's.
+    else's, and so is a mark that does not state versions, as each of ours does.
     """
-    if not out.is_dir() or any(mark.is_file() for mark in marks):
+    if not out.is_dir() or any(map(_ours, marks)):
         return
     found = {path.name for path in out.iterdir()} - {".lock"}
     if any((out / "checkpoints").glob(f"checkpoint-*/{MANIFEST}")) or not any((out / "checkpoints").glob("*")):
@@ -59,6 +59,15 @@ def check_folder(out: Path, *marks: Path) -> None:
         raise FinbenchError(
             f"{out} holds other files ({', '.join(sorted(found)[:3])}).", "Choose an empty or a new folder with --out."
         )
+
+
+def _ours(mark: Path) -> bool:
+    """Whether a file is a mark as finbench writes it: a record of an adapter, or of a run with its versions."""
+    try:
+        stated = json.loads(mark.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return mark.is_file() and mark.stat().st_size == 0  # of a disk that was full
+    return isinstance(stated, dict) and bool({"versions", "provenance"} & stated.keys())
 
 
 def fault(checkpoint: Path) -> str | None:

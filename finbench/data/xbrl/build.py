@@ -16,8 +16,8 @@ from typing import IO, Any
 
 from finbench.core import paths
 from finbench.core.errors import FinbenchError
-from finbench.core.files import digest, folder_atomic, sha256_file
-from finbench.data.sources import SPLITS
+from finbench.core.files import check_replaced, digest, folder_atomic, sha256_file
+from finbench.data.sources import SPLITS, WRITTEN
 from finbench.data.xbrl import filings, finlora_questions, reasoning
 from finbench.data.xbrl.model import Filing
 from finbench.data.xbrl.rows import SETS as FACT_SETS
@@ -96,6 +96,8 @@ class Spool(contextlib.ExitStack):
         Returns the row counts. Raises FinbenchError if the folder cannot be written.
         """
         written = {}
+        for name in self.sets:
+            check_replaced(folder / name, WRITTEN, WRITTEN[0])
         with contextlib.ExitStack() as stack:
             for name in self.sets:
                 counts = {split: self.counts[name][split] for split in SPLITS if self.counts[name][split]}
