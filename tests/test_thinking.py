@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,31 @@ def test_without_a_mark_a_turn_that_the_budget_ended_is_reasoning() -> None:
     assert apart(raw, "chat", ended=False).text == "positive"  # nobody expects reasoning there
     assert apart("Ok, posit", "chat", ended=False) == Generated("", "", 0, 100, truncated=True)
     assert apart("<think>posit", "chat", ended=False).truncated  # thinks although it should not
+
+
+LONG = 50_000
+DEGENERATE = {
+    "blank lines in a fence": "```\nx" + "\n" * LONG,
+    "blanks in a fence": "```\nx" + " \n" * LONG,
+    "tildes": "~~~\n" + "~~\n" * LONG,
+    "starts": "<think>" * LONG,
+    "ends": "</think>" * LONG,
+    "marks in quotes": "'<think>'" * LONG,
+    "two families in turns": "<think></think><reasoning></reasoning>" * LONG,
+    "channels": "<|channel|>final" * LONG,
+    "words": "analysis answer is " * LONG,
+    "dress": "> **" * LONG,
+    "brackets": '{"a":[' * LONG,
+}
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_what_a_model_repeats_for_ever_takes_no_time(name: str) -> None:
+    """Seconds of the processor: nothing grows with the square of an answer."""
+    started = time.process_time()
+    for profile in ("think", "cot"):
+        apart(DEGENERATE[name], profile)
+    assert time.process_time() - started < 5
 
 
 def test_the_prompt_may_open_the_reasoning() -> None:

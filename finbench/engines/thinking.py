@@ -101,9 +101,9 @@ _CUE = re.compile(
     r"(?(dress)(?:\*\*|__|[*_])? *)",
     re.I | re.M,
 )
-_FENCE = re.compile(r"(```|~~~)\w*\s*\n(.*?)(\n\s*\1|\Z)", re.S)
+_FENCE = re.compile(r"(```|~~~)\w*\s*\n(.*?)(\n[ \t]*\1|\Z)", re.S)
 _ANOTHER = re.compile(r"```|~~~|[\[{]\s*[\"\]}\[{]")  # a fence, or what a list or an object begins with
-_QUOTES = "`'\"‘’“”"
+_QUOTES = set("`'\"‘’“”")
 REASONING = "Reasoning:"  # as prompts of cot without a chat template end: their models may never end their turns
 # variables of chat templates that turn thinking on and off: what they are set to
 _SWITCHES: dict[str, tuple[Any, Any]] = {
@@ -274,7 +274,7 @@ def _walk(raw: str, family: Family, opened: bool) -> int | None:
     marks = [
         mark
         for mark in re.finditer(f"(?P<start>{family.start})|(?P<end>{family.end})", raw, re.I)
-        if not (raw[: mark.start()][-1:] in _QUOTES and raw[mark.end() :][:1] in _QUOTES) or mark.start() == 0
+        if not (mark.start() > 0 and mark.end() < len(raw) and {raw[mark.start() - 1], raw[mark.end()]} <= _QUOTES)
     ]
     if not marks:
         return None if opened else 0
