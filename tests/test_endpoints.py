@@ -539,6 +539,25 @@ def test_every_vendors_refusal_of_an_option_is_understood(name: str, body: Any, 
     }
 
 
+def test_more_fields_of_a_request_are_sent_and_stand_on_the_card(tmp_path: Path) -> None:
+    """As for an address that has a word of its own for thinking."""
+    with FakeEndpoint(lambda path, asks: Answer(chat())) as fake:
+        said = ' {"thinking": {"type": "disabled"}, "chat_template_kwargs": {"mode": "fast"}}'
+        card = scored(fake, tmp_path, arguments={"body": said}, limit=5, profile="chat")
+        assert fake.seen[-1][2]["thinking"] == {"type": "disabled"}
+        assert fake.seen[-1][2]["chat_template_kwargs"] == {"mode": "fast"}
+        assert json.loads(card.arguments["body"]) == json.loads(said)
+        assert verification.verify(tmp_path / "m.json", rerun=5, base=fake.url).level == "reproduced"
+        assert fake.seen[-1][2]["thinking"] == {"type": "disabled"}
+        for odd, line in (
+            ("5", "must be a JSON object"), ("{", "must be a JSON object"), ('{"a": NaN}', "must be a JSON object"),
+            ("[" * 10**5, "must be a JSON object"), ('{"model": "other"}', "cannot set model"),
+            ('{"stream": true}', "cannot set stream"),
+        ):  # fmt: skip
+            with pytest.raises(FinbenchError, match=line):
+                scored(fake, tmp_path / "odd", arguments={"body": odd})
+
+
 def test_what_cannot_be_left_out_is_told(naps: list[float]) -> None:
     for words in ("'max_tokens' and 'max_completion_tokens' are too large", "messages: too long", "model is unknown"):
         with pytest.raises(Rejected, match="refuses"):
@@ -687,6 +706,8 @@ def test_no_key_is_in_anything_that_is_kept_or_said(
     shapes += [chat(model=canary), chat(finish_reason=[canary]), chat(choices=canary), Answer(canary.encode())]
     shapes += [chat(f"positive {canary}"), Answer(json.dumps(chat(canary)).replace("sk-", "sk\\u002d").encode())]
     shapes += [chat(system_fingerprint=canary), chat(reasoning=canary)]
+    with pytest.raises(FinbenchError, match="holds the key"), FakeEndpoint(lambda path, asks: Answer(chat())) as fake:
+        scored(fake, tmp_path / "body", arguments={"body": json.dumps({"user": canary})})
     said = []
     for number, body in enumerate(shapes):
         with FakeEndpoint(lambda path, asks, body=body: body if isinstance(body, Answer) else Answer(body)) as fake:

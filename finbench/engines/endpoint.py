@@ -68,6 +68,9 @@ class EndpointEngine(Engine):
             self.wire, found, self.known_as = Endpoint.from_environment(stated["url"], **how), None, model
             self.unsupported, self.limit = frozenset[str](), _LIMITS[0]
             self._listed()
+        self.body: dict[str, Any] = json.loads(stated.get("body") or "{}")
+        if any(secret in stated.get("body", "") for secret in self.wire.secrets):
+            raise FinbenchError("--arg body holds the key, and would stand on the scorecard.", "Leave it out there.")
         self.limit_is_sure = False  # the other name was tried
         if "price_in" in stated or "price_out" in stated:
             found = Prices(stated.get("price_in", 0.0), stated.get("price_out", 0.0), "as stated")
@@ -163,6 +166,7 @@ class EndpointEngine(Engine):
             asks["stop"] = until[:_STOPS]
         if messages is not None and self.profile != "direct":
             asks |= self._switched(self.profile == "think")
+        asks |= self.body
         route = "/completions" if messages is None else "/chat/completions"
         asks |= {"prompt": prompt} if messages is None else {"messages": messages}
         reply, note = self._asked(route, asks, prompt, self._reply)
