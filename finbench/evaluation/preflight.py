@@ -27,9 +27,8 @@ ENDPOINTS = ("server", "api")  # whose models are elsewhere
 _COMMON = {"dtype": str, "batch_size": int, "truncate": str}
 _ROOM = {"max_length": int, "gpu_memory": float}  # options of their own: --max-length, --gpu-memory
 # fields of a request that finbench sets itself
-_OURS = frozenset(
-    "model messages prompt stop max_tokens max_completion_tokens temperature top_p seed n stream logprobs echo".split()
-)
+_OURS = {"model", "messages", "prompt", "stop", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed",
+         "n", "stream", "logprobs", "echo"}  # fmt: skip
 
 
 def _fields(stated: str) -> str:
