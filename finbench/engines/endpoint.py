@@ -173,7 +173,9 @@ class EndpointEngine(Engine):
         if reply.withheld:
             return Told("" if self.profile == "direct" else Generated(""), note)
         if self.profile == "direct":
-            return Told(str(postprocess_generated_text(self._unthought(reply), until, None)), note)
+            return Told(
+                str(postprocess_generated_text(self._unthought(reply, messages is not None), until, None)), note
+            )
         counted = reply.usage
         apart = thinking.given_apart(
             reply.reasoning,
@@ -195,12 +197,14 @@ class EndpointEngine(Engine):
             return {"chat_template_kwargs": {"enable_thinking": on, "thinking": on}}
         return {"reasoning_effort": self.stated.get("reasoning_effort", "medium") if on else "none"}
 
-    def _unthought(self, reply: Reply) -> str:
+    def _unthought(self, reply: Reply, chats: bool) -> str:
         """The text of a model that was to answer at once; FinbenchError where it spent the tokens on reasoning.
 
-        One that was cut off without a text has written what is not shown.
+        One that chats and was cut off without a text has written what is not shown.
         """
-        thought = reply.reasoning or (reply.usage and reply.usage.reasoning) or not (reply.ended or reply.text)
+        thought = (
+            reply.reasoning or (reply.usage and reply.usage.reasoning) or (chats and not reply.ended and not reply.text)
+        )
         if thought and not reply.text.strip():
             raise FinbenchError(
                 f"{self.model} reasons before it answers, and no token was left for an answer.",
