@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
 from typing import Any
 
 from finbench.cards import cardfiles
-from finbench.core.records import Measure, Scorecard
+from finbench.core.endpoints import Hosted
+from finbench.core.records import Answers, Generation, Measure, Scorecard
 from finbench.evaluation import evaluator
 from finbench.evaluation.verification import Verification
 from finbench.leaderboard.board import Board, BoardCard, board
@@ -89,4 +91,25 @@ def many(card: Path, count: int, tasks: int = 1, name: str = "subject") -> Board
         samples = {task: [row for row in rows if row["task"] == task][:40] for task in {row["task"] for row in rows}}
         entries.append(BoardCard(f"card-{number}", made, {}, Verification("card"), "samples-attached"))
         entries[-1].samples.update(samples if number < 3 else {})
+    return board(entries)
+
+
+def thinking(card: Path) -> Board:
+    """A test of six models that think behind endpoints: strict, lenient, cut off, reasoning and price all differ."""
+    entries = []
+    for number, entry in enumerate(many(card, 6).entries):
+        score = entry.card.scores[0]
+        strict = score.metrics[score.main_metric]
+        cut = Measure(value=number / 20, low=None, high=None, method="none, invented")
+        thought, said = 40 * 3**number * score.n, 9 * score.n
+        answers = Answers(thinking_tokens=thought, answer_tokens=said, truncated=cut)
+        hosted = Hosted(
+            requests=score.n, first="2026-11-01", last="2026-11-02", models={"m": score.n}, fingerprints={},
+            prompt_tokens=5000, answer_tokens=thought + said, reasoning_tokens=thought,
+            cost=1e-5 * (thought + said), price_in=1.0, price_out=10.0, prices="as stated",
+        )  # fmt: skip
+        lenient = {score.main_metric: strict.model_copy(update={"value": min(1.0, strict.value + 0.03)})}
+        made = score.model_copy(update={"answers": answers, "lenient": lenient, "hosted": hosted})
+        how = {"scores": [made], "generation": Generation(profile="think", max_tokens=4096)}
+        entries.append(dataclasses.replace(entry, samples={}, card=entry.card.model_copy(update=how)))
     return board(entries)

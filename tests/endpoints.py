@@ -193,6 +193,21 @@ DIALECTS: dict[str, tuple[dict[str, Any], str, str]] = {
         _with(chat("positive"), reasoning="Profit rose.", reasoning_content="Profit rose."), "positive", "Profit rose."
     ),
     "mistral": (chat(_PARTS), "positive", "Profit rose."),
+    "databricks": (
+        chat([{"type": "reasoning", "summary": [{"type": "summary_text", "text": "Profit rose."}]},
+              {"type": "text", "text": "positive"}]),
+        "positive",
+        "Profit rose.",
+    ),
+    "reasoning that is hidden": (
+        chat([{"type": "redacted_thinking", "data": "EmwKAhgB"}, {"type": "text", "text": "positive"}]), "positive", ""
+    ),
+    "xai": (
+        chat("positive", reasoning="Profit rose.", usage={"prompt_tokens": 9, "completion_tokens": 12, **_TOKENS,
+             "total_tokens": 28}),
+        "positive",
+        "Profit rose.",
+    ),
     "no usage, no model, unknown fields": (
         {"choices": [{"message": {"content": "positive", "new": {"a": [1]}}, "also": 1}], "future": None},
         "positive",

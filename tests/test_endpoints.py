@@ -86,6 +86,45 @@ def test_reasoning_that_was_cut_off_is_no_answer() -> None:
         assert "--profile think" in fault.value.hint
 
 
+# how a budget that went into reasoning is told: no content at all (Gemini), an empty one, a refusal (OpenAI)
+SILENT: list[Any] = [
+    {"choices": [{"finish_reason": "length", "index": 0, "message": {"role": "assistant"}}], "model": "m",
+     "usage": {"prompt_tokens": 19, "completion_tokens": 0, "total_tokens": 531}},
+    chat(None, finish_reason="MAX_TOKENS", usage=None),
+    chat("", finish_reason="length", usage=None),
+    chat([], finish_reason="incomplete", usage=None),
+    chat([{"type": "redacted_thinking", "data": "EmwKAhgB"}], finish_reason="max_output_tokens"),
+    Answer({"error": {"message": "Could not finish the message because max_tokens or model output limit was reached. "
+                      "Please try again with higher max_tokens.", "param": None, "code": None}}, 400),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", SILENT, ids=range(len(SILENT)))
+def test_a_budget_that_went_into_reasoning_is_cut_off_and_asked_for_once(body: Any) -> None:
+    apart, fake = asked(body, profile="think", price_in=1, price_out=1)
+    assert (apart.text, apart.truncated, apart.answer_tokens) == ("", True, 0)
+    assert len(fake.seen) == 1
+    with pytest.raises(FinbenchError, match="no token was left for an answer"):
+        asked(body)
+
+
+def test_reasoning_that_is_counted_apart_or_in_the_total_alone_is_paid_for() -> None:
+    for stated, answer, reasoning in (
+        ({"completion_tokens": 0, "total_tokens": 531}, 512, 512),
+        (
+            {"completion_tokens": 90, "total_tokens": 149, "completion_tokens_details": {"reasoning_tokens": 40}},
+            130,
+            40,
+        ),
+        ({"completion_tokens": 9, "total_tokens": 122, "completion_tokens_details": {"reasoning_tokens": 94}}, 103, 94),
+        ({"completion_tokens": 90, "total_tokens": 109, "completion_tokens_details": {"reasoning_tokens": 40}}, 90, 40),
+        ({"completion_tokens": 90, "total_tokens": "many"}, 90, 0),
+        ({"completion_tokens": 90, "total_tokens": 5}, 90, 0),
+    ):
+        usage = replies.read(chat(usage={"prompt_tokens": 19, **stated}), "m").usage
+        assert usage == replies.Usage(19, answer, reasoning)
+
+
 # ---------------------------------------------------------------------------------------------- shapes that are none
 
 DEEP = b'{"choices": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
@@ -128,8 +167,10 @@ def _bad() -> Iterator[tuple[str, Any, str]]:
     yield "error inside", {"error": {"message": "provider down", "code": 502}}, "502 provider down"
     yield "error as text", {"error": "model is loading"}, "model is loading"
     yield "deep", Answer(DEEP), "nested too deep"
-    yield "a page", Answer(b"<!doctype html><title>Sign in</title>", kind="text/html"), "no JSON"
+    yield "a page", Answer(b"<!doctype html>\n<title>\nSign in</title>", kind="text/html"), "no JSON"
     yield "nothing", Answer(b""), "no JSON"
+    yield "a stream", Answer(b'data: {"choices": []}\n\ndata: [DONE]\n', kind="text/event-stream"), "a stream"
+    yield "a stream that begins with a comment", Answer(b": PROCESSING\n\ndata: {}\n"), "a stream"
     yield "no UTF-8", Answer(b"\xff\xfe\x00"), "no JSON"
     yield "cut JSON", Answer(b'{"choices": [{"message": {"content": "pos'), "ends too early"
     yield "cut in the middle", Answer(chat(), cut=40), "6 attempts"
@@ -466,6 +507,57 @@ def test_what_an_endpoint_does_not_take_is_left_out_and_named(tmp_path: Path) ->
     assert {row["answer"] for row in rows["finbench_mini_sentiment"]} == {"positive"}
 
 
+# refusals as each says them, and what is left out then
+REFUSALS: list[tuple[str, Any, int]] = [
+    ("stop", {"error": {"message": "stop_sequences: each stop sequence must contain non-whitespace"}}, 400),
+    ("stop", {"code": "Client specified an invalid argument", "error": "Argument not supported: stop"}, 400),
+    ("temperature", {"error": "Input validation error: `temperature` must be strictly positive"}, 422),
+    ("temperature", {"error": {"message": "`temperature` is deprecated for this model."}}, 400),
+    ("temperature", [{"error": {"code": 400, "message": 'Unknown name "temperature": Cannot find field.'}}], 400),
+    ("temperature", {"error": {"message": "Provider returned error", "code": 400, "metadata": {"raw": json.dumps(
+        {"error": {"message": "Unsupported value: 'temperature' does not support 0 with this model."}})}}}, 400),
+    ("top_p", {"error": {"message": "`temperature` and `top_p` cannot both be specified for this model."}}, 400),
+    ("top_p", {"error": {"message": "Model m does not support parameter topP."}}, 400),
+    ("seed", {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs"}]}, 422),
+    ("seed", {"error": {"message": "Unrecognized request argument supplied: seed"}}, 400),
+    ("seed", {"object": "error", "message": "[{'type': 'extra_forbidden', 'loc': ('body', 'seed')}]"}, 400),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "body", "state"), REFUSALS, ids=range(len(REFUSALS)))
+def test_every_vendors_refusal_of_an_option_is_understood(name: str, body: Any, state: int) -> None:
+    notes: list[Any] = []
+    with FakeEndpoint(lambda path, asks: Answer(body, state) if name in asks else Answer(chat())) as fake:
+        engine = EndpointEngine("server", "m", {"url": fake.url})
+        [said] = engine.answer(
+            [request(temperature=0.6, top_p=0.95, seed=7, do_sample=True)], lambda done: notes.append(done[0].note)
+        )
+    assert said == "positive"
+    assert notes[0]["left_out"] == [name]
+    assert fake.seen[-1][2].keys() == {"model", "messages", "max_tokens", "temperature", "top_p", "seed", "stop"} - {
+        name
+    }
+
+
+def test_more_fields_of_a_request_are_sent_and_stand_on_the_card(tmp_path: Path) -> None:
+    """As for an address that has a word of its own for thinking."""
+    with FakeEndpoint(lambda path, asks: Answer(chat())) as fake:
+        said = ' {"thinking": {"type": "disabled"}, "chat_template_kwargs": {"mode": "fast"}}'
+        card = scored(fake, tmp_path, arguments={"body": said}, limit=5, profile="chat")
+        assert fake.seen[-1][2]["thinking"] == {"type": "disabled"}
+        assert fake.seen[-1][2]["chat_template_kwargs"] == {"mode": "fast"}
+        assert json.loads(card.arguments["body"]) == json.loads(said)
+        assert verification.verify(tmp_path / "m.json", rerun=5, base=fake.url).level == "reproduced"
+        assert fake.seen[-1][2]["thinking"] == {"type": "disabled"}
+        for odd, line in (
+            ("5", "must be a JSON object"), ("{", "must be a JSON object"), ('{"a": NaN}', "must be a JSON object"),
+            ("[" * 10**5, "must be a JSON object"), ('{"model": "other"}', "cannot set model"),
+            ('{"stream": true}', "cannot set stream"),
+        ):  # fmt: skip
+            with pytest.raises(FinbenchError, match=line):
+                scored(fake, tmp_path / "odd", arguments={"body": odd})
+
+
 def test_what_cannot_be_left_out_is_told(naps: list[float]) -> None:
     for words in ("'max_tokens' and 'max_completion_tokens' are too large", "messages: too long", "model is unknown"):
         with pytest.raises(Rejected, match="refuses"):
@@ -614,6 +706,8 @@ def test_no_key_is_in_anything_that_is_kept_or_said(
     shapes += [chat(model=canary), chat(finish_reason=[canary]), chat(choices=canary), Answer(canary.encode())]
     shapes += [chat(f"positive {canary}"), Answer(json.dumps(chat(canary)).replace("sk-", "sk\\u002d").encode())]
     shapes += [chat(system_fingerprint=canary), chat(reasoning=canary)]
+    with pytest.raises(FinbenchError, match="holds the key"), FakeEndpoint(lambda path, asks: Answer(chat())) as fake:
+        scored(fake, tmp_path / "body", arguments={"body": json.dumps({"user": canary})})
     said = []
     for number, body in enumerate(shapes):
         with FakeEndpoint(lambda path, asks, body=body: body if isinstance(body, Answer) else Answer(body)) as fake:

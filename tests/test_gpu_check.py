@@ -7,6 +7,7 @@ import importlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 import torch
 from test_loops import ragged
 
-from finbench.training import packing
+from finbench.models import bases
+from finbench.training import machines, packing
 
 CHECK = Path(__file__).resolve().parent.parent / "benchmarks" / "gpu_check.py"
 
@@ -111,3 +113,28 @@ def test_this_gpu_does_what_a_processor_does(tmp_path: Path) -> None:
     if torch.cuda.get_device_capability() >= (8, 0):
         ran = {str(row["found"]) for row in rows if "kernels of attention" in str(row["name"])}
         assert ran == {"flash, for sequences of any length"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_layers_are_coded_on_the_card_one_after_the_other(script: Any) -> None:
+    """The base in 16 bits is nowhere, and nothing waits for the processor."""
+    models = script("gpu_models")
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before, started = torch.cuda.memory_allocated(), time.process_time()
+    model = models.model_of("1b", 4, torch.float16, 0)
+    assert time.process_time() - started < 60
+    assert all(tensor.is_cuda for tensor in [*model.parameters(), *model.buffers()])
+    whole = 2 * bases.parameter_count(model)
+    assert torch.cuda.max_memory_allocated() - before < 0.75 * whole
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_this_card_is_taken_for_itself() -> None:
+    known = machines.known_as(torch.cuda.get_device_name(0))
+    if known is None:
+        pytest.skip(f"{torch.cuda.get_device_name(0)} is not in the table")
+    has = torch.cuda.get_device_properties(0).total_memory / machines.GIB
+    assert machines.CARDS[known].memory == pytest.approx(has, rel=0.03)

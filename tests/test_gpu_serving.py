@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -17,10 +18,13 @@ import torch
 from conftest import make_llama, make_lora
 from finbench.core import environment
 from finbench.core.errors import FinbenchError
+from finbench.core.settings import Evaluation
 from finbench.engines.vllm.engine import VLLMEngine
 from finbench.evaluation import evaluator
+from finbench.evaluation.subjects import candidates
 from finbench.grid import work
 from finbench.models import bases
+from finbench.serving import api, vllm_server
 from finbench.training import machines
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
@@ -99,6 +103,44 @@ def test_slots_and_length_are_what_the_card_has_room_for(base: Path, zoo: list[P
         assert set(engine.gaps) == set(zoo)
     finally:
         engine.close()
+
+
+BATCHES = """
+import json, sys
+from finbench.engines.vllm import worker
+stated = json.loads(sys.argv[1])
+engine, _ = worker.start({"engine": stated, "adapters": []})
+from vllm import EngineArgs
+from vllm.usage.usage_lib import UsageContext
+server = EngineArgs(**stated).create_engine_config(UsageContext.OPENAI_API_SERVER)
+both = (engine.vllm_config.scheduler_config, server.scheduler_config)
+print(json.dumps([[one.max_num_seqs, one.max_num_batched_tokens] for one in both]))
+"""
+
+
+@needs_vllm
+def test_the_batches_are_those_of_an_offline_engine(base: Path) -> None:
+    stated = json.dumps(VLLMEngine(bases.resolve(str(base)), [], gpu_memory=0.3).settings["engine"])
+    done = subprocess.run([sys.executable, "-c", BATCHES, stated], capture_output=True, text=True, check=True)
+    (rows, tokens), (few, fewer) = json.loads(done.stdout.strip().splitlines()[-1])
+    assert rows >= few
+    assert tokens > fewer or torch.cuda.get_device_properties(0).total_memory >= 160 * 2**30  # where both have most
+
+
+@needs_vllm
+def test_the_installed_server_takes_what_serve_gives_it(base: Path, zoo: list[Path]) -> None:
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    found, _ = candidates(Evaluation([str(one) for one in zoo], base=str(base), bits=16, engine="vllm"))
+    room = vllm_server._Room("auto", 1, None, 0.3)
+    served = [one for one in found if one.beside]
+    command = vllm_server._command(found[0].loaded, served, "base", "127.0.0.1", 1, room)
+    parsing = api.arguments_of_vllm()
+    parser = parsing.make_arg_parser(FlexibleArgumentParser())
+    stated = parser.parse_args(command[command.index("finbench.serving.api") + 1 :])
+    parsing.validate_parsed_serve_args(stated)
+    assert (stated.max_loras, stated.max_lora_rank, stated.gpu_memory_utilization) == (len(zoo), 64, 0.3)
+    assert [one.name for one in stated.lora_modules] == [one.subject.name for one in served]
 
 
 @needs_vllm

@@ -142,6 +142,34 @@ def test_every_provider_is_asked_and_read(model: str) -> None:
     assert asked(model, body, profile="cot", **stated)[0].text == ""  # no line with "Answer:"
 
 
+# all tokens went into reasoning, as each provider tells it
+SILENT: dict[str, Any] = {
+    "gemini/gemini-2.5-flash": {
+        **GEMINI,
+        "candidates": [{"content": {"role": "model"}, "finishReason": "MAX_TOKENS", "index": 0}],
+        "usageMetadata": {"promptTokenCount": 19, "totalTokenCount": 531, "thoughtsTokenCount": 512},
+    },
+    "anthropic/claude-sonnet-4-5": {
+        **ANTHROPIC,
+        "content": [{"type": "thinking", "thinking": "Profit", "signature": "x"}],
+        "stop_reason": "max_tokens",
+    },
+    "openai/gpt-5": Answer({"error": {"message": "Could not finish the message because max_tokens or model output "
+                                      "limit was reached. Please try again with higher max_tokens."}}, 400),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", SILENT)
+def test_a_budget_that_went_into_reasoning_is_cut_off_and_paid_for(model: str) -> None:
+    apart, note, fake = asked(model, SILENT[model], profile="think")
+    assert (apart.text, apart.truncated, apart.answer_tokens) == ("", True, 0)
+    assert note["cut"]
+    assert note["cost"] > 0
+    assert len(fake.seen) == 1
+    with pytest.raises(FinbenchError, match="no token was left for an answer"):
+        asked(model, SILENT[model])
+
+
 def test_usage_prices_and_fingerprints_are_read() -> None:
     _, note, _ = asked("openai/gpt-4o", PROVIDERS["openai/gpt-4o"][0])
     assert (note["prompt"], note["answer"], note["fingerprint"]) == (19, 10, "fp_06737a9306")

@@ -293,6 +293,24 @@ def test_a_script_that_does_not_belong_to_the_page_does_not_run(site: Path, chro
     one.context.close()
 
 
+def test_on_a_phone_what_thinking_cost_stands_beside_its_subject(site: Path, tmp_path: Path, visit: Any) -> None:
+    """Strict, lenient, cut off, reasoning and price: scrolled to the last of them, the names are still there."""
+    made = write(tmp_path / "thinking", pages.files(boards.thinking(site / "scorecards" / "gold.json")))
+    page = visit(**PHONE).open(made, "sentiment")
+    heads = [text.split("\n")[0] for text in page.locator("thead th:visible").all_inner_texts()]
+    assert heads == ["Group", "Subject", "Macro-F1", "Parsed", "Lenient", "Cut off", "Thought", "Price"]
+    region = page.locator(".scroll").first
+    region.evaluate("place => place.scrollLeft = place.scrollWidth")
+    frame, price = region.bounding_box(), page.locator("thead th:visible").last.bounding_box()
+    assert price["x"] + price["width"] <= frame["x"] + frame["width"] + 1
+    for name in page.locator("tbody .open").all():
+        assert name.bounding_box()["x"] >= frame["x"] - 1
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    playwright.expect(page.locator(".plot svg, .plot .note")).to_have_count(4, timeout=30_000)
+    shown = page.locator("figure:has(.plot svg) figcaption").all_inner_texts()
+    assert [text.split(";")[0] for text in shown] == ["Score against reasoning", "Score against price"]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_axe_finds_nothing_serious(scheme: str, device: dict[str, Any], site: Path, visit: Any) -> None:

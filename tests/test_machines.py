@@ -170,3 +170,38 @@ def test_what_differs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     heard({**mine}, {**mine, "seed": 2, "data": ["b"]})
     with pytest.raises(FinbenchError, match=r"process 2 .*seed: 1 and 2; data: \['a'\] and \['b'\]"):
         ranks.agree(mine)
+
+
+READING = """
+import datetime, sys, time, torch
+from finbench.training import ranks
+limit, first = datetime.timedelta(seconds=2), sys.argv[1] == "0"
+torch.distributed.init_process_group("gloo", timeout=limit)
+ranks.wait()
+with ranks.refusing_together():
+    time.sleep(4 * first)
+print("both are here", flush=True)
+if not first:
+    try:
+        torch.distributed.barrier()
+    except Exception:
+        print("and the limit stands")
+time.sleep(4 * first)
+"""
+
+
+def test_processes_wait_for_one_that_reads_longer_than_the_group_allows() -> None:
+    """Two seconds here, NCCL's ten minutes there: they pass while one reads a base for all, and only then."""
+    meet = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", READING, str(rank)],
+            env={**os.environ, **meet, "RANK": str(rank), "LOCAL_RANK": "0"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    said = [one.communicate(timeout=120)[0].splitlines() for one in both]
+    assert said[0][:1] == ["both are here"]
+    assert said[1] == ["both are here", "and the limit stands"]

@@ -514,6 +514,32 @@ def test_a_killed_run_ends_in_the_same_bits(
     assert again.models[0].cutting == whole.models[0].cutting
 
 
+def test_a_refusal_before_the_first_checkpoint_leaves_nothing(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card that is too small; after a checkpoint, what there is stays and the run goes on from it."""
+    out, step, done = tmp_path / "deep" / "out", loop.PretrainTrainer.training_step, itertools.count(1)
+
+    def small(self: Any, *given: Any, **named: Any) -> Any:
+        if next(done) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return step(self, *given, **named)
+
+    monkeypatch.setattr(loop.PretrainTrainer, "training_step", small)
+    room = 1
+    with pytest.raises(FinbenchError, match="The GPU's memory ran out") as fault:
+        run.pretrain(recipe(text), out)
+    assert "--set micro_batch=1 --set recompute=true" in fault.value.hint
+    assert not out.parent.exists()
+    done, room = itertools.count(1), 4  # a checkpoint is written every two steps
+    with pytest.raises(FinbenchError, match="The GPU's memory ran out"):
+        run.pretrain(recipe(text), out)
+    assert list(out.glob("checkpoints/*/checkpoint-*"))
+    done, room = itertools.count(1), 10**6
+    assert run.pretrain(recipe(text), out, resume=True).models
+    assert not (out / "checkpoints").exists()
+
+
 def test_ctrl_c_keeps_everything(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from finbench.core.errors import Interrupted
 

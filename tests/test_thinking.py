@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ WRITTEN = {
     "<|channel|>commentary<|message|>negative<|end|><|start|>assistant"
     "<|channel|>final <|constrain|>text<|message|>positive<|return|>",
     "gpt-oss, stripped": "analysisThe profit rose, not negative.assistantfinalpositive",
+    "gpt-oss, stripped, in small letters": "analysisneed a label. negative? no.assistantfinalpositive",
+    "gpt-oss, stripped, with a preamble": "commentaryOne: negative?assistantanalysisNo.assistantfinalpositive",
+    "gpt-oss, whose prompt opens": "<|message|>negative?<|end|><|start|>assistant<|channel|>final<|message|>positive",
+    "gpt-oss, corrected": "<|channel|>analysis<|message|>Hm<|end|><|start|>assistant<|channel|>final<|message|>negative"
+    "<|end|><|start|>assistant<|channel|>analysis<|message|>No<|end|><|start|>assistant<|channel|>final<|message|>"
+    "positive<|return|>",
     "Gemma 4": "<|channel>thought\nnegative? No.<channel|>positive<turn|>",
     "Seed-OSS": "<seed:think>negative? No.</seed:think>positive",
     "Command A": "<|START_THINKING|>negative?<|END_THINKING|><|START_RESPONSE|>positive<|END_RESPONSE|>",
@@ -49,6 +56,12 @@ WRITTEN = {
     "its end quoted": "<think>I end with `</think>`, then negative? No.</think>positive",
     "its end named": "<think>After </think> I say negative? No, I say it rose.</think>\n\npositive",
     "in capitals": "<THINK>negative?</THINK>\npositive",
+    "prompted, in capitals": "<Reasoning>\nnegative?\n</Reasoning>\n<Output>\npositive\n</Output>",
+    "Marco-o1": "<Thought>negative?</Thought>\n<Output>positive</Output>",
+    "prompted otherwise": "<scratchpad>\nnegative?\n</scratchpad>\n<final_answer>positive</final_answer>",
+    "of two kinds": "<think>neutral</think>\n<reasoning>negative?</reasoning>\n<analysis>Up.</analysis>positive",
+    "one in another": "<think>a <reasoning>negative</reasoning> b</think>positive",
+    "a solution": "<think>negative?</think>\n<solution>\npositive\n</solution>",
     "an output": "<think>negative?</think><output>\npositive\n</output>",
     "an answer in capitals": "<think>negative?</think><Answer>\npositive\n</Answer>",
 }
@@ -65,10 +78,10 @@ def test_the_final_part_is_what_follows_the_reasoning(name: str) -> None:
 
 # of families whose start is no plain tag
 OPENINGS = {
-    FAMILIES[0].models: "<Think>",
     "gpt-oss (harmony channels)": "<|channel|>analysis<|message|>",
     "gpt-oss, special tokens stripped": "analysis",
     "Granite 3.2": "Here's my thought process:",
+    "prompted models, at the start of a turn": "<analysis>",
     "Hunyuan 3 and 4": "<think:a1>",
     "K2 (IFM)": "<ifm|think_fast>",
 }
@@ -102,8 +115,34 @@ def test_without_a_mark_a_turn_that_the_budget_ended_is_reasoning() -> None:
     assert apart("<think>posit", "chat", ended=False).truncated  # thinks although it should not
 
 
+LONG = 50_000
+DEGENERATE = {
+    "blank lines in a fence": "```\nx" + "\n" * LONG,
+    "blanks in a fence": "```\nx" + " \n" * LONG,
+    "tildes": "~~~\n" + "~~\n" * LONG,
+    "starts": "<think>" * LONG,
+    "ends": "</think>" * LONG,
+    "marks in quotes": "'<think>'" * LONG,
+    "two families in turns": "<think></think><reasoning></reasoning>" * LONG,
+    "channels": "<|channel|>final" * LONG,
+    "words": "analysis answer is " * LONG,
+    "dress": "> **" * LONG,
+    "brackets": '{"a":[' * LONG,
+}
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_what_a_model_repeats_for_ever_takes_no_time(name: str) -> None:
+    """Seconds of the processor: nothing grows with the square of an answer."""
+    started = time.process_time()
+    for profile in ("think", "cot"):
+        apart(DEGENERATE[name], profile)
+    assert time.process_time() - started < 5
+
+
 def test_the_prompt_may_open_the_reasoning() -> None:
     assert apart("positive\n", prompt="<|im_start|>assistant\n<think>\n").truncated
+    assert apart("positive", prompt="<|start|>assistant<|channel|>analysis").truncated
     assert apart("hm</think>positive", prompt="<|im_start|>assistant\n<think>\n").text == "positive"
     assert apart("positive", "chat", prompt="<think>\n\n</think>\n\n").text == "positive"
 
@@ -113,6 +152,7 @@ def test_an_answer_that_the_budget_cut_is_not_whole() -> None:
     assert apart("<think>a</think>12\n", ended=False).text == "12"
     assert apart("<think>a</think>12", ended=False, until=[]).truncated
     assert apart("<think>a</think>positive <think>no, ").truncated  # thinks again
+    assert apart("<think>a</think><reasoning>positive").truncated  # in another way
 
 
 def test_json_and_fences_are_one_line() -> None:
@@ -129,12 +169,19 @@ def test_a_text_of_the_user_ends_the_reasoning() -> None:
     assert apart("<think>a</think> positive", think_end="</t>").truncated
 
 
+def test_tags_behind_an_answer_are_no_reasoning_before_it() -> None:
+    assert apart("<answer>positive</answer>\n<analysis>It rose.</analysis>", "chat").text == "positive"
+    assert apart("positive\n<scratchpad>negative?</scratchpad>", "chat").text == "positive"
+    assert apart("analysis", "chat").text == "analysis"  # a word of its own
+
+
 COT = [
     ("so it rose\nAnswer: 12\n", "12"),
     ("so it rose\n**Answer:** 12", "12"),
     ("so\n**Final answer: 12**", "12**"),
     ("Answer: 11\nWait.\nAnswer: 12", "12"),
     ("<think>Answer: 9</think>\nAnswer: 12", "12"),
+    ("<think>Answer: 9</think>Answer: 12", "12"),
     ("Answer:\n12", "12"),
     ("so\n`Answer: 12`", "12`"),
     ("so\n*Answer:* 12", "12"),
@@ -182,6 +229,9 @@ def test_a_server_that_parts_the_two_itself_is_taken_at_its_word() -> None:
     assert of("", "positive\nOkay", ended=False).truncated
     assert of("positive?", "posit", ended=False).truncated
     assert of("a", "b\nAnswer: 3", profile="cot").text == "3"
+    assert of("a", "positive", think_end="</t>") == of("a", "positive")  # the server has taken the mark away
+    assert of("a", "negative?</t>positive", think_end="</t>").text == "positive"
+    assert of("a", "positive\n", ended=False, think_end="</t>").truncated
 
 
 def test_templates_say_which_switch_they_have() -> None:

@@ -85,6 +85,7 @@ ARGUMENTS = {
     "price_out": ("server api", "USD for a million tokens of answers"),
     "answered_by": ("server api", "another name of the same model"),
     "withheld": ("server api", "wrong: what a filter withheld counts so"),
+    "body": ("server", "more fields of a request, as JSON"),
     "reasoning_effort": ("api", "minimal, low, medium or high"),
 }
 

@@ -38,6 +38,9 @@ _SAMPLING = ("temperature", "top_p", "seed")
 # what may be left out where an endpoint does not take it; what is scored stays the same, or the card says so
 _LEFT_OUT = (*_SAMPLING, "stop", "chat_template_kwargs", "reasoning_effort")
 _LIMITS = ("max_tokens", "max_completion_tokens")  # two names of one limit
+_NAMED = {name.replace("_", ""): name for name in (*_LEFT_OUT, *_LIMITS)} | {"stopsequences": "stop"}
+# what OpenAI's reasoning models answer, as a refusal, where all tokens went into reasoning
+_UNFINISHED = re.compile("could not finish the message|output limit was reached", re.IGNORECASE)
 _AS_WRONG = "wrong"  # of ``withheld``: what a filter withheld counts as a wrong answer
 
 
@@ -65,6 +68,9 @@ class EndpointEngine(Engine):
             self.wire, found, self.known_as = Endpoint.from_environment(stated["url"], **how), None, model
             self.unsupported, self.limit = frozenset[str](), _LIMITS[0]
             self._listed()
+        self.body: dict[str, Any] = json.loads(stated.get("body") or "{}")
+        if any(secret in stated.get("body", "") for secret in self.wire.secrets):
+            raise FinbenchError("--arg body holds the key, and would stand on the scorecard.", "Leave it out there.")
         self.limit_is_sure = False  # the other name was tried
         if "price_in" in stated or "price_out" in stated:
             found = Prices(stated.get("price_in", 0.0), stated.get("price_out", 0.0), "as stated")
@@ -160,13 +166,16 @@ class EndpointEngine(Engine):
             asks["stop"] = until[:_STOPS]
         if messages is not None and self.profile != "direct":
             asks |= self._switched(self.profile == "think")
+        asks |= self.body
         route = "/completions" if messages is None else "/chat/completions"
         asks |= {"prompt": prompt} if messages is None else {"messages": messages}
         reply, note = self._asked(route, asks, prompt, self._reply)
         if reply.withheld:
             return Told("" if self.profile == "direct" else Generated(""), note)
         if self.profile == "direct":
-            return Told(str(postprocess_generated_text(self._unthought(reply), until, None)), note)
+            return Told(
+                str(postprocess_generated_text(self._unthought(reply, messages is not None), until, None)), note
+            )
         counted = reply.usage
         apart = thinking.given_apart(
             reply.reasoning,
@@ -188,9 +197,15 @@ class EndpointEngine(Engine):
             return {"chat_template_kwargs": {"enable_thinking": on, "thinking": on}}
         return {"reasoning_effort": self.stated.get("reasoning_effort", "medium") if on else "none"}
 
-    def _unthought(self, reply: Reply) -> str:
-        """The text of a model that was to answer at once; FinbenchError where it spent the tokens on reasoning."""
-        if not reply.text.strip() and (reply.reasoning or (reply.usage and reply.usage.reasoning)):
+    def _unthought(self, reply: Reply, chats: bool) -> str:
+        """The text of a model that was to answer at once; FinbenchError where it spent the tokens on reasoning.
+
+        One that chats and was cut off without a text has written what is not shown.
+        """
+        thought = (
+            reply.reasoning or (reply.usage and reply.usage.reasoning) or (chats and not reply.ended and not reply.text)
+        )
+        if thought and not reply.text.strip():
             raise FinbenchError(
                 f"{self.model} reasons before it answers, and no token was left for an answer.",
                 "Let it reason, and have only its answer read: --profile think --max-tokens 4096",
@@ -236,6 +251,10 @@ class EndpointEngine(Engine):
                     likely = spending.likely_tokens(prompt) + asks["max_tokens"]
                     found = self.wire.ask(route, sent, read, tokens=likely, lost=share.lost)
                 except Rejected as fault:
+                    if fault.state == 400 and _UNFINISHED.search(fault.said):
+                        share.cost = worst
+                        found = Reply("", "", False, False, None, None, None)
+                        return found, self._note(found, worst, left)
                     if self._learnt(fault, sent):
                         continue
                     if replies.WITHHELD.search(fault.code):  # Azure's filter of prompts
@@ -256,7 +275,9 @@ class EndpointEngine(Engine):
         if fault.state not in (400, 422):
             return False
         words = [fault.param.split(".")[0], *re.findall(r"\w+", fault.said)]
-        name = next((word for word in words if word in (*_LEFT_OUT, *_LIMITS) and word in sent), None)
+        named = [_NAMED.get(word.replace("_", "").lower(), "") for word in words]  # some write topP
+        names = [name for name in dict.fromkeys(named) if name in sent]
+        name = "top_p" if {"temperature", "top_p"} <= set(names) else next(iter(names), None)
         if name in _LIMITS:
             if name == self.limit:  # else another thread has learnt it meanwhile
                 if self.limit_is_sure:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import random
+import re
 import ssl
 import time
 import zlib
@@ -28,6 +29,7 @@ _FOR_GOOD = ("insufficient_quota", "billing_hard_limit_reached")  # codes of 429
 _LONGEST = 30.0  # seconds between two attempts
 _ASKED = 120.0  # seconds that an endpoint may ask to wait; more is a quota, not a peak
 _REFUSED = 2.0  # seconds for an endpoint that takes no connection, before the first answer
+_STREAM = re.compile(rb"\s*(?:data|event|id|retry)?:")  # server-sent events
 _SECRET = 8  # characters of a key; "EMPTY" is none
 _LARGEST = 2**26  # bytes of an answer; one of 100,000 tokens has less than a megabyte
 _AGAIN_LATER = "Repeat the command when it does: what was answered is not asked again."
@@ -174,8 +176,9 @@ class Wire:
         except ValueError as fault:
             if text.lstrip()[:1] in (b"{", b"["):  # it was cut off
                 raise Passing(f"its JSON ends too early, or is none: {fault}") from fault
-            shown = shortened(text[:300].decode("utf-8", "replace")).strip() or "nothing"
-            raise self.no_answer(f"with something that is no JSON ({shown})") from fault
+            shown = shortened(" ".join(text[:300].decode("utf-8", "replace").split())) or "nothing"
+            kind = "a stream, though none was asked for" if _STREAM.match(text) else "something that is no JSON"
+            raise self.no_answer(f"with {kind} ({shown})") from fault
         if isinstance(found, dict) and found.get("error") and not found.get("choices"):  # a state inside the answer
             error = found["error"]
             code = error.get("code") if isinstance(error, dict) else None
@@ -303,10 +306,14 @@ def _explained(text: bytes) -> tuple[str, str, str]:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return shown, "", ""
+    found = found[0] if isinstance(found, list) and found else found  # as Gemini has it
     error = found.get("error", found) if isinstance(found, dict) else found
     if not isinstance(error, dict):
         return str(error), "", ""
     message = error.get("message") or error.get("detail") or error
+    inner = error["metadata"].get("raw") if isinstance(error.get("metadata"), dict) else None
+    if isinstance(message, str) and isinstance(inner, str) and inner:  # what a router was told by the provider
+        message = f"{message}: {_explained(inner.encode())[0]}"
     named = [str(error.get(key) or "") for key in ("param", "code")]
     return message if isinstance(message, str) else json.dumps(message)[:1000], named[0], named[1]
 

@@ -16,15 +16,7 @@ from typing import Any, cast
 from finbench.core.errors import FinbenchError, shortened
 from finbench.engines.http import Passing
 
-_CUT = (
-    "length",
-    "max_tokens",
-    "model_context_window_exceeded",
-    "model_length",
-    "max_length",
-    "max_output_tokens",
-    "token_limit",
-)
+_CUT = re.compile("length|max_|limit|exceed|truncat|incomplete")  # the budget ended the answer
 WITHHELD = re.compile("filter|safety|recitation|refusal|block|prohibited|sensitive|spii|guardrail|moderation")
 _BROKEN = re.compile("error|abort|cancel|insufficient|timeout|^load$|^unload$|malformed")  # the server's own fault
 _MOST_TOKENS = 10**8
@@ -81,6 +73,7 @@ def read(found: Any, model: str, *, also: str | None = None) -> Reply:
     if not isinstance(reason, str | None):
         raise _no_reply(_is("finish_reason", reason))
     reason = (reason or "").lower()
+    ended = not _CUT.search(reason)
     raw = message.get("content") if message is not choice else choice.get("text")
     text, inside = _text(raw)
     parted = [_string(message[key], key) for key in ("reasoning_content", "reasoning") if message.get(key) is not None]
@@ -94,10 +87,10 @@ def read(found: Any, model: str, *, also: str | None = None) -> Reply:
             raise Passing(f"it broke an answer off ({shortened(reason)})")
         if message.get("tool_calls") or message.get("function_call") or "tool" in reason or "function" in reason:
             raise _no_reply("the model calls a tool, and none was offered")
-        thought = reasoning or (usage and usage.reasoning)
+        thought = reasoning or (usage and usage.reasoning) or not ended  # Gemini gives no text where it only thought
         if raw is None and not thought:
             raise Passing("its answer has no text (null)")
-    return Reply(text, reasoning, reason not in _CUT, withheld, usage, named, stamp)
+    return Reply(text, reasoning, ended, withheld, usage, named, stamp)
 
 
 def first(found: Any) -> dict[str, Any]:
@@ -132,11 +125,13 @@ def _text(content: Any) -> tuple[str, str]:
     said: dict[str, list[str]] = {"text": [], "thinking": []}
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
-        if kind in ("text", "output_text"):
+        if kind in ("text", "output_text", "summary_text"):
             said["text"].append(_string(part.get("text"), "the text"))
         elif kind in ("thinking", "reasoning"):
-            inner = part.get(kind, part.get("text"))
+            inner = part.get(kind, part.get("text", part.get("summary")))
             said["thinking"].append(_text(inner)[0] if isinstance(inner, list) else _string(inner, kind))
+        elif kind == "redacted_thinking":
+            pass  # it is the provider's secret
         else:
             raise _no_reply(_is("a part of the text", part))
     return "".join(said["text"]), "".join(said["thinking"])
@@ -154,7 +149,11 @@ def _usage(stated: Any) -> Usage | None:
     )
     if answer is None or reasoning is None:
         return None
-    return Usage(prompt, answer if answer >= reasoning else answer + reasoning, reasoning)  # some count them apart
+    whole, total = answer if answer >= reasoning else answer + reasoning, stated.get("total_tokens")
+    if type(total) is int and prompt is not None and whole < total - prompt <= _MOST_TOKENS:
+        # xAI counts reasoning apart, Gemini's in the total alone
+        whole, reasoning = total - prompt, max(reasoning, total - prompt - answer)
+    return Usage(prompt, whole, reasoning)
 
 
 def _name(found: dict[str, Any], model: str, also: str | None) -> str | None:

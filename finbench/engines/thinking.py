@@ -20,9 +20,10 @@ from finbench.engines.interface import Generated
 
 @dataclass(frozen=True)
 class Family:
-    """Marks of reasoning, as regular expressions. ``alone``: the end tells without a start before it.
+    """Marks of reasoning, as regular expressions, read in large and small letters alike.
 
-    Prompts may end with the start, and servers swallow it; words of plain English are no mark without their start.
+    ``alone``: the end tells without a start before it. Prompts may end with the start, and servers swallow it; words
+    of plain English, and tags that a model may put behind its answer, are no mark without their start.
     """
 
     models: str
@@ -36,11 +37,11 @@ def _tags(models: str, start: str, end: str) -> Family:
 
 
 FAMILIES = (
-    Family(
+    _tags(
         "Qwen3, QwQ, DeepSeek-R1 and V3.1, Phi-4-reasoning, GLM-4.5, Nemotron, SmolLM3, Kimi-K2-Thinking, MiniMax-M2, "
         "Granite 4, Hunyuan, ERNIE-4.5, EXAONE 4, OLMo 3, MiMo, Step3, Magistral 2506",
-        "(?i:<think>)",
-        "(?i:</think>)",
+        "<think>",
+        "</think>",
     ),
     _tags("Magistral, Ministral", "[THINK]", "[/THINK]"),
     Family(
@@ -48,7 +49,12 @@ FAMILIES = (
         r"<\|channel\|>(?:analysis|commentary)",
         r"<\|channel\|>final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>",
     ),
-    Family("gpt-oss, special tokens stripped", r"\A\s*analysis(?=[A-Z\s])", r"assistantfinal", alone=False),
+    Family(
+        "gpt-oss, special tokens stripped",
+        r"(?-i:\A\s*(?:(?:analysis|commentary)(?=[A-Z]|(?s:.*)assistantfinal)|analysis(?=\s+\S)))",
+        r"(?-i:assistantfinal)",
+        alone=False,
+    ),
     _tags("Gemma 4", "<|channel>", "<channel|>"),
     _tags("Seed-OSS", "<seed:think>", "</seed:think>"),
     _tags("Command A Reasoning", "<|START_THINKING|>", "<|END_THINKING|>"),
@@ -59,10 +65,16 @@ FAMILIES = (
     Family("K2 (IFM)", r"<ifm\|think\w*>", r"</ifm\|think\w*>"),
     _tags("PLaMo 3", "<|plamo:begin_think:plamo|>", "<|plamo:end_think:plamo|>"),
     _tags("Apertus", "<|inner_prefix|>", "<|inner_suffix|>"),
-    _tags("EXAONE Deep, Gemini", "<thought>", "</thought>"),
+    _tags("EXAONE Deep, Gemini, Marco-o1", "<thought>", "</thought>"),
     _tags("OpenThinker, Sky-T1", "<|begin_of_thought|>", "<|end_of_thought|>"),
     _tags("prompted models", "<thinking>", "</thinking>"),
     _tags("prompted models", "<reasoning>", "</reasoning>"),
+    Family(
+        "prompted models, at the start of a turn",
+        r"\A\s*<(?:analysis|thoughts|inner_thoughts|reflection|scratchpad)>",
+        r"</(?:analysis|thoughts|inner_thoughts|reflection|scratchpad)>",
+        alone=False,
+    ),
     Family(
         "Granite 3.2",
         r"\A\s*Here(?:'s| is) my thought process:",
@@ -75,6 +87,9 @@ _AROUND = (
     ("<answer>", "</answer>"),
     ("<response>", "</response>"),
     ("<output>", "</output>"),
+    ("<solution>", "</solution>"),
+    ("<final_answer>", "</final_answer>"),
+    ("<final>", "</final>"),
     ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
     ("<|begin_of_solution|>", "<|end_of_solution|>"),
     ("<|begin_of_box|>", "<|end_of_box|>"),
@@ -86,9 +101,9 @@ _CUE = re.compile(
     r"(?(dress)(?:\*\*|__|[*_])? *)",
     re.I | re.M,
 )
-_FENCE = re.compile(r"(```|~~~)\w*\s*\n(.*?)(\n\s*\1|\Z)", re.S)
+_FENCE = re.compile(r"(```|~~~)\w*\s*\n(.*?)(\n[ \t]*\1|\Z)", re.S)
 _ANOTHER = re.compile(r"```|~~~|[\[{]\s*[\"\]}\[{]")  # a fence, or what a list or an object begins with
-_QUOTES = "`'\"‘’“”"
+_QUOTES = set("`'\"‘’“”")
 REASONING = "Reasoning:"  # as prompts of cot without a chat template end: their models may never end their turns
 # variables of chat templates that turn thinking on and off: what they are set to
 _SWITCHES: dict[str, tuple[Any, Any]] = {
@@ -155,12 +170,12 @@ def taken_apart(
         return Generated("", _clean(raw, specials), tokens, 0, truncated=not ended or at is None)
     thought = raw[:at]
     if profile == "cot":
-        cue = _cue(raw, at, prompt)
+        cue = _cue(raw[at:], prompt)
         if cue is None:
             return Generated("", _clean(raw, specials), tokens, 0, truncated=not ended)
         if not ended and not prompt.endswith(REASONING):  # it was still reasoning, and might have come to another one
             return Generated("", _clean(raw, specials), tokens, 0, truncated=True)
-        at, thought = cue.end(), raw[: cue.start()]
+        at, thought = at + cue.end(), raw[: at + cue.start()]
     kept = min(tokens, count(raw[at:])) if thought else tokens
     text, whole = _final(raw[at:], until, ended, specials)
     return Generated(text, _clean(thought, specials), tokens - kept, kept, truncated=not whole)
@@ -182,9 +197,9 @@ def given_apart(
 
     Where it does not say how many of them are ``reasoning_tokens``, they are shared out by characters.
     """
-    if reasoning and not think_end:
-        if not content.strip() and not ended:
-            return Generated("", reasoning, tokens, 0, truncated=True)
+    if not content.strip() and not ended:
+        return Generated("", reasoning, tokens, 0, truncated=True)
+    if reasoning and (not think_end or (ended and think_end not in content)):
         inner = taken_apart(content, profile="cot" if profile == "cot" else "chat", until=until, ended=ended, tokens=0,
                             count=len)  # fmt: skip
         found = Generated(inner.text, "\n".join(filter(None, [reasoning, inner.reasoning])), 0, 0, inner.truncated)
@@ -202,13 +217,13 @@ def given_apart(
 
 def answered(raw: str, prompt: str, until: Sequence[str]) -> bool:
     """Whether a model without turns has said all that counts under ``cot``: a line with its answer."""
-    cue = _cue(raw, 0, prompt) if prompt.endswith(REASONING) else None
+    cue = _cue(raw, prompt) if prompt.endswith(REASONING) else None
     return cue is not None and any(stop in raw[cue.end() :].lstrip() for stop in until if stop)
 
 
-def _cue(raw: str, at: int, prompt: str) -> re.Match[str] | None:
+def _cue(said: str, prompt: str) -> re.Match[str] | None:
     """The last line with an answer; of a model without turns the first, for it goes on with questions of its own."""
-    cues = list(_CUE.finditer(raw, at))
+    cues = list(_CUE.finditer(said))
     return None if not cues else cues[0] if prompt.endswith(REASONING) else cues[-1]
 
 
@@ -221,11 +236,22 @@ def _end(raw: str, prompt: str, think_end: str | None) -> tuple[int | None, bool
     family = opened or _family(raw)
     if family is None:
         return 0, False
-    return _walk(raw, family, opened is not None), True
+    at = _walk(raw, family, opened is not None)
+    while at and (family := _opening(raw[at:])):  # another one may follow at once
+        step = _walk(raw[at:], family, opened=False)
+        if step == 0:
+            break
+        at = None if step is None else at + step
+    return at, True
+
+
+def _opening(rest: str) -> Family | None:
+    """The family with whose start a text begins."""
+    return next((one for one in FAMILIES if re.match(rf"\s*(?:{one.start})", rest, re.I)), None)
 
 
 def _ends_with(family: Family, prompt: str) -> bool:
-    return bool(prompt) and re.search(rf"(?:{family.start})\s*\Z", prompt[-200:]) is not None
+    return bool(prompt) and re.search(rf"(?:{family.start})\s*\Z", prompt[-200:], re.I) is not None
 
 
 def _family(raw: str) -> Family | None:
@@ -233,7 +259,7 @@ def _family(raw: str) -> Family | None:
     first: dict[int, Family] = {}
     for family in FAMILIES:
         marks = [family.start, family.end] if family.alone else [family.start]
-        found = re.search("|".join(marks), raw)
+        found = re.search("|".join(marks), raw, re.I)
         if found:
             first.setdefault(found.start(), family)
     return first[min(first)] if first else None
@@ -247,8 +273,8 @@ def _walk(raw: str, family: Family, opened: bool) -> int | None:
     """
     marks = [
         mark
-        for mark in re.finditer(f"(?P<start>{family.start})|(?P<end>{family.end})", raw)
-        if not (raw[: mark.start()][-1:] in _QUOTES and raw[mark.end() :][:1] in _QUOTES) or mark.start() == 0
+        for mark in re.finditer(f"(?P<start>{family.start})|(?P<end>{family.end})", raw, re.I)
+        if not (mark.start() > 0 and mark.end() < len(raw) and {raw[mark.start() - 1], raw[mark.end()]} <= _QUOTES)
     ]
     if not marks:
         return None if opened else 0

@@ -12,8 +12,8 @@ from filelock import FileLock
 
 from finbench.core import catalog, environment, paths
 from finbench.core.console import say
-from finbench.core.errors import FinbenchError, unknown
-from finbench.core.files import digest
+from finbench.core.errors import FinbenchError, shortened, unknown
+from finbench.core.files import digest, stable_json, strict_json
 from finbench.core.records import Bits, DType, Scorecard
 from finbench.core.settings import Evaluation
 from finbench.engines import servable
@@ -26,6 +26,25 @@ ENGINES = ("auto", "hf", "vllm", "server", "api", "dummy")
 ENDPOINTS = ("server", "api")  # whose models are elsewhere
 _COMMON = {"dtype": str, "batch_size": int, "truncate": str}
 _ROOM = {"max_length": int, "gpu_memory": float}  # options of their own: --max-length, --gpu-memory
+# fields of a request that finbench sets itself
+_OURS = {"model", "messages", "prompt", "stop", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed",
+         "n", "stream", "logprobs", "echo"}  # fmt: skip
+
+
+def _fields(stated: str) -> str:
+    """Fields of a request as JSON, in one order; ValueError for anything but an object of others than our own."""
+    try:
+        found = strict_json(stated)
+    except (TypeError, RecursionError) as fault:
+        raise ValueError(stated) from fault
+    if not isinstance(found, dict):
+        raise ValueError(stated)
+    if ours := sorted(found.keys() & _OURS):
+        raise FinbenchError(f"--arg body cannot set {ours[0]}, which finbench does.", "See finbench eval --help")
+    return stable_json(found)
+
+
+_KINDS = {int: ("whole number", "4"), float: ("number", "0.5"), _fields: ("JSON object", "'{\"top_k\": 20}'")}
 _ELSEWHERE: dict[str, Any] = {
     "url": str, "concurrency": int, "timeout": int, "requests_per_minute": int, "tokens_per_minute": int,
     "price_in": float, "price_out": float, "answered_by": str, "withheld": str,
@@ -33,7 +52,7 @@ _ELSEWHERE: dict[str, Any] = {
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "hf": {**_COMMON, **_ROOM, "labels": str, "merge": str},
     "vllm": {**_COMMON, **_ROOM, "labels": str, "tensor_parallel": int, "data_parallel": int},
-    "server": _ELSEWHERE,
+    "server": {**_ELSEWHERE, "body": _fields},
     "api": {**_ELSEWHERE, "reasoning_effort": str},
     "dummy": {**_COMMON, "merge": str, "answers": str},
 }
@@ -61,8 +80,8 @@ def arguments(engine: str, stated: Mapping[str, str | int | float]) -> dict[str,
         try:
             parsed[key] = known[key](value)
         except ValueError as fault:
-            kind, example = ("whole number", "4") if known[key] is int else ("number", "0.5")
-            said = f"{option.rstrip('= ')} must be a {kind}, got {value!r}."
+            kind, example = _KINDS[known[key]]
+            said = f"{option.rstrip('= ')} must be a {kind}, got {shortened(repr(value))}."
             raise FinbenchError(said, f"For example: {option}{example}") from fault
         if key == "gpu_memory":
             check_share(parsed[key])

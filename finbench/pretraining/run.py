@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from finbench.core import environment
 from finbench.core.console import quiet, say
-from finbench.core.errors import FinbenchError
+from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.files import digest, write_atomic
 from finbench.models import bases
 from finbench.pretraining import prepared, spec
@@ -51,7 +53,8 @@ def pretrain(
         if finished := _finished(run, out):
             say(f"{out} holds this run already; nothing to do.")
             return finished
-        done = fit.train_members(run, out)
+        with _disclaimed(out):
+            done = fit.train_members(run, out)
         report.write(done, out)
         if recipe.tasks:
             done = report.with_scores(done, out)
@@ -88,6 +91,21 @@ def _claim(run: PreparedText, out: Path, resume: bool) -> None:
     elif resume:
         say(f"Nothing was begun in {out}, so there is nothing to resume: pretraining starts.")
     write_atomic(mark, json.dumps({**now, **about}, indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def _disclaimed(out: Path) -> Iterator[None]:
+    """A run that was refused before its first checkpoint leaves nothing in ``out``."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except FinbenchError:
+        place = out / _MARK.parent
+        begun = [*place.glob("*/checkpoint-*"), *(found for found in place.glob("*.json") if found != out / _MARK)]
+        if not begun and not (out / RECORD).exists():
+            shutil.rmtree(place, ignore_errors=True)
+        raise
 
 
 def _finished(run: PreparedText, out: Path) -> Pretrained | None:

@@ -108,7 +108,7 @@
     const card = (row) => data.cards[row[CARD]];
     const columns = [
       ["Group", "group", (row) => row[GROUP], { down: false }],
-      ["Subject", "name", (row) => card(row).name, { down: false }],
+      ["Subject", "name", (row) => card(row).name, { down: false, class: "who" }],
       ["Method", "method", (row) => card(row).method, { down: false, class: "wide" }],
       ["Bits", "bits", (row) => card(row).bits, { class: "n wide" }],
       ["Rank", "rank", (row) => card(row).rank, { class: "n wide" }],
