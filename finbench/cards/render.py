@@ -291,6 +291,7 @@ def from_template(name: str, *, escape: bool, **values: Any) -> str:
         "tex": _tex,
         "latex": latex,
         "caption": caption,
+        "slug": slug,
         "label": lambda table: slug("-".join(["finbench", *(column.title for column in table.columns)])[:60]),
     }
     return environment.get_template(name).render(**values)
@@ -337,10 +338,7 @@ def caption(table: Any) -> str:
     """What the numbers of a report's table are, in sentences."""
     sizes = "; ".join(f"{column.title}: {column.score.n:,}" for column in table.columns)
     if table.spread == "seeds":
-        counts = {len(cell.runs) for line in table.lines for cell in line.cells if cell is not None and cell.runs}
-        ends = sorted({min(counts), max(counts)}) if counts else []
-        seeds = f"{' to '.join(map(str, ends))} training seed{'' if ends == [1] else 's'}"
-        around, test = f"mean ± standard deviation over {seeds}", "Welch's t test over seeds"
+        around, test = f"mean ± standard deviation over {table.seeds()}", "Welch's t test over seeds"
     else:
         around, test = "95 % intervals over documents in brackets", "paired permutation tests"
     marks = (
