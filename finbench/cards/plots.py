@@ -127,7 +127,9 @@ def forest(table: Table, number: int) -> str:
     scale = 100 if column.share else 1
     lines = [(line, cell) for line in table.lines if (cell := line.cells[number]) is not None]
     subjects = [(line, cell) for line, cell in lines if not line.baseline]
-    ends = [scale * end for _, cell in lines for end in (cell.measure.value, *(cell.whisker(table.spread).interval or ()))]
+    ends = [
+        scale * end for _, cell in lines for end in (cell.measure.value, *(cell.whisker(table.spread).interval or ()))
+    ]
     ends += [scale * value for _, cell in subjects for value in cell.values]
     low, high, step = _axis(min(ends), max(ends), (0, 100) if column.share else (-math.inf, math.inf))
     height = _TOP + _ROW * len(subjects) + 58

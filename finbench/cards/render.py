@@ -129,10 +129,15 @@ def conditions_of(card: Scorecard, score: Score | None = None) -> tuple[str, ...
     shots += ["examples in one turn"] if how.fewshot_as_multiturn is False else []
     chat = ["chat template"] if card.subject.chat and how.profile not in ("chat", "think") else []
     system = [f"system prompt {salted(how.system_prompt)[:6]}"] if how.system_prompt else []
+    return (*profile, *budget, *samples, *shots, *chat, *system, *parts_of(card, score))
+
+
+def parts_of(card: Scorecard, score: Score | None = None) -> tuple[str, ...]:
+    """What of a test a score is of, where it is not the whole one: a share of the set, its first rows."""
     whole = card.limit is None or (score is not None and score.n < card.limit)
     limit = [] if whole else [f"first {card.limit} rows only"]
     share = [f"{percent(score.data.share)} % of the set"] if score and score.data.share else []
-    return (*profile, *budget, *samples, *shots, *chat, *system, *share, *limit)
+    return (*share, *limit)
 
 
 def describe_subject(subject: Subject) -> str:
