@@ -64,7 +64,7 @@ class Disagreement:
 class Contest:
     """A and B on one task. ``p`` is that of the paired permutation test, ``adjusted`` after Holm over the table.
 
-    ``part``: what of the test it is of, if not all; ``restricted``: its texts are for who has them, not to be passed on.
+    ``part``: what of the test it is of, if not all; ``restricted``: its texts are for those who have them.
     """
 
     task: str

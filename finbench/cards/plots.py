@@ -84,7 +84,7 @@ class Table:
     plots: list[Plot] = field(default_factory=list)
 
     def seeds(self, number: int | None = None) -> str:
-        """ "2 to 3 training seeds", of who has several, in a column or the whole table; and that others have one run."""
+        """ "2 to 3 training seeds", of who has several, in a column or the whole table; and who has one."""
         cells = [cell for line in self.lines for cell in (line.cells if number is None else [line.cells[number]])]
         counts = {len(cell.runs) for cell in cells if cell is not None and cell.runs}
         several = counts - {1}
