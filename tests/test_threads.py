@@ -91,7 +91,7 @@ a = torch.randn(200_000)
 def used():
     "Processor time of short sums with pauses in between, in which threads of libgomp spin or sleep."
     before = time.process_time()
-    for _ in range(60):
+    for _ in range(20):
         torch.add(a, 1)
         time.sleep(0.003)
     return time.process_time() - before
@@ -114,7 +114,7 @@ crowd.come()  # and the process ends all the same
 def test_threads_sleep_while_a_crowd_is_there_and_spin_when_it_is_gone() -> None:
     pytest.importorskip("torch")
     free = {name: text for name, text in os.environ.items() if not name.startswith(("OMP_", "MKL_", "GOMP_"))}
-    done = subprocess.run([sys.executable, "-c", SLEEP], env=free, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", SLEEP], env=free, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     spun, slept, again, number = map(float, done.stdout.split())
     assert slept < spun / 2

@@ -103,7 +103,7 @@ def _busy(allowed: set[int]) -> float:
 def _used(group: Path | None) -> float:
     """Seconds of processor time that all of a control group has used."""
     if group is not None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, IndexError):  # version 1 has a file of this name too
             return int(re.findall(r"usage_usec (\d+)", (group / "cpu.stat").read_text())[0]) / 1e6
         with contextlib.suppress(OSError, IndexError):
             return int((group / "cpuacct.usage").read_text()) / 1e9
