@@ -84,13 +84,12 @@ class Table:
     plots: list[Plot] = field(default_factory=list)
 
     def seeds(self, number: int | None = None) -> str:
-        """ "2 to 3 training seeds", of who has several, in a column or the whole table; and who has one."""
+        """ "2 to 3 training seeds": of who has several, in a column or the whole table."""
         cells = [cell for line in self.lines for cell in (line.cells if number is None else [line.cells[number]])]
         counts = {len(cell.runs) for cell in cells if cell is not None and cell.runs}
         several = counts - {1}
         ends = sorted({min(several), max(several)}) if several else []
-        others = ", others have one run" if several and 1 in counts else ""
-        return f"{' to '.join(map(str, ends)) or 'no'} training seeds{others}"
+        return f"{' to '.join(map(str, ends)) or 'no'} training seeds"
 
 
 @dataclass(frozen=True)
@@ -107,6 +106,7 @@ def plot(table: Table, number: int) -> Plot:
     column = table.columns[number]
     dashed = [line.name for line in table.lines if line.baseline and line.cells[number] is not None]
     about = f"{column.measured} of {column.title}, n = {column.score.n:,} documents. {_bars(table, number)}."
+    about += " A subject with one run has none." if table.spread == "seeds" else ""
     about += f" Dashed: {' and '.join(dashed)}." if dashed else ""
     return Plot(column.title, forest(table, number), about[:1].upper() + about[1:])
 

@@ -343,7 +343,10 @@ def caption(table: Any) -> str:
     """What the numbers of a report's table are, in sentences."""
     sizes = "; ".join(f"{column.title}: {column.score.n:,}" for column in table.columns)
     if table.spread == "seeds":
-        around, test = f"mean ± standard deviation over {table.seeds()}", "Welch's t test over seeds"
+        around, test = (
+            f"mean ± standard deviation over {table.seeds()}; without ±: one run",
+            "Welch's t test over seeds",
+        )
     else:
         around, test = "95 % intervals over documents in brackets", "paired permutation tests"
     marks = (
