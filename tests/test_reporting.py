@@ -165,7 +165,7 @@ def test_plots_are_well_formed_and_show_every_line(folder: Path, tmp_path: Path)
 def test_a_plot_has_error_bars_of_one_kind_and_says_which(folder: Path, tmp_path: Path) -> None:
     cards = cardfiles.expand(sorted(path for path in folder.iterdir() if path.is_dir()))
     for spread, subjects, bars in (
-        ("seeds", 3, "95 % intervals of the mean over 3 training seeds (Student's t)"),
+        ("seeds", 3, "95 % intervals of the mean over 3 training seeds; pale dots: runs"),
         ("interval", 5, "95 % intervals over {n} documents"),
     ):
         shown = reporting.table(cards, spread)

@@ -89,7 +89,7 @@ class Table:
         counts = {len(cell.runs) for cell in cells if cell is not None and cell.runs}
         several = counts - {1}
         ends = sorted({min(several), max(several)}) if several else []
-        return f"{' to '.join(map(str, ends)) or 'no'} training seeds"
+        return f"{' to '.join(map(str, ends))} training seeds" if ends else "1 training seed"
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def plot(table: Table, number: int) -> Plot:
     column = table.columns[number]
     dashed = [line.name for line in table.lines if line.baseline and line.cells[number] is not None]
     about = f"{column.measured} of {column.title}, n = {column.score.n:,} documents. {_bars(table, number)}."
-    about += " A subject with one run has none." if table.spread == "seeds" else ""
+    about += " They are Student's t; a subject with one run has none." if table.spread == "seeds" else ""
     about += f" Dashed: {' and '.join(dashed)}." if dashed else ""
     return Plot(column.title, forest(table, number), about[:1].upper() + about[1:])
 
@@ -114,7 +114,7 @@ def plot(table: Table, number: int) -> Plot:
 def _bars(table: Table, number: int) -> str:
     """What the error bars of a column's plot are."""
     if table.spread == "seeds":
-        return f"Whiskers: 95 % intervals of the mean over {table.seeds(number)} (Student's t); pale dots: single runs"
+        return f"Whiskers: 95 % intervals of the mean over {table.seeds(number)}; pale dots: runs"
     return f"Whiskers: 95 % intervals over {table.columns[number].score.n:,} documents"
 
 
