@@ -116,7 +116,7 @@ def test_documents_that_differ_are_shown_with_their_texts(cards: dict[str, Path]
     assert all(place.text and place.gold == place.a != place.b for place in contest.differing)
 
 
-def test_restricted_documents_are_shown_by_their_hashes_only(tmp_path: Path) -> None:
+def test_restricted_documents_are_shown_to_who_has_them_and_not_passed_on(tmp_path: Path) -> None:
     from finbench.data.sources import import_data
 
     import_data("fpb", write_sources(tmp_path / "s")["fpb"], tmp_path / "data")
@@ -126,7 +126,7 @@ def test_restricted_documents_are_shown_by_their_hashes_only(tmp_path: Path) -> 
     ]
     [pair] = comparison.compare(made, data_dir=tmp_path / "data")
     assert pair.contests[0].differing
-    assert all(place.text is None for place in pair.contests[0].differing)
+    assert all("plc said" in (place.text or "") for place in pair.contests[0].differing)
     assert "plc said" not in json.dumps(pair.as_dict())
 
 
@@ -191,3 +191,19 @@ def test_the_command_prints_verdict_table_and_documents(
     [found] = json.loads(capsys.readouterr().out)
     assert found["tasks"][0]["winner"] == "a"
     assert found["verdict"]
+
+
+def test_a_part_of_a_test_is_named_in_the_verdict_and_beside_its_documents(
+    cards: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from finbench.cli.show import scorecards
+
+    parts = [edit(copied(cards[name], tmp_path / name), scores__1__data__share=0.248) for name in ("gold", "one")]
+    [pair] = comparison.compare(parts, tasks=["mini_sentiment"])
+    assert "on mini_sentiment (24.8 % of the set): " in pair.verdict
+    [both] = comparison.compare(parts)
+    assert both.verdict.endswith(" Not whole tests: mini_sentiment (24.8 % of the set).")
+    scorecards.compared([both], 0)
+    assert "mini_sentiment (24.8 % of the set): " in " ".join(capsys.readouterr().out.split())
+    [whole] = comparison.compare([cards["gold"], cards["one"]])
+    assert "whole" not in whole.verdict

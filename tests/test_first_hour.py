@@ -460,13 +460,23 @@ def test_compare_takes_a_folder_and_says_what_settles(scored: Path) -> None:
     assert len(json.loads(run("compare", scored, "--json").stdout)) == 1
 
 
+def png_width(path: Path) -> int:
+    """As the header of the file says."""
+    return int.from_bytes(path.read_bytes()[16:20], "big")
+
+
 def test_figures_in_every_format_beside_a_labelled_table(scored: Path, tmp_path: Path) -> None:
     out = tmp_path / "table.tex"
     run("report", scored, "--format", "latex", "--out", out, "--figures", "pdf,png,svg")
     begun = {"pdf": b"%PDF", "png": b"\x89PNG", "svg": b"<svg"}
     for kind, mark in begun.items():
         assert (tmp_path / f"table-mini-sentiment.{kind}").read_bytes().lstrip()[:4] == mark
-    assert r"\label{tab:finbench-mini-sentiment}" in out.read_text()
+    text = out.read_text()
+    assert r"\label{tab:finbench-mini-sentiment}" in text
+    assert "{table-mini-sentiment.pdf}" in text
+    assert r"\label{fig:finbench-mini-sentiment}" in text
+    assert r"Whiskers: 95 \% intervals over " in text
+    assert png_width(tmp_path / "table-mini-sentiment.png") == 2500  # 600 points of 72 an inch, 300 dots an inch
     assert "Unknown figure format 'gif'" in told("report", scored, "--out", out, "--figures", "gif")
     assert "Add --out" in told("report", scored, "--figures", "pdf")
 

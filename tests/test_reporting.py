@@ -162,6 +162,26 @@ def test_plots_are_well_formed_and_show_every_line(folder: Path, tmp_path: Path)
         assert {"base", "guess-s0", "gold-s0", "majority", "random"} <= set(texts)
 
 
+def test_a_plot_has_error_bars_of_one_kind_and_says_which(folder: Path, tmp_path: Path) -> None:
+    cards = cardfiles.expand(sorted(path for path in folder.iterdir() if path.is_dir()))
+    for spread, subjects, bars in (
+        ("seeds", 3, "95 % intervals of the mean over 3 training seeds; pale dots: runs"),
+        ("interval", 5, "95 % intervals over {n} documents"),
+    ):
+        shown = reporting.table(cards, spread)
+        for number, plot in enumerate(shown.plots):
+            cells = [line.cells[number] for line in shown.lines if not line.baseline]
+            assert len(cells) == subjects
+            drawn = len(re.findall(r'<path class="b?w" ', plot.svg))
+            several = [cell for cell in cells if cell and (len(cell.runs) > 1 or spread == "interval")]
+            assert drawn == sum(cell.measure.interval is not None for cell in several) > 0
+            n = shown.columns[number].score.n
+            assert bars.format(n=f"{n:,}") in plot.caption
+            assert f"n = {n:,} documents." in plot.caption
+            texts = [node.text for node in ET.fromstring(plot.svg).iter() if node.text]
+            assert any(bars.format(n=f"{n:,}") in text for text in texts)
+
+
 def test_no_two_texts_of_a_plot_overlap(tmp_path: Path) -> None:
     for limit, title in ((None, "mini_sentiment"), (12, "mini_sentiment, first 12 rows only")):
         card = scored(tmp_path, f"rows-{limit}", tasks=["mini_sentiment"], limit=limit)

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
         RowsByTask,
         aggregation_of,
         compare,
-        shown_points,
-        shown_probability,
     )
     from finbench.cards.elsewhere import endpoint_notes, what_it_cost, who_answered
     from finbench.cards.exports import eval_results, export_card, model_index
@@ -37,6 +35,7 @@ if TYPE_CHECKING:
     )
     from finbench.cards.reporting import report
     from finbench.cards.setups import setup_of
+    from finbench.cards.verdicts import shown_points, shown_probability
 else:
     __getattr__ = face(__name__)
 

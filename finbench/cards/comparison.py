@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import cardfiles, setups
+from finbench.cards import cardfiles, setups, verdicts
+from finbench.cards.render import parts_of
 from finbench.cards.setups import setup_of
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError
@@ -18,7 +19,6 @@ from finbench.core.files import json_lines
 from finbench.core.records import Measure, Score, Scorecard
 from finbench.core.seal import salted
 from finbench.scoring import (
-    UNTESTABLE,
     Difference,
     clusters_of,
     documents_needed,
@@ -50,7 +50,7 @@ class LoadedCard:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A document that A and B answer differently; ``text`` only where the licence lets it be shown."""
+    """A document that A and B answer differently; ``text`` where the set lies on this disk."""
 
     index: int
     doc: str
@@ -62,7 +62,10 @@ class Disagreement:
 
 @dataclass
 class Contest:
-    """A and B on one task. ``p`` is that of the paired permutation test, ``adjusted`` after Holm over the table."""
+    """A and B on one task. ``p`` is that of the paired permutation test, ``adjusted`` after Holm over the table.
+
+    ``part``: what of the test it is of, if not all; ``restricted``: its texts are for those who have them.
+    """
 
     task: str
     metric: str
@@ -79,6 +82,8 @@ class Contest:
     only_b: int | None
     mcnemar: float | None
     lower_is_better: bool
+    part: str = ""
+    restricted: bool = False
     differing: list[Disagreement] = field(default_factory=list)
 
     @property
@@ -101,13 +106,15 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """One sentence: whether A is better, by how much, how sure, and what would settle it."""
-        return _verdict_one(self) if len(self.contests) == 1 else _verdict_many(self)
+        return verdicts.of_one(self) if len(self.contests) == 1 else verdicts.of_many(self)
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         contests = [asdict(contest) | {"winner": contest.winner} for contest in self.contests]
         for contest in contests:
             contest |= {side: contest[side].model_dump() for side in ("a", "b", "difference")}
+            for place in contest["differing"] if contest["restricted"] else ():
+                place["text"] = None
         return {"a": self.a, "b": self.b, "verdict": self.verdict, "tasks": contests, "unshared": self.unshared}
 
 
@@ -266,6 +273,8 @@ def _contest(a: LoadedCard, b: LoadedCard, task: str, data_dir: Path | None) -> 
         only_b=only_b,
         mcnemar=p_mcnemar,
         lower_is_better=metric in score.lower_is_better,
+        part=", ".join(parts_of(a.card, score)),
+        restricted=catalog.tasks()[task].restricted,
         differing=list(_differing(rows, metric, _texts(task, data_dir))),
     )
 
@@ -316,81 +325,14 @@ def gold_and_answer(value: Any) -> tuple[str | None, str]:
 
 
 def _texts(task: str, data_dir: Path | None) -> dict[str, str]:
-    """Texts by cluster hash, from the rows that lie here, for data whose texts may be shown."""
+    """Texts by cluster hash, from the rows that lie here."""
     known = catalog.tasks()[task]
     file = paths.data_dir(data_dir) / known.set / "test.jsonl"
     if known.own:
         file = catalog.root_of(task) / "rows" / "test.jsonl"
     if known.shipped:
         file = paths.shipped("tasks") / "mini" / f"{known.set}.test.jsonl"
-    if known.restricted or not file.is_file():
+    if not file.is_file():
         return {}
     rows = json_lines(file.read_text(encoding="utf-8"))
     return {salted(f"text:{row.get('text')}")[:16]: str(row.get("text")) for row in rows}
-
-
-def shown_probability(p: float) -> str:
-    """p = 0.034, or p < 0.001."""
-    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
-
-
-def shown_points(metric: str, value: float, sign: bool = True) -> str:
-    """A difference: in points of 100 for a share, as it is for any other metric."""
-    scaled = 100 * value if metrics.is_share(metric) else value
-    digits = 1 if metrics.is_share(metric) else 3
-    return f"{scaled:{'+' if sign else ''}.{digits}f}"
-
-
-def _gap(contest: Contest) -> str:
-    unit = " points" if metrics.is_share(contest.metric) else ""
-    ends = [shown_points(contest.metric, end) for end in contest.difference.interval or ()]
-    around = f"95 % interval {' to '.join(ends)}" if ends else f"no interval ({contest.difference.lacking})"
-    shown = shown_points(contest.metric, contest.difference.value)
-    p = shown_probability(contest.p)
-    if shown_probability(contest.adjusted) != p:
-        p += f" ({shown_probability(contest.adjusted)} after Holm)"
-    return f"{metrics.spoken(contest.metric)} {shown}{unit}, {around}, {p}"
-
-
-def _verdict_one(comparison: Comparison) -> str:
-    [contest] = comparison.contests
-    task = contest.task.removeprefix(catalog.PREFIX)
-    if contest.winner:
-        what = "better" if contest.winner == "a" else "worse"
-        test = f"paired permutation test, n = {contest.n:,}"
-        return f"{comparison.a} is {what} than {comparison.b} on {task}: {_gap(contest)} ({test})."
-    unit = " points" if metrics.is_share(contest.metric) else ""
-    if contest.clusters <= UNTESTABLE:
-        what = "source" if contest.clusters < contest.n else "document"
-        few = f"one {what}" if contest.clusters == 1 else f"{contest.clusters} {what}s"
-        enough = f"from {few}, and fewer than {UNTESTABLE + 1} cannot show any difference"
-    elif contest.detectable is None:
-        enough = "all answers score alike"
-    else:
-        enough = f"enough for differences from {shown_points(contest.metric, contest.detectable, sign=False)}{unit} on"
-    settle = ""
-    if contest.needed and contest.needed > contest.n:
-        settle = f"; about {contest.needed:,} documents like these would settle a difference of this size"
-    return (
-        f"No difference between {comparison.a} and {comparison.b} can be shown on {task}: {_gap(contest)}{settle} "
-        f"(n = {contest.n:,}, {enough})."
-    )
-
-
-def _verdict_many(comparison: Comparison) -> str:
-    winners = [contest.winner for contest in comparison.contests]
-    better, worse, open_ = (winners.count(side) for side in ("a", "b", None))
-    shares = [c for c in comparison.contests if metrics.is_share(c.metric)]
-    mean = sum(c.difference.value * (-1 if c.lower_is_better else 1) for c in shares) / max(len(shares), 1)
-    by = f"{100 * mean:+.1f} points in the mean of the main metrics, "
-    if better or worse:
-        head = f"{comparison.a} is {'better' if better else 'worse'} than {comparison.b}"
-        head += " on some tasks and worse on others" if better and worse else ""
-    else:
-        head = f"No difference between {comparison.a} and {comparison.b} can be shown"
-    needed = [c.needed for c in comparison.contests if not c.winner and c.needed and c.needed > c.n]
-    settle = f"; up to {max(needed):,} documents would settle what is open" if needed else ""
-    return (
-        f"{head}: {by if shares else ''}significantly better on {better} of {len(winners)} tasks, worse on {worse}, "
-        f"undecided on {open_} (paired permutation tests at 5 %, Holm-adjusted){settle}."
-    )

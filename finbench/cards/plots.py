@@ -49,6 +49,12 @@ class TableCell:
         """The main number of each run."""
         return [run.score.main.value for run in self.runs]
 
+    def whisker(self, spread: str) -> Measure:
+        """What a plot draws: a figure has one kind of error bar, so over seeds a single run has none."""
+        if spread == "seeds" and len(self.runs) < 2:
+            return self.measure.model_copy(update={"low": None, "high": None})
+        return self.measure
+
     @property
     def deviation(self) -> float | None:
         """Standard deviation over seeds, where there are several."""
@@ -75,22 +81,59 @@ class Table:
     lines: list[Line]
     spread: str
     tested: bool
-    plots: list[tuple[str, str]] = field(default_factory=list)
+    plots: list[Plot] = field(default_factory=list)
+
+    def seeds(self, number: int | None = None) -> str:
+        """ "2 to 3 training seeds": of who has several, in a column or the whole table."""
+        cells = [cell for line in self.lines for cell in (line.cells if number is None else [line.cells[number]])]
+        counts = {len(cell.runs) for cell in cells if cell is not None and cell.runs}
+        several = counts - {1}
+        ends = sorted({min(several), max(several)}) if several else []
+        return f"{' to '.join(map(str, ends))} training seeds" if ends else "1 training seed"
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawing of a column, and what its marks are, in sentences for below it."""
+
+    title: str
+    svg: str
+    caption: str
+
+
+def plot(table: Table, number: int) -> Plot:
+    """The forest of a column, and its caption: what, of how many documents, and what the error bars are."""
+    column = table.columns[number]
+    dashed = [line.name for line in table.lines if line.baseline and line.cells[number] is not None]
+    about = f"{column.measured} of {column.title}, n = {column.score.n:,} documents. {_bars(table, number)}."
+    about += " They are Student's t; a subject with one run has none." if table.spread == "seeds" else ""
+    about += f" Dashed: {' and '.join(dashed)}." if dashed else ""
+    return Plot(column.title, forest(table, number), about[:1].upper() + about[1:])
+
+
+def _bars(table: Table, number: int) -> str:
+    """What the error bars of a column's plot are."""
+    if table.spread == "seeds":
+        return f"Whiskers: 95 % intervals of the mean over {table.seeds(number)}; pale dots: runs"
+    return f"Whiskers: 95 % intervals over {table.columns[number].score.n:,} documents"
 
 
 def forest(table: Table, number: int) -> str:
     """Dot and whisker for each line of a column of a report's table; baselines are dashed lines.
 
-    Whiskers are 95 % intervals: over documents, or of the mean over seeds, whose runs are the pale dots.
+    Whiskers are 95 % intervals of one kind: over documents, or of the mean over seeds, whose runs are the pale dots.
     """
     column = table.columns[number]
     scale = 100 if column.share else 1
     lines = [(line, cell) for line in table.lines if (cell := line.cells[number]) is not None]
     subjects = [(line, cell) for line, cell in lines if not line.baseline]
-    ends = [scale * end for _, cell in lines for end in (cell.measure.value, *(cell.measure.interval or ()))]
+    ends = [
+        scale * end for _, cell in lines for end in (cell.measure.value, *(cell.whisker(table.spread).interval or ()))
+    ]
+    ends += [scale * value for _, cell in subjects for value in cell.values]
     low, high, step = _axis(min(ends), max(ends), (0, 100) if column.share else (-math.inf, math.inf))
-    height = _TOP + _ROW * len(subjects) + 40
-    bottom = height - 34
+    height = _TOP + _ROW * len(subjects) + 58
+    bottom = height - 52
 
     def x(value: float) -> float:
         inside = min(max(scale * value, low), high)
@@ -111,16 +154,17 @@ def forest(table: Table, number: int) -> str:
     for order, (across, name) in enumerate(marks):
         # the left one's label ends at its line and the right one's starts there, so that they never overlap
         anchor, shift = ("end", -3) if order == 0 and len(marks) > 1 else ("start", 3)
-        parts.append(f'<path class="m" d="M{across} {_TOP}V{height - 17}"/>')
-        parts.append(_text(across + shift, height - 4, name.split()[0], "s", anchor))
+        parts.append(f'<path class="m" d="M{across} {_TOP}V{height - 35}"/>')
+        parts.append(_text(across + shift, height - 22, name.split()[0], "s", anchor))
     for row, (line, cell) in enumerate(subjects):
         y = _TOP + _ROW * row + _ROW / 2
         parts.append(_text(_LEFT - 12, y + 4, shorten_name(line.name, 29), anchor="end"))
         kind = "b" if line.what.startswith("base") else "d"
-        parts += _dot(cell.measure, kind, y, x, cell.values if len(cell.runs) > 1 else ())
+        parts += _dot(cell.whisker(table.spread), kind, y, x, cell.values if len(cell.runs) > 1 else ())
         weight = ' style="font-weight:700"' if cell.best else ""
         shown = f"{scale * cell.measure.value:.{1 if column.share else 3}f}" + ("†" if cell.tied else "")
         parts.append(f'<text x="{_WIDTH - _RIGHT + 14}" y="{y + 4}"{weight}>{shown}</text>')
+    parts.append(_text(0, height - 4, _bars(table, number).replace("W", "w", 1), "s"))
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 

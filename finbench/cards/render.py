@@ -129,10 +129,15 @@ def conditions_of(card: Scorecard, score: Score | None = None) -> tuple[str, ...
     shots += ["examples in one turn"] if how.fewshot_as_multiturn is False else []
     chat = ["chat template"] if card.subject.chat and how.profile not in ("chat", "think") else []
     system = [f"system prompt {salted(how.system_prompt)[:6]}"] if how.system_prompt else []
+    return (*profile, *budget, *samples, *shots, *chat, *system, *parts_of(card, score))
+
+
+def parts_of(card: Scorecard, score: Score | None = None) -> tuple[str, ...]:
+    """What of a test a score is of, where it is not the whole one: a share of the set, its first rows."""
     whole = card.limit is None or (score is not None and score.n < card.limit)
     limit = [] if whole else [f"first {card.limit} rows only"]
     share = [f"{percent(score.data.share)} % of the set"] if score and score.data.share else []
-    return (*profile, *budget, *samples, *shots, *chat, *system, *share, *limit)
+    return (*share, *limit)
 
 
 def describe_subject(subject: Subject) -> str:
@@ -291,6 +296,7 @@ def from_template(name: str, *, escape: bool, **values: Any) -> str:
         "tex": _tex,
         "latex": latex,
         "caption": caption,
+        "slug": slug,
         "label": lambda table: slug("-".join(["finbench", *(column.title for column in table.columns)])[:60]),
     }
     return environment.get_template(name).render(**values)
@@ -337,10 +343,10 @@ def caption(table: Any) -> str:
     """What the numbers of a report's table are, in sentences."""
     sizes = "; ".join(f"{column.title}: {column.score.n:,}" for column in table.columns)
     if table.spread == "seeds":
-        counts = {len(cell.runs) for line in table.lines for cell in line.cells if cell is not None and cell.runs}
-        ends = sorted({min(counts), max(counts)}) if counts else []
-        seeds = f"{' to '.join(map(str, ends))} training seed{'' if ends == [1] else 's'}"
-        around, test = f"mean ± standard deviation over {seeds}", "Welch's t test over seeds"
+        around, test = (
+            f"mean ± standard deviation over {table.seeds()}; without ±: one run",
+            "Welch's t test over seeds",
+        )
     else:
         around, test = "95 % intervals over documents in brackets", "paired permutation tests"
     marks = (

@@ -19,6 +19,7 @@ from finbench.scoring import clusters_of, hidden_metrics, holm, samples_of, seed
 FORMATS = {"md": "table.md.j2", "latex": "table.tex.j2", "html": "table.html.j2"}
 FIGURES = ("svg", "pdf", "png")
 SPREADS = ("interval", "seeds")
+_SHOWN = {"md": ("svg", "png"), "latex": ("pdf", "png"), "html": ()}  # figures that a report can show, the best first
 
 
 def report(
@@ -36,7 +37,8 @@ def report(
     deviation of subjects that differ only in their seed. Bold is who is significantly better than every other
     line of its column (paired permutation tests, or Welch's t test over seeds; 5 %, Holm over the table); a
     dagger marks who is not significantly different from the best. Plots are part of HTML; for other formats they
-    are written beside ``out`` in the formats of ``figures``: svg, pdf, png.
+    are written beside ``out`` in the formats of ``figures``: svg, pdf, png. Each has error bars of one kind, which
+    its caption names; LaTeX includes the pdf or png, Markdown the svg or png.
 
     Raises FinbenchError for a file that is no scorecard, and an unknown format, spread or task.
     """
@@ -51,13 +53,16 @@ def report(
         raise FinbenchError("Figures are written beside the report, and it is not written.", "Add --out table.tex")
     names = [task.name for task in catalog.expand(tasks)]
     shown = table(cardfiles.expand(cards), spread, names)
-    text = from_template(FORMATS[format], escape=format == "html", t=shown)
+    drawn: list[tuple[plots.Plot, str]] = []  # with the file that the report shows
+    if out is not None and (format != "html" or tuple(figures) != ("svg",)):
+        wanted = [kind for kind in _SHOWN[format] if kind in figures]
+        for plot in shown.plots:
+            stem = f"{out.stem}-{slug(plot.title)}"
+            for kind in dict.fromkeys(figures):
+                write_atomic(out.with_name(f"{stem}.{kind}"), _figure(plot.svg, kind))
+            drawn += [(plot, f"{stem}.{wanted[0]}")] if wanted else []
+    text = from_template(FORMATS[format], escape=format == "html", t=shown, drawn=drawn)
     if out is not None:
-        if format != "html" or tuple(figures) != ("svg",):
-            for number, (_, svg) in enumerate(shown.plots):
-                name = f"{out.stem}-{slug(shown.columns[number].title)}"
-                for kind in dict.fromkeys(figures):
-                    write_atomic(out.with_name(f"{name}.{kind}"), _figure(svg, kind))
         write_atomic(out, text)
     return text
 
@@ -72,7 +77,7 @@ def _figure(svg: str, kind: str) -> str | bytes:
         raise FinbenchError(
             f"Figures as {kind.upper()} need vl-convert, which is not installed.", 'pip install "finbench[board]"'
         ) from fault
-    made: bytes = vl_convert.svg_to_pdf(svg) if kind == "pdf" else vl_convert.svg_to_png(svg, scale=300 / 72, ppi=300)
+    made: bytes = vl_convert.svg_to_pdf(svg) if kind == "pdf" else vl_convert.svg_to_png(svg, ppi=300)
     return made
 
 
@@ -116,7 +121,7 @@ def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] 
     lines += _baselines(columns)
     families = _means(columns, lines)
     made = Table(columns, families, lines, spread, tested)
-    made.plots = [(column.title, plots.forest(made, number)) for number, column in enumerate(columns)]
+    made.plots = [plots.plot(made, number) for number in range(len(columns))]
     return made
 
 

@@ -22,5 +22,6 @@ __all__ = [
     "taskcode",
     "taskfiles",
     "templates",
+    "threads",
     "version",
 ]

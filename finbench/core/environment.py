@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from finbench.core import threads
 from finbench.core.errors import FinbenchError, reason
 from finbench.core.files import cannot_write
 from finbench.core.records import Provenance
@@ -51,11 +52,6 @@ def hardware() -> dict[str, str | int | float]:
     if torch.cuda.is_available():
         described |= {"gpu": torch.cuda.get_device_name(0), "gpus": torch.cuda.device_count()}
     return described
-
-
-def busy_cores() -> float:
-    """Cores that were at work in the last minute, of the whole machine, as Linux counts who wants to run."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def _stated(table: str, key: str) -> str:
@@ -149,6 +145,7 @@ def take_place() -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(device())
     elif "OMP_NUM_THREADS" not in os.environ:
+        threads.take_own()
         torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     PartialState(cpu=not torch.cuda.is_available())  # the group that transformers' Trainer will find and use
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from finbench import hub
-from finbench.core import catalog, environment, paths
+from finbench.core import catalog, environment, paths, threads
 from finbench.core.errors import FinbenchError, counted
 from finbench.core.version import __version__
 from finbench.data import describe_set
 from finbench.engines.vllm import installation
 
+_LOOK = 0.5  # seconds for which cores are looked at
 _GOOD_DISK = 5 * 10**9  # bytes; the embedded base takes half a gigabyte, an 8B one sixteen
 
 
@@ -77,12 +80,9 @@ def _hardware() -> Iterator[DoctorLine]:
 
     machine = environment.hardware()
     gpu = f"{machine['gpus']} x {machine['gpu']}" if "gpu" in machine else "no GPU"
-    threads = counted(int(machine["cores"]), "thread")
-    busy = environment.busy_cores()
-    cores = os.cpu_count() or 1
-    load = f"; load {busy:.1f} on {counted(cores, 'core')}: others slow it down" if busy >= cores / 2 else ""
-    shown = f"{machine['cpu']}, {threads}, {machine['memory_gb']} GB, {gpu}{load}"
-    yield DoctorLine("hardware", "ok" if "gpu" in machine and not load else "note", shown)
+    shown = f"{machine['cpu']}, {machine['memory_gb']} GB, {gpu}"
+    yield DoctorLine("hardware", "ok" if "gpu" in machine else "note", shown)
+    yield _cores()
     try:
         environment.check_gpu()
     except FinbenchError as fault:
@@ -96,6 +96,21 @@ def _hardware() -> Iterator[DoctorLine]:
         yield DoctorLine("4 and 8 bits", "ok", "bitsandbytes is there")
     else:
         yield DoctorLine("4 and 8 bits", "fault", "no bitsandbytes", "pip install bitsandbytes")
+
+
+def _cores() -> DoctorLine:
+    """How many there are for us, by cpuset and quota; what others take of them now, and what that means."""
+    threads.take_own()
+    meter = threads.Meter()
+    time.sleep(_LOOK)
+    own, there, number = threads.cores(), os.cpu_count() or 1, int(environment.hardware()["cores"])
+    shown = counted(there, "core") if own == there else f"{own:g} of {counted(there, 'core')} for this process"
+    shown += f", {counted(number, 'thread')}"
+    taken = own - meter.free()
+    if not threads.shared(min(number, math.floor(own)), own - taken):
+        return DoctorLine("cores", "ok", shown)
+    means = "threads that wait sleep meanwhile, and speed is what is left" if number > 1 else "speed is what is left"
+    return DoctorLine("cores", "note", f"{shown}; others use {taken:.1f} now: {means}")
 
 
 def _places(data_dir: Path | None) -> Iterator[DoctorLine]:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from finbench.core import catalog, environment
+from finbench.core import catalog, environment, threads
 from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.version import __version__
@@ -106,7 +106,8 @@ def _cluster(ray: Any, address: str | None) -> Iterator[None]:
     """Connect to a cluster, or start Ray on this machine; refuse nodes with another finbench."""
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "ignore_reinit_error": True}
     if address is None:
-        options |= {"include_dashboard": False, "num_cpus": os.cpu_count()}  # the dashboard listens, and asks no one
+        cpus = max(1, int(threads.cores()))
+        options |= {"include_dashboard": False, "num_cpus": cpus}  # the dashboard listens, and asks no one
     else:
         options["address"] = address
     started = not ray.is_initialized()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench import hub
-from finbench.core import catalog, environment, paths, refs, safety
+from finbench.core import catalog, environment, paths, refs, safety, threads
 from finbench.core.console import waiting
 from finbench.core.errors import FinbenchError, reason, unknown
 from finbench.core.files import cannot_write, sha256_file
@@ -309,6 +309,7 @@ def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any
     device = "cpu" if sharded and bits == 16 else environment.device()
     if device == "cpu":
         environment.keep_freed_memory()
+        threads.settle()
     opener = AutoModelForCausalLM.from_pretrained
     if is_structured(base.folder):
         held, opener = structured.storage.read(base.folder).bits, structured.storage.from_pretrained

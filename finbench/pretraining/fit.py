@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from finbench.core import environment
+from finbench.core import environment, threads
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.files import folder_atomic, write_atomic, writing
@@ -33,6 +33,7 @@ def _member(run: PreparedText, one: Member, out: Path) -> None:
     environment.forget_peak()
     if environment.device() == "cpu":
         environment.keep_freed_memory()
+        threads.settle()
     smaller = f"--set micro_batch={max(1, run.recipe.micro_batch // 2)}"
     smaller += "" if run.recipe.recompute else " --set recompute=true"
     with environment.fitting(f"Smaller passes: {smaller}. Where there is a checkpoint, --resume goes on from it."):

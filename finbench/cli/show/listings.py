@@ -227,7 +227,8 @@ def doctor(findings: Sequence[DoctorLine], everything: bool) -> None:
     faults = [finding for finding in findings if finding.state == "fault"]
     shown = [finding for finding in findings if finding.state != "fault"]
     if not everything:
-        shown = [finding for finding in shown if finding.what.split()[0] in _MATTER]
+        busy = [finding for finding in shown if finding.what == "cores" and finding.state == "note"]
+        shown = [*busy, *(finding for finding in shown if finding.what.split()[0] in _MATTER)]
         sets = [finding for finding in findings if finding.what.startswith("data ")]
         here = [finding.what.removeprefix("data ") for finding in sets if finding.state == "ok"]
         named = f": {', '.join(here[:6])}{', ...' if len(here) > 6 else ''}" if here else ""

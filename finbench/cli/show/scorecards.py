@@ -116,7 +116,8 @@ def _differing(pair: Comparison, contest: Contest, show: int) -> None:
     else:
         test = f"; McNemar {shown_probability(contest.mcnemar)}" if contest.mcnemar is not None else ""
         right = f"; only A is right on {contest.only_a:,}, only B on {contest.only_b:,}{test}"
-    put(f"\n[bold]{name}[/]: {count:,} of {contest.n:,} documents read differently{right}", wrap=True)
+    part = f" ({contest.part})" if contest.part else ""
+    put(f"\n[bold]{name}[/]{part}: {count:,} of {contest.n:,} documents read differently{right}", wrap=True)
     if not count or show < 1:
         return
     table = columned("row", "gold", "A", "B", "text" if any(d.text for d in contest.differing) else "document")

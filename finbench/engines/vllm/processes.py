@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from finbench.core import threads
 from finbench.core.errors import FinbenchError
 from finbench.engines.vllm import faults
 
@@ -206,9 +207,9 @@ class Pool:
 def _place(number: int, count: int, width: int, on_cpu: bool) -> dict[str, str]:
     """Which processors or GPUs are its own."""
     if on_cpu:
-        threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+        cores = int(os.environ.get("OMP_NUM_THREADS") or threads.cores())
         # without dynamo a small function that vLLM compiles even when eager needs no C++ compiler, and no wait for it
-        return {"OMP_NUM_THREADS": str(max(1, threads // count)), "TORCHDYNAMO_DISABLE": "1"}
+        return {"OMP_NUM_THREADS": str(max(1, cores // count)), "TORCHDYNAMO_DISABLE": "1"}
     if count == 1:
         return {}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

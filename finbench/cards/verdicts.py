@@ -1,0 +1,84 @@
+"""A comparison in one sentence: whether A is better, by how much, how sure, and what would settle it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finbench.core import catalog
+from finbench.scoring import UNTESTABLE, metrics
+
+if TYPE_CHECKING:
+    from finbench.cards.comparison import Comparison, Contest
+
+
+def shown_probability(p: float) -> str:
+    """p = 0.034, or p < 0.001."""
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
+
+
+def shown_points(metric: str, value: float, sign: bool = True) -> str:
+    """A difference: in points of 100 for a share, as it is for any other metric."""
+    scaled = 100 * value if metrics.is_share(metric) else value
+    digits = 1 if metrics.is_share(metric) else 3
+    return f"{scaled:{'+' if sign else ''}.{digits}f}"
+
+
+def _gap(contest: Contest) -> str:
+    unit = " points" if metrics.is_share(contest.metric) else ""
+    ends = [shown_points(contest.metric, end) for end in contest.difference.interval or ()]
+    around = f"95 % interval {' to '.join(ends)}" if ends else f"no interval ({contest.difference.lacking})"
+    shown = shown_points(contest.metric, contest.difference.value)
+    p = shown_probability(contest.p)
+    if shown_probability(contest.adjusted) != p:
+        p += f" ({shown_probability(contest.adjusted)} after Holm)"
+    return f"{metrics.spoken(contest.metric)} {shown}{unit}, {around}, {p}"
+
+
+def of_one(comparison: Comparison) -> str:
+    [contest] = comparison.contests
+    task = contest.task.removeprefix(catalog.PREFIX) + (f" ({contest.part})" if contest.part else "")
+    if contest.winner:
+        what = "better" if contest.winner == "a" else "worse"
+        test = f"paired permutation test, n = {contest.n:,}"
+        return f"{comparison.a} is {what} than {comparison.b} on {task}: {_gap(contest)} ({test})."
+    unit = " points" if metrics.is_share(contest.metric) else ""
+    if contest.clusters <= UNTESTABLE:
+        what = "source" if contest.clusters < contest.n else "document"
+        few = f"one {what}" if contest.clusters == 1 else f"{contest.clusters} {what}s"
+        enough = f"from {few}, and fewer than {UNTESTABLE + 1} cannot show any difference"
+    elif contest.detectable is None:
+        enough = "all answers score alike"
+    else:
+        enough = f"enough for differences from {shown_points(contest.metric, contest.detectable, sign=False)}{unit} on"
+    settle = ""
+    if contest.needed and contest.needed > contest.n:
+        settle = f"; about {contest.needed:,} documents like these would settle a difference of this size"
+    return (
+        f"No difference between {comparison.a} and {comparison.b} can be shown on {task}: {_gap(contest)}{settle} "
+        f"(n = {contest.n:,}, {enough})."
+    )
+
+
+def of_many(comparison: Comparison) -> str:
+    winners = [contest.winner for contest in comparison.contests]
+    better, worse, open_ = (winners.count(side) for side in ("a", "b", None))
+    shares = [c for c in comparison.contests if metrics.is_share(c.metric)]
+    mean = sum(c.difference.value * (-1 if c.lower_is_better else 1) for c in shares) / max(len(shares), 1)
+    by = f"{100 * mean:+.1f} points in the mean of the main metrics, "
+    if better or worse:
+        head = f"{comparison.a} is {'better' if better else 'worse'} than {comparison.b}"
+        head += " on some tasks and worse on others" if better and worse else ""
+    else:
+        head = f"No difference between {comparison.a} and {comparison.b} can be shown"
+    needed = [c.needed for c in comparison.contests if not c.winner and c.needed and c.needed > c.n]
+    settle = f"; up to {max(needed):,} documents would settle what is open" if needed else ""
+    return (
+        f"{head}: {by if shares else ''}significantly better on {better} of {len(winners)} tasks, worse on {worse}, "
+        f"undecided on {open_} (paired permutation tests at 5 %, Holm-adjusted){settle}.{_partial(comparison)}"
+    )
+
+
+def _partial(comparison: Comparison) -> str:
+    """The tasks of which the documents are not the whole test, each with its part."""
+    parts = [f"{one.task.removeprefix(catalog.PREFIX)} ({one.part})" for one in comparison.contests if one.part]
+    return f" Not whole tests: {', '.join(parts)}." if parts else ""
