@@ -41,7 +41,7 @@ ELSEWHERE = {
 # The public names of finbench by page.
 API = {
     "train": ("Train", ("train", "tune", "plan", "sweep", "merge", "pretrain")),
-    "evaluate": ("Evaluate and serve", ("evaluate", "new_task", "include_tasks", "serve")),
+    "evaluate": ("Evaluate and serve", ("evaluate", "ask", "new_task", "include_tasks", "serve")),
     "cards": ("Compare, verify, report", ("compare", "verify", "report", "import_card", "export_card")),
     "publish": ("Data and the Hub", ("import_data", "check_data", "push", "pull")),
     "records": ("Records and errors", ("Recipe", "Adapter", "Subject", "Score", "Scorecard", "FinbenchError")),

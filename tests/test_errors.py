@@ -99,7 +99,8 @@ def test_the_marker_shows_nothing() -> None:
 def test_a_light_command_that_is_interrupted_says_so(seconds: float, tmp_path: Path) -> None:
     """Wherever it is: among its imports, in the parser of its options, or at work."""
     code = (
-        "import sys, time, finbench.core.catalog as c\n"
+        "import signal, sys, time, finbench.core.catalog as c\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
         "c.bases = lambda: time.sleep(30)\n"
         "sys.argv = ['finbench', 'bases']\n"
         "from finbench.cli import main\n"

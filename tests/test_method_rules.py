@@ -86,7 +86,7 @@ def _trainer(run: runner.Prepared, folder: Path, **more: Any) -> AnswerTrainer:
         ({"method": "oft", "oft_block_size": "x"}, "whole number", ""),
         ({"method": "boft", "boft_block_size": -4}, "whole number", ""),
         ({"method": "lora", "bias": "all"}, "change the base itself", ""),
-        ({"method": "lora", "use_rolsra": True}, "did you mean use_rslora", "Options of lora"),
+        ({"method": "lora", "use_rolsra": True}, "did you mean use_rslora", "Options of a method"),
         ({"method": "dora", "use_dora": False}, "what makes method dora", "finbench methods"),
         ({"method": "lora+", "lr_ratio": 0.5}, "from 1 to 1000", "lr_ratio=16"),
         ({"method": "lora+", "lr_ratio": True}, "from 1 to 1000", "lr_ratio=16"),
@@ -295,7 +295,7 @@ def test_adalora_refuses_a_run_without_room_for_its_schedule(
 def test_a_resumed_run_ends_in_the_same_bits(
     method: str, bits: int, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "prune", lambda folder: None)
+    monkeypatch.setattr(checkpoints, "prune", lambda *_: None)
     monkeypatch.setattr("finbench.training.runner.shutil.rmtree", lambda *_, **__: None)
     chosen = recipe(wide, method, bits=bits, save_every=4, epochs=2, dropout=0.1)
     whole = runner.train(chosen, tmp_path / "whole")

@@ -196,9 +196,9 @@ def test_the_layers_that_are_left_out_are_saved(
     """peft alone reads an adapter that is converted when it is saved, and so does finbench, which refuses misfits."""
     said, real = [], runner._save
 
-    def spy(run: Any, model: Any, tokenizer: Any, *rest: Any) -> None:
+    def spy(run: Any, model: Any, tokenizer: Any, *rest: Any) -> Any:
         said.append(log_probabilities(model.eval(), tokenizer, TEXT))
-        real(run, model, tokenizer, *rest)
+        return real(run, model, tokenizer, *rest)
 
     monkeypatch.setattr(runner, "_save", spy)
     told = []

@@ -148,8 +148,8 @@ def test_headers_that_would_fill_memory(adapter: Path, header: bytes) -> None:
         ("config.json", {"text_config": {"num_experts": 10**6}}, "num_experts is 1,000,000"),
         ("config.json", {"max_position_embeddings": 10**12}, "no model has so many"),
         ("tokenizer_config.json", {"x": json.loads("[" * 300 + "]" * 300)}, "nested more than 60 deep"),
-        ("tokenizer.json", {"model": {"type": "Evil", "vocab": {}}}, "cannot be loaded"),
-        ("tokenizer.json", {"added_tokens": [{"id": 10**12, "content": 1}]}, "cannot be loaded"),
+        ("tokenizer.json", {"model": {"type": "Evil", "vocab": {}}}, "cannot be read"),
+        ("tokenizer.json", {"added_tokens": [{"id": 10**12, "content": 1}]}, "cannot be read"),
     ],
 )
 def test_bases_that_would_never_be_made(

@@ -144,7 +144,10 @@ def _read(path: Path) -> tuple[Attestation, bytes]:
         if late:
             raise ValueError(f"{made.created} is yet to come")
     except (OSError, ValueError, RecursionError) as fault:
-        raise FinbenchError(f"{path.name} is no attestation ({reason(fault)}).") from fault
+        raise FinbenchError(
+            f"{path.name} is no attestation ({reason(fault)}).",
+            "Take it away, and sign anew: finbench leaderboard add CARD --rerun N --sign KEY",
+        ) from fault
     return made, text
 
 

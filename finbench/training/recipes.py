@@ -14,7 +14,7 @@ from finbench.core.errors import FinbenchError, near_misses, unknown
 from finbench.core.records import VALIDATION, OwnData, Recipe, name_of_source
 from finbench.data import own
 from finbench.methods import METHODS, Method, Tuner, method_named
-from finbench.training.synonyms import SYNONYMS, perhaps_an_option
+from finbench.training.synonyms import SYNONYMS, options_of_peft
 
 ALIASES = {
     "task": "tasks",
@@ -107,7 +107,7 @@ def _with_options(chosen: dict[str, Any], method: Method, where: str) -> dict[st
     if not loose:
         return chosen
     own = {key for other in METHODS.values() for key in other.options}
-    if foreign := [key for key in loose if _foreign(key, method) or not (key in own or perhaps_an_option(key))]:
+    if foreign := [key for key in loose if _foreign(key, method) or not (key in own or key in options_of_peft())]:
         known = f"Keys: {', '.join(Recipe.model_fields)}\nOptions of a method: finbench methods {method.name}"
         meant = [SYNONYMS[key] for key in foreign if key in SYNONYMS]
         raise FinbenchError(
@@ -139,7 +139,7 @@ def _foreign(key: str, method: Method) -> bool:
 def _alike(key: str) -> str:
     if key in SYNONYMS:
         return f" (here it is {SYNONYMS[key]})"
-    close = near_misses(key, Recipe.model_fields)
+    close = near_misses(key, Recipe.model_fields) or near_misses(key, sorted(options_of_peft()))
     return f" (did you mean {close[0]}?)" if close else ""
 
 

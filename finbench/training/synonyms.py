@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 from pathlib import Path
@@ -38,9 +39,10 @@ _ALIKE = {
 SYNONYMS = {other: key for key, others in _ALIKE.items() for other in others.split()}
 
 
-def perhaps_an_option(key: str) -> bool:
-    """Whether any configuration of peft has a field of this name, by its text: importing peft takes seconds."""
+@functools.cache
+def options_of_peft() -> frozenset[str]:
+    """The fields of peft's configurations, by their text: importing peft takes seconds."""
     found = importlib.util.find_spec("peft")
     files = Path(found.origin).parent.glob("tuners/*/config.py") if found and found.origin else ()
-    field = re.compile(rf"^    {re.escape(key)}\s*:", re.MULTILINE)
-    return any(field.search(file.read_text(encoding="utf-8")) for file in files)
+    field = re.compile(r"^    ([a-z]\w*)\s*:", re.MULTILINE)
+    return frozenset(name for file in files for name in field.findall(file.read_text(encoding="utf-8")))

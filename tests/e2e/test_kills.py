@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi
 
+import boards
 from conftest import TOKEN, hub_environment, make_lora, upload
 from finbench.data.sources import import_data
 from finbench.hub.dev.server import DevHub
@@ -139,11 +140,11 @@ def test_a_leaderboard_killed_at_every_request(
 ) -> None:
     """Each of its two repositories is the old or the new one; the page is never newer than the cards."""
     from finbench import leaderboard
-    from finbench.evaluation import evaluator
 
     data = tmp_path / "data"
     import_data("fpb", write_sources(tmp_path / "sources")["fpb"], data)
-    evaluator.evaluate(engine="dummy", tasks=["fpb"], out=tmp_path / "board" / "scorecards", data_dir=data)
+    card = boards.scored(tmp_path, data, ["fpb"])
+    boards.renamed(card, tmp_path / "board" / "scorecards" / "guesses.json")
     leaderboard.build(tmp_path / "board")
     api.create_repo("org/first", repo_type="space", space_sdk="static")
     first: dict[str, dict[str, str]] = {"dataset": {}, "space": tree(api, "org/first", "space")}
@@ -159,7 +160,7 @@ def test_a_leaderboard_killed_at_every_request(
         pushers[0].start(**arguments)
         assert pushers[0].status() == 0
         new = {kind: tree(api, repo, kind) for kind in first}
-        assert {"scorecards/dummy.json", "index.html"} <= {*new["dataset"], *new["space"]}
+        assert {"scorecards/guesses.json", "index.html"} <= {*new["dataset"], *new["space"]}
         assert all(found[kind] in (first[kind], new[kind]) for kind in first), f"a mix after request {number}"
         assert found["space"] == first["space"] or found["dataset"] == new["dataset"]
         assert [len(api.list_repo_commits(repo, repo_type=kind)) for kind in first] == [2, 2]

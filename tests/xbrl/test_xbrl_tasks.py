@@ -92,7 +92,7 @@ def test_formulas_of_another_structure_and_the_same_value() -> None:
 @pytest.mark.parametrize(
     "answer",
     ["", "us-gaap:StockholdersEquity", f"{E} / {A} * 100)", f"({E} / {A} * 100", f"{E} / * {A}", f"{E} {A}", "x" * 100_000,
-     f"{E} / 0", f"{E} / {A} % 100", "(" * 500, "import os", f"{E} / {A} * 100 because", "1" * 700, f"{E} / {A} ** 100", f"{E} // {A} * 100",
+     f"{E} / 0", f"{E} / {A} % 100", "(" * 500, "import os", f"{E} / {A} * 100 perhaps", "1" * 700, f"{E} / {A} ** 100", f"{E} // {A} * 100",
      "__import__('os').system('id')", "StockholdersEquityXÄ / Assets * 100", f"{E} / {A} * 1,00", f"{E} / ({A} - {A}) * 100", "nan", "9**9**9"],
 )  # fmt: skip
 def test_what_is_no_such_formula(answer: str) -> None:
