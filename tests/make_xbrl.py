@@ -33,9 +33,6 @@ def _fnxl(folder: Path, count: int) -> list[Path]:
                 tags = repr({f"us-gaap:{tag}": [figure]})
                 writer.writerow([text, tags, "ALDER PLC", "December 31, 2019", "10-K", "/alder/10-K.html", "20"])
         files.append(path)
-    tags = [tag for _, tag in FIGURES] + [f"Other{n}Item" for n in range(12)]
-    files.append(folder / "labelCount.csv")
-    files[-1].write_text("".join(f"{n},us-gaap:{tag},{100 + n}\n" for n, tag in enumerate(tags)), encoding="utf-8")
     return files
 
 

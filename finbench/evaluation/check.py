@@ -210,6 +210,7 @@ def page() -> str:
         sets=sets,
         table=paths.helper("sets").SETS,
         sizes=measured(),
+        linear=json.loads((paths.shipped("tasks") / "linear.json").read_text(encoding="utf-8")),
         answers=json.loads((paths.shipped("tasks") / "answers.json").read_text(encoding="utf-8")),
         code=_code,
     )

@@ -1,6 +1,6 @@
 """Scoring of answers that name the us-gaap tag of a figure in a sentence. Standard library only.
 
-The prompt offers ``choices``: the gold tag and the nine whose names are nearest to it. Strict: by the rules of
+The prompt offers ``choices``, the answers of ten questions, the gold tag among them. Strict: by the rules of
 ``answers.py`` the answer is one of them, with or without the prefix ``us-gaap:``. Lenient: the only one of them that
 the answer holds, in any case. Any other answer is a miss for its gold tag and no false alarm for another.
 """

@@ -14,6 +14,7 @@ import pytest
 
 from finbench.core import paths
 from finbench.data.xbrl import filings
+from finbench.data.xbrl.model import Filing
 from finbench.data.xbrl.ratios import RATIOS, solve
 from finbench.data.xbrl.rows import SETS, QuestionSettings, rows
 from finbench.data.xbrl.sheets import sheets
@@ -170,14 +171,35 @@ def test_a_role_with_two_values_is_not_asked_about(tmp_path: Path) -> None:
     assert "gross margin" in kinds[1000]
 
 
+def tags_asked(filing: Filing, seed: int) -> dict[str, str]:
+    """concept -> how its tag is asked for."""
+    made = rows(filing, QuestionSettings(seed=seed), Counter())
+    return {row["answer"]: row["kind"] for set_, row in made if set_ == "xbrl_tags"}
+
+
 def test_a_label_or_value_of_two_concepts_is_not_asked_by(tmp_path: Path) -> None:
     twin = '<us-gaap:SalesRevenueNet contextRef="d" unitRef="usd" decimals="0">1000</us-gaap:SalesRevenueNet>'
     path = tmp_path / "a.xml"
     path.write_bytes(instance(statement() + twin))
-    asked = [
-        row for set_, row in made_of(path) if set_ == "xbrl_tags" and row["answer"].endswith(("Revenues", "RevenueNet"))
-    ]
-    assert {row["kind"] for row in asked} == {"by label"}
+    (filing,) = filings.read(path)
+    filing.labels = {"us-gaap:Revenues": "Turnover", "us-gaap:SalesRevenueNet": "Sales revenue, net"}
+    asked = tags_asked(filing, 3)
+    assert asked["us-gaap:Revenues"] == "by label"
+    assert "us-gaap:SalesRevenueNet" not in asked  # its label is its name, its value that of another
+    filing.labels = dict.fromkeys(filing.labels, "Turnover")
+    assert "us-gaap:Revenues" not in tags_asked(filing, 3)
+
+
+def test_a_label_that_is_the_name_of_the_tag_is_not_asked_by(tmp_path: Path) -> None:
+    path = tmp_path / "a.xml"
+    path.write_bytes(instance(statement()))
+    (filing,) = filings.read(path)
+    found = {kind for seed in range(10) for kind in tags_asked(filing, seed).values()}
+    assert found == {"by value"}  # a filing without labels: the tags' own words are not asked about
+    filing.labels = {"us-gaap:Revenues": "Revenues.", "us-gaap:Assets": "Total assets"}
+    kinds = {(tag, kind) for seed in range(10) for tag, kind in tags_asked(filing, seed).items()}
+    assert ("us-gaap:Assets", "by label") in kinds
+    assert ("us-gaap:Revenues", "by label") not in kinds
 
 
 def test_rows_are_json_of_text_and_numbers() -> None:

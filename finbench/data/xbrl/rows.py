@@ -108,6 +108,11 @@ def _day(date: str, style: int) -> str:
     return (date, f"{parsed.day} {month} {parsed.year}", f"{month} {parsed.day}, {parsed.year}")[style]
 
 
+def _letters(text: str) -> str:
+    """The letters and digits of a text, in one case."""
+    return "".join(filter(str.isalnum, text)).casefold()
+
+
 def _when(context: Context, rng: Random) -> str:
     """The period in words: "as of ...", "for the fiscal year ended ...", "from ... to ..."."""
     style = rng.randrange(3)
@@ -153,8 +158,11 @@ class _Desk:
 
     def item(self, fact: Fact) -> Iterator[tuple[str, Row]]:
         assert fact.number is not None  # only numbers are asked about
-        label_fits_one = self.same_label[self.labels[fact.concept].casefold()] == 1
-        ways = [("by label", _TAGS_BY_LABEL)] if label_fits_one else []
+        label = self.labels[fact.concept]
+        label_fits_one = self.same_label[label.casefold()] == 1
+        # "Accounts Payable Current" without blanks is the answer: nothing would be asked
+        tells = _letters(label) == _letters(fact.concept.partition(":")[2])
+        ways = [("by label", _TAGS_BY_LABEL)] if label_fits_one and not tells else []
         if self.same_number[fact.number] == 1:
             ways.append(("by value", _TAGS_BY_VALUE))
         if ways:
@@ -162,6 +170,8 @@ class _Desk:
             kind, templates = rng.choice(ways)
             asked = self._ask(rng, templates, fact)
             yield from self._row("xbrl_tags", identity, rng, asked, fact.concept, (fact,), kind=kind)
+        elif label_fits_one:
+            self.dropped["questions whose label is the concept's name"] += 1
         else:
             self.dropped["questions whose label and value fit several concepts"] += 1
         if label_fits_one:

@@ -1,7 +1,7 @@
 """What the readers of the data sets share: the kinds of things they yield, and how columns are asked for."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 Row = dict[str, Any]
@@ -31,6 +31,7 @@ class Drop(NamedTuple):
 
 Item = Unit | Drop | str  # a fault as text that starts with its place
 Units = Callable[[Iterable[Record]], Iterator[Item]]
+Offer = Callable[[Sequence[tuple[str, str]]], list[list[str]]]  # of a split's (id, label) pairs
 
 
 class WrongFile(ValueError):
@@ -67,6 +68,7 @@ class Set(NamedTuple):
     nested: bool = False  # each file holds the rows of the stricter ones
     trains: bool = True  # False: published as a test alone, by one source at least
     verbatim: bool = False  # a published test taken as it is, duplicates and conflicts too
+    offer: Offer | None = None  # the candidates of rows that name one of many tags
     joined: bool = False  # a unit spans records: one that cannot be read spoils its neighbours
     family: str = ""  # sets that ask about the same documents: an adapter trained on one knows the others
     corrected: str = ""  # what is wrong with the source, and what was done about it

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from .base import Unit
+from .base import Offer, Unit
 
 SALT = "finbench-v1:"
 SPLITS = ("train", "validation", "test")
@@ -71,14 +71,19 @@ class Divided:
     """Units divided into splits, on disk: memory does not grow with their number. A context manager."""
 
     def __init__(
-        self, name: str, units: Iterable[Unit], verbatim: bool = False, home: pathlib.Path | None = None
+        self,
+        name: str,
+        units: Iterable[Unit],
+        verbatim: bool = False,
+        home: pathlib.Path | None = None,
+        offer: Offer | None = None,
     ) -> None:
         """Read every unit. ``verbatim``: a published test taken as it is, duplicates, conflicts and all.
 
-        ``home``: the folder on whose disk they lie meanwhile, default the system's for temporary files. Raises
-        sqlite3.Error or OSError where it is full.
+        ``offer``: gives each row ``choices``, by its split's other rows. ``home``: the folder on whose disk they lie
+        meanwhile, default the system's for temporary files. Raises sqlite3.Error or OSError where it is full.
         """
-        self.name, self.dropped = name, Counter[str]()
+        self.name, self.offer, self.dropped = name, offer, Counter[str]()
         self._folder = tempfile.TemporaryDirectory(prefix=f".{name}.", dir=home)
         self._db = sqlite3.connect(pathlib.Path(self._folder.name) / "units.sqlite", isolation_level=None)
         self._db.executescript(
@@ -113,6 +118,14 @@ class Divided:
 
     def rows(self, split: str) -> Iterator[dict[str, Any]]:
         """The rows of a split, in their order. A row's own ``id`` is appended to that of its text."""
+        if self.offer is None:
+            yield from self._rows(split)
+            return
+        offered = self.offer([(row["id"], row["label"]) for row in self._rows(split)])
+        for row, choices in zip(self._rows(split), offered, strict=True):
+            yield {**row, "choices": choices}
+
+    def _rows(self, split: str) -> Iterator[dict[str, Any]]:
         order = "hash, n" if split == "test" else "n"
         query = f"SELECT same, rows FROM kept JOIN unit USING (n) WHERE home = ? ORDER BY {order}"
         for digest, text in self._db.execute(query, (split,)):

@@ -1,12 +1,10 @@
 """XBRL without filings: tags of figures in sentences (FNXL, FiNER-139) and explanations of terms.
 
-A figure's row offers ten candidates: its tag and the nine whose names share most words with it.
+A figure's row offers ten candidates, which its split's questions share (``candidates.py``).
 """
 
 import ast
 import functools
-import hashlib
-import heapq
 import json
 import pathlib
 import re
@@ -14,46 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from .base import Drop, Item, Record, Row, Set, Unit, WrongFile, split_in, text_of
+from .candidates import offer
 
-_SALT = "finbench-v1:"
-_WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
 _TERM = re.compile(r"Explain this XBRL term briefly in one sentence: (?P<term>.*)\. Answer:\s*", re.DOTALL)
-_OTHERS = 9
-
-# ---------------------------------------------------------------- candidates
 
 
-class Neighbours:
-    """The tags whose names are nearest to a tag's, among all ``tags``."""
-
-    def __init__(self, tags: Iterable[str]) -> None:
-        self.words = {tag: frozenset(map(str.casefold, _WORDS.findall(tag))) for tag in sorted(set(tags))}
-        self.found: dict[str, list[str]] = {}
-
-    def of(self, tag: str) -> list[str]:
-        """The nine nearest by the share of common words (Jaccard); ties in an order drawn by salted hash."""
-        if tag not in self.found:
-            own = self.words[tag]
-
-            def distance(other: str) -> tuple[float, str]:
-                words = self.words[other]
-                return -len(own & words) / len(own | words), _hash(f"{tag}:{other}")
-
-            self.found[tag] = heapq.nsmallest(_OTHERS, (name for name in self.words if name != tag), key=distance)
-        return self.found[tag]
-
-    def offer(self, tag: str, question: str) -> list[str]:
-        """The tag among its nearest, in an order drawn by the question's hash."""
-        return sorted([tag, *self.of(tag)], key=lambda name: _hash(f"{question}:{name}"))
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256((_SALT + text).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _unit(
-    text: str, figures: Sequence[tuple[str, str]], nearest: Neighbours, place: str, split: str | None
-) -> Iterator[Item]:
+def _unit(text: str, figures: Sequence[tuple[str, str]], place: str, split: str | None) -> Iterator[Item]:
     """A sentence with its (figure, tag) pairs; a figure that has two tags cannot be asked about."""
     by_figure: dict[str, set[str]] = {}
     for figure, tag in figures:
@@ -64,8 +28,7 @@ def _unit(
             yield Drop("a figure with two tags in one sentence")
             continue
         (tag,) = tags
-        choices = nearest.offer(tag, f"{text}:{figure}")
-        rows.append({"id": str(number), "text": text, "numeral": figure, "label": tag, "choices": choices})
+        rows.append({"id": str(number), "text": text, "numeral": figure, "label": tag})
     if rows:
         label = json.dumps({row["numeral"]: row["label"] for row in rows}, sort_keys=True)
         yield Unit(text, label, rows, place, split)
@@ -74,33 +37,15 @@ def _unit(
 # ---------------------------------------------------------------- FNXL
 
 
-def fnxl_detail(name: str) -> str | None:
-    """The split by the file's name; the list of all tags has none."""
-    return "" if "labelcount" in name else split_in(name)
-
-
 def fnxl(records: Iterable[Record]) -> Iterator[Item]:
-    """FNXL: ``sentence`` and ``numerals-tags``, and ``labelCount.csv``, the list of all tags (without a header).
-
-    Without that list the candidates come from the tags of the files at hand.
-    """
-    tags: set[str] = set()
-    sentences: list[tuple[str, list[tuple[str, str]], str, str | None]] = []
+    """FNXL: ``sentence`` and ``numerals-tags``."""
     for row, place, split in records:
-        listed = [str(part) for pair in row.items() for part in pair if str(part).startswith("us-gaap:")]
-        if len(row) == 3 and listed:  # the first line of that file was taken for its header
-            tags |= {tag.removeprefix("us-gaap:") for tag in listed}
-            continue
         text, told = text_of(row, place, "sentence"), text_of(row, place, "numerals-tags")
         figures = _fnxl_figures(told)
         if not text or not figures:
             yield f"{place}: needs a sentence and a dictionary of us-gaap tags and figures"
-            continue
-        tags |= {tag for _, tag in figures}
-        sentences.append((text, figures, place, split or None))
-    nearest = Neighbours(tags)
-    for text, figures, place, split in sentences:
-        yield from _unit(text, figures, nearest, place, split)
+        else:
+            yield from _unit(text, figures, place, split)
 
 
 def _fnxl_figures(told: str) -> list[tuple[str, str]]:
@@ -138,7 +83,7 @@ def finer139_names() -> tuple[str, ...]:
 
 def finer139(records: Iterable[Record]) -> Iterator[Item]:
     """FiNER-139: ``tokens`` and ``ner_tags``, IOB2 as names or as the codes of the authors' class list."""
-    nearest = Neighbours(name[2:] for name in finer139_names() if name.startswith("B-"))
+    known = {name[2:] for name in finer139_names() if name.startswith("B-")}
     for row, place, split in records:
         tokens, tags = _list(row.get("tokens")), _list(row.get("ner_tags"))
         if tokens is None or tags is None:
@@ -153,13 +98,13 @@ def finer139(records: Iterable[Record]) -> Iterator[Item]:
         except ValueError as fault:
             yield f"{place}: {fault}"
             continue
-        unknown = sorted({tag for _, tag in figures} - set(nearest.words))
+        unknown = sorted({tag for _, tag in figures} - known)
         if unknown:
             yield f"{place}: {unknown[0][:80]!r} is none of the 139 tags"
         elif not figures:
             yield Drop("no figure is tagged")
         else:
-            yield from _unit(" ".join(map(str, tokens)), figures, nearest, place, split)
+            yield from _unit(" ".join(map(str, tokens)), figures, place, split)
 
 
 def _list(value: Any) -> list[Any] | None:
@@ -217,14 +162,15 @@ def terms(records: Iterable[Record]) -> Iterator[Item]:
 XBRL_SETS = {
     "fnxl": Set(
         fnxl,
-        "FNXL (Sharma et al. 2023), the authors' samples and their list of tags",
-        "*_sample.csv labelCount.csv",
-        fnxl_detail,
-        2973 + 2798,
+        "FNXL (Sharma et al. 2023), the authors' samples",
+        "*_sample.csv",
+        split_in,
+        2973,
         corrected=(
             "Figures that have two tags in one sentence are left out, as are train and dev sentences of the test. Most "
             "tags of the test do not occur in the train sample."
         ),
+        offer=offer,
     ),
     "finer139": Set(
         finer139,
@@ -236,6 +182,7 @@ XBRL_SETS = {
             "One row a tagged figure; sentences without one, and figures with two tags, are left out. Figures without "
             "a tag are not asked about."
         ),
+        offer=offer,
     ),
     "xbrl_term": Set(
         terms,
