@@ -38,7 +38,15 @@ def test_the_figures_are_what_the_rows_give(real_data: Path, tmp_path: Path) -> 
     for name, pattern in FILES.items():
         import_data(name, sorted(real_data.glob(pattern)), tmp_path)
     asked = [part for name in FILES for part in ("--task", name)]
-    command = [sys.executable, "-W", "ignore", str(ROOT / "benchmarks" / "linear.py"), "--data-dir", str(tmp_path), *asked]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        str(ROOT / "benchmarks" / "linear.py"),
+        "--data-dir",
+        str(tmp_path),
+        *asked,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr.endswith("as stated\n")
