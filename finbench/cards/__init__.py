@@ -8,14 +8,7 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.cards import cardfiles, plots, trackers
-    from finbench.cards.comparison import (
-        LEVEL,
-        Comparison,
-        Contest,
-        RowsByTask,
-        aggregation_of,
-        compare,
-    )
+    from finbench.cards.comparison import RowsByTask, aggregation_of, compare
     from finbench.cards.elsewhere import endpoint_notes, what_it_cost, who_answered
     from finbench.cards.exports import eval_results, export_card, model_index
     from finbench.cards.render import (
@@ -35,7 +28,7 @@ if TYPE_CHECKING:
     )
     from finbench.cards.reporting import report
     from finbench.cards.setups import setup_of
-    from finbench.cards.verdicts import shown_points, shown_probability
+    from finbench.cards.verdicts import LEVEL, Comparison, Contest, shown_points, shown_probability
 else:
     __getattr__ = face(__name__)
 

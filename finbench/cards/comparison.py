@@ -6,17 +6,18 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import cardfiles, setups, verdicts
+from finbench.cards import cardfiles, setups
 from finbench.cards.render import parts_of
 from finbench.cards.setups import setup_of
+from finbench.cards.verdicts import Comparison, Contest, Disagreement
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError
 from finbench.core.files import json_lines
-from finbench.core.records import Measure, Score, Scorecard
+from finbench.core.records import Score, Scorecard
 from finbench.core.seal import salted
 from finbench.scoring import (
     Difference,
@@ -32,7 +33,6 @@ from finbench.scoring import (
     values_of,
 )
 
-LEVEL = 0.05
 Rows = Sequence[Mapping[str, Any]]
 RowsByTask = dict[str, list[dict[str, Any]]]
 
@@ -46,76 +46,6 @@ class LoadedCard:
     name: str
     scores: dict[str, Score]
     rows: RowsByTask
-
-
-@dataclass(frozen=True)
-class Disagreement:
-    """A document that A and B answer differently; ``text`` where the set lies on this disk."""
-
-    index: int
-    doc: str
-    gold: str | None
-    a: str
-    b: str
-    text: str | None = None
-
-
-@dataclass
-class Contest:
-    """A and B on one task. ``p`` is that of the paired permutation test, ``adjusted`` after Holm over the table.
-
-    ``part``: what of the test it is of, if not all; ``restricted``: its texts are for those who have them.
-    """
-
-    task: str
-    metric: str
-    n: int
-    clusters: int
-    a: Measure
-    b: Measure
-    difference: Measure
-    p: float
-    adjusted: float
-    detectable: float | None
-    needed: int | None
-    only_a: int | None
-    only_b: int | None
-    mcnemar: float | None
-    lower_is_better: bool
-    part: str = ""
-    restricted: bool = False
-    differing: list[Disagreement] = field(default_factory=list)
-
-    @property
-    def winner(self) -> str | None:
-        """``a`` or ``b`` where the difference is significant."""
-        if self.adjusted >= LEVEL or self.difference.value == 0:
-            return None
-        return "a" if (self.difference.value > 0) != self.lower_is_better else "b"
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A against one other subject on every task that both have."""
-
-    a: str
-    b: str
-    contests: list[Contest]
-    unshared: list[str]
-
-    @property
-    def verdict(self) -> str:
-        """One sentence: whether A is better, by how much, how sure, and what would settle it."""
-        return verdicts.of_one(self) if len(self.contests) == 1 else verdicts.of_many(self)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        contests = [asdict(contest) | {"winner": contest.winner} for contest in self.contests]
-        for contest in contests:
-            contest |= {side: contest[side].model_dump() for side in ("a", "b", "difference")}
-            for place in contest["differing"] if contest["restricted"] else ():
-                place["text"] = None
-        return {"a": self.a, "b": self.b, "verdict": self.verdict, "tasks": contests, "unshared": self.unshared}
 
 
 def _load(path: Path) -> LoadedCard:

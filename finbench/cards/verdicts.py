@@ -1,14 +1,85 @@
-"""A comparison in one sentence: whether A is better, by how much, how sure, and what would settle it."""
+"""What a comparison found: records, and one sentence: whether A is better, by how much, how sure, what would settle it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from finbench.core import catalog
+from finbench.core.records import Measure
 from finbench.scoring import UNTESTABLE, metrics
 
-if TYPE_CHECKING:
-    from finbench.cards.comparison import Comparison, Contest
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A document that A and B answer differently; ``text`` where the set lies on this disk."""
+
+    index: int
+    doc: str
+    gold: str | None
+    a: str
+    b: str
+    text: str | None = None
+
+
+@dataclass
+class Contest:
+    """A and B on one task. ``p`` is that of the paired permutation test, ``adjusted`` after Holm over the table.
+
+    ``part``: what of the test it is of, if not all; ``restricted``: its texts are for those who have them.
+    """
+
+    task: str
+    metric: str
+    n: int
+    clusters: int
+    a: Measure
+    b: Measure
+    difference: Measure
+    p: float
+    adjusted: float
+    detectable: float | None
+    needed: int | None
+    only_a: int | None
+    only_b: int | None
+    mcnemar: float | None
+    lower_is_better: bool
+    part: str = ""
+    restricted: bool = False
+    differing: list[Disagreement] = field(default_factory=list)
+
+    @property
+    def winner(self) -> str | None:
+        """``a`` or ``b`` where the difference is significant."""
+        if self.adjusted >= LEVEL or self.difference.value == 0:
+            return None
+        return "a" if (self.difference.value > 0) != self.lower_is_better else "b"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A against one other subject on every task that both have."""
+
+    a: str
+    b: str
+    contests: list[Contest]
+    unshared: list[str]
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: whether A is better, by how much, how sure, and what would settle it."""
+        return _of_one(self) if len(self.contests) == 1 else _of_many(self)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        contests = [asdict(contest) | {"winner": contest.winner} for contest in self.contests]
+        for contest in contests:
+            contest |= {side: contest[side].model_dump() for side in ("a", "b", "difference")}
+            for place in contest["differing"] if contest["restricted"] else ():
+                place["text"] = None
+        return {"a": self.a, "b": self.b, "verdict": self.verdict, "tasks": contests, "unshared": self.unshared}
 
 
 def shown_probability(p: float) -> str:
@@ -34,7 +105,7 @@ def _gap(contest: Contest) -> str:
     return f"{metrics.spoken(contest.metric)} {shown}{unit}, {around}, {p}"
 
 
-def of_one(comparison: Comparison) -> str:
+def _of_one(comparison: Comparison) -> str:
     [contest] = comparison.contests
     task = contest.task.removeprefix(catalog.PREFIX) + (f" ({contest.part})" if contest.part else "")
     if contest.winner:
@@ -59,7 +130,7 @@ def of_one(comparison: Comparison) -> str:
     )
 
 
-def of_many(comparison: Comparison) -> str:
+def _of_many(comparison: Comparison) -> str:
     winners = [contest.winner for contest in comparison.contests]
     better, worse, open_ = (winners.count(side) for side in ("a", "b", None))
     shares = [c for c in comparison.contests if metrics.is_share(c.metric)]
