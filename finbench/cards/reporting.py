@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finbench.cards import cardfiles, plots
-from finbench.cards.comparison import LEVEL, aggregation_of, difference, documents, follows
+from finbench.cards.comparison import aggregation_of, difference, documents, follows
 from finbench.cards.plots import Line, SeedRun, Table, TableCell
 from finbench.cards.render import Heading, conditions_of, describe_subject, from_template, slug
 from finbench.cards.setups import setup_of
+from finbench.cards.verdicts import LEVEL
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import write_atomic

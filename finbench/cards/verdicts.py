@@ -1,4 +1,4 @@
-"""What a comparison found: records, and one sentence: whether A is better, by how much, how sure, what would settle it."""
+"""What a comparison found: its records, and in one sentence whether A is better, how sure, and what would settle it."""
 
 from __future__ import annotations
 
