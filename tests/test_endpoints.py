@@ -646,11 +646,11 @@ def test_answers_without_counts_cost_their_worst(naps: list[float]) -> None:
 
 
 def test_what_a_filter_withholds_is_counted_where_that_was_asked_for(tmp_path: Path) -> None:
-    asked_for: list[int] = []
+    asked_for: list[str] = []
 
     def answer(path: str, body: Any) -> Answer:
-        asked_for.append(1)
-        if len(asked_for) % 5 == 0:
+        asked_for.append(body["messages"][-1]["content"])
+        if list(dict.fromkeys(asked_for)).index(asked_for[-1]) % 5 == 4:  # the fifth prompt, the tenth, ...
             return Answer(chat(None, finish_reason="content_filter"))
         return Answer(chat())
 
@@ -659,9 +659,9 @@ def test_what_a_filter_withholds_is_counted_where_that_was_asked_for(tmp_path: P
             scored(fake, tmp_path, arguments={"concurrency": "1"})
         card = scored(fake, tmp_path, arguments={"concurrency": "1", "withheld": "wrong"})
     told = card.scores[0].hosted
-    assert told.withheld == 3
+    assert told.withheld == 4
     assert told.requests == 20
-    assert len(asked_for) == 21  # what came before the first fault was kept
+    assert 21 <= len(asked_for) <= 24  # what was answered before the first fault was noticed is kept
 
 
 def test_what_a_card_says_of_an_endpoint_must_be_possible(tmp_path: Path) -> None:
