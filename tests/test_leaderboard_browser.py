@@ -296,9 +296,9 @@ def test_a_script_that_does_not_belong_to_the_page_does_not_run(site: Path, chro
 def test_on_a_phone_what_thinking_cost_stands_beside_its_subject(site: Path, tmp_path: Path, visit: Any) -> None:
     """Strict, lenient, cut off, reasoning and price: scrolled to the last of them, the names are still there."""
     made = write(tmp_path / "thinking", pages.files(boards.thinking(site / "scorecards" / "gold.json")))
-    page = visit(**PHONE).open(made, "sentiment")
+    page = visit(**PHONE).open(made, "ner")
     heads = [text.split("\n")[0] for text in page.locator("thead th:visible").all_inner_texts()]
-    assert heads == ["Group", "Subject", "Macro-F1", "Parsed", "Lenient", "Cut off", "Thought", "Price"]
+    assert heads == ["Group", "Subject", "Entity F1", "Parsed", "Lenient", "Cut off", "Thought", "Price"]
     region = page.locator(".scroll").first
     region.evaluate("place => place.scrollLeft = place.scrollWidth")
     frame, price = region.bounding_box(), page.locator("thead th:visible").last.bounding_box()
