@@ -79,6 +79,19 @@ def test_hostile_references_never_name_a_folder_or_a_repository(text: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("https://huggingface.co/org/name/tree/main", "Write hub:org/name."),
+        ("http://127.0.0.1:8000/v1", "Write --engine server --model NAME --arg url=ADDRESS for an endpoint."),
+    ],
+)
+def test_an_address_says_what_to_write_instead(text: str, hint: str) -> None:
+    with pytest.raises(FinbenchError) as caught:
+        refs.parse(text)
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
     ("text", "ref"),
     [
         ("hub:org/name", refs.Ref("hub", "org/name")),

@@ -47,6 +47,9 @@ def parse(text: str) -> Ref:
         if not _NAME.fullmatch(text[4:]):
             raise _bad(text, "zoo:name")
         return Ref("zoo", text[4:])
+    if re.match("https?://", text):
+        page = re.match(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)", text)
+        raise _bad(text, f"hub:{page[1]}" if page else "--engine server --model NAME --arg url=ADDRESS for an endpoint")
     first = unicodedata.normalize("NFKC", re.split(r"[/\\]", text)[0])  # other scripts have colons too
     drive = re.fullmatch(r"[A-Za-z]:", first)
     if not text or any(ord(character) < 32 for character in text) or (":" in first and not drive):
