@@ -626,7 +626,7 @@ def test_a_card_of_one_source_has_no_interval_and_every_view_says_why(one_filing
         assert f"[{dash}: one source]" in reporting.report([one_filing], format=how)
     drawn = Console(width=100, record=True, file=io.StringIO())
     drawn.print(*render.terminal_tables([cardfiles.read(one_filing)]))
-    assert "–: one source" in drawn.export_text()
+    assert "–: no interval (one source)" in drawn.export_text()
     for how in ("eval-results", "model-index", "every-eval-ever", "lm-eval"):
         [file] = exports.export_card(one_filing, format=how, out=tmp_path / how)
         text = file.read_text()

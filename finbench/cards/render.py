@@ -242,7 +242,7 @@ def _table(view: TaskView, width: int) -> Table:
         if shown:
             table.add_column(name, justify="right", no_wrap=True)
     for row in view.rows:
-        ends = "" if row.baseline else limits(row.main, share, " - ")
+        ends = "" if row.baseline else limits(row.main, share, " - ") if row.main.interval else "–"
         drawn = f"[{row.colour}]{bar(row.main, length)}[/]" if share else ""
         cells = [escape(shorten_name(row.name, names)), amount(row.main.value, share), ends]
         cells += [drawn] if bars or not taken else []
@@ -253,6 +253,9 @@ def _table(view: TaskView, width: int) -> Table:
             cells += [percent(row.cut_off.value) if row.cut_off else ""]
             cells += ["" if row.thinking is None else f"{row.thinking:,.0f}"]
         table.add_row(*cells, style="dim" if row.baseline else "")
+    lacking = dict.fromkeys(row.main.lacking for row in view.rows if row.main.lacking and not row.baseline)
+    table.caption = f"–: no interval ({'; '.join(lacking)})" if lacking else None
+    table.caption_justify = "left"
     return table
 
 

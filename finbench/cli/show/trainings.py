@@ -14,6 +14,7 @@ from rich.table import Table
 from finbench.cli.show.layout import columned, put, put_facts
 from finbench.core import catalog
 from finbench.core.console import out
+from finbench.core.errors import counted
 from finbench.core.records import Adapter, Recipe
 from finbench.methods import method_named
 from finbench.pretraining import Pretrained, report
@@ -27,7 +28,8 @@ def trained(adapter: Adapter, folder: Path, base: str) -> None:
     out.print(
         f"[bold]{escape(str(folder))}[/]  {adapter.recipe.method}, {run.trainable_parameters:,} trainable parameters"
     )
-    seen = f"{run.rows:,} rows, {run.steps:,} steps, {run.tokens:,} tokens ({100 * run.padding:.1f} % padding)"
+    seen = f"{counted(run.rows, 'row')}, {counted(run.steps, 'step')}, "
+    seen += f"{run.tokens:,} tokens ({100 * run.padding:.1f} % padding)"
     speed = f"{run.seconds:.0f} s, {run.tokens_per_second:,.0f} tokens/s"
     put(f"{seen}; {speed}; loss {run.loss_curve[0][1]:.3f} -> {run.final_loss:.3f}", wrap=True)
     if held := run.validation:
