@@ -23,6 +23,7 @@ from finbench.training import checkpoints, claims, launch, runner
 
 SMALL = {"dropout": 0.0, "lr": 3e-3, "limit": 50}
 COMMAND = ["--task", "mini_sentiment", "--set", "dtype=float32", "--set", "batch_size=8", "--set", "save_every=3"]
+COMMAND += ["--set", "lr=0.001", "--set", "rank=16"]  # nothing is chosen, so that nothing is said of it
 
 
 def curve(made: Any) -> list[float]:
@@ -233,7 +234,7 @@ def test_the_fault_of_a_process_is_one_line(llama: Path, tmp_path: Path) -> None
     assert "--lr" in caught.value.hint
     assert not (tmp_path / "a").exists()
     (tmp_path / "b" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "b" / "checkpoints" / "run.json").write_text("{}")  # else it is somebody else's folder
+    (tmp_path / "b" / "checkpoints" / "run.json").write_text("")  # of a full disk; else it is somebody else's folder
     (tmp_path / "b" / "checkpoints" / "staging").write_text("in the way")
     with pytest.raises(FinbenchError, match="Cannot write .*checkpoints"):
         runner.train(recipe(llama, **SMALL), tmp_path / "b", processes=2)

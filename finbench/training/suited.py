@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from finbench.core import catalog, environment
-from finbench.core.console import say
+from finbench.core.console import quiet, say
 from finbench.core.records import Recipe
 from finbench.data import own
 from finbench.methods import method_named
@@ -43,6 +43,7 @@ def suit(recipe: Recipe, stated: Collection[str], data_dir: Path | None = None) 
 
     A recipe with a ``limit`` is a trial, and stays as it is.
     """
+    quiet()
     if recipe.limit is not None:
         return recipe
     chosen = choose(recipe, stated, _rows(recipe, data_dir))
