@@ -274,6 +274,28 @@ def test_a_page_is_held_once_for_its_questions_while_they_are_answered(
     assert shapes[-4:] == [(3, 1)] * 4
 
 
+@pytest.mark.parametrize("kind", ["llama", "mistral, window"])
+def test_keys_that_heads_share_are_not_copied_for_each_and_no_bit_changes(
+    kind: str, models: dict[str, tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, heads = _lm(kind, models, TreeLM), set()
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def seen(query: Any, key: Any, *others: Any, **more: Any) -> Any:
+        if query.shape[2] > 1:
+            heads.add(key.shape[1])
+        return attend(query, key, *others, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", seen)
+    prompts = [_ask(f"Gold rose and silver fell in {n}.\nWhy?", {"until": [], "max_gen_toks": 4}) for n in range(4)]
+    found = (lm.loglikelihood(_requests(5), disable_tqdm=True), lm.generate_until(prompts, disable_tqdm=True))
+    assert heads == {2}
+    lm.forward.forget()
+    monkeypatch.setenv("TRANSFORMERS_SDPA_FORCE_GQA", "0")
+    assert found == (lm.loglikelihood(_requests(5), disable_tqdm=True), lm.generate_until(prompts, disable_tqdm=True))
+    assert heads == {2, 4}
+
+
 @pytest.mark.parametrize("options", [{"rows": 1}, {"tokens": 40}, {"tokens": 4096}, {"rows": 3, "tokens": 100}])
 def test_batch_size_and_order_do_not_change_answers(options: Any, models: dict[str, tuple[Any, Any]]) -> None:
     asked = _requests(2)

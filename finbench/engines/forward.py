@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -68,6 +69,24 @@ def exact_head(
         yield
     finally:
         del head.forward
+
+
+@contextlib.contextmanager
+def unrepeated_keys(device: Any) -> Iterator[None]:
+    """Meanwhile a processor's attention takes keys that several heads share as they are.
+
+    Where there is a mask, transformers writes a copy for each head else, since CUDA has no fast kernel without. The
+    processor's has one, with equal bits; its switch is transformers' own (``use_gqa_in_sdpa``).
+    """
+    switch = "TRANSFORMERS_SDPA_FORCE_GQA"
+    if device.type != "cpu" or switch in os.environ:
+        yield
+        return
+    os.environ[switch] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(switch, None)
 
 
 class Forward:
@@ -160,7 +179,7 @@ class Forward:
         at = (torch.tensor(rows, device=device), torch.tensor(nodes, device=device))
         arguments = {} if cache is None else {self.cache_name: cache}
         self.calls += 1
-        with torch.inference_mode(), self._head(*at):
+        with torch.inference_mode(), unrepeated_keys(device), self._head(*at):
             return self.model(
                 input_ids=ids.to(device),
                 attention_mask=None if sees is None else self._masks(sees, positions, keys),
