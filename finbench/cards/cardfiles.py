@@ -24,6 +24,7 @@ from finbench.core.seal import card_seal
 _PATIENCE = 120  # seconds; a writer holds the lock for a fraction of one
 _MOST_PARTS = 10**7  # objects and lists in them, which take more memory than bytes; of a million rows about six million
 _LARGEST = 256 * 2**20  # bytes of samples after decompression; a card's are a few megabytes
+_SAMPLES = ".samples.jsonl.zst"  # ends the name of a card's samples
 _SHORTEST = 40  # bytes of a sample row: the hash of its document alone has 32
 _OWN = "Put the samples file that finbench eval wrote with the card beside it, or score again: finbench eval"
 _CARD = 64 * 2**20  # bytes of a scorecard; one of every task has 0.1 MB
@@ -81,10 +82,13 @@ def folder(place: Path) -> list[Scorecard]:
 def expand(places: Iterable[Path | str]) -> list[Path]:
     """Scorecard files among files and folders, each once; other JSON files of a folder are passed over.
 
-    Raises FinbenchError for a file that is no scorecard, and where there is none at all.
+    So are samples, which ``scorecards/*`` names beside their cards. Raises FinbenchError for a file that is no scorecard, and
+    where there is none at all.
     """
     found: list[Path] = []
     for place in map(Path, places):
+        if is_samples(place):
+            continue
         if not place.is_dir():
             read(place)
             found.append(place)
@@ -98,9 +102,14 @@ def expand(places: Iterable[Path | str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def is_samples(path: Path) -> bool:
+    """Whether a file is the samples of a card, by its name."""
+    return path.name.endswith(_SAMPLES)
+
+
 def samples_path(card: Path) -> Path:
     """Where the samples of a card lie."""
-    return card.with_name(card.name.removesuffix(".json") + ".samples.jsonl.zst")
+    return card.with_name(card.name.removesuffix(".json") + _SAMPLES)
 
 
 def samples_bytes(card: Path, sha256: str) -> Path:
