@@ -175,6 +175,7 @@ def test_what_differs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 READING = """
 import datetime, sys, time, torch
 from torch.distributed import distributed_c10d
+from finbench.core import environment
 from finbench.training import ranks
 limit, first, begin = datetime.timedelta(seconds=3), sys.argv[1] == "0", torch.distributed.init_process_group
 
@@ -184,7 +185,7 @@ def short(*given, **named):
     distributed_c10d._set_pg_timeout(limit)
 
 torch.distributed.init_process_group = short
-ranks.meet()
+environment.take_place()
 with ranks.refusing_together():
     time.sleep(6 * first)
 print("both are here", flush=True)

@@ -43,15 +43,15 @@ def main() -> None:
 
 
 def _take_part(folder: Path, rank: int) -> None:
-    from finbench.core import console
+    from finbench.core import console, environment
 
     console.quiet()  # before the next line: libraries complain at their import
-    from finbench.training import launch, ranks, runner  # takes seconds, in which Ctrl-C may come
+    from finbench.training import launch, runner  # takes seconds, in which Ctrl-C may come
 
     job = launch.Job.parse(json.loads((folder / launch.JOB).read_text()), str(folder / launch.JOB))
     threading.Thread(target=_end_with, args=(job.parent,), daemon=True).start()
     console.err.quiet = True  # what there is to say before the first step, the parent has said
-    ranks.meet()
+    environment.take_place()
     run = runner.prepare(job.recipe, job.data_dir).begun(job.loop, job.checkpointed)
     console.err.quiet = rank > 0
     runner.work(run, job.out, job.resume, job.report)

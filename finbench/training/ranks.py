@@ -25,17 +25,6 @@ def _group() -> Any:
     return torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
 
 
-def meet() -> None:
-    """Take one's place among the processes, and part of the group in which they wait.
-
-    All make it at one time. One that comes to it late, after reading a base, is waited for ten minutes: torch makes a
-    group by the store of the first one, whose limit that is, whatever the limit of the new one.
-    """
-    environment.take_place()
-    if environment.processes() > 1:
-        _group()
-
-
 def gathered(said: Any) -> list[Any]:
     """What each process says, in their order; all must ask. A process that is alone hears itself."""
     import torch

@@ -102,7 +102,7 @@ def _take_part(
     """``train`` in one of the processes that torchrun started, on one machine or several: the first one writes."""
     processes, first = environment.processes(), environment.rank() == 0
     err.quiet = not first
-    ranks.meet()
+    environment.take_place()
     with ranks.refusing_together():
         run = _decided(recipe, data_dir, processes)
     # what makes no difference to the weights must be the same too: who shards waits for all the others
