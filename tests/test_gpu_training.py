@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from test_loops import gradients_of_starts, moved, recipe, relative
-from test_sharding import trained_with_a_slow_reader
+from test_sharding import trained_with_a_slow_disk
 
 from conftest import make_llama
 from finbench.core.errors import FinbenchError
@@ -131,11 +131,11 @@ def test_two_gpus_train_what_one_does_their_base_whole_or_in_shards(bits: int, b
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one GPU")
-def test_a_base_may_be_read_for_longer_than_nccl_waits(
+def test_a_process_may_read_and_write_for_longer_than_nccl_waits(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """NCCL's limit is 40 seconds here, and the first process reads for a minute."""
-    made = trained_with_a_slow_reader(40, base, tmp_path, monkeypatch)
+    """NCCL's limit is 40 seconds here, and the first process reads, and writes, for a minute."""
+    made = trained_with_a_slow_disk(40, base, tmp_path, monkeypatch)
     assert made.training.processes == 2
 
 

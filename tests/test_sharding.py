@@ -78,9 +78,10 @@ from datetime import timedelta
 import torch
 from torch.distributed import distributed_c10d
 from finbench.models import bases
-from finbench.training import process
+from finbench.training import checkpoints, process
 
-limit, begin, load = float(sys.argv.pop()), torch.distributed.init_process_group, bases.load
+limit, begin = float(sys.argv.pop()), torch.distributed.init_process_group
+load, publish = bases.load, checkpoints.publish
 
 def short(*given, **named):
     begin(*given, **named)
@@ -91,15 +92,18 @@ def slow(*given, **named):
     time.sleep(1.5 * limit * (os.environ["RANK"] == "0"))
     return load(*given, **named)
 
-torch.distributed.init_process_group, bases.load = short, slow
+def slower(staging, target):  # the first time; only the first process publishes
+    time.sleep(1.5 * limit * ("-3" in target.name))
+    publish(staging, target)
+
+torch.distributed.init_process_group, bases.load, checkpoints.publish = short, slow, slower
 process.main()
 """
 
 
-def trained_with_a_slow_reader(limit: float, base: Path, folder: Path, patch: pytest.MonkeyPatch) -> Adapter:
-    """A base in shards whose first process reads half as long again as the group of the training allows, ``limit`` s.
-
-    At 70B it reads 140 GB, and NCCL allows ten minutes.
+def trained_with_a_slow_disk(limit: float, base: Path, folder: Path, patch: pytest.MonkeyPatch) -> Adapter:
+    """A base in shards whose first process reads it, and writes a checkpoint, half as long again as the group of the
+    training allows, ``limit`` s. At 70B it reads 140 GB, and NCCL allows ten minutes.
     """
     script, real = folder / "slow.py", torchrun.elastic_launch
     script.write_text(SLOW)
@@ -112,10 +116,11 @@ def trained_with_a_slow_reader(limit: float, base: Path, folder: Path, patch: py
 
 
 @pytest.mark.slow
-def test_a_base_may_be_read_for_longer_than_processes_wait_in_training(
+def test_a_process_may_read_and_write_for_longer_than_they_wait_in_training(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = trained_with_a_slow_reader(10, llama, tmp_path, monkeypatch)
+    made = trained_with_a_slow_disk(8, llama, tmp_path, monkeypatch)
     at_once = runner.train(recipe(llama, **SMALL, sharding="fsdp"), tmp_path / "at-once", processes=2)
     assert isinstance(at_once, Adapter)
     assert made.files == at_once.files
+    assert made.training.seconds > at_once.training.seconds + 10  # of the 12 in which it wrote
