@@ -53,20 +53,30 @@ def table() -> str:
         lines.append(
             f"| {said} | {step.cards} × {step.card} | {step.rate:,.0f} | {predicted:,.0f} | "
             f"{predicted / step.rate - 1:+.0%} | {held} | {gib:.1f} | {beside} | {way} | "
-            f"{'fitted' if step.fitted else ''} |"
+            f"{'fitted' if step.fitted else 'held out'} |"
         )
     return "\n".join(lines) + "\n"
 
 
 def checkpointing() -> str:
-    """Memory with and without activation checkpointing, and the parts of it."""
+    """Memory with and without activation checkpointing, and the parts of it: of long rows, and of a long start."""
     stated: dict[str, Any] = {"tasks": ["mini_sentiment"], "bits": 4, "rank": 8, "pass_tokens": 4096}
-    rows = [batches.TrainingRow([first, *range(1, 2048)], 100) for first in range(2)]
-    lines = ["| NF4, rank 8, Llama-3.1-8B, 2 rows of 2,048 | activations | all, by plan |", "|--|--:|--:|"]
-    for name, again in (("without", False), ("with", True)):
-        recipe, model = recipes.recipe(None, {**stated, "gradient_checkpointing": again}), shapes.shaped("llama-3.1-8b")
-        found = planning.needs(model, recipe, bases.layers_of(model), rows).chosen(recipe, machines.CARDS["h100"])
-        lines.append(f"| {name} | {found.parts['activations']:.1f} GiB | {found.on(machines.CARDS['h100']):.1f} GiB |")
+    lines = ["| NF4, rank 8, Llama-3.1-8B | checkpointing | activations | all, by plan |", "|--|--|--:|--:|"]
+    start = range(1, 1501)
+    passes = {
+        "2 rows of 2,048": [batches.TrainingRow([first, *range(1, 2048)], 100) for first in range(2)],
+        "54 rows of 48 behind a start of 1,500": [
+            batches.TrainingRow([*start, *range(2000 + 48 * row, 2048 + 48 * row)], 2) for row in range(54)
+        ],
+    }
+    for rows, made in passes.items():
+        for name, again in (("without", False), ("with", True)):
+            recipe = recipes.recipe(None, {**stated, "gradient_checkpointing": again})
+            model = shapes.shaped("llama-3.1-8b")
+            needed = planning.needs(model, recipe, bases.layers_of(model), made)
+            found = needed.chosen(recipe, machines.CARDS["h100"])
+            held, whole = found.parts["activations"], found.on(machines.CARDS["h100"])
+            lines.append(f"| {rows} | {name} | {held:.1f} GiB | {whole:.1f} GiB |")
     return "\n".join(lines) + "\n"
 
 

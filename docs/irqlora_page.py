@@ -83,7 +83,7 @@ continue with new factors.
 So the rank of the whole update grows with each cycle: by twice the rank with `rosa` (new factors
 less those taken out), by the rank with `relora`.
 In training W is held in float32, whatever the base's dtype, and is in every checkpoint, so a run
-that was killed in a cycle still ends in the same bits.
+that was killed in a cycle still ends in the same bits, on a processor.
 On quantised weights both are refused, because a fold would be rounded away.
 
 The difference to the published weights is saved as a LoRA of the rank that it has, by SVD.

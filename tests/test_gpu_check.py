@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from test_loops import ragged
+from test_loops import ragged, seen_to_be_off
 
 from finbench.models import bases
-from finbench.training import machines, packing
+from finbench.training import loops, machines, packing
 
 CHECK = Path(__file__).resolve().parent.parent / "benchmarks" / "gpu_check.py"
 
@@ -57,6 +57,61 @@ def test_section_0_runs_attention_and_sees_a_kernel_that_is_wrong(script: Any, m
     assert by(ragged) == [True, True]
     assert by(shifted) == [False, False]
     assert by(lambda q, k, v, *ends, **named: ragged(q, k, v.roll(1, 0), *ends, **named)) == [False, False]
+
+
+@pytest.mark.parametrize(("loop", "how"), [("packed", "row"), ("shared", "token"), ("shared", "first")])
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(
+                    not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0),
+                    reason="needs a CUDA device with flash attention for sequences of any length",
+                ),
+            ],
+        ),
+    ],
+)
+def test_a_mask_that_is_off_is_seen_before_training(
+    device: str, loop: str, how: str, script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bfloat16, where attention matters as in a trained base; by GPUs' kernel, on a CPU by a reference of it."""
+    models = script("gpu_models")
+    monkeypatch.setattr(models, "DEVICE", device)
+    check = models.Check(0, True, {})
+    model, recipe = models.with_lora(models.model_of(check.shape("gqa"), 16, torch.bfloat16, 0))
+    passes = loops.Passes.of(recipe, loop, model.config.vocab_size, 0)  # type: ignore[arg-type]
+    rows = models.rows_like_fpb(8, model.config.vocab_size, 26, 0)
+    assert seen_to_be_off(passes, model, rows, how, ragged if device == "cpu" else None)
+
+
+def test_layers_of_4_bits_are_coded_one_by_one(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a layer is coded, those before it are codes already and those behind it have no weights yet."""
+    import bitsandbytes as bnb
+    from transformers import AutoModelForCausalLM
+
+    models = script("gpu_models")
+    check, made, wide = models.Check(0, True, {}), [], []
+    begin, code = AutoModelForCausalLM.from_config, bnb.functional.quantize_4bit
+
+    def from_config(*given: Any, **named: Any) -> Any:
+        made.append(begin(*given, **named))
+        return made[-1]
+
+    def quantize(*given: Any, **named: Any) -> Any:
+        layers = [one for one in made[0].modules() if type(one) is torch.nn.Linear and one is not made[0].lm_head]
+        wide.append(sum(not one.weight.is_meta for one in layers))
+        return code(*given, **named)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_config", from_config)
+    monkeypatch.setattr(bnb.functional, "quantize_4bit", quantize)
+    model = models.model_of(check.shape("8b"), 4, torch.bfloat16, 0)
+    assert wide == [0] * 14  # seven of each of two layers
+    assert not any(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
 
 
 def test_nothing_else_is_run_after_a_failure_of_section_0(

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 import torch
+from test_vllm_on_gpu import asks, nothing
 
 from conftest import make_llama, make_lora
 from finbench.core import environment
 from finbench.core.errors import FinbenchError
 from finbench.core.settings import Evaluation
+from finbench.engines.vllm import memory
 from finbench.engines.vllm.engine import VLLMEngine
 from finbench.evaluation import evaluator
 from finbench.evaluation.subjects import candidates
@@ -105,6 +107,37 @@ def test_slots_and_length_are_what_the_card_has_room_for(base: Path, zoo: list[P
         engine.close()
 
 
+@needs_vllm
+def test_adapters_take_turns_where_there_is_one_slot(
+    base: Path, zoo: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_FOR_ADAPTERS", 0.0)
+    engine = VLLMEngine(bases.resolve(str(base)), zoo, gpu_memory=0.3)
+    try:
+        assert engine.settings["engine"]["max_loras"] == 1
+        engine._started()
+        assert set(engine.gaps) == set(zoo)  # each was asked, and answered as peft does
+    finally:
+        engine.close()
+
+
+@needs_vllm
+def test_a_context_too_long_for_the_card_is_cut_to_what_it_has_room_for(tmp_path: Path) -> None:
+    """64 kB of keys and values a token are 8 GiB for all of it, and vLLM may take 6."""
+    long = make_llama(tmp_path / "long", layers=64, hidden=512, context=131072)
+    share = 6 * 2**30 / torch.cuda.get_device_properties(0).total_memory
+    engine = VLLMEngine(bases.resolve(str(long)), [], gpu_memory=share)
+    try:
+        [text] = engine.answer([asks("Sales rose.", 8)], nothing)
+        [worker] = engine._started().workers
+        assert isinstance(text, str)
+        assert 512 < worker.max_length < 131072
+        with pytest.raises(FinbenchError, match="vLLM has room for"):
+            engine.answer([asks("profit " * worker.max_length, 8)], nothing)
+    finally:
+        engine.close()
+
+
 BATCHES = """
 import json, sys
 from finbench.engines.vllm import worker
@@ -166,9 +199,14 @@ def test_two_gpus_answer_and_both_are_counted(base: Path, zoo: list[Path], tmp_p
 
 
 @needs_vllm
-def test_a_server_ends_with_the_one_that_started_it(base: Path, zoo: list[Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("cards", [1, 2])
+def test_a_server_ends_with_the_one_that_started_it(cards: int, base: Path, zoo: list[Path], tmp_path: Path) -> None:
+    """On two cards vLLM starts processes of its own beside the thread that waits for the parent's end."""
+    if torch.cuda.device_count() < cards:
+        pytest.skip("there is one GPU")
     log = tmp_path / "log"
     command = [sys.executable, "-m", "finbench", "serve", "--base", str(base), "--port", "0", "--gpu-memory", "0.3"]
+    command += ["--tensor-parallel", str(cards)]
     command += [part for folder in zoo for part in ("--adapter", str(folder))]
     before = torch.cuda.mem_get_info()[0]
     with log.open("w") as out:

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from test_loops import moved, recipe
+from test_loops import gradients_of_starts, moved, recipe, relative
+from test_sharding import trained_with_a_slow_disk
 
 from conftest import make_llama
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter
 from finbench.models import bases
-from finbench.training import loops, packing, runner
+from finbench.training import loops, packing, runner, tuning
 
 pytestmark = [
     pytest.mark.gpu,
@@ -63,6 +64,14 @@ def test_no_attention_runs_by_plain_products(dtype: str, base: Path) -> None:
     assert not {name for name in names if "_scaled_dot_product_attention_math" in name}
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_gradients_of_a_shared_start_are_summed_in_float32(several: bool) -> None:
+    """Rounded after each of the 512 rows, more than that would be lost (test_loops.py)."""
+    half = bases.compute_dtype("auto")
+    exact = gradients_of_starts(several)(torch.float64)
+    assert relative(gradients_of_starts(several, "cuda")(half), exact) < 9e-3
+
+
 def test_checkpointing_takes_less_and_gives_the_same_loss(base: Path, tmp_path: Path) -> None:
     made = []
     for number, again in enumerate((False, True)):
@@ -87,6 +96,18 @@ def test_the_dtype_is_one_that_the_card_computes_in() -> None:
             bases.check_dtype("bfloat16", "")
 
 
+def test_a_card_that_does_not_hold_the_weights_is_refused_before_they_are_loaded(base: Path, tmp_path: Path) -> None:
+    before = torch.cuda.get_per_process_memory_fraction()
+    torch.cuda.set_per_process_memory_fraction(1e-6)
+    try:
+        with pytest.raises(FinbenchError, match="By plan this training needs") as caught:
+            runner.train(recipe(base), tmp_path / "a")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(before)
+    assert "A card that holds it" in caught.value.hint
+    assert not (tmp_path / "a").exists()
+
+
 @pytest.mark.skipif(importlib.util.find_spec("liger_kernel") is None, reason="Liger is not installed")
 def test_ligers_kernels_learn_the_same_and_are_taken_back(base: Path, tmp_path: Path) -> None:
     plain, ours, again = (
@@ -109,8 +130,31 @@ def test_two_gpus_train_what_one_does_their_base_whole_or_in_shards(bits: int, b
         assert curves[1] == pytest.approx(curves[0], rel=0.02)
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one GPU")
+def test_a_process_may_read_and_write_for_longer_than_nccl_waits(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NCCL's limit is 40 seconds here, and the first process reads, and writes, for a minute."""
+    made = trained_with_a_slow_disk(40, base, tmp_path, monkeypatch)
+    assert made.training.processes == 2
+
+
 def test_the_memory_is_given_back(base: Path, tmp_path: Path) -> None:
     runner.train(recipe(base), tmp_path / "first")  # after which libraries keep what they work with
     before = torch.cuda.memory_allocated()
     runner.train(recipe(base), tmp_path / "a")
     assert torch.cuda.memory_allocated() - before < 2**20
+
+
+def test_a_search_holds_one_model_at_a_time(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner.train(recipe(base), tmp_path / "first")
+    held, real = [], runner.begin
+
+    def begin(run: Any, dtype: Any) -> Any:
+        held.append(torch.cuda.memory_allocated())
+        return real(run, dtype)
+
+    monkeypatch.setattr(runner, "begin", begin)
+    tuning.tune(recipe(base), tmp_path / "search", budget=2)
+    assert len(held) == 6
+    assert max(held) - min(held) < 2**20

@@ -160,3 +160,30 @@ def test_on_a_ray_with_gpus_steps_see_their_own_and_those_without_see_none(
         assert (summary.done, summary.failed) == (1, [])
     finally:
         ray.shutdown()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_cell_without_needs_has_a_real_gpu_to_itself(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray")
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
+        monkeypatch.setenv(name, "0")
+    common = {"base": str(llama), "task": "mini_sentiment", "limit": 16, "rank": 4, "batch_size": 8}
+    one = board(tmp_path, common=common, eval={"engine": "dummy", "limit": 4, "needs": {"gpus": 0}})
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    try:
+        gpus = driver.most_gpus(ray)
+        assert gpus == torch.cuda.device_count()
+        one.settle(gpus)
+        [cell] = one.cells
+        options = driver.Driver(ray, one, Place(str(tmp_path)), None, gpus=gpus).options(cell.needs)
+        assert options["num_gpus"] == 1
+        seen = ray.remote(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
+        assert ray.get(seen.options(**options).remote()) in {str(number) for number in range(gpus)}
+        summary = driver.sweep(tmp_path / "sweep.yaml", str(tmp_path / "out"))
+        assert isinstance(summary, driver.Summary)
+        assert (summary.done, summary.failed) == (1, [])
+    finally:
+        ray.shutdown()

@@ -174,24 +174,32 @@ def test_what_differs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 READING = """
 import datetime, sys, time, torch
+from torch.distributed import distributed_c10d
+from finbench.core import environment
 from finbench.training import ranks
-limit, first = datetime.timedelta(seconds=2), sys.argv[1] == "0"
-torch.distributed.init_process_group("gloo", timeout=limit)
-ranks.wait()
+limit, first, begin = datetime.timedelta(seconds=3), sys.argv[1] == "0", torch.distributed.init_process_group
+
+def short(*given, **named):
+    begin(*given, **named)
+    distributed_c10d._get_default_store().set_timeout(limit)
+    distributed_c10d._set_pg_timeout(limit)
+
+torch.distributed.init_process_group = short
+environment.take_place()
 with ranks.refusing_together():
-    time.sleep(4 * first)
+    time.sleep(6 * first)
 print("both are here", flush=True)
 if not first:
     try:
         torch.distributed.barrier()
     except Exception:
         print("and the limit stands")
-time.sleep(4 * first)
+time.sleep(6 * first)
 """
 
 
 def test_processes_wait_for_one_that_reads_longer_than_the_group_allows() -> None:
-    """Two seconds here, NCCL's ten minutes there: they pass while one reads a base for all, and only then."""
+    """Three seconds here, NCCL's ten minutes there: they pass while one reads a base for all, and only then."""
     meet = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     both = [
         subprocess.Popen(

@@ -45,6 +45,26 @@ def test_activations_are_those_that_a_real_pass_keeps(llama: Path) -> None:
     assert counted == pytest.approx(sum(storage.nbytes() for storage in held.values()), rel=0.15)
 
 
+def test_copies_of_a_long_start_are_counted(llama: Path) -> None:
+    """Each row holds the keys and values of the start anew, in every layer; with checkpointing in one at a time."""
+    hidden, layers, wide, start = 512, 6, 4 * 64, 1500
+    shapes.SHAPES["long"] = (hidden, 1024, layers, 8, 4, 600)
+    try:
+        found = [
+            counting.counted(
+                shapes.shaped("long"),
+                recipe(llama),
+                [packing.TrainingRow([*range(start), 2000 + row, 7], 1) for row in range(rows)],
+            )
+            for rows in (20, 40)
+        ]
+    finally:
+        del shapes.SHAPES["long"]
+    copies = 20 * start * wide * 2 * 2  # of one layer's keys and values, in bfloat16
+    assert found[1].kept - found[0].kept == pytest.approx(layers * copies, rel=0.05)
+    assert found[1].checkpointed - found[0].checkpointed == pytest.approx(copies, rel=0.1)
+
+
 def test_a_plan_adds_up(llama: Path) -> None:
     found = planning.plan(recipe(llama), "h100", price=3.0)
     assert found["memory_gib"]["total"] == pytest.approx(0.6, abs=0.1)  # next to nothing but CUDA's context
@@ -116,6 +136,7 @@ def test_fitted_steps_are_met_and_the_others_are_as_near_as_the_page_says() -> N
     off = {step: timing.predicted(step) / step.rate - 1 for step in timing.PUBLISHED}
     assert sum(step.fitted for step in off) == 2
     assert all(abs(gap) < 1e-6 for step, gap in off.items() if step.fitted)
+    assert all(step.source for step in off)
     held_out = [gap for step, gap in off.items() if not step.fitted]
     assert len(held_out) == 4
     assert all(abs(gap) < 0.25 for gap in held_out)
@@ -153,6 +174,9 @@ def test_checkpointing_codes_and_shards_take_time() -> None:
     assert [round(one.host(), 5) for one in (work(), work(bits=4), work(checkpointing=True))] == [0.06, 0.09136, 0.08]
     assert work(bits=4).seconds(card, 0.4, 10, 2)[0] == work(bits=4).host()
     assert work().share_for(card, 8192, 8192, plain) == pytest.approx(0.4)
+    # gradients: each process sends and gets 2 x 7/8 of 4e7 numbers of 4 bytes at 100 GB/s
+    assert timing.exchange(card, 8, 4e7) == pytest.approx(2 * 7 / 8 * 4 * 4e7 / 1e11)
+    assert timing.exchange(card, 1, 4e7) == 0
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed.launcher.api as torchrun
 from safetensors.torch import load_file
 from test_launch import SMALL, curve, stopped_after_a_checkpoint
 from test_training import recipe
@@ -69,3 +70,57 @@ def test_a_killed_run_on_a_sharded_base_ends_in_the_same_bits(
     assert isinstance(resumed, Adapter)
     assert curve(resumed) == curve(whole)
     assert resumed.files == whole.files
+
+
+SLOW = """
+import os, sys, time
+from datetime import timedelta
+import torch
+from torch.distributed import distributed_c10d
+from finbench.models import bases
+from finbench.training import checkpoints, process
+
+limit, begin = float(sys.argv.pop()), torch.distributed.init_process_group
+load, publish = bases.load, checkpoints.publish
+
+def short(*given, **named):
+    begin(*given, **named)
+    distributed_c10d._get_default_store().set_timeout(timedelta(seconds=limit))
+    distributed_c10d._set_pg_timeout(timedelta(seconds=limit))
+
+def slow(*given, **named):
+    time.sleep(1.5 * limit * (os.environ["RANK"] == "0"))
+    return load(*given, **named)
+
+def slower(staging, target):  # the first time; only the first process publishes
+    time.sleep(1.5 * limit * ("-3" in target.name))
+    publish(staging, target)
+
+torch.distributed.init_process_group, bases.load, checkpoints.publish = short, slow, slower
+process.main()
+"""
+
+
+def trained_with_a_slow_disk(limit: float, base: Path, folder: Path, patch: pytest.MonkeyPatch) -> Adapter:
+    """A base in shards whose first process reads it, and writes a checkpoint, half as long again as the group of the
+    training allows, ``limit`` s. At 70B it reads 140 GB, and NCCL allows ten minutes.
+    """
+    script, real = folder / "slow.py", torchrun.elastic_launch
+    script.write_text(SLOW)
+    with patch.context() as only:
+        started = lambda config, entry: lambda *given: real(config, entry)(str(script), given[-1], str(limit))  # noqa: E731
+        only.setattr(torchrun, "elastic_launch", started)
+        made = runner.train(recipe(base, **SMALL, sharding="fsdp"), folder / "slow", processes=2)
+    assert isinstance(made, Adapter)
+    return made
+
+
+@pytest.mark.slow
+def test_a_process_may_read_and_write_for_longer_than_they_wait_in_training(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = trained_with_a_slow_disk(8, llama, tmp_path, monkeypatch)
+    at_once = runner.train(recipe(llama, **SMALL, sharding="fsdp"), tmp_path / "at-once", processes=2)
+    assert isinstance(at_once, Adapter)
+    assert made.files == at_once.files
+    assert made.training.seconds > at_once.training.seconds + 10  # of the 12 in which it wrote

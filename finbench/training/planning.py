@@ -111,7 +111,7 @@ def duration(card: Card, run: Prepared, work: timing.Work, processes: int = 1) -
         for part in run.passes.cut(rows):
             each = work.seconds(card, share, run.passes.run(part), sum(row.answer for row in part))
             total, busy = total + each[0], busy + each[1]
-        total += timing.optimiser()
+        total += timing.optimiser() + timing.exchange(card, processes, work.trained)
     return total, busy / total, source
 
 

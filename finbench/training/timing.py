@@ -130,6 +130,11 @@ def optimiser() -> float:
     return HOST * _OPTIMISER
 
 
+def exchange(card: Card, processes: int, count: int | float) -> float:
+    """Seconds in which processes average the gradients, in float32, of ``count`` numbers: a ring sends each twice."""
+    return 2 * (1 - 1 / processes) * 4 * count / (card.link * 1e9)
+
+
 @dataclass(frozen=True)
 class PublishedStep:
     """A published LoRA step: its shape in shapes.SHAPES, the tokens of a pass, what it reached, and where it is from.
@@ -207,5 +212,6 @@ def published_work(step: PublishedStep) -> Work:
 
 def predicted(step: PublishedStep) -> float:
     """Tokens a second of one card that the model gives for a published step."""
-    card, tokens = machines.CARDS[step.card], step.rows[0] * step.rows[1]
-    return tokens / published_work(step).seconds(card, share(card)[0], tokens, tokens)[0]
+    card, tokens, work = machines.CARDS[step.card], step.rows[0] * step.rows[1], published_work(step)
+    seconds = work.seconds(card, share(card)[0], tokens, tokens)[0]
+    return tokens / (seconds + exchange(card, step.cards, work.trained))

@@ -27,7 +27,7 @@ from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Recipe, Validation
 from finbench.methods import method_named
-from finbench.training import batches, checkpoints, launch, loops, speedups
+from finbench.training import batches, checkpoints, launch, loops, ranks, speedups
 from finbench.training.curves import running
 
 ELAPSED = "finbench-elapsed.json"  # in a checkpoint: seconds of training up to it
@@ -297,14 +297,17 @@ class Keeper(TrainerCallback):
         return {}
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        largest(0, args.device)  # the others have written what is theirs
-        if not state.is_world_process_zero:
-            return
-        staging = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if held := self.held(kwargs["model"]):
+        ranks.wait()  # the others have written what is theirs; of a whole model this one writes for long
+        if state.is_world_process_zero:
+            self._publish(Path(args.output_dir), state.global_step, kwargs["model"])
+        ranks.wait()
+
+    def _publish(self, folder: Path, number: int, model: Any) -> None:
+        staging = folder / f"checkpoint-{number}"
+        if held := self.held(model):
             save_file({key: tensor.contiguous() for key, tensor in held.items()}, staging / METHOD)
         (staging / ELAPSED).write_text(json.dumps({"seconds": self.seconds}) + "\n")
-        checkpoints.publish(staging, self.folder / f"checkpoint-{self.before + state.global_step}")
+        checkpoints.publish(staging, self.folder / f"checkpoint-{self.before + number}")
         checkpoints.prune(self.folder, self.kept)
 
 
