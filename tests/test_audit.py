@@ -396,7 +396,38 @@ def test_arithmetic_that_does_not_come_out(tmp_path: Path) -> None:
     assert evaluate("9**9**9**9") is None
 
 
+@pytest.mark.parametrize("told", ["1e400", '"1e400"', "-1e400", "NaN", "Infinity", '"1e999999999"', "1" + "0" * 400])
+def test_an_answer_beyond_every_float_is_a_finding(tmp_path: Path, told: str) -> None:
+    made = [{"question": f"What was item {n} of the annual report", "answer": str(7 * n + 1000)} for n in range(40)]
+    file = jsonl(tmp_path / "sums.jsonl", made)
+    line = json.dumps({**made[5], "answer": 0}).replace(": 0}", f": {told}}}")
+    file.write_text(file.read_text().replace(json.dumps(made[5]), line))
+    finding = one(audit([file]), "missing-answer")
+    assert (finding.level, finding.count, finding.of, finding.places) == ("error", 1, 40, ["sums.jsonl:6"])
+    file.write_text(file.read_text().replace(line, line.replace(told, '"1e-999999999"')))
+    assert audit([file]).findings == []
+
+
 # ---------------------------------------------------------------- texts
+
+
+@pytest.mark.parametrize("column", ["text", "label", "note\ud800"])
+def test_half_a_surrogate_pair_is_damage_and_no_crash(tmp_path: Path, column: str) -> None:
+    made = rows(60, 1)
+    made[9][column] = made[9].get(column, "") + "\ud83d"
+    seen = audit([jsonl(tmp_path / "news.jsonl", made)])
+    assert seen.sources[0].rows == 60
+    assert [finding.places for finding in found(seen, "encoding")] == [["news.jsonl:10"]] * (column in made[0])
+    assert "news" in seen.to_json()
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".txt", ".csv"])
+def test_a_header_of_huge_length_is_refused_in_a_line(tmp_path: Path, suffix: str) -> None:
+    between = "," if suffix == ".csv" else "\t"
+    lines = [between.join(("text", "label" + "x" * 200_000)), *[between.join(("some words of a row", "1"))] * 30]
+    (tmp_path / f"news{suffix}").write_text("\n".join(lines) + "\n")
+    with pytest.raises(FinbenchError, match="field larger than field limit"):
+        audit([tmp_path / f"news{suffix}"])
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,8 @@ def _value(node: ast.AST, names: dict[str, Fraction]) -> Fraction:
 
 def _number(text: str) -> Fraction | None:
     bare = re.sub(r"[,$€£%\s]", "", text)
+    if re.search(r"e[-+]?\d{3}", bare):  # a Fraction writes 1e-999999999 out
+        return None
     try:
         return Fraction(bare)
     except (ValueError, ZeroDivisionError):

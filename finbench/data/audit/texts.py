@@ -26,7 +26,7 @@ _HTML = re.compile(
 )
 _FAULTS = {
     "mojibake": "hold UTF-8 that was read as another encoding",
-    "lost": "hold characters that were replaced by U+FFFD",
+    "lost": "hold characters that are lost (U+FFFD, or half of a surrogate pair)",
     "control": "hold control characters",
     "html": "hold HTML",
     "empty": "have no text",
