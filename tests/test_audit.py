@@ -231,9 +231,24 @@ def test_a_single_label_that_differs_between_copies(tmp_path: Path) -> None:
     assert found(seen, "label-swap") == []
 
 
+@pytest.mark.parametrize("told", ["yes", 0.25, "We cannot say; the report does not state it."])
+def test_an_answer_that_never_changes_is_an_error(tmp_path: Path, told: Any) -> None:
+    made = [{"text": row["text"], "label": told} for row in rows(30, 1)]
+    finding = one(audit([jsonl(tmp_path / "same.jsonl", made)]), "constant-answer")
+    assert (finding.level, finding.count, finding.of) == ("error", 30, 30)
+
+
+def test_one_of_several_answers_that_never_changes_is_a_warning(tmp_path: Path) -> None:
+    columns = [{"News": row["text"], "Up": str(n % 2), "Past": "1"} for n, row in enumerate(rows(30, 1))]
+    finding = one(audit([jsonl(tmp_path / "headlines.jsonl", columns)]), "constant-answer")
+    assert (finding.level, finding.count) == ("warning", 30)
+    beside = [{**row, "sentiment": "positive"} for row in rows(30, 2)]
+    assert "sentiment" in one(audit([jsonl(tmp_path / "two.jsonl", beside)]), "constant-answer").said
+
+
 def test_skewed_and_misspelt_labels(tmp_path: Path) -> None:
-    made = [{"text": row["text"], "label": "yes"} for row in rows(300, 1)]
-    assert one(audit([jsonl(tmp_path / "same.jsonl", made)]), "skew").level == "warning"
+    made = [{"text": row["text"], "label": "yes" if n else "no"} for n, row in enumerate(rows(300, 1))]
+    assert one(audit([jsonl(tmp_path / "same.jsonl", made)]), "skew").level == "note"
     typed = rows(300, 2)
     typed[7]["label"] = "negativ"
     assert one(audit([jsonl(tmp_path / "typed.jsonl", typed)]), "label-typo").places == ["typed.jsonl:8"]

@@ -119,6 +119,12 @@ def key_of(column: Any) -> str:
     return re.sub(r"[^a-z0-9]", "", str(column).casefold())
 
 
+def is_answer(column: Any) -> bool:
+    """Whether a column is called like an answer, or like what gives one."""
+    key = key_of(column)
+    return key in (*ANSWERS, *_WORKED) or key.endswith(_GOLD_ENDS)
+
+
 def layout(sample: Sequence[RawRecord], name: str) -> Layout:
     """The layout of a file by a sample of its rows. FinbenchError if no column holds text."""
     columns = list(dict.fromkeys(column for raw in sample for column in raw.row))

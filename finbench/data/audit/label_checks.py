@@ -15,6 +15,7 @@ from finbench.data.audit.findings import Finding, Level
 
 _LEAST = 20  # texts in common, before two copies are compared
 _SKEW = 0.95
+_CONSTANT = 20  # rows
 _MEANT = {
     **dict.fromkeys(("positive", "pos", "bullish", "optimistic", "good", "1.0 positive"), "positive"),
     **dict.fromkeys(("negative", "neg", "bearish", "pessimistic", "bad"), "negative"),
@@ -171,10 +172,13 @@ def skew(context: AuditContext) -> Iterator[Finding]:
             rows = counts.total()
             label, most = counts.most_common(1)[0]
             of = f" in {column}" if column else ""
-            level: Level = "warning" if most == rows and not column else "note"
-            if rows >= 50 and most >= _SKEW * rows:
+            if most == rows >= _CONSTANT:
+                level: Level = "warning" if column else "error"  # one question of several, or all there is to answer
+                text = f"All {rows:,} rows{of} have the answer {label!r}: nothing is tested, and nothing learnt."
+                yield context.find("constant-answer", level, [source], (most, rows), text)
+            elif rows >= 50 and most >= _SKEW * rows:
                 text = f"{share(most, rows)} rows{of} have the label {label!r}: accuracy says little."
-                yield context.find("skew", level, [source], (most, rows), text)
+                yield context.find("skew", "note", [source], (most, rows), text)
             for rare, count in counts.items():
                 close = difflib.get_close_matches(rare, [name for name in counts if counts[name] > 50 * count], 1, 0.8)
                 if close and len(rare) > 3 and count <= 3 and rare.isalpha():
@@ -193,3 +197,7 @@ def _columns(context: AuditContext, source: AuditedFile) -> Iterator[tuple[str, 
             for name, value in json.loads(gold).items():
                 found[name][value] += count
         yield from found.items()
+    else:  # answers that are no labels, unless they are all one
+        query = "SELECT gold, count(*) FROM row WHERE src = ? AND gold IS NOT NULL GROUP BY gold LIMIT 2"
+        if len(answers := context.query(query, source.id).fetchall()) == 1:
+            yield "", Counter(dict(answers))

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from finbench.data.audit.columns import Item, as_text, key_of
+from finbench.data.audit.columns import Item, as_text, is_answer, key_of
 from finbench.data.audit.context import AuditContext, AuditedFile, share
 from finbench.data.audit.figures import contradicted
 from finbench.data.audit.findings import SHOWN, Finding, Level
@@ -111,6 +111,11 @@ class Texts:
             )
         used = {source.layout.text, *source.layout.asked, *source.layout.gold, source.layout.split}
         same = [name for name, value in self.constant.items() if name not in used and value.strip()]
+        answers = [name for name in same if is_answer(name)] if source.rows >= 20 else []
+        for name in answers:
+            said = f"All {source.rows:,} rows have one value in {name}, which is called like an answer."
+            yield context.find("constant-answer", "warning", [source], (source.rows, source.rows), said)
+        same = [name for name in same if name not in answers]
         if same and source.rows >= 50:
             said = f"Columns that never change: {', '.join(same)}."
             yield context.find("constant", "note", [source], (len(same), len(same)), said)
