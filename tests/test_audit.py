@@ -411,6 +411,29 @@ def test_arithmetic_that_does_not_come_out(tmp_path: Path) -> None:
     assert evaluate("9**9**9**9") is None
 
 
+def scored(count: int, seed: int, column: str, low: float = -1, high: float = 1) -> list[dict[str, Any]]:
+    draw = random.Random(seed)
+    return [{"text": row["text"], column: round(draw.uniform(low, high), 3)} for row in rows(count, seed)]
+
+
+@pytest.mark.parametrize(
+    ("column", "low", "high", "beyond"),
+    [("sentiment_score", -1, 1, 1.2), ("score", -1, 1, 4.5), ("probability", 0, 1, -0.25), ("score", 0, 100, 455.0)],
+)
+def test_scores_beyond_their_range(tmp_path: Path, column: str, low: float, high: float, beyond: float) -> None:
+    made = scored(100, 1, column, low, high)
+    assert audit([jsonl(tmp_path / "clean.jsonl", made)]).findings == []
+    made[3][column], made[70][column] = beyond, beyond + 0.2 * abs(beyond) / beyond
+    finding = one(audit([jsonl(tmp_path / "scores.jsonl", made)]), "out-of-range")
+    assert (finding.count, finding.of, finding.places) == (2, 100, ["scores.jsonl:4", "scores.jsonl:71"])
+
+
+def test_amounts_have_no_range(tmp_path: Path) -> None:
+    draw = random.Random(3)
+    made = [{"question": row["text"], "answer": round(draw.lognormvariate(0, 4), 2)} for row in rows(300, 1)]
+    assert found(audit([jsonl(tmp_path / "amounts.jsonl", made)]), "out-of-range") == []
+
+
 @pytest.mark.parametrize("told", ["1e400", '"1e400"', "-1e400", "NaN", "Infinity", '"1e999999999"', "1" + "0" * 400])
 def test_an_answer_beyond_every_float_is_a_finding(tmp_path: Path, told: str) -> None:
     made = [{"question": f"What was item {n} of the annual report", "answer": str(7 * n + 1000)} for n in range(40)]

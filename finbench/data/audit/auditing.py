@@ -9,7 +9,7 @@ from pathlib import Path
 
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError, unknown
-from finbench.data.audit import answers, copies, figures, formats, known, label_checks, near
+from finbench.data.audit import answers, copies, figures, formats, known, label_checks, near, ranges
 from finbench.data.audit.columns import Item, as_text, canonical, layout
 from finbench.data.audit.context import LABELS, AuditContext, AuditedFile, share
 from finbench.data.audit.findings import LEVELS, SHOWN, Audit, Finding
@@ -30,6 +30,7 @@ CHECKS: tuple[Callable[[AuditContext], Iterator[Finding]], ...] = (
     figures.recompute,
     answers.known,
     answers.kinds,
+    ranges.scores,
     answers.facts,
     copies.duplicates,
     copies.row_split,

@@ -64,7 +64,7 @@ ANSWERS = (
         "answerkey",
         "explanation",
     ),
-    *("definition", "score", "sentimentscore", "info", "y", "chosen"),
+    *("definition", "score", "sentimentscore", "info", "y", "chosen", "polarity", "rating", "probability"),
 )
 _GOLD_ENDS = ("label", "labels", "tags", "target", "sentiment", "class", "answer")
 _WORKED = ("exeans", "finalresult", "derivation")  # what gives the answer too: a program's result, arithmetic
