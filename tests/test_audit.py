@@ -327,6 +327,28 @@ def test_texts_of_one_template_are_not_near_duplicates(tmp_path: Path) -> None:
     assert audit([jsonl(tmp_path / "news.jsonl", made)]).findings == []
 
 
+def by_company(companies: Iterable[str], seed: int) -> list[dict[str, str]]:
+    """Six rows of each company."""
+    names = list(companies)
+    return [{**row, "company": names[n // 6]} for n, row in enumerate(rows(6 * len(names), seed))]
+
+
+def test_a_company_on_both_sides_of_a_split_by_company(tmp_path: Path) -> None:
+    train, test = ([f"{kind} {n} Inc." for n in range(count)] for kind, count in (("Alder", 20), ("Birch", 8)))
+    jsonl(tmp_path / "train.jsonl", by_company(train, 1))
+    jsonl(tmp_path / "test.jsonl", by_company(test, 2))
+    assert audit([tmp_path]).findings == []
+    jsonl(tmp_path / "test.jsonl", by_company([*test, "ALDER 3, INC"], 2))
+    finding = one(audit([tmp_path]), "entity-leak", "train.jsonl", "test.jsonl")
+    assert (finding.level, finding.count, finding.of, finding.places) == ("warning", 1, 9, ["test.jsonl:49"])
+    jsonl(tmp_path / "test.jsonl", by_company(train, 2))  # the same companies by intent
+    assert found(audit([tmp_path]), "entity-leak") == []
+    draw, made = random.Random(1), by_company(train, 1)  # a split by row
+    for row in made:
+        row["split"] = draw.choice(["train", "train", "train", "test"])
+    assert found(audit([jsonl(tmp_path / "all.jsonl", made)]), "entity-leak") == []
+
+
 # ---------------------------------------------------------------- answers
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError, unknown
-from finbench.data.audit import answers, copies, figures, formats, known, label_checks, near, ranges
+from finbench.data.audit import answers, copies, entities, figures, formats, known, label_checks, near, ranges
 from finbench.data.audit.columns import Item, as_text, canonical, layout
 from finbench.data.audit.context import LABELS, AuditContext, AuditedFile, share
 from finbench.data.audit.findings import LEVELS, SHOWN, Audit, Finding
@@ -56,7 +56,7 @@ def audit(what: Sequence[str | Path], data_dir: Path | None = None) -> Audit:
         store.settle()
         context = AuditContext(store, reader.sources)
         found = [finding for texts in reader.texts for finding in texts.findings(context)]
-        found += shared_pages(reader.texts, context)
+        found += [*shared_pages(reader.texts, context), *entities.shared(reader.texts, context)]
         for check in CHECKS:
             found += check(context)
         return reader.audit(found)

@@ -5,10 +5,12 @@ Also answers that contradict what the same row works out, for only the row itsel
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from finbench.data.audit.columns import Item, as_text, is_answer, key_of
@@ -33,8 +35,15 @@ _FAULTS = {
     "impossible-gold": "have an answer that is another number than their {worked} gives, sign and per cent forgiven",
 }
 _NAMES = ("id", "filename", "document")
+_COMPANY = re.compile(r"company(?:name|id)?|companies|ticker|cik|isin|gvkey|issuer|firm|filer|borrower")
+_FORM = re.compile(r"\b(?:the|inc|corp|corporation|co|company|plc|ltd|limited|llc|sa|ag|nv)\b|[\W_]")  # not a name
 _PAGE = re.compile(r"[^\s_/]+(?:/[^\s/]+)*\.pdf")  # in "Single_ABC/2010/page_7.pdf-1"
 _LEVELS: dict[str, Level] = {"html": "note", "impossible-gold": "error"}
+
+
+@functools.lru_cache(1000)
+def _names_company(column: Any) -> bool:
+    return bool(_COMPANY.fullmatch(key_of(column)))
 
 
 def damage(text: str) -> str:
@@ -64,6 +73,15 @@ def _misread(text: str) -> bool:
     return False
 
 
+@dataclass
+class Company:
+    """How often a source names a company, how, and where first."""
+
+    shown: str
+    first: str
+    rows: int = 0
+
+
 class Texts:
     """What is noticed of one source while it is read."""
 
@@ -73,11 +91,16 @@ class Texts:
         self.first: dict[str, list[Item]] = {}  # of each fault
         self.constant: dict[str, str] = {}
         self.pages: set[str] = set()  # that rows ask about, by the name of their document
+        self.companies: dict[str, dict[str, Company]] = {}  # by column, then by name
 
     def see(self, item: Item, row: dict[str, Any]) -> None:
         self.source.rows += 1
         if fault := damage(item.body) or damage(item.gold or ""):
             self._count(fault, item)
+        for column in filter(_names_company, row):
+            if name := _FORM.sub("", (shown := as_text(row[column])).casefold()):
+                known = self.companies.setdefault(str(column), {}).setdefault(name, Company(shown, item.line))
+                known.rows += 1
         for name in _NAMES:
             self.pages.update(_PAGE.findall(str(row.get(name) or ""))[:1])
         if worked := self.source.layout.worked:  # one figure in a derivation is a reason, not a result
