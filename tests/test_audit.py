@@ -143,7 +143,7 @@ def test_answers_that_contradict_their_program_or_derivation_are_found(tmp_path:
     folder = report_files(tmp_path)
     finqa = json.loads((folder / "finqa/train.json").read_text())
     for number, told in enumerate(("44%", "25%", "-25.2 %", "0.25", "the share is unknown", "7.5", "no")):
-        finqa[number]["qa"] |= {"exe_ans": 0.25166, "answer": told}  # 44%, 7.5 and no are other answers
+        finqa[number]["qa"] |= {"exe_ans": 0.25166, "answer": told}  # 44%, the minus, 7.5 and no are other answers
     (folder / "finqa/train.json").write_text(json.dumps(finqa))
     tatqa = json.loads((folder / "tatqa_dataset_train.json").read_text())
     derived = ("40.5 - 53", "53 - 40.5", "(40.5)", "40.5 * 2", "(1-15%)*($2.2/15%)", "40.5##53", "40.5")
@@ -152,10 +152,11 @@ def test_answers_that_contradict_their_program_or_derivation_are_found(tmp_path:
     (folder / "tatqa_dataset_train.json").write_text(json.dumps(tatqa))
     seen = audit([folder])
     finding = one(seen, "impossible-gold", "finqa/train.json")
-    assert (finding.count, finding.level) == (3, "error")
-    assert finding.places == [f"finqa/train.json: entry {number}" for number in (1, 6, 7)]
+    assert (finding.count, finding.level) == (4, "error")
+    assert finding.places == [f"finqa/train.json: entry {number}" for number in (1, 3, 6, 7)]
     assert one(seen, "impossible-gold", "tatqa_dataset_train.json").places == [
-        "tatqa_dataset_train.json: entry 4, question 4"
+        f"tatqa_dataset_train.json: entry {number}, question 4"
+        for number in (2, 4)  # the sign, the number
     ]
 
 
@@ -436,6 +437,80 @@ def test_arithmetic_that_does_not_come_out(tmp_path: Path) -> None:
 def scored(count: int, seed: int, column: str, low: float = -1, high: float = 1) -> list[dict[str, Any]]:
     draw = random.Random(seed)
     return [{"text": row["text"], column: round(draw.uniform(low, high), 3)} for row in rows(count, seed)]
+
+
+FACTORS = {"ten times": 10, "a tenth": 0.1, "the other sign": -1}
+
+
+def values_of_facts(count: int) -> list[dict[str, Any]]:
+    """Facts of a filing, and a question about one of them, whose answer is a loss now and then."""
+    draw, made = random.Random(count), []
+    for number in range(count):
+        facts = [round(draw.lognormvariate(18, 2)) * draw.choice((1, 1, 1, -1)) for _ in range(12)]
+        text = "\n".join(f"us-gaap:Item{at} {value} USD" for at, value in enumerate(facts))
+        asked = f"What does Alder {number} report for item {number % 12}?"
+        made.append({"text": text, "question": asked, "answer": str(facts[number % 12])})
+    return made
+
+
+@pytest.mark.parametrize("rows_wrong", [range(0, 120, 20), range(120)])
+@pytest.mark.parametrize(("how", "factor"), FACTORS.items())
+def test_answers_that_are_other_numbers_than_their_facts(
+    tmp_path: Path, how: str, factor: float, rows_wrong: range
+) -> None:
+    made = values_of_facts(120)
+    assert audit([jsonl(tmp_path / "facts.jsonl", made)]).faults == []
+    for at in rows_wrong:
+        made[at]["answer"] = str(round(int(made[at]["answer"]) * factor, 1)).removesuffix(".0")
+    findings = found(audit([jsonl(tmp_path / "facts.jsonl", made)]), "impossible-gold")
+    assert len(findings) == 1
+    assert how in findings[0].said
+    assert len(rows_wrong) * 0.9 <= findings[0].count <= len(rows_wrong)
+
+
+@pytest.mark.parametrize("factor", FACTORS.values())
+def test_answers_that_are_other_numbers_than_programs_and_formulas_give(tmp_path: Path, factor: float) -> None:
+    def wrong(value: float, number: int) -> float:
+        return round(value * (factor if number % 10 == 3 else 1), 4)
+
+    draw = random.Random(5)
+    pairs = [(draw.randint(100, 999), draw.randint(100, 999)) for _ in range(60)]
+    asked = [f"By what share did item {n} of the report change between the years?" for n in range(60)]
+    programs = [f"subtract({a}, {b}), divide(#0, {b})" for a, b in pairs]
+    both = [{"exe_ans": wrong((a - b) / b, n), "answer": str(wrong((a - b) / b, n))} for n, (a, b) in enumerate(pairs)]
+    facts = [f"us-gaap:Cash {a} USD\nus-gaap:Debt {b} USD\nus-gaap:Other {a + b} USD" for a, b in pairs]
+    formula = "us-gaap:Cash / us-gaap:Debt"
+    prompt = (
+        "Use formula Margin to answer. Formula: Margin = (Profit / Revenue) × 100, Explanation: Profit: what is left, "
+    )
+    prompt += (
+        "Revenue: sales. Question: The profit of firm {} was ${},000 of a revenue of ${},000. Its margin?. Answer:"
+    )
+    sets = {
+        "finqa": [
+            {"question": q, "program": p, **more} for q, p, more in zip(asked, programs, both, strict=True)
+        ],
+        "tatqa": [
+            {"question": q, "derivation": f"{a} - {b}", "answer": wrong(a - b, n)}
+            for n, (q, (a, b)) in enumerate(zip(asked, pairs, strict=True))
+        ],
+        "talks": [
+            {"text": q, "programs": ["ans = 1", f"x0 = {a} - {b}; ans = x0 / {b}"], "answer": wrong((a - b) / b, n)}
+            for n, (q, (a, b)) in enumerate(zip(asked, pairs, strict=True))
+        ],
+        "calc": [
+            {"text": t, "question": q, "formula": formula, "answer": str(wrong(a / b, n))}
+            for n, (t, q, (a, b)) in enumerate(zip(facts, asked, pairs, strict=True))
+        ],
+        "math": [
+            {"context": prompt.format(chr(65 + n % 26), a, b), "target": str(round(wrong(100 * a / b, n), 2))}
+            for n, (a, b) in enumerate(pairs)
+        ],
+    }  # fmt: skip
+    for name, made in sets.items():
+        finding = one(audit([jsonl(tmp_path / f"{name}.jsonl", made)]), "impossible-gold")
+        assert (finding.level, finding.count) == ("error", 6), name
+        assert finding.places[0] == f"{name}.jsonl:4"
 
 
 @pytest.mark.parametrize(

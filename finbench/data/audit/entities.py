@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from finbench.data.audit.columns import key_of
 from finbench.data.audit.context import AuditContext, share
 from finbench.data.audit.findings import SHOWN, Finding
 from finbench.data.audit.texts import Texts
