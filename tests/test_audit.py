@@ -319,6 +319,38 @@ def test_texts_that_differ_by_a_word_are_near_duplicates(tmp_path: Path) -> None
     assert seen.findings == [near]
 
 
+_MONTH = ("January", "March", "August", "November")
+COPIES: dict[str, Callable[[str, random.Random], str]] = {
+    "other digits": lambda text, draw: text.replace("750", str(draw.randint(100, 740))),
+    "another month": lambda text, draw: text.replace("July", draw.choice(_MONTH)),
+    "a word less": lambda text, draw: text.replace(" in cash", ""),
+    "a word more": lambda text, draw: text.replace(" sum", " larger sum"),
+    "another word": lambda text, draw: text.replace("cash", "shares"),
+    "digits, month and a word": lambda text, draw: text.replace("750", "213").replace("July", "May").replace("in ", ""),
+}
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_near_copies_of_train_in_test_are_found_whatever_their_digits_and_months(tmp_path: Path, how: str) -> None:
+    draw = random.Random(how)
+    made = varied(230, 1)
+    for row in made:
+        words = row["text"].split()
+        row["text"] = " ".join([*words[:7], "paid a sum of 750 dollars in cash on 4 July to", *words[7:]])
+    train, test = made[:200], made[200:]
+    jsonl(tmp_path / "news_train.jsonl", train)
+    jsonl(tmp_path / "news_test.jsonl", test)
+    assert audit([tmp_path]).findings == []
+    planted = [{**row, "text": COPIES[how](row["text"], draw)} for row in draw.sample(train, 30)]
+    jsonl(tmp_path / "news_test.jsonl", test + planted)
+    near = one(audit([tmp_path]), "near-leak")
+    assert (near.level, near.count) == ("warning", 30)
+    assert all(int(place.rpartition(":")[2]) > 30 for place in near.places)
+    # inside one file a sentence with another number is an ordinary one
+    inside = found(audit([jsonl(tmp_path / "all.jsonl", train + planted)]), "near-duplicates")
+    assert len(inside) == (how in ("a word less", "a word more", "another word"))
+
+
 def test_texts_of_one_template_are_not_near_duplicates(tmp_path: Path) -> None:
     subjects = ["the northern shipyard", "a regional bank", "our paper mill", "this bakery chain", "the tram operator"]
     acts = ["signed a contract", "opened an office", "closed its foundry", "hired forty engineers", "sold a ferry"]
