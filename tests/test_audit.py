@@ -224,6 +224,73 @@ def test_codes_are_known_of_a_file_that_is_sorted_by_label(tmp_path: Path) -> No
     assert one(audit([tmp_path]), "label-swap").count == 120
 
 
+EXCHANGES = {
+    "positive and neutral": ("positive", "neutral"),
+    "positive and negative": ("positive", "negative"),
+    "negative and neutral": ("negative", "neutral"),
+}
+
+
+def exchanged(made: list[dict[str, str]], pair: tuple[str, str], part: float = 1.0) -> list[dict[str, str]]:
+    """The two labels exchanged in a part of all rows."""
+    draw, other = random.Random(1), {pair[0]: pair[1], pair[1]: pair[0]}
+    return [
+        {**row, "label": other.get(row["label"], row["label"]) if draw.random() < part else row["label"]}
+        for row in made
+    ]
+
+
+@pytest.mark.parametrize("form", ["prompts", "plain", "scores"])
+@pytest.mark.parametrize("part", [0.85, 1.0])
+@pytest.mark.parametrize("pair", EXCHANGES.values(), ids=EXCHANGES)
+def test_labels_that_contradict_their_texts_are_found_without_a_second_copy(
+    tmp_path: Path, pair: tuple[str, str], part: float, form: str
+) -> None:
+    scores = {"negative": -0.5, "neutral": 0.0, "positive": 0.6}
+    for name, made in (("clean", rows(240, 1)), ("swapped", exchanged(rows(240, 1), pair, part))):
+        if form == "prompts":
+            made = prompts(made)
+        elif form == "scores":
+            made = [{"text": row["text"], "sentiment_score": scores[row["label"]]} for row in made]  # type: ignore[dict-item]
+        seen = audit([jsonl(tmp_path / f"{name}.jsonl", made)])
+        assert len(seen.faults) == (name == "swapped"), [finding.said for finding in seen.findings]
+    finding = one(seen, "label-meaning")
+    assert (finding.level, finding.of) == ("error", 240)
+    assert all(f"{label} as" in finding.said for label in pair)
+
+
+def topics(count: int, seed: int) -> list[dict[str, str]]:
+    """Texts of three labels that no dictionary knows, each with words of its own among many."""
+    draw = random.Random(seed)
+    own = [row["text"].split() for row in varied(3, 99)]
+    noise = sorted(
+        {word for row in varied(40, 7) for word in row["text"].split()} - {w for words in own for w in words}
+    )
+    made = []
+    for number in range(count):
+        words = draw.choices(noise, k=9) + draw.choices(own[number % 3], k=3)
+        draw.shuffle(words)
+        made.append({"text": " ".join(words), "label": f"class {'abc'[number % 3]}"})
+    return made
+
+
+@pytest.mark.parametrize("where", ["test", "a part of the file"])
+def test_labels_that_one_part_has_swapped_are_found_by_cross_validation(tmp_path: Path, where: str) -> None:
+    one_part = exchanged(topics(150, 2), ("class a", "class c"))
+    if where == "test":
+        jsonl(tmp_path / "news_train.jsonl", topics(450, 1))
+        jsonl(tmp_path / "news_test.jsonl", topics(150, 2))
+        assert audit([tmp_path]).findings == []
+        jsonl(tmp_path / "news_test.jsonl", one_part)
+    else:
+        made = topics(600, 1)
+        assert audit([jsonl(tmp_path / "news.jsonl", made)]).findings == []
+        jsonl(tmp_path / "news.jsonl", made[:300] + one_part + made[450:])
+    finding = one(audit([tmp_path]), "label-swap")
+    assert (finding.level, finding.count) == ("error", 100)
+    assert "'class a' or 'class c'" in finding.said
+
+
 def test_a_single_label_that_differs_between_copies(tmp_path: Path) -> None:
     made = rows(300, 1)
     changed = [{**row, "label": "neutral"} if number == 0 else row for number, row in enumerate(made)]

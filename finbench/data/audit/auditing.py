@@ -9,7 +9,19 @@ from pathlib import Path
 
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError, unknown
-from finbench.data.audit import answers, copies, entities, figures, formats, known, label_checks, near, ranges
+from finbench.data.audit import (
+    answers,
+    copies,
+    crossed,
+    entities,
+    figures,
+    formats,
+    known,
+    label_checks,
+    near,
+    ranges,
+    tones,
+)
 from finbench.data.audit.columns import Item, as_text, canonical, layout
 from finbench.data.audit.context import LABELS, AuditContext, AuditedFile, share
 from finbench.data.audit.findings import LEVELS, SHOWN, Audit, Finding
@@ -23,7 +35,8 @@ _SAMPLE = 1000  # rows by which a file's columns are known
 Rows = Iterator[tuple[Item, RawRecord]]
 CHECKS: tuple[Callable[[AuditContext], Iterator[Finding]], ...] = (
     label_checks.copies,
-    label_checks.meanings,
+    tones.meanings,
+    crossed.swapped,
     copies.leaks,
     copies.conflicts,
     answers.missing,

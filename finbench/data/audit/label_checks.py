@@ -1,14 +1,12 @@
-"""Labels: what two copies of a set say of one text, whether the words agree, how they are distributed."""
+"""Labels: what they mean, what two copies of a set say of one text, how they are distributed."""
 
 from __future__ import annotations
 
 import difflib
-import itertools
 import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from statistics import fmean
 
 from finbench.data.audit.context import AuditContext, AuditedFile, share
 from finbench.data.audit.findings import Finding, Level
@@ -23,22 +21,6 @@ _MEANT = {
     **dict.fromkeys(("yes", "true", "y"), "yes"),
     **dict.fromkeys(("no", "false", "n"), "no"),
 }
-_UP = frozenset(
-    """
-beat beats gain gains gained rise rises rising rose jump jumps jumped surge surges surged soar soars soared climb
-climbs climbed rally rallies rallied upgrade upgrades upgraded outperform raised raises strong stronger strongest
-growth grew record profit profitable higher up improved improves boost boosts boosted win wins won bullish buy
-overweight exceeds exceeded topped tops advance advances advanced
-""".split()  # noqa: SIM905
-)
-_DOWN = frozenset(
-    """
-miss misses missed fall falls falling fell drop drops dropped plunge plunges plunged slump slumps slumped decline
-declines declined downgrade downgrades downgraded underperform cut cuts lowered lowers weak weaker weakest loss
-losses lost lower down worse worst warns warning slide slides slid tumble tumbles tumbled sink sinks sank bearish
-sell underweight bankrupt bankruptcy lawsuit layoffs fraud decreased shrank shrinks
-""".split()  # noqa: SIM905
-)
 
 
 def meaning(source: AuditedFile, labels: Mapping[str, int]) -> dict[str, str] | None:
@@ -130,39 +112,6 @@ def _equal(one: str, other: str) -> bool:
         return math.isclose(float(one), float(other), rel_tol=1e-6, abs_tol=1e-9)
     except ValueError:
         return one == other
-
-
-def meanings(context: AuditContext) -> Iterator[Finding]:
-    """Sentiment labels against the words of their texts: rows called positive should speak of rises more than others.
-
-    Only an order that is upside down by six standard errors is reported: names that were given to the wrong codes.
-    """
-    for source in context.sources:
-        means = meaning(source, context.labels.get(source.id, {}))
-        if means is None or not {"positive", "negative"} <= set(means.values()):
-            continue
-        tones: dict[str, list[int]] = {"negative": [], "neutral": [], "positive": []}
-        query = "SELECT gold, words FROM row JOIN body USING (body) WHERE src = ?"
-        for gold, words in context.query(query, source.id):
-            own = set(words.split())
-            rises, falls = len(own & _UP), len(own & _DOWN)
-            if means.get(gold) in tones:
-                tones[means[gold]].append((rises > falls) - (rises < falls))
-        order = [name for name, found in tones.items() if len(found) >= 30]
-        mean = {name: fmean(tones[name]) for name in order}
-        spread = {name: max(fmean(v * v for v in tones[name]) - mean[name] ** 2, 0.01) for name in order}
-        for low, high in itertools.pairwise(order):
-            error = math.sqrt(spread[low] / len(tones[low]) + spread[high] / len(tones[high]))
-            if mean[high] - mean[low] < -6 * error:
-                yield context.find(
-                    "label-meaning",
-                    "error",
-                    [source],
-                    (len(tones[low]) + len(tones[high]), source.rows),
-                    f"Rows labelled {low} speak of rises rather than falls (tone {mean[low]:+.2f} of 1) more than "
-                    f"those labelled {high} ({mean[high]:+.2f}): the names of these labels look swapped.",
-                    detail={f"{name} rows": len(tones[name]) for name in order},
-                )
 
 
 def skew(context: AuditContext) -> Iterator[Finding]:
