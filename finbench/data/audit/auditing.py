@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from finbench.core import catalog, paths
+from finbench.core.console import progress
 from finbench.core.errors import FinbenchError, unknown
 from finbench.data.audit import (
     answers,
@@ -61,8 +62,12 @@ def audit(what: Sequence[str | Path], data_dir: Path | None = None) -> Audit:
     """
     with RowStore() as store:
         reader = Reader(store)
-        for each in resolved([str(name) for name in what], data_dir):
-            reader.read(each)
+        with progress() as bar:
+            line = bar.add_task("reading", total=None, note="")
+            for each in resolved([str(name) for name in what], data_dir):
+                bar.update(line, note=each.name)
+                reader.read(each)
+                bar.advance(line)
         if not reader.sources:
             why = "; ".join(reader.skipped.values()) or "there is none"
             raise FinbenchError(f"No rows to audit: {why}", "Name files, folders, or sets: finbench data list")
@@ -70,8 +75,12 @@ def audit(what: Sequence[str | Path], data_dir: Path | None = None) -> Audit:
         context = AuditContext(store, reader.sources)
         found = [finding for texts in reader.texts for finding in texts.findings(context)]
         found += [*shared_pages(reader.texts, context), *entities.shared(reader.texts, context)]
-        for check in CHECKS:
-            found += check(context)
+        with progress() as bar:
+            line = bar.add_task("checking", total=len(CHECKS), note="")
+            for check in CHECKS:
+                bar.update(line, note=check.__name__)
+                found += check(context)
+                bar.advance(line)
         return reader.audit(found)
 
 
