@@ -31,7 +31,7 @@ from finbench.data.audit import audit
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "data.md"
 START, END = "<!-- planted: written by benchmarks/audit_planted.py -->", "<!-- end -->"
 ROWS, COPIES, SHARE, SEEDS = 600, 30, 0.05, 3
-MONTHS = "January February March April May June July August September October November December".split()
+MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November")
 Row = dict[str, Any]
 Files = dict[str, list[Row]]  # name -> rows
 Planted = tuple[Files, int]  # and how many rows are wrong
@@ -287,32 +287,30 @@ def faults(tuned: bool) -> list[Fault]:
     firm: dict[str, Any] = {"fnxl": reports} if tuned else {"xbrl_analysis": companies}
     gold = ("impossible-gold",)
     leak = ("near-leak", "leak")
+    by_tone, by_model = ("label-meaning",), ("label-swap", "label-meaning")
+    changes = {"answer times ten": lambda value: value * 10, "answer with the other sign": lambda value: -value}
+    places = {"the row works it out": worked, "the facts are in the row": {} if tuned else facts}
+    places["the formula is in the row"] = stated
+    in_test = exchange("positive", "neutral", file="test.jsonl")
     made = [
-        Fault("positive and neutral exchanged in 85 % of all rows", ("label-meaning",), label, _one, exchange("positive", "neutral", 0.85)),
-        Fault("positive and negative exchanged", ("label-meaning",), label, _one, exchange("positive", "negative")),
-        Fault("positive and neutral exchanged in the test", ("label-swap",), apart, _halves, exchange("positive", "neutral", file="test.jsonl")),
+        Fault("positive and neutral exchanged in 85 %", by_tone, label, _one, exchange("positive", "neutral", 0.85)),
+        Fault("positive and negative exchanged", by_tone, label, _one, exchange("positive", "negative")),
+        Fault("positive and neutral exchanged in the test", by_model, apart, _halves, in_test),
         Fault("copies of train in test, other digits", leak, near, _halves, copies(_digits)),
         Fault("copies, another month", leak, near, _halves, copies(_month)),
         Fault("copies, a word less", leak, near, _halves, copies(_less)),
         Fault("copies, another word", leak, near, _halves, copies(_word)),
         Fault("copies, other digits and another word", leak, near, _halves, copies(_digits, _word)),
         *(
-            Fault(f"{said}, the row works it out", gold, worked, _one, answers(change))
-            for said, change in (("answer times ten", lambda v: v * 10), ("answer with the other sign", lambda v: -v))
-        ),
-        *(
-            Fault(f"{said}, the facts are in the row", gold, {} if tuned else facts, _one, answers(change))
-            for said, change in (("answer times ten", lambda v: v * 10), ("answer with the other sign", lambda v: -v))
-        ),
-        *(
-            Fault(f"{said}, the formula is in the row", gold, stated, _one, answers(change))
-            for said, change in (("answer times ten", lambda v: v * 10), ("answer with the other sign", lambda v: -v))
+            Fault(f"{said}, {where}", gold, sets, _one, answers(change))
+            for where, sets in places.items()
+            for said, change in changes.items()
         ),
         Fault("scores outside [-1, 1]", ("out-of-range",), score, _one, beyond),
         Fault("one company on both sides", ("entity-leak",), firm, _by_company, guest),
         Fault("one label in all rows", ("constant-answer",), label, _one, constant("label", "neutral")),
-        Fault("1e400 or nan as answer", ("missing-answer",), score, _one, constant("sentiment_score", "1e400")),
-    ]  # fmt: skip
+        Fault("1e400 as answer", ("missing-answer",), score, _one, constant("sentiment_score", "1e400")),
+    ]
     return [fault for fault in made if fault.sets]
 
 
@@ -337,7 +335,7 @@ def table(data: Path, tuned: bool) -> list[str]:
             bar.update(line, note=f"{fault.said}, {name}")
             rows = sorted(fault.sets[name](data), key=json.dumps)
             hits = right = wrong = alarms = 0
-            for seed in range(0, SEEDS) if tuned else range(100, 100 + SEEDS):
+            for seed in range(SEEDS) if tuned else range(100, 100 + SEEDS):
                 draw = random.Random(seed)
                 files = fault.shape(draw.sample(rows, min(ROWS, len(rows))))
                 before, counted = _audited(files, fault.checks)
@@ -345,7 +343,7 @@ def table(data: Path, tuned: bool) -> list[str]:
                 after = _audited(planted, fault.checks)[1] - counted
                 hits, right, wrong = hits + (after > 0), right + max(0, min(after, number)), wrong + number
                 alarms += before
-            shown = f"{right:,} of {wrong:,}" if fault.checks != ("label-meaning",) else ""
+            shown = f"{right:,} of {wrong:,}" if not fault.checks[-1].startswith("label") else ""
             lines.append(f"| {fault.said} | {name} | {hits} of {SEEDS} | {shown} | {alarms} |")
             bar.advance(line)
     return lines

@@ -121,8 +121,7 @@ def key_of(column: Any) -> str:
 
 def is_answer(column: Any) -> bool:
     """Whether a column is called like an answer, or like what gives one."""
-    key = key_of(column)
-    return key in (*ANSWERS, *_WORKED) or key.endswith(_GOLD_ENDS)
+    return key_of(column) in (*ANSWERS, *_WORKED)
 
 
 def layout(sample: Sequence[RawRecord], name: str) -> Layout:

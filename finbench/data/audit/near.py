@@ -221,7 +221,8 @@ def _reported(context: AuditContext, pairs: Mapping[tuple[int, int], str], known
                         inside.setdefault((a, b), {})[key] = twin
     for (a, b), found in sorted(inside.items()):
         first, second, counted = context.sources[a], context.sources[b], (len(found), context.distinct[b])
-        said = f"{share(*counted)} texts of {second.stem} differ by a few words from another row"
+        how = "by a few words" if a == b else "by a few words, numbers or months"
+        said = f"{share(*counted)} texts of {second.stem} differ {how} from another row"
         key, twin = min(found.items())
         keys = list(found)[:SHOWN]
         shown = f"SELECT min(n) FROM row WHERE src = ? AND body IN ({','.join('?' * len(keys))}) GROUP BY body"
