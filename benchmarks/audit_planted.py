@@ -31,7 +31,9 @@ from finbench.data.audit import audit
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "data.md"
 START, END = "<!-- planted: written by benchmarks/audit_planted.py -->", "<!-- end -->"
 ROWS, COPIES, SHARE, SEEDS = 600, 30, 0.05, 3
-MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November")
+MONTHS = tuple(
+    "January February March April May June July August September October November December".split()  # noqa: SIM905
+)
 Row = dict[str, Any]
 Files = dict[str, list[Row]]  # name -> rows
 Planted = tuple[Files, int]  # and how many rows are wrong
@@ -287,7 +289,7 @@ def faults(tuned: bool) -> list[Fault]:
     firm: dict[str, Any] = {"fnxl": reports} if tuned else {"xbrl_analysis": companies}
     gold = ("impossible-gold",)
     leak = ("near-leak", "leak")
-    by_tone, by_model = ("label-meaning",), ("label-swap", "label-meaning")
+    by_tone, by_model = ("label-meaning",), ("label-swap",)
     changes = {"answer times ten": lambda value: value * 10, "answer with the other sign": lambda value: -value}
     places = {"the row works it out": worked, "the facts are in the row": {} if tuned else facts}
     places["the formula is in the row"] = stated
@@ -343,7 +345,7 @@ def table(data: Path, tuned: bool) -> list[str]:
                 after = _audited(planted, fault.checks)[1] - counted
                 hits, right, wrong = hits + (after > 0), right + max(0, min(after, number)), wrong + number
                 alarms += before
-            shown = f"{right:,} of {wrong:,}" if not fault.checks[-1].startswith("label") else ""
+            shown = f"{right:,} of {wrong:,}" if fault.checks != ("label-meaning",) else ""
             lines.append(f"| {fault.said} | {name} | {hits} of {SEEDS} | {shown} | {alarms} |")
             bar.advance(line)
     return lines
