@@ -143,7 +143,7 @@ def test_answers_that_contradict_their_program_or_derivation_are_found(tmp_path:
     folder = report_files(tmp_path)
     finqa = json.loads((folder / "finqa/train.json").read_text())
     for number, told in enumerate(("44%", "25%", "-25.2 %", "0.25", "the share is unknown", "7.5", "no")):
-        finqa[number]["qa"] |= {"exe_ans": 0.25166, "answer": told}  # 44%, 7.5 and no are other answers
+        finqa[number]["qa"] |= {"exe_ans": 0.25166, "answer": told}  # 44%, the minus, 7.5 and no are other answers
     (folder / "finqa/train.json").write_text(json.dumps(finqa))
     tatqa = json.loads((folder / "tatqa_dataset_train.json").read_text())
     derived = ("40.5 - 53", "53 - 40.5", "(40.5)", "40.5 * 2", "(1-15%)*($2.2/15%)", "40.5##53", "40.5")
@@ -152,10 +152,11 @@ def test_answers_that_contradict_their_program_or_derivation_are_found(tmp_path:
     (folder / "tatqa_dataset_train.json").write_text(json.dumps(tatqa))
     seen = audit([folder])
     finding = one(seen, "impossible-gold", "finqa/train.json")
-    assert (finding.count, finding.level) == (3, "error")
-    assert finding.places == [f"finqa/train.json: entry {number}" for number in (1, 6, 7)]
+    assert (finding.count, finding.level) == (4, "error")
+    assert finding.places == [f"finqa/train.json: entry {number}" for number in (1, 3, 6, 7)]
     assert one(seen, "impossible-gold", "tatqa_dataset_train.json").places == [
-        "tatqa_dataset_train.json: entry 4, question 4"
+        f"tatqa_dataset_train.json: entry {number}, question 4"
+        for number in (2, 4)  # the sign, the number
     ]
 
 
@@ -223,6 +224,73 @@ def test_codes_are_known_of_a_file_that_is_sorted_by_label(tmp_path: Path) -> No
     assert one(audit([tmp_path]), "label-swap").count == 120
 
 
+EXCHANGES = {
+    "positive and neutral": ("positive", "neutral"),
+    "positive and negative": ("positive", "negative"),
+    "negative and neutral": ("negative", "neutral"),
+}
+
+
+def exchanged(made: list[dict[str, str]], pair: tuple[str, str], part: float = 1.0) -> list[dict[str, str]]:
+    """The two labels exchanged in a part of all rows."""
+    draw, other = random.Random(1), {pair[0]: pair[1], pair[1]: pair[0]}
+    return [
+        {**row, "label": other.get(row["label"], row["label"]) if draw.random() < part else row["label"]}
+        for row in made
+    ]
+
+
+@pytest.mark.parametrize("form", ["prompts", "plain", "scores"])
+@pytest.mark.parametrize("part", [0.85, 1.0])
+@pytest.mark.parametrize("pair", EXCHANGES.values(), ids=EXCHANGES)
+def test_labels_that_contradict_their_texts_are_found_without_a_second_copy(
+    tmp_path: Path, pair: tuple[str, str], part: float, form: str
+) -> None:
+    scores = {"negative": -0.5, "neutral": 0.0, "positive": 0.6}
+    for name, made in (("clean", rows(240, 1)), ("swapped", exchanged(rows(240, 1), pair, part))):
+        if form == "prompts":
+            made = prompts(made)
+        elif form == "scores":
+            made = [{"text": row["text"], "sentiment_score": scores[row["label"]]} for row in made]  # type: ignore[dict-item]
+        seen = audit([jsonl(tmp_path / f"{name}.jsonl", made)])
+        assert len(seen.faults) == (name == "swapped"), [finding.said for finding in seen.findings]
+    finding = one(seen, "label-meaning")
+    assert (finding.level, finding.of) == ("error", 240)
+    assert all(f"{label} as" in finding.said for label in pair)
+
+
+def topics(count: int, seed: int) -> list[dict[str, str]]:
+    """Texts of three labels that no dictionary knows, each with words of its own among many."""
+    draw = random.Random(seed)
+    own = [row["text"].split() for row in varied(3, 99)]
+    noise = sorted(
+        {word for row in varied(40, 7) for word in row["text"].split()} - {w for words in own for w in words}
+    )
+    made = []
+    for number in range(count):
+        words = draw.choices(noise, k=9) + draw.choices(own[number % 3], k=3)
+        draw.shuffle(words)
+        made.append({"text": " ".join(words), "label": f"class {'abc'[number % 3]}"})
+    return made
+
+
+@pytest.mark.parametrize("where", ["test", "a part of the file"])
+def test_labels_that_one_part_has_swapped_are_found_by_cross_validation(tmp_path: Path, where: str) -> None:
+    one_part = exchanged(topics(150, 2), ("class a", "class c"))
+    if where == "test":
+        jsonl(tmp_path / "news_train.jsonl", topics(450, 1))
+        jsonl(tmp_path / "news_test.jsonl", topics(150, 2))
+        assert audit([tmp_path]).findings == []
+        jsonl(tmp_path / "news_test.jsonl", one_part)
+    else:
+        made = topics(600, 1)
+        assert audit([jsonl(tmp_path / "news.jsonl", made)]).findings == []
+        jsonl(tmp_path / "news.jsonl", made[:300] + one_part + made[450:])
+    finding = one(audit([tmp_path]), "label-swap")
+    assert (finding.level, finding.count) == ("error", 100)
+    assert "'class a' or 'class c'" in finding.said
+
+
 def test_a_single_label_that_differs_between_copies(tmp_path: Path) -> None:
     made = rows(300, 1)
     changed = [{**row, "label": "neutral"} if number == 0 else row for number, row in enumerate(made)]
@@ -231,9 +299,24 @@ def test_a_single_label_that_differs_between_copies(tmp_path: Path) -> None:
     assert found(seen, "label-swap") == []
 
 
+@pytest.mark.parametrize("told", ["yes", 0.25, "We cannot say; the report does not state it."])
+def test_an_answer_that_never_changes_is_an_error(tmp_path: Path, told: Any) -> None:
+    made = [{"text": row["text"], "label": told} for row in rows(30, 1)]
+    finding = one(audit([jsonl(tmp_path / "same.jsonl", made)]), "constant-answer")
+    assert (finding.level, finding.count, finding.of) == ("error", 30, 30)
+
+
+def test_one_of_several_answers_that_never_changes_is_a_warning(tmp_path: Path) -> None:
+    columns = [{"News": row["text"], "Up": str(n % 2), "Past": "1"} for n, row in enumerate(rows(30, 1))]
+    finding = one(audit([jsonl(tmp_path / "headlines.jsonl", columns)]), "constant-answer")
+    assert (finding.level, finding.count) == ("warning", 30)
+    beside = [{**row, "sentiment": "positive"} for row in rows(30, 2)]
+    assert "sentiment" in one(audit([jsonl(tmp_path / "two.jsonl", beside)]), "constant-answer").said
+
+
 def test_skewed_and_misspelt_labels(tmp_path: Path) -> None:
-    made = [{"text": row["text"], "label": "yes"} for row in rows(300, 1)]
-    assert one(audit([jsonl(tmp_path / "same.jsonl", made)]), "skew").level == "warning"
+    made = [{"text": row["text"], "label": "yes" if n else "no"} for n, row in enumerate(rows(300, 1))]
+    assert one(audit([jsonl(tmp_path / "same.jsonl", made)]), "skew").level == "note"
     typed = rows(300, 2)
     typed[7]["label"] = "negativ"
     assert one(audit([jsonl(tmp_path / "typed.jsonl", typed)]), "label-typo").places == ["typed.jsonl:8"]
@@ -303,6 +386,38 @@ def test_texts_that_differ_by_a_word_are_near_duplicates(tmp_path: Path) -> None
     assert seen.findings == [near]
 
 
+_MONTH = ("January", "March", "August", "November")
+COPIES: dict[str, Callable[[str, random.Random], str]] = {
+    "other digits": lambda text, draw: text.replace("750", str(draw.randint(100, 740))),
+    "another month": lambda text, draw: text.replace("July", draw.choice(_MONTH)),
+    "a word less": lambda text, draw: text.replace(" in cash", ""),
+    "a word more": lambda text, draw: text.replace(" sum", " larger sum"),
+    "another word": lambda text, draw: text.replace("cash", "shares"),
+    "digits, month and a word": lambda text, draw: text.replace("750", "213").replace("July", "May").replace("in ", ""),
+}
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_near_copies_of_train_in_test_are_found_whatever_their_digits_and_months(tmp_path: Path, how: str) -> None:
+    draw = random.Random(how)
+    made = varied(230, 1)
+    for row in made:
+        words = row["text"].split()
+        row["text"] = " ".join([*words[:7], "paid a sum of 750 dollars in cash on 4 July to", *words[7:]])
+    train, test = made[:200], made[200:]
+    jsonl(tmp_path / "news_train.jsonl", train)
+    jsonl(tmp_path / "news_test.jsonl", test)
+    assert audit([tmp_path]).findings == []
+    planted = [{**row, "text": COPIES[how](row["text"], draw)} for row in draw.sample(train, 30)]
+    jsonl(tmp_path / "news_test.jsonl", test + planted)
+    near = one(audit([tmp_path]), "near-leak")
+    assert (near.level, near.count) == ("warning", 30)
+    assert all(int(place.rpartition(":")[2]) > 30 for place in near.places)
+    # inside one file a sentence with another number is an ordinary one
+    inside = found(audit([jsonl(tmp_path / "all.jsonl", train + planted)]), "near-duplicates")
+    assert len(inside) == (how in ("a word less", "a word more", "another word"))
+
+
 def test_texts_of_one_template_are_not_near_duplicates(tmp_path: Path) -> None:
     subjects = ["the northern shipyard", "a regional bank", "our paper mill", "this bakery chain", "the tram operator"]
     acts = ["signed a contract", "opened an office", "closed its foundry", "hired forty engineers", "sold a ferry"]
@@ -310,6 +425,28 @@ def test_texts_of_one_template_are_not_near_duplicates(tmp_path: Path) -> None:
     texts = [f"{s} {a} {e} and told its owners so by letter" for s in subjects for a in acts for e in ends]
     made = [{"text": text, "label": LABELS[number % 3]} for number, text in enumerate(texts)]
     assert audit([jsonl(tmp_path / "news.jsonl", made)]).findings == []
+
+
+def by_company(companies: Iterable[str], seed: int) -> list[dict[str, str]]:
+    """Six rows of each company."""
+    names = list(companies)
+    return [{**row, "company": names[n // 6]} for n, row in enumerate(rows(6 * len(names), seed))]
+
+
+def test_a_company_on_both_sides_of_a_split_by_company(tmp_path: Path) -> None:
+    train, test = ([f"{kind} {n} Inc." for n in range(count)] for kind, count in (("Alder", 20), ("Birch", 8)))
+    jsonl(tmp_path / "train.jsonl", by_company(train, 1))
+    jsonl(tmp_path / "test.jsonl", by_company(test, 2))
+    assert audit([tmp_path]).findings == []
+    jsonl(tmp_path / "test.jsonl", by_company([*test, "ALDER 3, INC"], 2))
+    finding = one(audit([tmp_path]), "entity-leak", "train.jsonl", "test.jsonl")
+    assert (finding.level, finding.count, finding.of, finding.places) == ("warning", 1, 9, ["test.jsonl:49"])
+    jsonl(tmp_path / "test.jsonl", by_company(train, 2))  # the same companies by intent
+    assert found(audit([tmp_path]), "entity-leak") == []
+    draw, made = random.Random(1), by_company(train, 1)  # a split by row
+    for row in made:
+        row["split"] = draw.choice(["train", "train", "train", "test"])
+    assert found(audit([jsonl(tmp_path / "all.jsonl", made)]), "entity-leak") == []
 
 
 # ---------------------------------------------------------------- answers
@@ -396,7 +533,135 @@ def test_arithmetic_that_does_not_come_out(tmp_path: Path) -> None:
     assert evaluate("9**9**9**9") is None
 
 
+def scored(count: int, seed: int, column: str, low: float = -1, high: float = 1) -> list[dict[str, Any]]:
+    draw = random.Random(seed)
+    return [{"text": row["text"], column: round(draw.uniform(low, high), 3)} for row in rows(count, seed)]
+
+
+FACTORS = {"ten times": 10, "a tenth": 0.1, "the other sign": -1}
+
+
+def values_of_facts(count: int) -> list[dict[str, Any]]:
+    """Facts of a filing, and a question about one of them, whose answer is a loss now and then."""
+    draw, made = random.Random(count), []
+    for number in range(count):
+        facts = [round(draw.lognormvariate(18, 2)) * draw.choice((1, 1, 1, -1)) for _ in range(12)]
+        text = "\n".join(f"us-gaap:Item{at} {value} USD" for at, value in enumerate(facts))
+        asked = f"What does Alder {number} report for item {number % 12}?"
+        made.append({"text": text, "question": asked, "answer": str(facts[number % 12])})
+    return made
+
+
+@pytest.mark.parametrize("rows_wrong", [range(0, 120, 20), range(120)])
+@pytest.mark.parametrize(("how", "factor"), FACTORS.items())
+def test_answers_that_are_other_numbers_than_their_facts(
+    tmp_path: Path, how: str, factor: float, rows_wrong: range
+) -> None:
+    made = values_of_facts(120)
+    assert audit([jsonl(tmp_path / "facts.jsonl", made)]).faults == []
+    for at in rows_wrong:
+        made[at]["answer"] = str(round(int(made[at]["answer"]) * factor, 1)).removesuffix(".0")
+    findings = found(audit([jsonl(tmp_path / "facts.jsonl", made)]), "impossible-gold")
+    assert len(findings) == 1
+    assert how in findings[0].said
+    assert len(rows_wrong) * 0.9 <= findings[0].count <= len(rows_wrong)
+
+
+@pytest.mark.parametrize("factor", FACTORS.values())
+def test_answers_that_are_other_numbers_than_programs_and_formulas_give(tmp_path: Path, factor: float) -> None:
+    def wrong(value: float, number: int) -> float:
+        return round(value * (factor if number % 10 == 3 else 1), 4)
+
+    draw = random.Random(5)
+    pairs = [(draw.randint(100, 999), draw.randint(100, 999)) for _ in range(60)]
+    asked = [f"By what share did item {n} of the report change between the years?" for n in range(60)]
+    programs = [f"subtract({a}, {b}), divide(#0, {b})" for a, b in pairs]
+    both = [{"exe_ans": wrong((a - b) / b, n), "answer": str(wrong((a - b) / b, n))} for n, (a, b) in enumerate(pairs)]
+    facts = [f"us-gaap:Cash {a} USD\nus-gaap:Debt {b} USD\nus-gaap:Other {a + b} USD" for a, b in pairs]
+    formula = "us-gaap:Cash / us-gaap:Debt"
+    prompt = (
+        "Use formula Margin to answer. Formula: Margin = (Profit / Revenue) × 100, Explanation: Profit: what is left, "
+    )
+    prompt += (
+        "Revenue: sales. Question: The profit of firm {} was ${},000 of a revenue of ${},000. Its margin?. Answer:"
+    )
+    sets = {
+        "finqa": [
+            {"question": q, "program": p, **more} for q, p, more in zip(asked, programs, both, strict=True)
+        ],
+        "tatqa": [
+            {"question": q, "derivation": f"{a} - {b}", "answer": wrong(a - b, n)}
+            for n, (q, (a, b)) in enumerate(zip(asked, pairs, strict=True))
+        ],
+        "talks": [
+            {"text": q, "programs": ["ans = 1", f"x0 = {a} - {b}; ans = x0 / {b}"], "answer": wrong((a - b) / b, n)}
+            for n, (q, (a, b)) in enumerate(zip(asked, pairs, strict=True))
+        ],
+        "calc": [
+            {"text": t, "question": q, "formula": formula, "answer": str(wrong(a / b, n))}
+            for n, (t, q, (a, b)) in enumerate(zip(facts, asked, pairs, strict=True))
+        ],
+        "math": [
+            {"context": prompt.format(chr(65 + n % 26), a, b), "target": str(round(wrong(100 * a / b, n), 2))}
+            for n, (a, b) in enumerate(pairs)
+        ],
+    }  # fmt: skip
+    for name, made in sets.items():
+        finding = one(audit([jsonl(tmp_path / f"{name}.jsonl", made)]), "impossible-gold")
+        assert (finding.level, finding.count) == ("error", 6), name
+        assert finding.places[0] == f"{name}.jsonl:4"
+
+
+@pytest.mark.parametrize(
+    ("column", "low", "high", "beyond"),
+    [("sentiment_score", -1, 1, 1.2), ("score", -1, 1, 4.5), ("probability", 0, 1, -0.25), ("score", 0, 100, 455.0)],
+)
+def test_scores_beyond_their_range(tmp_path: Path, column: str, low: float, high: float, beyond: float) -> None:
+    made = scored(100, 1, column, low, high)
+    assert audit([jsonl(tmp_path / "clean.jsonl", made)]).findings == []
+    made[3][column], made[70][column] = beyond, beyond + 0.2 * abs(beyond) / beyond
+    finding = one(audit([jsonl(tmp_path / "scores.jsonl", made)]), "out-of-range")
+    assert (finding.count, finding.of, finding.places) == (2, 100, ["scores.jsonl:4", "scores.jsonl:71"])
+
+
+def test_amounts_have_no_range(tmp_path: Path) -> None:
+    draw = random.Random(3)
+    made = [{"question": row["text"], "answer": round(draw.lognormvariate(0, 4), 2)} for row in rows(300, 1)]
+    assert found(audit([jsonl(tmp_path / "amounts.jsonl", made)]), "out-of-range") == []
+
+
+@pytest.mark.parametrize("told", ["1e400", '"1e400"', "-1e400", "NaN", "Infinity", '"1e999999999"', "1" + "0" * 400])
+def test_an_answer_beyond_every_float_is_a_finding(tmp_path: Path, told: str) -> None:
+    made = [{"question": f"What was item {n} of the annual report", "answer": str(7 * n + 1000)} for n in range(40)]
+    file = jsonl(tmp_path / "sums.jsonl", made)
+    line = json.dumps({**made[5], "answer": 0}).replace(": 0}", f": {told}}}")
+    file.write_text(file.read_text().replace(json.dumps(made[5]), line))
+    finding = one(audit([file]), "missing-answer")
+    assert (finding.level, finding.count, finding.of, finding.places) == ("error", 1, 40, ["sums.jsonl:6"])
+    file.write_text(file.read_text().replace(line, line.replace(told, '"1e-999999999"')))
+    assert audit([file]).findings == []
+
+
 # ---------------------------------------------------------------- texts
+
+
+@pytest.mark.parametrize("column", ["text", "label", "note\ud800"])
+def test_half_a_surrogate_pair_is_damage_and_no_crash(tmp_path: Path, column: str) -> None:
+    made = rows(60, 1)
+    made[9][column] = made[9].get(column, "") + "\ud83d"
+    seen = audit([jsonl(tmp_path / "news.jsonl", made)])
+    assert seen.sources[0].rows == 60
+    assert [finding.places for finding in found(seen, "encoding")] == [["news.jsonl:10"]] * (column in made[0])
+    assert "news" in seen.to_json()
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".txt", ".csv"])
+def test_a_header_of_huge_length_is_refused_in_a_line(tmp_path: Path, suffix: str) -> None:
+    between = "," if suffix == ".csv" else "\t"
+    lines = [between.join(("text", "label" + "x" * 200_000)), *[between.join(("some words of a row", "1"))] * 30]
+    (tmp_path / f"news{suffix}").write_text("\n".join(lines) + "\n")
+    with pytest.raises(FinbenchError, match="field larger than field limit"):
+        audit([tmp_path / f"news{suffix}"])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from typing import Any
 from finbench.data.audit.context import AuditContext, AuditedFile, share
 from finbench.data.audit.findings import Finding
 
-_MISSING = ("nan", "none", "null", "n/a", "#n/a", "na", "undefined", "")
+_NEVER = ("nan", "", "#n/a", "inf", "-inf", "infinity", "-infinity")  # no answer, however often
+_MISSING = (*_NEVER, "none", "null", "n/a", "na", "undefined")
 _RARE = 0.02  # of the rows: "none" may be a class, but not one of six in five thousand
 _SAME = 0.2  # of the weight of the words of two questions that have answer and all other columns in common
 _TOKEN_TAG = re.compile(r"\d{1,3}|o|[bilseu][-_]\S+|\S+[-_][bi]")
@@ -23,13 +24,13 @@ _KINDS = (
 
 
 def missing(context: AuditContext) -> Iterator[Finding]:
-    """Answers that are a missing value written out, or nothing."""
+    """Answers that are a missing value written out, a number beyond every float (1e400), or nothing."""
     for source in context.sources:
         for word in _MISSING:
             query = "FROM row WHERE src = ? AND gold = ?"
             (count,) = context.query(f"SELECT count(*) {query}", source.id, word).fetchone()
             a_class = source.id in context.labels or count > max(10, _RARE * source.rows)
-            if count and (word in ("nan", "", "#n/a") or not a_class):
+            if count and (word in _NEVER or not a_class):
                 what = f'the answer "{word}"' if word else "no answer"
                 said = f"{share(count, source.rows)} rows have {what}."
                 rows = (f"SELECT n {query}", source.id, word)

@@ -8,8 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from finbench.core import catalog, paths
+from finbench.core.console import progress
 from finbench.core.errors import FinbenchError, unknown
-from finbench.data.audit import answers, copies, figures, formats, known, label_checks, near
+from finbench.data.audit import (
+    answers,
+    copies,
+    crossed,
+    entities,
+    figures,
+    formats,
+    known,
+    label_checks,
+    near,
+    ranges,
+    tones,
+)
 from finbench.data.audit.columns import Item, as_text, canonical, layout
 from finbench.data.audit.context import LABELS, AuditContext, AuditedFile, share
 from finbench.data.audit.findings import LEVELS, SHOWN, Audit, Finding
@@ -23,13 +36,15 @@ _SAMPLE = 1000  # rows by which a file's columns are known
 Rows = Iterator[tuple[Item, RawRecord]]
 CHECKS: tuple[Callable[[AuditContext], Iterator[Finding]], ...] = (
     label_checks.copies,
-    label_checks.meanings,
+    tones.meanings,
+    crossed.swapped,
     copies.leaks,
     copies.conflicts,
     answers.missing,
     figures.recompute,
     answers.known,
     answers.kinds,
+    ranges.scores,
     answers.facts,
     copies.duplicates,
     copies.row_split,
@@ -47,17 +62,25 @@ def audit(what: Sequence[str | Path], data_dir: Path | None = None) -> Audit:
     """
     with RowStore() as store:
         reader = Reader(store)
-        for each in resolved([str(name) for name in what], data_dir):
-            reader.read(each)
+        with progress() as bar:
+            line = bar.add_task("reading", total=None, note="")
+            for each in resolved([str(name) for name in what], data_dir):
+                bar.update(line, note=each.name)
+                reader.read(each)
+                bar.advance(line)
         if not reader.sources:
             why = "; ".join(reader.skipped.values()) or "there is none"
             raise FinbenchError(f"No rows to audit: {why}", "Name files, folders, or sets: finbench data list")
         store.settle()
         context = AuditContext(store, reader.sources)
         found = [finding for texts in reader.texts for finding in texts.findings(context)]
-        found += shared_pages(reader.texts, context)
-        for check in CHECKS:
-            found += check(context)
+        found += [*shared_pages(reader.texts, context), *entities.shared(reader.texts, context)]
+        with progress() as bar:
+            line = bar.add_task("checking", total=len(CHECKS), note="")
+            for check in CHECKS:
+                bar.update(line, note=check.__name__)
+                found += check(context)
+                bar.advance(line)
         return reader.audit(found)
 
 

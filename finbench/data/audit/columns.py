@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -63,7 +64,7 @@ ANSWERS = (
         "answerkey",
         "explanation",
     ),
-    *("definition", "score", "sentimentscore", "info", "y", "chosen"),
+    *("definition", "score", "sentimentscore", "info", "y", "chosen", "polarity", "rating", "probability"),
 )
 _GOLD_ENDS = ("label", "labels", "tags", "target", "sentiment", "class", "answer")
 _WORKED = ("exeans", "finalresult", "derivation")  # what gives the answer too: a program's result, arithmetic
@@ -116,6 +117,11 @@ class Layout:
 def key_of(column: Any) -> str:
     """A column's name without case, spaces and underscores."""
     return re.sub(r"[^a-z0-9]", "", str(column).casefold())
+
+
+def is_answer(column: Any) -> bool:
+    """Whether a column is called like an answer, or like what gives one."""
+    return key_of(column) in (*ANSWERS, *_WORKED)
 
 
 def layout(sample: Sequence[RawRecord], name: str) -> Layout:
@@ -205,14 +211,17 @@ def canonical(value: Any) -> str:
             except (ValueError, SyntaxError, MemoryError, RecursionError):
                 return text
         if _NUMBER.fullmatch(text) and not re.fullmatch(r"0\d+", text):
-            return _plain(float(text.replace(",", "").replace("$", "")))
+            return _plain(float(text.replace(",", "").replace("$", "")), text)
         return text
     if value is None:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
-        return _plain(float(value))
+        try:
+            return _plain(float(value), str(value))
+        except (OverflowError, ValueError):  # an integer beyond every float, or of more digits than Python writes
+            return "inf" if value > 0 else "-inf"
     if isinstance(value, dict):
         for key in ("sentiment_score", "score", "label", "text"):
             if key in value:
@@ -223,8 +232,13 @@ def canonical(value: Any) -> str:
     return str(value).casefold()
 
 
-def _plain(number: float) -> str:
-    return str(int(number)) if number == int(number) and abs(number) < 1e15 else repr(number)
+def _plain(number: float, written: str) -> str:
+    """A number in one spelling; what no float holds (1e400, NaN) is "inf", "-inf" or "nan"."""
+    if not math.isfinite(number):
+        return repr(number)
+    if number == 0 and re.search("[1-9]", written.partition("e")[0]):
+        return written  # 1e-400 is not 0
+    return str(int(number)) if abs(number) < 1e15 and number.is_integer() else repr(number)
 
 
 _MARKS = re.compile(r"\[/?INST\]|<\|[^|<>]{1,40}\|>|</?s>|^#{1,4}[ \t]*", re.MULTILINE)

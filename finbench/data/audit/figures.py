@@ -67,13 +67,24 @@ def contradicted(told: Any, worked: Any, program: bool) -> bool:
     for certain contradicts nothing, nor do brackets around one number, which may be a minus sign.
     """
     reports = helper("sets").reports
-    if isinstance(worked, str) and re.search(r"\d[\s)%]*[-+*/×÷]", worked):
-        bare = re.sub(r"[$£€]", "", re.sub(r"([\d.]+)%", r"(\1/100)", worked))
-        value = None if re.search(r"\([\d.,]+\)|#", worked) else evaluate(bare)
-        result = None if value is None else reports.written(float(value))
+    if isinstance(worked, str) and _SUM.search(worked):
+        value = derived(worked)
+        result = None if value is None else reports.written(value)
     else:
         result = reports.result_of(worked) if program else None
     return result is not None and bool(reports.contradicts(as_text(told).removesuffix("\\n").strip(), result))
+
+
+_SUM = re.compile(r"\d[\s)%]*[-+*/×÷]")
+
+
+def derived(text: str) -> float | None:
+    """What the arithmetic of a derivation gives; None where brackets may be a minus sign, or it is no arithmetic."""
+    if not _SUM.search(text):
+        return None
+    bare = re.sub(r"[$£€]", "", re.sub(r"([\d.]+)%", r"(\1/100)", text))
+    value = None if re.search(r"\([\d.,]+\)|#", text) else evaluate(bare)
+    return None if value is None else float(value)
 
 
 def _worked(body: str, ask: str) -> Iterator[tuple[str, Fraction]]:
@@ -88,7 +99,7 @@ def _worked(body: str, ask: str) -> Iterator[tuple[str, Fraction]]:
         dated = re.fullmatch(r"\d{1,4}[-/]\d{1,2}(?:[-/]\d{1,4})?|\d{4}[-/]\d{2,4}", found[0].strip())
         if not dated and (value := evaluate(found[0])) is not None:
             yield "the arithmetic in their question", value
-    if named := _of_formula(ask, body):
+    if named := of_formula(ask, body):
         yield named
 
 
@@ -128,6 +139,8 @@ def _value(node: ast.AST, names: dict[str, Fraction]) -> Fraction:
 
 def _number(text: str) -> Fraction | None:
     bare = re.sub(r"[,$€£%\s]", "", text)
+    if re.search(r"e[-+]?\d{3}", bare):  # a Fraction writes 1e-999999999 out
+        return None
     try:
         return Fraction(bare)
     except (ValueError, ZeroDivisionError):
@@ -154,7 +167,7 @@ _SCALES = {
 _AMOUNT = r"[^\d\n.;?]{0,25}?[$€£]?\s?(-?\d[\d,]*(?:\.\d+)?)\s?(%|million|billion|thousand|k\b)?"
 
 
-def _of_formula(ask: str, body: str) -> tuple[str, Fraction] | None:
+def of_formula(ask: str, body: str) -> tuple[str, Fraction] | None:
     """(formula, result) where a prompt states a formula whose every variable the question gives once, by name."""
     stated = _STATED.search(f"{ask} {body}")
     if not stated:

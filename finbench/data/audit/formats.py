@@ -35,7 +35,23 @@ class Input(NamedTuple):
     hub: tuple[str, str] | None = None
 
     def rows(self, strict: bool = False) -> Iterator[RawRecord | str]:
-        return hub_rows(*self.hub) if self.hub else rows(self.file, strict)
+        return hub_rows(*self.hub) if self.hub else map(_whole, rows(self.file, strict))
+
+
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def _whole(item: RawRecord | str) -> RawRecord | str:
+    """A record whose halves of surrogate pairs, which JSON can write and nothing can encode, became U+FFFD."""
+
+    def mended(value: Any) -> Any:
+        if isinstance(value, str):
+            return value if value.isascii() else _HALF.sub("\ufffd", value)
+        if isinstance(value, list):
+            return list(map(mended, value))
+        return {mended(key): mended(part) for key, part in value.items()} if isinstance(value, dict) else value
+
+    return item._replace(row=mended(item.row), place=mended(item.place)) if isinstance(item, RawRecord) else item
 
 
 def split_named(word: Any) -> str | None:
@@ -196,13 +212,18 @@ def _sniffed(file: SourceFile) -> Any:
 def _tsv(file: SourceFile) -> Iterator[RawRecord | str]:
     with text_of(file, "iso-8859-1") as text:
         reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
-        header = [name.strip() for name in next(reader)]
-        for row in reader:
-            place = f"{file}:{reader.line_num}"
-            if row and len(row) != len(header):
-                yield f"{place}: {len(row)} fields, the header has {len(header)}"
-            elif row:
-                yield RawRecord(dict(zip(header, row, strict=True)), place)
+        try:
+            header = [name.strip() for name in next(reader)]
+            for row in reader:
+                place = f"{file}:{reader.line_num}"
+                if row and len(row) != len(header):
+                    yield f"{place}: {len(row)} fields, the header has {len(header)}"
+                elif row:
+                    yield RawRecord(dict(zip(header, row, strict=True)), place)
+        except csv.Error as fault:
+            raise FinbenchError(
+                f"{file}:{reader.line_num}: not valid TSV ({fault}).", "Give texts as long as that as JSON lines."
+            ) from fault
 
 
 def _json(file: SourceFile) -> Iterator[RawRecord | str]:

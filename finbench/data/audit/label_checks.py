@@ -1,20 +1,19 @@
-"""Labels: what two copies of a set say of one text, whether the words agree, how they are distributed."""
+"""Labels: what they mean, what two copies of a set say of one text, how they are distributed."""
 
 from __future__ import annotations
 
 import difflib
-import itertools
 import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from statistics import fmean
 
 from finbench.data.audit.context import AuditContext, AuditedFile, share
 from finbench.data.audit.findings import Finding, Level
 
 _LEAST = 20  # texts in common, before two copies are compared
 _SKEW = 0.95
+_CONSTANT = 20  # rows
 _MEANT = {
     **dict.fromkeys(("positive", "pos", "bullish", "optimistic", "good", "1.0 positive"), "positive"),
     **dict.fromkeys(("negative", "neg", "bearish", "pessimistic", "bad"), "negative"),
@@ -22,22 +21,6 @@ _MEANT = {
     **dict.fromkeys(("yes", "true", "y"), "yes"),
     **dict.fromkeys(("no", "false", "n"), "no"),
 }
-_UP = frozenset(
-    """
-beat beats gain gains gained rise rises rising rose jump jumps jumped surge surges surged soar soars soared climb
-climbs climbed rally rallies rallied upgrade upgrades upgraded outperform raised raises strong stronger strongest
-growth grew record profit profitable higher up improved improves boost boosts boosted win wins won bullish buy
-overweight exceeds exceeded topped tops advance advances advanced
-""".split()  # noqa: SIM905
-)
-_DOWN = frozenset(
-    """
-miss misses missed fall falls falling fell drop drops dropped plunge plunges plunged slump slumps slumped decline
-declines declined downgrade downgrades downgraded underperform cut cuts lowered lowers weak weaker weakest loss
-losses lost lower down worse worst warns warning slide slides slid tumble tumbles tumbled sink sinks sank bearish
-sell underweight bankrupt bankruptcy lawsuit layoffs fraud decreased shrank shrinks
-""".split()  # noqa: SIM905
-)
 
 
 def meaning(source: AuditedFile, labels: Mapping[str, int]) -> dict[str, str] | None:
@@ -131,39 +114,6 @@ def _equal(one: str, other: str) -> bool:
         return one == other
 
 
-def meanings(context: AuditContext) -> Iterator[Finding]:
-    """Sentiment labels against the words of their texts: rows called positive should speak of rises more than others.
-
-    Only an order that is upside down by six standard errors is reported: names that were given to the wrong codes.
-    """
-    for source in context.sources:
-        means = meaning(source, context.labels.get(source.id, {}))
-        if means is None or not {"positive", "negative"} <= set(means.values()):
-            continue
-        tones: dict[str, list[int]] = {"negative": [], "neutral": [], "positive": []}
-        query = "SELECT gold, words FROM row JOIN body USING (body) WHERE src = ?"
-        for gold, words in context.query(query, source.id):
-            own = set(words.split())
-            rises, falls = len(own & _UP), len(own & _DOWN)
-            if means.get(gold) in tones:
-                tones[means[gold]].append((rises > falls) - (rises < falls))
-        order = [name for name, found in tones.items() if len(found) >= 30]
-        mean = {name: fmean(tones[name]) for name in order}
-        spread = {name: max(fmean(v * v for v in tones[name]) - mean[name] ** 2, 0.01) for name in order}
-        for low, high in itertools.pairwise(order):
-            error = math.sqrt(spread[low] / len(tones[low]) + spread[high] / len(tones[high]))
-            if mean[high] - mean[low] < -6 * error:
-                yield context.find(
-                    "label-meaning",
-                    "error",
-                    [source],
-                    (len(tones[low]) + len(tones[high]), source.rows),
-                    f"Rows labelled {low} speak of rises rather than falls (tone {mean[low]:+.2f} of 1) more than "
-                    f"those labelled {high} ({mean[high]:+.2f}): the names of these labels look swapped.",
-                    detail={f"{name} rows": len(tones[name]) for name in order},
-                )
-
-
 def skew(context: AuditContext) -> Iterator[Finding]:
     """Labels that are nearly always the same, and labels that look like a slip of the pen."""
     for source in context.sources:
@@ -171,10 +121,13 @@ def skew(context: AuditContext) -> Iterator[Finding]:
             rows = counts.total()
             label, most = counts.most_common(1)[0]
             of = f" in {column}" if column else ""
-            level: Level = "warning" if most == rows and not column else "note"
-            if rows >= 50 and most >= _SKEW * rows:
+            if most == rows >= _CONSTANT:
+                level: Level = "warning" if column else "error"  # one question of several, or all there is to answer
+                text = f"All {rows:,} rows{of} have the answer {label!r}: nothing is tested, and nothing learnt."
+                yield context.find("constant-answer", level, [source], (most, rows), text)
+            elif rows >= 50 and most >= _SKEW * rows:
                 text = f"{share(most, rows)} rows{of} have the label {label!r}: accuracy says little."
-                yield context.find("skew", level, [source], (most, rows), text)
+                yield context.find("skew", "note", [source], (most, rows), text)
             for rare, count in counts.items():
                 close = difflib.get_close_matches(rare, [name for name in counts if counts[name] > 50 * count], 1, 0.8)
                 if close and len(rare) > 3 and count <= 3 and rare.isalpha():
@@ -193,3 +146,7 @@ def _columns(context: AuditContext, source: AuditedFile) -> Iterator[tuple[str, 
             for name, value in json.loads(gold).items():
                 found[name][value] += count
         yield from found.items()
+    else:  # answers that are no labels, unless they are all one
+        query = "SELECT gold, count(*) FROM row WHERE src = ? AND gold IS NOT NULL GROUP BY gold LIMIT 2"
+        if len(answers := context.query(query, source.id).fetchall()) == 1:
+            yield "", Counter(dict(answers))

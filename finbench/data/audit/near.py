@@ -2,8 +2,8 @@
 
 Candidates share most of their words and pairs of words (Broder 1997). Of these a pair counts when the weighted Jaccard
 similarity of their words is at least 0.8, where a word that many texts have weighs little, so that two texts of one
-template are not taken for one text; and when what differs is neither a number or a name in place of another, which is
-another fact in the same words, nor goes with another answer.
+template are not taken for one text; and when what differs is not a name in place of another, which is another fact in
+the same words, nor goes with another answer. Numbers and months do not count from train to test; inside a file they do.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import math
 import re
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 from finbench.data.audit.context import AuditContext, share
 from finbench.data.audit.findings import SHOWN, Finding
@@ -30,6 +30,13 @@ _CROWD = 12  # neighbours in a bucket that are compared: a larger one is a templ
 _TRIES = 16  # candidates of one text, for the same reason
 _WORDS = 400  # of a text that are looked at
 _DIGIT = re.compile(r"\d")
+_NUMBER = re.compile(r"[a-z]{0,2}\d+[a-z]{0,2}|[-+−%]")  # 5, 5mn, q3, and the signs around them
+_MONTHS = frozenset(
+    """
+january february march april may june july august september october november december jan feb mar apr jun jul aug sep
+sept oct nov dec
+""".split()  # noqa: SIM905
+)
 
 
 def near(context: AuditContext, known: Collection[int] = ()) -> Iterator[Finding]:
@@ -38,11 +45,17 @@ def near(context: AuditContext, known: Collection[int] = ()) -> Iterator[Finding
     keys: list[int] = []
     texts: list[list[str]] = []
     for key, words in context.query("SELECT body, words FROM body ORDER BY body"):
-        if words.count(" ") >= LEAST - 1:
+        if len(masked := mask(words.split()[:_WORDS])) >= LEAST:
             keys.append(key)
-            texts.append(words.split()[:_WORDS])
-    pairs = [(keys[a], keys[b]) for a, b in _similar_pairs(texts)]
-    yield from _reported(context, [pair for pair in pairs if _one_fact(context, pair)], known)
+            texts.append(masked)
+    pairs = [(keys[a], keys[b]) for a, b in _similar_pairs(texts, numbers=False)]
+    yield from _reported(context, {pair: how for pair in pairs if (how := _one_fact(context, pair))}, known)
+
+
+def mask(words: Sequence[str]) -> list[str]:
+    """Words with "0" for every run of numbers and names of months."""
+    told = ["0" if word in _MONTHS or _NUMBER.fullmatch(word) else word for word in words]
+    return [word for word, before in zip(told, ["", *told], strict=False) if not word == before == "0"]
 
 
 def near_pairs(normalised: Sequence[str]) -> list[tuple[int, int]]:
@@ -52,13 +65,16 @@ def near_pairs(normalised: Sequence[str]) -> list[tuple[int, int]]:
     return [(long[a], long[b]) for a, b in pairs]
 
 
-def _similar_pairs(texts: list[list[str]]) -> list[tuple[int, int]]:
+def _similar_pairs(texts: list[list[str]], numbers: bool = True) -> list[tuple[int, int]]:
+    """``numbers``: whether other numbers are another fact."""
     if len(texts) < 2:
         return []
     counts = Counter(word for words in texts for word in set(words))
     weights = {word: math.log((len(texts) + 1) / count) for word, count in counts.items()}
     totals = [sum(weights[word] for word in set(words)) for words in texts]
-    return [(a, b) for a, b in _candidates(texts) if similar(texts[a], texts[b], weights, totals[a] + totals[b])]
+    return [
+        (a, b) for a, b in _candidates(texts) if similar(texts[a], texts[b], weights, totals[a] + totals[b], numbers)
+    ]
 
 
 def _signatures(texts: list[list[str]]) -> Any:
@@ -115,47 +131,58 @@ def _candidates(texts: list[list[str]]) -> Iterator[tuple[int, int]]:
             yield one, other
 
 
-def similar(one: list[str], other: list[str], weights: dict[str, float], total: float) -> bool:
+def similar(one: list[str], other: list[str], weights: dict[str, float], total: float, numbers: bool = True) -> bool:
     """Whether two texts are one but for words that carry no other fact. ``total``: the weights of both, added up."""
     a, b = set(one), set(other)
     common = a & b
     shared = sum(map(weights.__getitem__, common))
     if shared < _SLIP * (total - shared) or len(common) < 0.7 * len(a | b):
         return False
-    if shared < SIMILAR * (total - shared) and not (
-        len(a - common) == len(b - common) == 1 and _alike(*(a - common), *(b - common))
-    ):
-        return False
-    numbers = [[word for word in words if _DIGIT.search(word)] for words in (one, other)]
-    few, many = sorted(numbers, key=len)
+    if shared < SIMILAR * (total - shared):
+        single = len(a - common) == len(b - common) == 1
+        if not single or (numbers and not _alike(*(a - common), *(b - common))):
+            return False
+    few, many = sorted((_numbers(one), _numbers(other)), key=len)
     rest = iter(many)
-    return all(word in rest for word in few)  # the one stands, in its order, in the other
+    return not numbers or all(word in rest for word in few)  # the one stands, in its order, in the other
 
 
+def _numbers(words: list[str]) -> list[str]:
+    """Numbers and names of months, in their order."""
+    return [word for word in words if _DIGIT.search(word) or word in _MONTHS]
+
+
+_LINK = re.compile(r"https?://\S+")
 _NAME = re.compile(r"(?<=[^.!?:\s] )[A-Z][\w&.-]*|\b[A-Z]{2,}\b|\$[A-Za-z]+|\b\w*\d\w*\b")
 _WORD = re.compile(r"\w+")
 
 
-def _one_fact(context: AuditContext, pair: tuple[int, int]) -> bool:
-    """Whether two texts name the same, and are answered alike."""
-    shown = [context.store.shown(key) for key in pair]
-    words = [set(_WORD.findall(text.casefold())) for text in shown]
+def _one_fact(context: AuditContext, pair: tuple[int, int]) -> Literal["", "answered alike", "one text"]:
+    """Whether two texts name the same and are answered alike; the last where no number or word stands for another."""
+    shown = [_LINK.sub(" ", context.store.shown(key)) for key in pair]
+    listed = [_WORD.findall(text.casefold()) for text in shown]
+    words = [set(mask(found)) for found in listed]
     only = [words[0] - words[1], words[1] - words[0]]
     named = [
         {word for name in _NAME.findall(text) for word in _WORD.findall(name.casefold())} & left
         for text, left in zip(shown, only, strict=True)
     ]
-    if (named[0] and named[1]) or not _slip(only, sum(map(len, words)) / 2):
-        return False
-    golds, labels = [], True
+    if named[0] and named[1]:
+        return ""
+    golds, labels, asked = [], True, False
     for key in pair:
         found = context.query("SELECT DISTINCT src, gold FROM row WHERE body = ?", key).fetchall()
         labels = labels and all(src in context.labels for src, gold in found if gold is not None)
+        asked = asked or any(src in context.by_question for src, _ in found)
         golds.append({gold for _, gold in found if gold is not None})
-    if not golds[0] or not golds[1] or golds[0] & golds[1]:
-        return True
-    # words in place of others ("rose", "fell"), or added to a question, with another answer: another question
-    return labels and not (only[0] and only[1])
+    same, numbers = _slip(only, sum(map(len, words)) / 2), _numbers(listed[0]) == _numbers(listed[1])
+    if golds[0] and golds[1] and not golds[0] & golds[1]:
+        # words in place of others ("rose", "fell"), or added to a question, with another answer: another question
+        return "one text" if same and numbers and labels and not (only[0] and only[1]) else ""
+    if same and (numbers or not asked):
+        return "one text" if numbers else "answered alike"
+    # with one label, any word and any number may be another
+    return "answered alike" if labels and golds[0] and golds[1] and not asked else ""
 
 
 def _slip(only: list[set[str]], length: float) -> bool:
@@ -171,19 +198,22 @@ def _alike(word: str, other: str) -> bool:
     return difflib.SequenceMatcher(None, word, other).ratio() >= 0.75
 
 
-def _reported(context: AuditContext, pairs: list[tuple[int, int]], known: Collection[int]) -> Iterator[Finding]:
-    """Pairs by the sources they are in: one inside a file counts there, one between a train and a test file there."""
+def _reported(context: AuditContext, pairs: Mapping[tuple[int, int], str], known: Collection[int]) -> Iterator[Finding]:
+    """Pairs by the sources they are in: one inside a file counts there, one between a train and a test file there.
+
+    Inside a file, sentences of one form that differ in a number are ordinary; from train to test they help memory.
+    """
     where = {
         key: {src for (src,) in context.query("SELECT DISTINCT src FROM row WHERE body = ?", key)}
         for key in set(itertools.chain(*pairs))
     }
     ranks = [{"train": 1, "validation": 2}.get(str(source.split), 3) for source in context.sources]
     inside: dict[tuple[int, int], dict[int, int]] = {}  # (train, test) or (source, itself) -> key there -> its twin
-    for one, other in pairs:
+    for (one, other), how in pairs.items():
         for key, twin in ((one, other), (other, one)):
             for b in where[key]:
                 if b in where[twin]:
-                    if key < twin:
+                    if key < twin and how == "one text":
                         inside.setdefault((b, b), {})[twin] = key
                     continue
                 for a in where[twin] - where[key] if key not in known else ():
@@ -191,7 +221,8 @@ def _reported(context: AuditContext, pairs: list[tuple[int, int]], known: Collec
                         inside.setdefault((a, b), {})[key] = twin
     for (a, b), found in sorted(inside.items()):
         first, second, counted = context.sources[a], context.sources[b], (len(found), context.distinct[b])
-        said = f"{share(*counted)} texts of {second.stem} differ by a few words from another row"
+        how = "by a few words" if a == b else "by a few words, numbers or months"
+        said = f"{share(*counted)} texts of {second.stem} differ {how} from another row"
         key, twin = min(found.items())
         keys = list(found)[:SHOWN]
         shown = f"SELECT min(n) FROM row WHERE src = ? AND body IN ({','.join('?' * len(keys))}) GROUP BY body"

@@ -1,20 +1,22 @@
-"""Faults of the text itself, row by row while a file is read: encoding damage, HTML, empty cells, constant columns.
+"""What is seen row by row while a file is read: encoding damage, HTML, empty cells, constant columns.
 
-Also answers that contradict what the same row works out, for only the row itself shows both.
+Also whom and which pages the rows are about, and answers against their own row (``stated``).
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from finbench.data.audit.columns import Item, as_text, key_of
+from finbench.data.audit.columns import Item, as_text, is_answer, key_of
 from finbench.data.audit.context import AuditContext, AuditedFile, share
-from finbench.data.audit.figures import contradicted
 from finbench.data.audit.findings import SHOWN, Finding, Level
+from finbench.data.audit.stated import Stated
 
 _CODES = ("cp1252", "latin-1", "mac_roman", "cp437", "cp850")
 _RUN = re.compile(r"[^\x00-\x7f]{2,8}")
@@ -26,15 +28,21 @@ _HTML = re.compile(
 )
 _FAULTS = {
     "mojibake": "hold UTF-8 that was read as another encoding",
-    "lost": "hold characters that were replaced by U+FFFD",
+    "lost": "hold characters that are lost (U+FFFD, or half of a surrogate pair)",
     "control": "hold control characters",
     "html": "hold HTML",
     "empty": "have no text",
-    "impossible-gold": "have an answer that is another number than their {worked} gives, sign and per cent forgiven",
 }
 _NAMES = ("id", "filename", "document")
+_COMPANY = re.compile(r"company(?:name|id)?|companies|ticker|cik|isin|gvkey|issuer|firm|filer|borrower")
+_FORM = re.compile(r"\b(?:the|inc|corp|corporation|co|company|plc|ltd|limited|llc|sa|ag|nv)\b|[\W_]")  # not a name
 _PAGE = re.compile(r"[^\s_/]+(?:/[^\s/]+)*\.pdf")  # in "Single_ABC/2010/page_7.pdf-1"
-_LEVELS: dict[str, Level] = {"html": "note", "impossible-gold": "error"}
+_LEVELS: dict[str, Level] = {"html": "note"}
+
+
+@functools.lru_cache(1000)
+def _names_company(column: Any) -> bool:
+    return bool(_COMPANY.fullmatch(key_of(column)))
 
 
 def damage(text: str) -> str:
@@ -64,6 +72,15 @@ def _misread(text: str) -> bool:
     return False
 
 
+@dataclass
+class Company:
+    """How often a source names a company, how, and where first."""
+
+    shown: str
+    first: str
+    rows: int = 0
+
+
 class Texts:
     """What is noticed of one source while it is read."""
 
@@ -72,18 +89,21 @@ class Texts:
         self.counts: Counter[str] = Counter()
         self.first: dict[str, list[Item]] = {}  # of each fault
         self.constant: dict[str, str] = {}
+        self.answers = Stated(source)
         self.pages: set[str] = set()  # that rows ask about, by the name of their document
+        self.companies: dict[str, dict[str, Company]] = {}  # by column, then by name
 
     def see(self, item: Item, row: dict[str, Any]) -> None:
         self.source.rows += 1
         if fault := damage(item.body) or damage(item.gold or ""):
             self._count(fault, item)
+        for column in filter(_names_company, row):
+            if name := _FORM.sub("", (shown := as_text(row[column])).casefold()):
+                known = self.companies.setdefault(str(column), {}).setdefault(name, Company(shown, item.line))
+                known.rows += 1
         for name in _NAMES:
             self.pages.update(_PAGE.findall(str(row.get(name) or ""))[:1])
-        if worked := self.source.layout.worked:  # one figure in a derivation is a reason, not a result
-            told = row.get(self.source.layout.gold[0])
-            if contradicted(told, row.get(worked), key_of(worked) != "derivation"):
-                self._count("impossible-gold", item)
+        self.answers.see(item, row)
         if item.body.strip().casefold() in ("", "nan", "none", "null"):
             self._count("empty", item)
         if self.source.rows == 1:
@@ -99,18 +119,23 @@ class Texts:
     def findings(self, context: AuditContext) -> Iterator[Finding]:
         source, store = self.source, context.store
         for fault, count in self.counts.items():
-            said = _FAULTS[fault].format(worked=source.layout.worked)
             yield context.find(
-                fault if fault in ("empty", "impossible-gold") else "encoding",
+                fault if fault == "empty" else "encoding",
                 _LEVELS.get(fault, "warning"),
                 [source],
                 (count, source.rows),
-                f"{share(count, source.rows)} rows {said}.",
+                f"{share(count, source.rows)} rows {_FAULTS[fault]}.",
                 body=None if fault == "empty" else store.key(store.normal(self.first[fault][0].body)),
                 places=[f"{source.name}{item.line}" for item in self.first[fault]],
             )
+        yield from self.answers.findings(context)
         used = {source.layout.text, *source.layout.asked, *source.layout.gold, source.layout.split}
         same = [name for name, value in self.constant.items() if name not in used and value.strip()]
+        answers = [name for name in same if is_answer(name)] if source.rows >= 20 else []
+        for name in answers:
+            said = f"All {source.rows:,} rows have one value in {name}, which is called like an answer."
+            yield context.find("constant-answer", "warning", [source], (source.rows, source.rows), said)
+        same = [name for name in same if name not in answers]
         if same and source.rows >= 50:
             said = f"Columns that never change: {', '.join(same)}."
             yield context.find("constant", "note", [source], (len(same), len(same)), said)
