@@ -21,6 +21,7 @@ from finbench.core.files import write_atomic
 from finbench.core.records import Adapter, Generation, Measure, MergedModel, Score, Scorecard, Subject
 from finbench.core.seal import salted
 from finbench.methods import method_named
+from finbench.scoring import BASELINES
 from finbench.scoring.metrics import is_share, spoken
 
 _BAR = 24  # characters of a full bar in the terminal
@@ -183,11 +184,11 @@ def _seen(score: Score) -> str:
 
 
 def _baseline_rows(score: Score) -> Iterator[ViewRow]:
-    for name, values in sorted(score.baselines.items()):
-        if score.main_metric in values:
+    for name, said in BASELINES.items():
+        if score.main_metric in (values := score.baselines.get(name, {})):
             exact = {key: Measure(value=value, low=None, high=None, method="") for key, value in values.items()}
             accuracy = _accuracy(score, exact)
-            yield ViewRow(f"{name} label", "no model", exact[score.main_metric], accuracy, baseline=True)
+            yield ViewRow(said, "no model", exact[score.main_metric], accuracy, baseline=True)
 
 
 def percent(value: float) -> str:

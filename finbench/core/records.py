@@ -64,7 +64,7 @@ class Task(Record):
         default=None, description="least agreement of annotators, per cent; --metadata changes it"
     )
     baselines: dict[str, float] = Field(
-        description="random and majority: of the authors' whole set, or of the rows in measured.json"
+        description="what needs no model: of the authors' whole set, or of the rows in measured.json"
     )
     licence: str
     restricted: bool = Field(description="texts must not be published with results")
@@ -372,7 +372,7 @@ class Score(Record):
     lenient: dict[str, Measure] = Field(description="the same metrics under lenient parsing")
     parse_rate: Measure = Field(description="share of the answers that parse strictly")
     lower_is_better: list[str] = Field(description="metrics of which less is better")
-    baselines: dict[str, dict[str, float]] = Field(description="random and majority label: metric -> value")
+    baselines: dict[str, dict[str, float]] = Field(description="what needs no model, by name: metric -> value")
     truncated: int = Field(ge=0, description="prompts that did not fit and were cut, as the user allowed")
     prompt_tokens: int = Field(ge=0, description="tokens of all prompts")
     seconds: float = Field(ge=0, description="time of the answers")

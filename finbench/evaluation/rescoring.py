@@ -25,7 +25,7 @@ from finbench.core.records import Score, Scorecard, Task
 from finbench.core.seal import salted
 from finbench.evaluation import rescore
 from finbench.evaluation.rerun import engine_of
-from finbench.scoring import clusters_of, metrics, prompts, split_metrics, values_of
+from finbench.scoring import baselines, clusters_of, metrics, prompts, split_metrics, values_of
 
 Rows = Sequence[dict[str, Any]]
 
@@ -160,7 +160,7 @@ def _anew(
         )
     fresh = [made[cardfiles.in_order(row)] for row in rows]
     update: dict[str, Any] = {"version": task.version, "task_digest": task.digest}
-    update |= {"licence": task.licence, "prompt_style": task.prompt_style}
+    update |= {"licence": task.licence, "prompt_style": task.prompt_style, "baselines": baselines(lm_task, docs)}
     if _moved(rows, fresh):
         by_name = metrics.aggregations(task.name)
         strict, lenient, parse_rate = split_metrics(values_of(fresh), by_name, clusters_of(fresh))
