@@ -53,7 +53,7 @@
     return h("div", { class: "score" }, h("b", {}, said), test.share ? bar(row[VALUE], row[LOW], row[HIGH]) : h("span", {}), h("small", row[LOW] === null ? { title: "no interval: see the row's details" } : {}, limits));
   }
   function group(number_) {
-    if (number_ === null) return h("span", { class: "none", title: "no group: nothing to test on" }, "–");
+    if (number_ === null) return h("span", { class: "none", title: "no group: nothing to test on, or not above a constant answer" }, "–");
     return h("span", { class: number_ === 1 ? "group first" : "group", title: number_ === 1 ? "not significantly worse than the best" : "significantly worse than the best of the group before" }, String(number_));
   }
   const badge = (level) => h("span", { class: `badge ${level}`, title: data.levels[level] || "" }, level);

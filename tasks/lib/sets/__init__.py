@@ -163,7 +163,8 @@ SETS = {
         Hub("KirkHan/XBRL_Formula_Calculation", parts("train")),
         corrected=(
             "The published net present values discount from t = 0 and forget the outlay: worked out anew "
-            "from the wording, and left out where it is not certain."
+            "from the wording, and left out where it is not certain. Answers that the formula does not give with "
+            "the question's numbers are left out, and so is what contradicts its formula or its wording."
         ),
     ),
     "financebench": Set(
