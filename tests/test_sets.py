@@ -13,6 +13,7 @@ import sys
 import time
 import zipfile
 from collections import Counter
+from datetime import date
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -25,7 +26,7 @@ from hypothesis import strategies as st
 from conftest import quick, task_helper
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError
-from finbench.data import sources
+from finbench.data import contamination, sources
 from finbench.data.sources import describe_set, import_data
 from finbench.scoring import prompts
 from make_data import LABELS, LEVELS, write_sources
@@ -153,7 +154,7 @@ HUB_ROWS: dict[str, dict[str, list[dict[str, Any]]]] = {
     "headlines": {
         split: [
             {
-                "News": f"gold {split} {n}",
+                "News": f"gold {split} {chr(97 + n % 26)}{chr(97 + n // 26)}",
                 "Price or Not": 1,
                 "Direction Up": n % 2,
                 "Direction Constant": 0,
@@ -436,7 +437,7 @@ def test_a_headline_is_nine_rows_of_one_cluster(tmp_path: Path) -> None:
 
 def test_copies_of_a_headline_that_differ_in_any_answer_are_dropped_whole(tmp_path: Path) -> None:
     path = tmp_path / "headlines.csv"
-    rows = [headline(f"gold {n}", DirectionUp=n % 2) for n in range(40)]
+    rows = [headline(f"gold {chr(97 + n % 20)}{chr(97 + n // 20)}", DirectionUp=n % 2) for n in range(40)]
     rows += [headline("Silver up!", FutureNews=1), headline("silver up"), headline("tin up"), headline("Tin, up")]
     with path.open("w", newline="") as handle:
         writer = csv.DictWriter(handle, list(rows[0]))
@@ -445,6 +446,55 @@ def test_copies_of_a_headline_that_differ_in_any_answer_are_dropped_whole(tmp_pa
     report = import_data("headlines", [path], tmp_path / "data")
     assert report.dropped == {"same text, different labels": 2, "duplicate": 1}
     assert sum(report.rows.values()) == 41 * 9
+
+
+MONTHS = [date(2016, month, 1).strftime(form) for month in range(1, 13) for form in ("%B", "%b")]
+
+
+def spoken(text: str) -> str:
+    """By another way than the importer's: word by word, what holds a digit or names a month is a slot."""
+    words = "".join(sign if sign.isalnum() else " " for sign in text.casefold()).split()
+    slots = ["#" if any(sign.isdigit() for sign in word) or word.title() in MONTHS else word for word in words]
+    return " ".join(word for n, word in enumerate(slots) if (word, slots[n - 1 : n]) != ("#", ["#"]))
+
+
+def test_headlines_of_one_template_are_on_one_side_and_the_test_stays_as_it_was(tmp_path: Path) -> None:
+    words = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath", "islet", "joint"]
+    texts = [f"{one} gold {number} up for {MONTHS[number % 24]}" for one in words for number in range(1, 9)]
+    texts += [f"gold of the {one} {other} mine" for one in words for other in words]
+    sides = {text: sets.split_of(sets.normalise(text)) for text in texts}
+    path = tmp_path / "headlines.csv"
+    with path.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, list(headline("")))
+        writer.writeheader()
+        writer.writerows(headline(text) for text in texts)
+    report = import_data("headlines", [path], tmp_path / "data")
+    kept = {split: {row["text"] for row in stored(tmp_path / "data" / "headlines", split)} for split in sets.SPLITS}
+    assert kept["test"] == {text for text, side in sides.items() if side == "test"}
+    forms = {split: {spoken(text) for text in own} for split, own in kept.items()}
+    assert not forms["train"] & (forms["test"] | forms["validation"])
+    assert not forms["validation"] & forms["test"]
+    tests = {spoken(text) for text in kept["test"]}
+    held = {text for text, side in sides.items() if side == "validation" and spoken(text) not in tests}
+    assert kept["validation"] == held
+    tests |= {spoken(text) for text in held}
+    assert kept["train"] == {text for text, side in sides.items() if side == "train" and spoken(text) not in tests}
+    gone = len(texts) - sum(map(len, kept.values()))
+    assert report.dropped == {"from the same template as one of the test or validation split": gone}
+    assert gone > 20
+
+
+def test_the_real_headlines_of_one_template_are_on_one_side(real_data: Path, tmp_path: Path) -> None:
+    import_data("headlines", [real_data / "headline" / "headlines.csv"], tmp_path)
+    rows = {split: stored(tmp_path / "headlines", split) for split in sets.SPLITS}
+    train, held, test = ({spoken(row["text"]) for row in rows[split]} for split in sets.SPLITS)
+    assert not train & test | train & held | held & test
+    index = contamination.Index({"headlines": contamination.texts_of(rows["test"])})
+    learnt = " | ".join(f" {sets.normalise(row['text'])} " for row in rows["train"])
+    longer = {text for text in map(sets.normalise, {row["text"] for row in rows["test"]}) if f" {text} " in learnt}
+    assert index.overlap(rows["train"]).found == {"headlines": sum(text.count(" ") >= 7 for text in longer)}
+    again = index.overlap([*rows["train"], *rows["test"]])
+    assert again.found == again.looked_for  # the check itself has not become blind
 
 
 def test_a_headline_of_other_columns_or_codes_is_named() -> None:
