@@ -490,8 +490,8 @@ def test_the_real_headlines_of_one_template_are_on_one_side(real_data: Path, tmp
     train, held, test = ({spoken(row["text"]) for row in rows[split]} for split in sets.SPLITS)
     assert not train & test | train & held | held & test
     index = contamination.Index({"headlines": contamination.texts_of(rows["test"])})
-    learnt = " | ".join(f" {sets.normalise(row['text'])} " for row in rows["train"])
-    longer = {text for text in map(sets.normalise, {row["text"] for row in rows["test"]}) if f" {text} " in learnt}
+    learnt = " | ".join(f" {sets.splits.signed(row['text'])} " for row in rows["train"])
+    longer = {text for text in map(sets.splits.signed, {row["text"] for row in rows["test"]}) if f" {text} " in learnt}
     assert index.overlap(rows["train"]).found == {"headlines": sum(text.count(" ") >= 7 for text in longer)}
     again = index.overlap([*rows["train"], *rows["test"]])
     assert again.found == again.looked_for  # the check itself has not become blind
