@@ -16,10 +16,12 @@ from sklearn.metrics import f1_score
 
 from conftest import task_helper
 from finbench.cards import plots, reporting
-from finbench.core import paths
+from finbench.core import catalog, paths
 from finbench.data import import_data
 from finbench.evaluation.evaluator import evaluate
-from finbench.scoring import metrics
+from finbench.evaluation.verification import verify
+from finbench.scoring import metrics, prompts
+from make_data import write_sources
 
 questions = task_helper("questions")
 
@@ -150,3 +152,28 @@ def test_four_baselines_of_a_plot_have_labels_that_do_not_meet(tmp_path: Path) -
         if one.get("y") == other.get("y"):
             left, right = sorted((one, other), key=lambda node: float(node.get("x", "")))
             assert (left.get("text-anchor"), right.get("text-anchor")) == ("end", "start")
+
+
+@pytest.mark.parametrize(("limit", "count"), [(5, 5), (9, 9), (10, 9), (50, 45), (90, 90), (None, None)])
+def test_a_limit_takes_whole_headlines_and_the_card_is_checked_so(
+    limit: int | None, count: int | None, tmp_path: Path
+) -> None:
+    import_data("headlines", write_sources(tmp_path / "s", 90)["headlines"], tmp_path / "data")
+    stored = (tmp_path / "data" / "headlines" / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    [card] = evaluate(engine="dummy", tasks=["headlines"], limit=limit, out=tmp_path / "o", data_dir=tmp_path / "data")
+    [score] = card.scores
+    assert score.n == score.data.rows == (count or len(stored))
+    texts = [json.loads(line)["text"] for line in stored]
+    asked = texts[: score.n]
+    assert score.n == limit or all(texts.count(text) == asked.count(text) == 9 for text in asked)
+    assert score.is_whole(card.limit) == (limit is None)
+    path = next((tmp_path / "o").glob("*.json"))
+    found = verify(path, data_dir=tmp_path / "data")
+    assert not found.faults
+    if limit is not None:
+        text = reporting.report([path])
+        assert f"first {score.n} rows only" in text
+        # a card of before, or of lm-eval, whose rows end amid a headline
+        lm_task = prompts.load([catalog.tasks()["finbench_headlines"]], tmp_path / "data")["finbench_headlines"]
+        assert prompts.taken(lm_task, limit, limit) == limit
+        assert prompts.taken(lm_task, limit, score.n) == score.n

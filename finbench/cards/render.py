@@ -135,8 +135,8 @@ def conditions_of(card: Scorecard, score: Score | None = None) -> tuple[str, ...
 
 def parts_of(card: Scorecard, score: Score | None = None) -> tuple[str, ...]:
     """What of a test a score is of, where it is not the whole one: a share of the set, its first rows."""
-    whole = card.limit is None or (score is not None and score.n < card.limit)
-    limit = [] if whole else [f"first {card.limit} rows only"]
+    whole = score.is_whole(card.limit) if score else card.limit is None
+    limit = [] if whole else [f"first {score.n if score else card.limit} rows only"]
     share = [f"{percent(score.data.share)} % of the set"] if score and score.data.share else []
     return (*share, *limit)
 

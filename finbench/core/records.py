@@ -393,6 +393,11 @@ class Score(Record):
         """The main, strict number."""
         return self.metrics[self.main_metric]
 
+    def is_whole(self, limit: int | None) -> bool:
+        """Whether these are all rows, and not the first ones: there are fewer than a run with this limit asks."""
+        unit = max(1, self.n // self.clusters) if self.main_metric == "question_f1" else 1  # questions stay together
+        return limit is None or self.n + unit <= limit
+
     @property
     def price(self) -> float | None:
         """USD for 1,000 documents; None where nothing was paid, or no price is known."""

@@ -140,7 +140,7 @@ def _anew(
 ) -> tuple[Score, list[dict[str, Any]]]:
     """A score by the task's scorer of today, and its rows; ``told``: answers by hash, of this and of other cards."""
     task = catalog.tasks()[score.task]
-    docs = prompts.rows(lm_task, "test")[: card.limit]
+    docs = prompts.rows(lm_task, "test")[: prompts.taken(lm_task, card.limit, score.n)]
     if [row["doc"] for row in rows] != [salted(prompts.shown(lm_task, doc)) for doc in docs]:
         raise _Refused(f"the rows of {score.task} here are of another edition, or are asked in other words now")
     where = {row["index"]: row["index"] for row in rows}

@@ -216,7 +216,7 @@ def board(found: Sequence[BoardCard]) -> Board:
             key = digest({**setup_of(entry.card, score), "task": score.task})[:10]
             said = tuple(part for part in conditions_of(entry.card, score) if not part.startswith("first "))
             test = tests.setdefault(key, BoardTest(score, said, key, whole=False))
-            whole = entry.card.limit is None or score.n < entry.card.limit
+            whole = score.is_whole(entry.card.limit)
             test.whole = test.whole or (whole and score.data.share is None)
             test.rows.append(BoardRow(entry, score))
     for test in tests.values():
