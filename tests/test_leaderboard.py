@@ -44,7 +44,7 @@ from finbench.leaderboard import (
     space,
     tables,
 )
-from finbench.leaderboard.board import Board, _p, board, entries, front, tied
+from finbench.leaderboard.board import Board, _p, _place, board, entries, front, tied
 from finbench.scoring.paired import holm
 from finbench.training import recipes
 from make_data import as_whole, write_sources
@@ -142,6 +142,20 @@ def test_of_one_subject_the_card_that_came_first_counts_whatever_its_date(origin
 def test_without_samples_there_is_no_group(original: Path) -> None:
     found = [boards.BoardCard(entry.key, entry.card, {}, entry.found, "self-reported") for entry in entries(original)]
     assert {row.group for test in board(found).tests for row in test.rows} == {None}
+
+
+def test_who_is_not_above_a_constant_has_no_group(made: Board) -> None:
+    """A constant is put between the guessing subjects and the one that knows the answers, and then above all."""
+    test = next(test for test in made.tests if test.task == "fpb" and test.whole)
+    values = [row.score.main.value for row in test.rows]
+    before, score = [row.group for row in test.rows], test.score
+    for constant, expected in ((values[1], [None] * len(values)), (-1.0, before)):
+        metric = {test.score.main_metric: constant}
+        test.score = score.model_copy(update={"baselines": {"majority": metric, "random": {score.main_metric: 2.0}}})
+        _place(test)
+        assert [row.group for row in test.rows] == expected
+    test.score = score
+    assert before[0] == 1
 
 
 def test_a_group_is_not_the_best_alone_among_many_equals() -> None:

@@ -143,6 +143,14 @@ def train_says_yes(train: list[dict[str, str]]) -> Callable[[str], bool]:
     return most
 
 
+def test_the_best_constant_stands_beside_answers_that_are_right_or_wrong(tmp_path: Path) -> None:
+    [card] = evaluate(engine="dummy", tasks=["mini_xbrl_value"], out=tmp_path)
+    lines = (paths.shipped("tasks") / "mini" / "mini_xbrl_value.test.jsonl").read_text(encoding="utf-8").splitlines()
+    golds = [float(json.loads(line)["answer"].replace(",", "")) for line in lines]
+    best = max(golds.count(gold) for gold in golds)
+    assert card.scores[0].baselines == {"majority": {"acc": pytest.approx(best / len(golds))}}
+
+
 def test_four_baselines_of_a_plot_have_labels_that_do_not_meet(tmp_path: Path) -> None:
     evaluate(engine="dummy", tasks=["mini_headline"], out=tmp_path)
     drawn = ElementTree.fromstring(plots.forest(reporting.table([next(tmp_path.glob("*.json"))]), 0))
