@@ -3,8 +3,8 @@
     python benchmarks/numeric_errata.py FOLDER            # prints the section
     python benchmarks/numeric_errata.py FOLDER --write    # puts it into docs/errata.md
 
-FOLDER holds tatqa/, finqa/, convfinqa/, fomc/, numclaim/ and xfinbench/. What ``finbench data audit`` says of the same
-files, each on its own, is not repeated here.
+FOLDER holds tatqa/, finqa/, convfinqa/, fomc/, numclaim/, xfinbench/ and formula/. What ``finbench data audit`` says of
+the same files, each on its own, is not repeated here.
 """
 
 from __future__ import annotations
@@ -148,6 +148,28 @@ def xfinbench(folder: Path) -> Iterator[str]:
     )
 
 
+def fin_math(folder: Path) -> Iterator[str]:
+    """What ``tasks/lib/sets/formulas.py`` leaves out of the questions about formulas, and an example of each reason."""
+    found: dict[str, dict[str, list[str]]] = {}
+    asked: Counter[str] = Counter()
+    for split in ("train", "test"):
+        for row in read_rows(folder / f"finlora_formula_{split}.jsonl"):
+            asked[split] += 1
+            (item,) = sets.SETS["fin_math"].units([(row, split, split)])
+            if isinstance(item, sets.Drop) and not item.why.startswith("net present value"):
+                question = str(row["context"]).rpartition("Question: ")[2].removesuffix(". Answer:").strip('" ')
+                shown = f"{' '.join(question.split())} {row['target']}"
+                found.setdefault(item.why, {}).setdefault(split, []).append(shown)
+    out = sum(len(own.get("test", [])) for own in found.values())
+    yield (
+        f"**fin_math**, {asked.total():,} questions about formulas; {out:,} of {asked['test']:,} of the test are left "
+        "out, besides net present values."
+    )
+    for why, own in sorted(found.items()):
+        counts = ", ".join(f"{len(texts):,} of {split}" for split, texts in own.items())
+        yield f"- {why[:1].upper()}{why[1:]}: {counts}. For one: {own.get('test', next(iter(own.values())))[0]}"
+
+
 def section(folder: Path) -> Iterator[str]:
     yield "## Numeric sets, stance and claims"
     yield ""
@@ -155,6 +177,7 @@ def section(folder: Path) -> Iterator[str]:
     parts = (
         tatqa(folder / "tatqa"), finqa(folder / "finqa"), convfinqa(folder / "convfinqa", folder / "finqa"),
         fomc(folder / "fomc"), numclaim(folder / "numclaim"), xfinbench(folder / "xfinbench"),
+        fin_math(folder / "formula"),
     )  # fmt: skip
     for part in parts:
         head, *points = part

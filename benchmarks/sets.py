@@ -50,8 +50,8 @@ def faults(data_dir: Path) -> Iterator[str]:
         lm_task = prompts.load([task], data_dir)[task.name]
         found = measuring.baselines(lm_task, prompts.rows(lm_task, "test"))
         for name, stated in task.baselines.items():
-            kind, _, metric = name.partition("_")
-            value = found.get(kind, {}).get(metric or task.main_metric)
+            kind = next((kind for kind in measuring.BASELINES if f"{name}_".startswith(f"{kind}_")), "")
+            value = found.get(kind, {}).get(name.removeprefix(kind).removeprefix("_") or task.main_metric)
             if value is not None and abs(value - stated) > TOLERANCE:
                 yield f"{task.name}: {name} is {stated}, the rows say {value:.3f}"
 

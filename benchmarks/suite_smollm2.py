@@ -103,6 +103,8 @@ def page() -> str:
 
 def _line(base: Score, tuned: Score) -> str:
     baselines = [base.baselines.get(name, {}).get(base.main_metric) for name in ("majority", "random")]
+    if base.baselines == {}:  # a card of before constants of numbers were measured: as the task states it
+        baselines = [catalog.tasks()[base.task].baselines.get("majority")]
     shown = ", ".join(render.percent(value) for value in baselines if value is not None)
     parsed = " / ".join(render.percent(score.parse_rate.value) for score in (base, tuned))
     return (

@@ -96,7 +96,8 @@ def _headlines(folder: Path, count: int) -> dict[str, list[Path]]:
     for number in range(count):
         verb, up = (("climbs", 1), ("slips", 0))[number % 2]
         other = number % 3 == 0
-        text = f'"gold {verb} ${number + 1}.50, {"outshines silver" if other else "dollar mixed"}"'
+        mine = "".join("abcdefghij"[int(digit)] for digit in str(number))  # else all would be of one template
+        text = f'"gold {verb} ${number + 1}.50 at {mine}, {"outshines silver" if other else "dollar mixed"}"'
         answers = [1, up, 0, 1 - up, number % 5 > 0, number % 7 == 0, number % 4 == 0, number % 11 == 0, other]
         date, cells = f"2016-01-{number % 28 + 1:02}", ",".join(str(int(answer)) for answer in answers)
         lines.append(f"{date},http://a.example/{number},{text},{cells}")

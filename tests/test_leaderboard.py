@@ -44,7 +44,7 @@ from finbench.leaderboard import (
     space,
     tables,
 )
-from finbench.leaderboard.board import Board, _p, board, entries, front, tied
+from finbench.leaderboard.board import Board, _p, _place, board, entries, front, tied
 from finbench.scoring.paired import holm
 from finbench.training import recipes
 from make_data import as_whole, write_sources
@@ -142,6 +142,20 @@ def test_of_one_subject_the_card_that_came_first_counts_whatever_its_date(origin
 def test_without_samples_there_is_no_group(original: Path) -> None:
     found = [boards.BoardCard(entry.key, entry.card, {}, entry.found, "self-reported") for entry in entries(original)]
     assert {row.group for test in board(found).tests for row in test.rows} == {None}
+
+
+def test_who_is_not_above_a_constant_has_no_group(made: Board) -> None:
+    """A constant is put between the guessing subjects and the one that knows the answers, and then above all."""
+    test = next(test for test in made.tests if test.task == "fpb" and test.whole)
+    values = [row.score.main.value for row in test.rows]
+    before, score = [row.group for row in test.rows], test.score
+    for constant, expected in ((values[1], [None] * len(values)), (-1.0, before)):
+        metric = {test.score.main_metric: constant}
+        test.score = score.model_copy(update={"baselines": {"majority": metric, "random": {score.main_metric: 2.0}}})
+        _place(test)
+        assert [row.group for row in test.rows] == expected
+    test.score = score
+    assert before[0] == 1
 
 
 def test_a_group_is_not_the_best_alone_among_many_equals() -> None:
@@ -312,7 +326,10 @@ def test_breakdowns_count_every_document_once(made: Board) -> None:
                 hits, false, missed = (sum(part[n] for part in found["rows"]) for n in (1, 2, 3))
                 assert 2 * hits / max(1, 2 * hits + false + missed) == pytest.approx(row.score.main.value)
             elif found["kind"] == "questions":
-                parts = [part[4] or 0 for part in found["rows"]]
+                counts = [(hits, false, missed) for _, hits, false, missed, _ in found["rows"]]
+                own = [one for one in counts if one[0] + one[2] >= 10]  # the others are pooled
+                pooled = tuple(map(sum, zip(*(one for one in counts if one not in own), strict=True)))
+                parts = [2 * h / (2 * h + f + m) for h, f, m in [*own, *([pooled] if pooled else [])]]
                 assert sum(parts) / len(parts) == pytest.approx(row.score.main.value, abs=1e-3)
     assert kinds == {"fpb": "confusion", "fin_ner": "types", "headlines": "questions", "fiqa_score": "numbers"}
 

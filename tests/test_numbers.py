@@ -260,8 +260,21 @@ def test_a_computed_number_is_right_however_it_is_written(style: str, value: Dec
 @given(VALUES, VALUES)
 def test_a_computed_number_is_right_within_half_a_cent_or_a_thousandth(gold: Decimal, answer: Decimal) -> None:
     result = numbers.score_close({"answer": f"{gold:f}"}, [f"{answer:f}"])
-    assert result["acc"] == float(abs(answer - gold) <= max(Decimal("0.005"), abs(gold) / 1000))
+    rounded = min(Decimal("0.005"), abs(gold) / 50)
+    assert result["acc"] == float(abs(answer - gold) <= max(rounded, abs(gold) / 1000))
     assert result["exact"] == float(answer == gold)
+
+
+@given(st.floats(0.012, 9.9), st.floats(-0.12, 0.12))
+def test_a_computed_number_is_right_with_more_decimals_than_asked_and_no_neighbour_is(true: float, off: float) -> None:
+    """The value itself and its two decimals are right, however small; what is 2.5 to 12 % off is not, of either."""
+    gold = f"{true:.2f}"
+    doc = {"answer": gold, "unrounded": f"{true:.6g}"}
+    for answer in (gold, f"{true:.4g}" if true > 0.1 else f"{true:.5f}", f"{true:.12f}"):
+        assert numbers.score_close(doc, [answer])["acc"] == 1.0, answer
+    said = true * (1 + off)
+    if min(abs(said / true - 1), abs(said / float(gold) - 1)) > 0.025:
+        assert numbers.score_close(doc, [f"{said:.12f}"])["acc"] == 0.0
 
 
 @given(VALUES, st.sampled_from([0, 3, 6, 9]))

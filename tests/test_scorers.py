@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from conftest import quick, task_helper, within
 
-HELPERS = {name: task_helper(name) for name in ("labels", "numbers", "spans", "finlora", "regression")}
+HELPERS = {name: task_helper(name) for name in ("labels", "numbers", "questions", "spans", "finlora", "regression")}
 GOLDEN = Path(__file__).parent / "golden" / "scorers.json"
 GROUPS = json.loads(GOLDEN.read_text(encoding="utf-8"))
 CASES = [(group, case) for group in GROUPS for case in group["cases"]]
@@ -45,7 +45,7 @@ def listed(found: list[dict[str, Any]]) -> Row:
 
 ROWS: dict[str, list[Row]] = {  # of each scorer: rows whose answers are as many different ones
     "labels.score": [({"label": label, "choices": SEVEN}, label) for label in SEVEN],
-    "labels.score_question": [
+    "questions.score": [
         ({"attribute": name, "label": label, "choices": ["Yes", "No"]}, label)
         for name in ("price_up", "past")
         for label in ("Yes", "No")
@@ -73,7 +73,8 @@ AGGREGATIONS = {
     "macro_f1": "labels.macro_f1",
     "weighted_f1": "labels.weighted_f1",
     "mcc": "labels.mcc",
-    "question_f1": "labels.question_f1",
+    "question_f1": "questions.question_f1_pooled",
+    "question_mcc": "questions.question_mcc",
     "span_f1": "spans.span_f1",
     "span_macro_f1": "spans.span_macro_f1",
     "finlora_acc": "finlora.finlora_acc",
@@ -84,6 +85,7 @@ AGGREGATIONS = {
 CHANCE = {  # of a shuffle, where it is not the share of each answer
     "question_f1": 0.5,
     "mcc": 0.0,
+    "question_mcc": 0.0,
     "r2": -1.0,
 }
 

@@ -303,7 +303,7 @@ def test_the_paired_test_agrees_with_scipy_and_finds_what_is_there() -> None:
 
 
 def test_measures_agree_with_the_aggregation_that_lm_eval_uses() -> None:
-    questions = [("up", "Yes", "Yes"), ("up", "No", "Yes"), ("down", "Yes", None), ("down", "No", "No")] * 9
+    questions = [("up", "Yes", "Yes"), ("up", "No", "Yes"), ("down", "Yes", None), ("down", "No", "No")] * 10
     found = measuring.measure(questions, LABELS.question_f1)
     assert found.value == pytest.approx((2 / 3 + 0) / 2)
     assert found.low <= found.value <= found.high

@@ -132,8 +132,10 @@ def forest(table: Table, number: int) -> str:
     ]
     ends += [scale * value for _, cell in subjects for value in cell.values]
     low, high, step = _axis(min(ends), max(ends), (0, 100) if column.share else (-math.inf, math.inf))
-    height = _TOP + _ROW * len(subjects) + 58
-    bottom = height - 52
+    marked = sum(line.baseline for line, _ in lines)
+    below = 13 * max(0, (marked - 1) // 2)  # for the labels of baselines, two a line
+    height = _TOP + _ROW * len(subjects) + 58 + below
+    bottom = height - 52 - below
 
     def x(value: float) -> float:
         inside = min(max(scale * value, low), high)
@@ -152,10 +154,12 @@ def forest(table: Table, number: int) -> str:
         parts.append(_text(x(at / scale), bottom + 15, f"{at:g}", "s", "middle"))
     marks = sorted((x(cell.measure.value), line.name) for line, cell in lines if line.baseline)
     for order, (across, name) in enumerate(marks):
-        # the left one's label ends at its line and the right one's starts there, so that they never overlap
-        anchor, shift = ("end", -3) if order == 0 and len(marks) > 1 else ("start", 3)
-        parts.append(f'<path class="m" d="M{across} {_TOP}V{height - 35}"/>')
-        parts.append(_text(across + shift, height - 22, name.split()[0], "s", anchor))
+        # the left one's label ends at its line and the right one's starts there, so that they never overlap; the inner
+        # two are a line lower
+        deep = min(order, len(marks) - 1 - order)
+        anchor, shift = ("end", -3) if order < len(marks) // 2 else ("start", 3)
+        parts.append(f'<path class="m" d="M{across} {_TOP}V{bottom + 17}"/>')
+        parts.append(_text(across + shift, bottom + 30 + 13 * deep, name.split()[0], "s", anchor))
     for row, (line, cell) in enumerate(subjects):
         y = _TOP + _ROW * row + _ROW / 2
         parts.append(_text(_LEFT - 12, y + 4, shorten_name(line.name, 29), anchor="end"))

@@ -21,6 +21,7 @@ from finbench.core.files import write_atomic
 from finbench.core.records import Adapter, Generation, Measure, MergedModel, Score, Scorecard, Subject
 from finbench.core.seal import salted
 from finbench.methods import method_named
+from finbench.scoring import BASELINES
 from finbench.scoring.metrics import is_share, spoken
 
 _BAR = 24  # characters of a full bar in the terminal
@@ -134,8 +135,8 @@ def conditions_of(card: Scorecard, score: Score | None = None) -> tuple[str, ...
 
 def parts_of(card: Scorecard, score: Score | None = None) -> tuple[str, ...]:
     """What of a test a score is of, where it is not the whole one: a share of the set, its first rows."""
-    whole = card.limit is None or (score is not None and score.n < card.limit)
-    limit = [] if whole else [f"first {card.limit} rows only"]
+    whole = score.is_whole(card.limit) if score else card.limit is None
+    limit = [] if whole else [f"first {score.n if score else card.limit} rows only"]
     share = [f"{percent(score.data.share)} % of the set"] if score and score.data.share else []
     return (*share, *limit)
 
@@ -183,11 +184,11 @@ def _seen(score: Score) -> str:
 
 
 def _baseline_rows(score: Score) -> Iterator[ViewRow]:
-    for name, values in sorted(score.baselines.items()):
-        if score.main_metric in values:
+    for name, said in BASELINES.items():
+        if score.main_metric in (values := score.baselines.get(name, {})):
             exact = {key: Measure(value=value, low=None, high=None, method="") for key, value in values.items()}
             accuracy = _accuracy(score, exact)
-            yield ViewRow(f"{name} label", "no model", exact[score.main_metric], accuracy, baseline=True)
+            yield ViewRow(said, "no model", exact[score.main_metric], accuracy, baseline=True)
 
 
 def percent(value: float) -> str:

@@ -15,7 +15,7 @@ from finbench.core import catalog
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import write_atomic
 from finbench.core.records import Measure, Score, Scorecard
-from finbench.scoring import clusters_of, hidden_metrics, holm, samples_of, seed_spread, values_of, welch
+from finbench.scoring import BASELINES, clusters_of, hidden_metrics, holm, samples_of, seed_spread, values_of, welch
 
 FORMATS = {"md": "table.md.j2", "latex": "table.tex.j2", "html": "table.html.j2"}
 FIGURES = ("svg", "pdf", "png")
@@ -194,7 +194,7 @@ def _p(a: TableCell, b: TableCell, column: Heading, spread: str) -> float | None
 
 def _baselines(columns: list[Heading]) -> list[Line]:
     lines = []
-    for name in ("majority", "random"):
+    for name, said in BASELINES.items():
         values = [column.score.baselines.get(name, {}).get(column.score.main_metric) for column in columns]
         cells: list[TableCell | None] = [None] * len(columns)
         for number, value in enumerate(values):
@@ -202,7 +202,7 @@ def _baselines(columns: list[Heading]) -> list[Line]:
                 exact = Measure(value=value, low=None, high=None, method="")
                 cells[number] = TableCell(exact, columns[number].share)
         if any(cells):
-            lines.append(Line(f"{name} label", "no model", cells, baseline=True))
+            lines.append(Line(said, "no model", cells, baseline=True))
     return lines
 
 

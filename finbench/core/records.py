@@ -64,7 +64,7 @@ class Task(Record):
         default=None, description="least agreement of annotators, per cent; --metadata changes it"
     )
     baselines: dict[str, float] = Field(
-        description="random and majority: of the authors' whole set, or of the rows in measured.json"
+        description="what needs no model: of the authors' whole set, or of the rows in measured.json"
     )
     licence: str
     restricted: bool = Field(description="texts must not be published with results")
@@ -372,7 +372,7 @@ class Score(Record):
     lenient: dict[str, Measure] = Field(description="the same metrics under lenient parsing")
     parse_rate: Measure = Field(description="share of the answers that parse strictly")
     lower_is_better: list[str] = Field(description="metrics of which less is better")
-    baselines: dict[str, dict[str, float]] = Field(description="random and majority label: metric -> value")
+    baselines: dict[str, dict[str, float]] = Field(description="what needs no model, by name: metric -> value")
     truncated: int = Field(ge=0, description="prompts that did not fit and were cut, as the user allowed")
     prompt_tokens: int = Field(ge=0, description="tokens of all prompts")
     seconds: float = Field(ge=0, description="time of the answers")
@@ -392,6 +392,11 @@ class Score(Record):
     def main(self) -> Measure:
         """The main, strict number."""
         return self.metrics[self.main_metric]
+
+    def is_whole(self, limit: int | None) -> bool:
+        """Whether these are all rows, and not the first ones: there are fewer than a run with this limit asks."""
+        unit = max(1, self.n // self.clusters) if self.main_metric == "question_f1" else 1  # questions stay together
+        return limit is None or self.n + unit <= limit
 
     @property
     def price(self) -> float | None:

@@ -97,7 +97,7 @@ def _divide(
     try:
         beside = next(folder for folder in report.folder.absolute().parents if folder.is_dir())
         units = _units(chosen, records, report)
-        with helper.Divided(name, units, chosen.verbatim, beside, chosen.offer) as divided:
+        with helper.Divided(name, units, chosen.verbatim, beside, chosen.offer, chosen.template) as divided:
             if report.rejected and not skip_bad:
                 more = report.rejected - len(report.faults)
                 raise FinbenchError(

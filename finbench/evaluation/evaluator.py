@@ -140,7 +140,10 @@ class _EngineRun:
         self.requests: dict[tuple[str, bool], tuple[dict[str, Any], dict[str, int]]] = {}
         self.device = self._device()
         tasks = catalog.tasks()
-        self.asked = {name: asked_rows(tasks[name], lm_task, settings.limit) for name, lm_task in lm_tasks.items()}
+        self.asked = {
+            name: asked_rows(tasks[name], lm_task, prompts.whole(lm_task, settings.limit))
+            for name, lm_task in lm_tasks.items()
+        }
         self.works = [self._work(candidate) for candidate in group]
 
     def prepare(self) -> None:
@@ -257,7 +260,8 @@ class _EngineRun:
             if (task.name, chat) in self.requests:
                 continue
             how = self.generation or prompts.PLAIN
-            asked = prompts.requests(self.lm_tasks[task.name], self.settings.limit, template, how, self.settings.seed)
+            limit = prompts.whole(self.lm_tasks[task.name], self.settings.limit)
+            asked = prompts.requests(self.lm_tasks[task.name], limit, template, how, self.settings.seed)
             prompted = [one for one in asked if not isinstance(one, prompts.Asked) or one.sample == 0]
             sizes = [self.engine.prompt_tokens(instance) for instance in prompted]
             over = [needed for _, needed in sizes if needed > self.engine.max_length]

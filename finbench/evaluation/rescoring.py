@@ -25,7 +25,7 @@ from finbench.core.records import Score, Scorecard, Task
 from finbench.core.seal import salted
 from finbench.evaluation import rescore
 from finbench.evaluation.rerun import engine_of
-from finbench.scoring import clusters_of, metrics, prompts, split_metrics, values_of
+from finbench.scoring import baselines, clusters_of, metrics, prompts, split_metrics, values_of
 
 Rows = Sequence[dict[str, Any]]
 
@@ -140,7 +140,7 @@ def _anew(
 ) -> tuple[Score, list[dict[str, Any]]]:
     """A score by the task's scorer of today, and its rows; ``told``: answers by hash, of this and of other cards."""
     task = catalog.tasks()[score.task]
-    docs = prompts.rows(lm_task, "test")[: card.limit]
+    docs = prompts.rows(lm_task, "test")[: prompts.taken(lm_task, card.limit, score.n)]
     if [row["doc"] for row in rows] != [salted(prompts.shown(lm_task, doc)) for doc in docs]:
         raise _Refused(f"the rows of {score.task} here are of another edition, or are asked in other words now")
     where = {row["index"]: row["index"] for row in rows}
@@ -160,7 +160,7 @@ def _anew(
         )
     fresh = [made[cardfiles.in_order(row)] for row in rows]
     update: dict[str, Any] = {"version": task.version, "task_digest": task.digest}
-    update |= {"licence": task.licence, "prompt_style": task.prompt_style}
+    update |= {"licence": task.licence, "prompt_style": task.prompt_style, "baselines": baselines(lm_task, docs)}
     if _moved(rows, fresh):
         by_name = metrics.aggregations(task.name)
         strict, lenient, parse_rate = split_metrics(values_of(fresh), by_name, clusters_of(fresh))

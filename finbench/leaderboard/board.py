@@ -216,7 +216,7 @@ def board(found: Sequence[BoardCard]) -> Board:
             key = digest({**setup_of(entry.card, score), "task": score.task})[:10]
             said = tuple(part for part in conditions_of(entry.card, score) if not part.startswith("first "))
             test = tests.setdefault(key, BoardTest(score, said, key, whole=False))
-            whole = entry.card.limit is None or score.n < entry.card.limit
+            whole = score.is_whole(entry.card.limit)
             test.whole = test.whole or (whole and score.data.share is None)
             test.rows.append(BoardRow(entry, score))
     for test in tests.values():
@@ -280,7 +280,11 @@ def _place(test: BoardTest) -> None:
     sign = 1 if test.lower_is_better else -1
     test.rows.sort(key=lambda row: (sign * row.score.main.value, row.entry.name, row.entry.key))
     if test.ranked:
-        samples = [row.entry.samples.get(test.score.task, []) for row in test.rows]
+        floor = [] if test.lower_is_better else constants(test.score)
+        samples = [
+            row.entry.samples.get(test.score.task, []) if all(row.score.main.value > value for value in floor) else []
+            for row in test.rows
+        ]
         for row, group in zip(test.rows, tied(test.score, samples), strict=True):
             row.group = group
     good = [-sign * row.score.main.value for row in test.rows]
@@ -292,6 +296,12 @@ def _place(test: BoardTest) -> None:
     prices = front(good, [row.score.price for row in test.rows], [""] * len(good))
     for row, *fronts in zip(test.rows, costs, memories, thoughts, prices, strict=True):
         row.on_cost_front, row.on_memory_front, row.on_thinking_front, row.on_price_front = fronts
+
+
+def constants(score: Score) -> list[float]:
+    """The main metric of answers that are always the same: who does not better has shown nothing, and has no group."""
+    values = (found.get(score.main_metric) for name, found in score.baselines.items() if name != "random")
+    return [value for value in values if value is not None]
 
 
 def tied(score: Score, samples: Sequence[Sequence[dict[str, Any]]]) -> list[int | None]:

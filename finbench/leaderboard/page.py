@@ -19,7 +19,7 @@ from finbench.core.files import digest
 from finbench.core.records import Measure, Score, Scorecard
 from finbench.leaderboard import breakdown, charts, commands, published
 from finbench.leaderboard.board import FAMILIES, SCORECARDS, Board, BoardCard, BoardRow, BoardTest
-from finbench.scoring import metrics
+from finbench.scoring import BASELINES, metrics
 
 LARGEST = 2_000_000  # bytes of the page; details that would make it larger, or are of more cards, lie beside it
 MANY = 200  # cards
@@ -140,9 +140,9 @@ def _test(test: BoardTest, place: dict[str, int]) -> dict[str, Any]:
         "licence": score.licence,
         "digests": [score.task_digest[:12], score.data.digest[:12]],
         "baselines": {
-            name: round(found[score.main_metric], 5)
-            for name, found in sorted(score.baselines.items())
-            if score.main_metric in found
+            said: round(score.baselines[name][score.main_metric], 5)
+            for name, said in BASELINES.items()
+            if score.main_metric in score.baselines.get(name, {})
         },
         "rows": [_row(row, place) for row in test.rows],
     }

@@ -11,7 +11,7 @@ from finbench.cards import amount, describe_subject, from_template, in_brackets,
 from finbench.core.prose import wrapped
 from finbench.leaderboard import published
 from finbench.leaderboard.board import FAMILIES, Board, BoardRow, BoardTest
-from finbench.scoring import metrics
+from finbench.scoring import BASELINES, metrics
 
 COLUMNS = (
     "family", "task", "task_version", "task_digest", "data_digest", "prompt_style", "chat", "shots", "whole_test", "n",
@@ -33,6 +33,7 @@ def markdown(board: Board, blocks: Sequence[published.PublishedScore]) -> str:
         marks=published.marks,
         line=line,
         spoken=metrics.spoken,
+        baselines=BASELINES,
     )
     return wrapped(page)
 

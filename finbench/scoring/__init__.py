@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from finbench.scoring import metrics, prompts, sampling
     from finbench.scoring.foreign import has_our_scorer
     from finbench.scoring.measuring import (
+        BASELINES,
         LENIENT,
         answers,
         baselines,
@@ -32,6 +33,7 @@ else:
     __getattr__ = face(__name__)
 
 __all__ = [
+    "BASELINES",
     "LENIENT",
     "RESAMPLES",
     "UNTESTABLE",

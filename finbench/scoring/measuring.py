@@ -7,6 +7,7 @@ gives; the interval comes from resampling documents, or whole clusters of docume
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,13 @@ from finbench.scoring import foreign, metrics, paired, prompts, sampling, stats
 from finbench.scoring.metrics import Aggregation, bounds, known_as, summed
 
 LENIENT = "_lenient"
+CONSTANTS = 5  # commonest answers that are tried on every row
+BASELINES = {  # what needs no model, as it is called where it is shown, in that order
+    "majority": "majority label",
+    "question_majority": "question majority",
+    "always_yes": "always yes",
+    "random": "random label",
+}
 RIGHT = ("acc", "exact_match")  # metrics that say whether an answer is right, the first that a task has counts
 SLOW_RESAMPLES = 500  # where every resample calls Python: 5,000 documents take seconds, not minutes
 
@@ -263,10 +271,14 @@ def answers(rows: Sequence[Mapping[str, Any]]) -> Answers | None:
 def baselines(lm_task: Any, docs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """What needs no model, on these very rows: ``random`` labels (mean of 100 seeded draws), ``majority`` label.
 
-    Only for tasks with a label a row; others have none.
+    Where a text is asked several questions, also ``always_yes`` and ``question_majority``, the commonest answer of the
+    train split to each. Where the answer is no label but right or wrong, ``majority`` is the constant that is right
+    most often, of the commonest answers. Others have none.
     """
-    if not docs or "label" not in docs[0] or "choices" not in docs[0] or not foreign.has_our_scorer(lm_task):
+    if not docs or not foreign.has_our_scorer(lm_task):
         return {}
+    if "label" not in docs[0] or "choices" not in docs[0]:
+        return _constant(lm_task, docs)
     options = [_options(doc) for doc in docs]
     golds = [doc["label"] for doc in docs]
     majority = max(dict.fromkeys(option for own in options for option in own), key=golds.count)
@@ -278,7 +290,32 @@ def baselines(lm_task: Any, docs: Sequence[dict[str, Any]]) -> dict[str, dict[st
     return {
         "random": {name: float(np.mean([draw[name] for draw in draws])) for name in draws[0]},
         "majority": _guess(lm_task, docs, [majority] * len(docs)),
+        **_by_question(lm_task, docs),
     }
+
+
+def _by_question(lm_task: Any, docs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Constants of tasks that ask several questions of a text, which differ in how often Yes is right."""
+    if "attribute" not in docs[0]:
+        return {}
+    found = {"always_yes": _guess(lm_task, docs, ["Yes"] * len(docs))}
+    known: dict[str, Counter[str]] = {}
+    for row in prompts.rows(lm_task, "train"):
+        known.setdefault(row["attribute"], Counter())[row["label"]] += 1
+    if all(doc["attribute"] in known for doc in docs):
+        usual = {question: counts.most_common(1)[0][0] for question, counts in known.items()}
+        found["question_majority"] = _guess(lm_task, docs, [usual[doc["attribute"]] for doc in docs])
+    return found
+
+
+def _constant(lm_task: Any, docs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """The best of the commonest gold answers, given to every row; nothing for scores that are not right or wrong."""
+    golds = Counter(str(lm_task.doc_to_target(doc)) for doc in docs)
+    main = (lm_task.config.metadata or {}).get("finbench_main_metric")
+    if lm_task.OUTPUT_TYPE != "generate_until" or main not in RIGHT:
+        return {}
+    guesses = [_guess(lm_task, docs, [gold] * len(docs)) for gold, _ in golds.most_common(CONSTANTS)]
+    return {"majority": max(guesses, key=lambda guess: guess[main])}
 
 
 def _options(doc: dict[str, Any]) -> list[Any]:

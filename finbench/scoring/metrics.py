@@ -90,21 +90,58 @@ def _mcc(hits: Counts, gold: Counts, predicted: Counts) -> Counts:
     return stats.ratio(together, np.sqrt(np.maximum(spread, 0)))
 
 
-def _question_f1(values: Sequence[Any]) -> Summed:
-    """Mean over questions of the F1 of "Yes"; items are (question, gold, predicted or None)."""
+def _by_question(values: Sequence[Any], columns: Callable[..., Sequence[float]]) -> Counts:
+    """``columns`` of (gold, predicted) in those of the item's question, shape (items, k, questions) made flat."""
     place = {question: number for number, question in enumerate(dict.fromkeys(item[0] for item in values))}
-    parts = np.zeros((len(values), 3 * len(place)))  # hits, sizes and presence of each question
-    for row, (question, gold, predicted) in enumerate(values):
-        column = 3 * place[question]
-        sizes = (gold == "Yes") + (predicted == "Yes")
-        parts[row, column : column + 3] = (gold == predicted == "Yes", sizes, 1)
+    made = [columns(gold, predicted) for _, gold, predicted in values]
+    parts = np.zeros((len(values), len(made[0]), len(place)))
+    for row, (item, own) in enumerate(zip(values, made, strict=True)):
+        parts[row, :, place[item[0]]] = own
+    return parts.reshape(len(values), -1)
+
+
+def _question_f1(values: Sequence[Any], least: int = 0) -> Summed:
+    """Mean over questions of the F1 of "Yes", those with fewer than ``least`` positives as one of them.
+
+    Items are (question, gold, predicted or None).
+    """
+    parts = _by_question(
+        values,
+        lambda gold, said: (gold == said == "Yes", (gold == "Yes") + (said == "Yes"), gold == "Yes", gold == said, 1),
+    )
 
     def statistic(sums: Counts) -> Counts:
-        hits, sizes, present = (sums[..., start::3] for start in range(3))
-        asked = present > 0  # a resample can miss a rare question; lm-eval's mean is over those that occur
-        return stats.ratio(stats.ratio(2 * hits, sizes).sum(axis=-1), asked.sum(axis=-1))
+        hits, sizes, positives, right, n = np.split(sums, 5, axis=-1)
+        frequent = (positives >= least) & (n > 0)  # in this resample, which can miss a rare question
+        own = (stats.ratio(2 * hits, sizes) * frequent).sum(axis=-1)
+        pooled = [np.where(frequent, 0, column).sum(axis=-1) for column in (hits, sizes, positives)]
+        asked = frequent.sum(axis=-1) + (pooled[2] > 0)
+        mean = stats.ratio(own + np.where(pooled[2] > 0, stats.ratio(2 * pooled[0], pooled[1]), 0), asked)
+        return np.where(asked > 0, mean, right.sum(axis=-1) / n.sum(axis=-1))
 
     return Summed(parts, statistic)
+
+
+def _question_mcc(values: Sequence[Any]) -> Summed:
+    """Matthews correlation within questions; items as for ``_question_f1``."""
+    parts = _by_question(
+        values,
+        lambda gold, said: (
+            gold == said,
+            *(gold == one for one in ("Yes", "No")),
+            *(said == one for one in ("Yes", "No", None)),
+        ),
+    )
+
+    def statistic(sums: Counts) -> Counts:
+        right, *counts = np.split(sums, 6, axis=-1)
+        gold, said = np.stack(counts[:2]), np.stack(counts[2:])
+        n = gold.sum(axis=0)
+        covariance = right - stats.ratio((gold * said[:2]).sum(axis=0), n)
+        spreads = [(n - stats.ratio((side**2).sum(axis=0), n)).sum(axis=-1) for side in (gold, said)]
+        return stats.ratio(covariance.sum(axis=-1), np.sqrt(np.maximum(spreads[0] * spreads[1], 0)))
+
+    return Summed(parts, statistic, share=False)
 
 
 def _chosen_mean(values: Sequence[tuple[float, float]]) -> Summed:
@@ -148,6 +185,8 @@ _SUMMED: dict[str, Callable[[Sequence[Any]], Summed]] = {
     "span_f1": _span_f1,
     "span_macro_f1": _span_f1,
     "question_f1": _question_f1,
+    "question_f1_pooled": lambda values: _question_f1(values, paths.helper("questions").LEAST),
+    "question_mcc": _question_mcc,
     "mse": lambda values: Summed(_errors(values), lambda sums: sums[..., 0] / sums[..., 3], share=False),
     "r2": lambda values: Summed(_errors(values), _r2, share=False),
 }
@@ -210,7 +249,7 @@ def lower_is_better(task: str) -> list[str]:
 
 
 _SHARES = ("acc", "acc_norm", "acc_mutual_info", "acc_bytes", "exact_match", "em", "f1", "brier_score", "parse_rate")
-_NOT_SHARES = ("r2", "mse", "rmse", "mae", "mcc")
+_NOT_SHARES = ("r2", "mse", "rmse", "mae", "mcc", "question_mcc")
 _SPOKEN = {
     "macro_f1": "macro-F1",
     "weighted_f1": "weighted F1",
@@ -218,6 +257,7 @@ _SPOKEN = {
     "acc": "accuracy",
     "span_f1": "entity F1",
     "question_f1": "mean F1 of questions",
+    "question_mcc": "MCC within questions",
     "mcc": "MCC",
     "mse": "MSE",
     "r2": "R²",
@@ -242,7 +282,8 @@ def bounds(metric: str) -> tuple[float, float]:
     """The least and the greatest value that a metric can have."""
     if is_share(metric):
         return 0.0, 1.0
-    return {"r2": (-math.inf, 1.0), "mcc": (-1.0, 1.0)}.get(metric, (0.0, math.inf))
+    around = dict.fromkeys(("mcc", "question_mcc"), (-1.0, 1.0))
+    return {"r2": (-math.inf, 1.0), **around}.get(metric, (0.0, math.inf))
 
 
 def spoken(metric: str) -> str:

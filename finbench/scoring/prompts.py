@@ -157,6 +157,23 @@ def rows(lm_task: Any, split: str) -> list[dict[str, Any]]:
     return list(lm_task.validation_docs()) if lm_task.has_validation_docs() and lm_task.has_test_docs() else []
 
 
+def whole(lm_task: Any, limit: int | None) -> int | None:
+    """``limit``, or fewer rows where it would cut through the questions about one text; never none."""
+    docs = [] if limit is None else rows(lm_task, "test")
+    if limit is None or limit >= len(docs) or "attribute" not in docs[0]:
+        return limit
+    at = limit
+    while at and docs[at - 1]["text"] == docs[at]["text"]:
+        at -= 1
+    return at or limit
+
+
+def taken(lm_task: Any, limit: int | None, count: int) -> int | None:
+    """The limit by which ``count`` rows were asked: earlier finbench and lm-eval itself cut through texts."""
+    most = whole(lm_task, limit)
+    return most if most == count else limit
+
+
 def shown(lm_task: Any, doc: Mapping[str, Any]) -> str:
     """What the task shows of ``doc``: its text, and its choices where every question has its own."""
     text = lm_task.doc_to_text(dict(doc))

@@ -5,6 +5,7 @@ commas, a decimal part, a sign or accounting brackets, a currency sign or code, 
 million"). Lenient: the only number in the answer. Numbers are compared as decimals: 1,000 = 1000 = 1000.0.
 """
 
+import re
 import runpy
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -16,6 +17,7 @@ amounts: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("am
 answers = amounts.answers
 
 _HALF_CENT = Decimal("0.005")
+_ROUNDED = Decimal("0.02")  # a number of few digits is rounded by more, but not so far
 _RELATIVE = Decimal("0.001")
 _MONEY = Decimal("0.03")
 
@@ -65,24 +67,37 @@ def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
 def score_close(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """lm-eval ``process_results`` for a computed number that the prompt asks for with two decimals.
 
-    ``doc`` has ``answer``, the number as text. Right is what is within half a unit of the second decimal (``exact``),
-    or within 0.1 % (``acc``), which forgives the rounding of steps and no other formula. A number with a percent sign
-    is right as it is printed or as a hundredth: some questions ask for per cent and some for a share. Lenient takes,
-    of several numbers, the last, where working out ends.
+    ``doc`` has ``answer``, the number as text, with two decimals, and may have ``unrounded``, the same with more of
+    them, of which there may be several between blanks. Right is what is within half a unit of the second decimal and
+    2 % (``exact``), or within 0.1 % (``acc``), which forgives the rounding of steps and no other formula. Where
+    ``formula`` multiplies by 100 a number with a percent sign is right as it is printed, elsewhere as a hundredth.
+    Lenient takes, of several numbers, the last, where working out ends.
     """
     gold = _gold(doc).value
-    slack = max(_HALF_CENT, abs(gold) * _RELATIVE)
+    slack = min(_HALF_CENT, abs(gold) * _ROUNDED)
+    more = (Decimal(value) for value in (doc.get("unrounded") or "").split())
+    near = {value: abs(value) * _RELATIVE for value in (gold, *more)}
     strict = amounts.number(results[0])
     lenient = strict or _only(results[0]) or next(reversed(_all(results[0])), None)
-    miss, missed = (
-        min(abs(read - gold) for read in (one.value, one.scaled)) if one else None for one in (strict, lenient)
-    )
+    meant, meant_leniently = (_meant(one, doc.get("formula")) if one else [] for one in (strict, lenient))
+
+    def close(readings: Sequence[Decimal]) -> float:
+        golds = {**near, gold: max(slack, near[gold])}
+        return float(any(abs(read - right) <= most for read in readings for right, most in golds.items()))
+
     return {
-        "acc": float(miss is not None and miss <= slack),
-        "exact": float(miss is not None and miss <= _HALF_CENT),
-        "acc_lenient": float(missed is not None and missed <= slack),
+        "acc": close(meant),
+        "exact": float(any(abs(read - gold) <= slack for read in meant)),
+        "acc_lenient": close(meant_leniently),
         "parse_rate": float(strict is not None),
     }
+
+
+def _meant(amount: Any, formula: str | None) -> list[Decimal]:
+    """What an amount is, in the unit of the formula: 100 in it makes per cent. Without a formula nobody knows."""
+    if amount.kind != "percent" or formula is None:
+        return [amount.value, amount.scaled]
+    return [amount.scaled if re.search(r"\b100\b", formula) else amount.value]
 
 
 def _printed(gold: Any) -> Decimal:

@@ -136,7 +136,9 @@ def _from_hub(name: str, labels: Sequence[str] | None, missing: str, command: st
     pin = pins.get(name, {})
     revision = pin.get("revision") if pin.get("path") == chosen.hub.path else None
     try:
-        with sets.Divided(name, _units(sets, chosen, revision), chosen.verbatim, offer=chosen.offer) as divided:
+        with sets.Divided(
+            name, _units(sets, chosen, revision), chosen.verbatim, offer=chosen.offer, template=chosen.template
+        ) as divided:
             found = {split: list(divided.rows(split)) for split in SPLITS if divided.count(split)}
     except (OSError, sqlite3.Error, datasets.exceptions.DatasetsError) as fault:  # offline, gated, gone, disk full
         raise FileNotFoundError(

@@ -13,6 +13,7 @@ from finbench.data.xbrl.filings import read_labels, words
 from finbench.data.xbrl.inline import read_inline
 from finbench.data.xbrl.model import Filing
 from finbench.data.xbrl.reader import read_instance
+from finbench.data.xbrl.rows import line
 from finbench.data.xbrl.sheets import sheets
 from xbrl_samples import context, fact, inline, instance, shown, statement, unit
 
@@ -116,6 +117,24 @@ def test_dimensions_other_entities_and_small_sheets_are_left_out_and_counted() -
     _, left = sheets(read_instance("a.xml", instance(body, more)))
     assert (left["with dimensions"], left["of another entity"]) == (1, 1)
     assert left["on a sheet of fewer than four facts"] == 1
+
+
+def test_a_fact_that_only_names_another_element_is_not_shown() -> None:
+    lists = "".join(
+        f'<us-gaap:{name} contextRef="d">{said}</us-gaap:{name}>'
+        for name, said in (
+            ("LeaseLiabilityStatementOfFinancialPositionExtensibleList", "http://fasb.org/us-gaap/2022#Liabilities"),
+            ("OtherExtensibleEnumeration", "https://a.example/x#Y http://a.example/z#W"),
+            ("WebsiteDescription", "see http://a.example/ for more"),
+        )
+    )
+    found, left = sheets(read_instance("a.xml", instance(statement() + lists)))
+    plain, _ = sheets(read_instance("a.xml", instance(statement())))
+    told = {line(fact) for sheet in found for fact in sheet.facts}
+    assert told == {line(fact) for sheet in plain for fact in sheet.facts} | {
+        "us-gaap:WebsiteDescription see http://a.example/ for more"
+    }
+    assert left["that name other elements by address"] == 2
 
 
 # ---------------------------------------------------------------- inline

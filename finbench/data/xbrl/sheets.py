@@ -15,6 +15,7 @@ from decimal import Decimal
 
 from finbench.data.xbrl.model import Context, Fact, Filing
 
+_REFERENCES = re.compile(r"(?:https?://\S+\s*)+")  # of extensible lists: where a figure stands, and no figure
 FEWEST = 4  # facts on a sheet; with fewer a question would answer itself
 
 
@@ -68,6 +69,8 @@ def _left_out(filing: Filing, fact: Fact, context: Context) -> str:
         return "nil"
     if not fact.value:
         return "long text"
+    if fact.number is None and _REFERENCES.fullmatch(fact.value):
+        return "that name other elements by address"
     return ""
 
 

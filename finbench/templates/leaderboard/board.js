@@ -53,7 +53,7 @@
     return h("div", { class: "score" }, h("b", {}, said), test.share ? bar(row[VALUE], row[LOW], row[HIGH]) : h("span", {}), h("small", row[LOW] === null ? { title: "no interval: see the row's details" } : {}, limits));
   }
   function group(number_) {
-    if (number_ === null) return h("span", { class: "none", title: "no group: nothing to test on" }, "–");
+    if (number_ === null) return h("span", { class: "none", title: "no group: nothing to test on, or not above a constant answer" }, "–");
     return h("span", { class: number_ === 1 ? "group first" : "group", title: number_ === 1 ? "not significantly worse than the best" : "significantly worse than the best of the group before" }, String(number_));
   }
   const badge = (level) => h("span", { class: `badge ${level}`, title: data.levels[level] || "" }, level);
@@ -156,7 +156,7 @@
       return row.line;
     });
     const baselines = Object.entries(test.baselines).map(([name, value]) => h("tr", { class: "baseline" },
-      h("td", {}), h("th", { scope: "row", class: "who" }, `${name} label`, h("span", { class: "sub" }, "no model")),
+      h("td", {}), h("th", { scope: "row", class: "who" }, name, h("span", { class: "sub" }, "no model")),
       h("td", { class: "wide" }), h("td", { class: "wide" }), h("td", { class: "wide" }),
       h("td", {}, h("div", { class: "score isbase" }, h("b", {}, amount(value, test.share)), test.share ? bar(value, value, value) : "")),
       ...Array.from({ length: 1 + lenient(test) + 2 * generated(test) + priced(test) }, () => h("td", {})), ...Array.from({ length: 4 }, () => h("td", { class: "wide" })),
@@ -209,7 +209,7 @@
           test.share ? bar(row[VALUE], row[LOW], row[HIGH]) : null);
       }));
     const body = rows.slice(0, state.all ? undefined : SHOWN).map((subject) => subject.line ||= line(subject));
-    const baseline = (name) => tests.some((test) => name in test.baselines) ? h("tr", { class: "baseline" }, h("th", { scope: "row", class: "who" }, `${name} label`),
+    const baseline = (name) => tests.some((test) => name in test.baselines) ? h("tr", { class: "baseline" }, h("th", { scope: "row", class: "who" }, name),
       tests.map((test) => h("td", { class: "n cell" }, name in test.baselines ? amount(test.baselines[name], test.share) : ""))) : null;
     return {
       rows: rows.length, of: every.length,
@@ -217,7 +217,7 @@
         h("thead", {}, h("tr", {}, heading("Subject", `${prefix}name`, { down: false }),
           tests.map((test) => heading([test.task, ...test.conditions].join(", "), prefix + test.key, { class: "n", down: !test.lower,
             below: [test.metric, `n = ${number(test.n, 0)}`] })))),
-        h("tbody", {}, body, baseline("majority"), baseline("random")))),
+        h("tbody", {}, body, [...new Set(tests.flatMap((test) => Object.keys(test.baselines)))].map(baseline)))),
       more: more(rows.length),
     };
   }

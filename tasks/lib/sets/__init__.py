@@ -14,7 +14,7 @@ from . import entities, finlora, general, headlines, qa, sentiment
 from .base import Drop, Hub, Part, Record, Set, Unit, WrongFile, parts, split_in
 from .conversations import CONVERSATION_SETS
 from .reports import REPORT_SETS
-from .splits import SPLITS, Divided, hash_of, normalise, split_of
+from .splits import SPLITS, Divided, hash_of, normalise, split_of, template_of
 from .stance import STANCE_SETS
 from .textbooks import TEXTBOOK_SETS
 from .xbrl import XBRL_SETS
@@ -104,10 +104,11 @@ SETS = {
         _no_split,
         11412,
         Hub("gtfintechlab/Headlines", (Part("", "*", "5768"),)),  # one of three re-splits of the same headlines
+        template=template_of,
         corrected=(
             "Built from the nine columns, for the question about price is wrong in the published expansion. "
             "Copies of a headline that differ in any answer are dropped; all questions of a headline stay "
-            "together."
+            "together. What equals a headline of the test but for numbers and months is not in train."
         ),
     ),
     "fin_ner": Set(
@@ -163,7 +164,8 @@ SETS = {
         Hub("KirkHan/XBRL_Formula_Calculation", parts("train")),
         corrected=(
             "The published net present values discount from t = 0 and forget the outlay: worked out anew "
-            "from the wording, and left out where it is not certain."
+            "from the wording, and left out where it is not certain. Answers that the formula does not give with "
+            "the question's numbers are left out, and so is what contradicts its formula or its wording."
         ),
     ),
     "financebench": Set(

@@ -68,6 +68,7 @@ class Set(NamedTuple):
     nested: bool = False  # each file holds the rows of the stricter ones
     trains: bool = True  # False: published as a test alone, by one source at least
     verbatim: bool = False  # a published test taken as it is, duplicates and conflicts too
+    template: Callable[[str], str] | None = None  # what texts have in common that were written from one template
     offer: Offer | None = None  # the candidates of rows that name one of many tags
     joined: bool = False  # a unit spans records: one that cannot be read spoils its neighbours
     family: str = ""  # sets that ask about the same documents: an adapter trained on one knows the others

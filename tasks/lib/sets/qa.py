@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from . import formulas
 from .base import Drop, Item, Record, Row, Unit, WrongFile, key_of, parted, text_of
 from .npv import audit
 
@@ -49,7 +50,10 @@ def _formula(told: dict[str, str], answer: str, place: str, split: str | None) -
         right, why = audit(question)
         if right is None:
             return Drop(f"net present value: {why}")
-    made |= {"answer": str(right), "answer_published": published, "group": name}
+    why, unrounded = formulas.recomputed(name, question, str(right))
+    if why:
+        return Drop(why)
+    made |= {"answer": str(right), "unrounded": unrounded, "answer_published": published, "group": name}
     return Unit(f"{name} {question}", right, [made], place, split)
 
 

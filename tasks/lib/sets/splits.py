@@ -15,7 +15,7 @@ import sqlite3
 import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -50,6 +50,15 @@ def signed(text: str) -> str:
     return " ".join(word.strip() for word in words) or text.strip()
 
 
+_MONTHS = "january february march april may june july august september october november december".split()  # noqa: SIM905
+_SLOTS = re.compile(rf"\b(?:\w*\d\w*|{'|'.join(_MONTHS)}|{'|'.join(month[:3] for month in _MONTHS)}|sept)\b")
+
+
+def template_of(text: str) -> str:
+    """``normalise`` with one mark for numbers and names of months, so that texts of one template are one."""
+    return re.sub(r"#(?: #)+", "#", _SLOTS.sub("#", normalise(text)))
+
+
 def hash_of(normalised: str) -> bytes:
     """The salted hash of a normalised text, 32 bytes."""
     return hashlib.sha256((SALT + normalised).encode("utf-8", "surrogatepass")).digest()
@@ -77,24 +86,30 @@ class Divided:
         verbatim: bool = False,
         home: pathlib.Path | None = None,
         offer: Offer | None = None,
+        template: Callable[[str], str] | None = None,
     ) -> None:
         """Read every unit. ``verbatim``: a published test taken as it is, duplicates, conflicts and all.
 
-        ``offer``: gives each row ``choices``, by its split's other rows. ``home``: the folder on whose disk they lie
-        meanwhile, default the system's for temporary files. Raises sqlite3.Error or OSError where it is full.
+        ``offer``: gives each row ``choices``, by its split's other rows. ``template``: what texts have in common that
+        were written from one; where one of them is in the test, none is in train or validation. ``home``: the folder on
+        whose disk they lie meanwhile, default the system's for temporary files. Raises sqlite3.Error or OSError where
+        it is full.
         """
         self.name, self.offer, self.dropped = name, offer, Counter[str]()
+        self._template = template
         self._folder = tempfile.TemporaryDirectory(prefix=f".{name}.", dir=home)
         self._db = sqlite3.connect(pathlib.Path(self._folder.name) / "units.sqlite", isolation_level=None)
         self._db.executescript(
             "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-32768; PRAGMA temp_store=FILE;"
             "CREATE TABLE unit (n INTEGER PRIMARY KEY, hash BLOB, same BLOB, exact BLOB, label TEXT, split INTEGER,"
-            " layer INTEGER, size INTEGER, rows TEXT);"
+            " layer INTEGER, size INTEGER, rows TEXT, form BLOB);"
             "CREATE TABLE kept (n INTEGER PRIMARY KEY, home TEXT);"
         )
         try:
             self._db.execute("BEGIN")
-            self._db.executemany("INSERT INTO unit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._records(units, verbatim))
+            self._db.executemany(
+                "INSERT INTO unit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._records(units, verbatim)
+            )
             if verbatim:
                 homes = "CASE split WHEN 3 THEN 'test' WHEN 2 THEN 'validation' ELSE 'train' END"
                 self._db.execute(f"INSERT INTO kept SELECT n, {homes} FROM unit")
@@ -147,8 +162,9 @@ class Divided:
             key, same = (f"{split}:{number}:{text}",) * 2 if verbatim else (normalise(text), signed(text))
             agreed = json.dumps(label, sort_keys=True)
             exact = hashlib.sha256(f"{text}\0{agreed}".encode("utf-8", "surrogatepass")).digest()
+            form = None if self._template is None else hash_of(self._template(text))
             packed = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
-            yield number, hash_of(key), hash_of(same), exact, agreed, ranks[split], layer, len(rows), packed
+            yield number, hash_of(key), hash_of(same), exact, agreed, ranks[split], layer, len(rows), packed, form
 
     def _divide(self) -> None:
         """Of copies with one label the first is kept, and one in the authors' test split goes before one in train."""
@@ -162,8 +178,19 @@ class Divided:
         groups = itertools.groupby(ordered, key=lambda found: found[0])
         homes = (home for digest, group in groups for home in self._settle(digest, list(group), bool(authors)))
         self._db.executemany("INSERT INTO kept VALUES (?, ?)", homes)
+        if self._template is not None:
+            execute("CREATE INDEX by_form ON unit (form)")
+            self._part("validation", "'test'")
+            self._part("train", "'test', 'validation'")
         self.dropped["also in a file of higher agreement"] += nested
         self.dropped = +self.dropped
+
+    def _part(self, split: str, others: str) -> None:
+        """Take out of ``split`` what was written from a template of the ``others``."""
+        forms = f"SELECT form FROM unit JOIN kept USING (n) WHERE home IN ({others})"
+        written = f"SELECT n FROM unit WHERE form IN ({forms})"
+        gone = self._db.execute(f"DELETE FROM kept WHERE home = ? AND n IN ({written})", (split,)).rowcount
+        self.dropped["from the same template as one of the test or validation split"] += gone
 
     def _settle(
         self, digest: bytes, group: list[tuple[bytes, bytes, int, str, int]], authors: bool
