@@ -15,18 +15,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lm_eval import simple_evaluate
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
 
 import finbench
 from finbench.cards import cardfiles, terminal_tables
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Generation
+from finbench.engines.dummy import DummyEngine
 from finbench.engines.generation import Sampling
+from finbench.engines.hf import HFEngine
 from finbench.evaluation import evaluator
 from finbench.evaluation.verification import verify
+from finbench.models import bases
 from finbench.scoring import measure, metrics, paired_difference, prompts, sampling
+from finbench.scoring.taskcheck import task_of_examples
 
 SAMPLED: dict[str, Any] = {"profile": "think", "temperature": 0.9, "top_p": 0.9, "samples": 3, "max_tokens": 20}
+Asked = tuple[str, str, int, int, str]
 
 
 def dummy(out: Path, **options: Any) -> Any:
@@ -45,8 +55,45 @@ def dummy(out: Path, **options: Any) -> Any:
 # ---------------------------------------------------------------- prompts
 
 
+class Recorder(LM):
+    """What stock lm-eval asks of a model, in the order of type, task, document and choice."""
+
+    tokenizer_name = "recorder"
+
+    def __init__(self, tasks: list[Any], **options: Any) -> None:
+        super().__init__()
+        self.asked: list[Asked] = []
+        manager = TaskManager(include_path=str(paths.shipped("tasks")), include_defaults=False)
+        simple_evaluate(self, tasks=tasks, task_manager=manager, bootstrap_iters=0, **options)
+
+    def loglikelihood(self, requests: Any) -> list[tuple[float, bool]]:
+        self.asked += map(bytewise, requests)
+        return [(-1.0, False)] * len(requests)
+
+    loglikelihood_rolling = loglikelihood
+
+    def generate_until(self, requests: Any) -> list[str]:
+        self.asked += map(bytewise, requests)
+        return ["positive"] * len(requests)
+
+    def chat_template(self, chat_template: Any = False) -> str:
+        return "it"
+
+    def apply_chat_template(self, history: Any, add_generation_prompt: bool = True) -> str:
+        return turns(history, add_generation_prompt)
+
+
+def turns(history: Any, add_generation_prompt: bool = True) -> str:
+    return json.dumps([history, add_generation_prompt])
+
+
+def bytewise(request: Any) -> Asked:
+    """All of a request that a model is given: prompt, stops, tokens and sampling, or prompt and label."""
+    return request.request_type, request.task_name, request.doc_id, request.idx, json.dumps(request.args)
+
+
 @pytest.mark.parametrize(
-    ("chat", "turns", "system"),
+    ("chat", "turned", "system"),
     [
         (True, None, None),
         (True, False, None),
@@ -55,51 +102,76 @@ def dummy(out: Path, **options: Any) -> Any:
         (False, None, "Be."),
     ],
 )
-def test_prompts_are_those_of_stock_lm_eval_to_the_letter(chat: bool, turns: bool | None, system: str | None) -> None:
-    from lm_eval import simple_evaluate
-    from lm_eval.api.model import LM
-    from lm_eval.tasks import TaskManager
-
-    class Recorder(LM):
-        tokenizer_name = "recorder"
-        asked: list[str] = []  # noqa: RUF012
-
-        def loglikelihood(self, requests: Any) -> Any:
-            return []
-
-        loglikelihood_rolling = loglikelihood
-
-        def generate_until(self, requests: Any) -> list[str]:
-            self.asked += [request.args[0] for request in requests]
-            return ["positive"] * len(requests)
-
-        def chat_template(self, chat_template: Any = False) -> str:
-            return "it"
-
-        def apply_chat_template(self, history: Any, add_generation_prompt: bool = True) -> str:
-            return json.dumps([history, add_generation_prompt])
-
+def test_prompts_are_those_of_stock_lm_eval_to_the_letter(chat: bool, turned: bool | None, system: str | None) -> None:
     names = ["finbench_mini_sentiment", "finbench_mini_ner", "finbench_mini_xbrl_value"]
-    theirs = Recorder()
-    simple_evaluate(
-        theirs,
-        tasks=names,
+    theirs = Recorder(
+        names,
         num_fewshot=2,
         limit=4,
         system_instruction=system,
         apply_chat_template=chat,
-        fewshot_as_multiturn=chat if turns is None else turns,
-        task_manager=TaskManager(include_path=str(paths.shipped("tasks")), include_defaults=False),
-        bootstrap_iters=0,
+        fewshot_as_multiturn=chat if turned is None else turned,
         fewshot_random_seed=7,
-    )
-    how = Generation(profile="direct", system_prompt=system, fewshot_as_multiturn=turns)
+    ).asked
+    how = Generation(profile="direct", system_prompt=system, fewshot_as_multiturn=turned)
     lm_tasks = prompts.load([catalog.tasks()[name] for name in names], None, shots=2, seed=7)
-    template = theirs.apply_chat_template if chat else None
-    ours = [one.args[0] for name in names for one in prompts.requests(lm_tasks[name], 4, template, how)]
-    assert sorted(ours) == sorted(theirs.asked)
+    template = turns if chat else None
+    ours = [bytewise(one) for name in names for one in prompts.requests(lm_tasks[name], 4, template, how)]
+    assert sorted(ours) == sorted(theirs)
     assert len(ours) == 12
-    assert not system or all(system in text for text in ours)
+    assert not system or all(system in text for *_, text in ours)
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_direct_asks_of_every_task_exactly_what_stock_lm_eval_asks(chat: bool) -> None:
+    """Prompt, stops, tokens, sampling and labels, to the byte: a score under ``direct`` can depend on nothing else."""
+    found = {name: task_of_examples(task) for name, task in catalog.shipped_tasks().items()}
+    template = turns if chat else None
+    ours = [bytewise(one) for lm_task in found.values() for one in prompts.requests(lm_task, None, template)]
+    theirs = Recorder(list(found.values()), apply_chat_template=chat, fewshot_as_multiturn=chat).asked
+    assert sorted(ours) == sorted(theirs)
+    assert {kind for kind, *_ in ours} == {"generate_until", "loglikelihood"}
+    assert {name for _, name, *_ in ours} == set(found)
+
+
+def test_direct_is_given_to_the_engine_as_it_was_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Asked] = []
+    real = DummyEngine.answer
+
+    def answer(self: DummyEngine, requests: Any, done: Any) -> list[Any]:
+        given.extend(map(bytewise, requests))
+        return real(self, requests, done)
+
+    monkeypatch.setattr(DummyEngine, "answer", answer)
+    names = ["finbench_mini_sentiment", "finbench_mini_headline", "finbench_mini_ner", "finbench_mini_xbrl_value"]
+    dummy(tmp_path, tasks=names, limit=None, profile="direct")
+    assert sorted(given) == sorted(Recorder(names).asked)
+
+
+@pytest.mark.slow
+def test_direct_answers_are_those_of_stock_lm_eval_one_row_at_a_time(tmp_path: Path) -> None:
+    """The embedded base in float32, to the byte: with rows in the groups of a run, and a row at a time.
+
+    Half precision cannot be held so: what stands beside a row in a batch rounds otherwise (docs/evaluation.md).
+    """
+    engine = HFEngine(bases.resolve("smollm2-135m"), dtype="float32")
+    names = ["mini_sentiment", "mini_headline", "mini_ner", "mini_xbrl", "mini_xbrl_value"]
+    lm_tasks = prompts.load(catalog.expand(names), None)
+    asked = [one for lm_task in lm_tasks.values() for one in prompts.requests(lm_task, 16)]
+    stock = HFLM(pretrained=engine.plain, tokenizer=engine.tokenizer, batch_size=1)
+    theirs = stock.generate_until(asked, disable_tqdm=True)
+    assert engine.answer(asked, lambda done: None) == theirs
+    assert engine.answer(asked[:10], lambda done: None) == theirs[:10]  # as the first ones are asked, to look at them
+    assert len(set(theirs)) > 10
+    labels = [
+        Instance("loglikelihood", one.doc, (one.args[0], f" {label}"), at, one.metadata)
+        for one in asked[:16]
+        for at, label in enumerate(one.doc["choices"])
+    ]
+    ours = engine.answer(labels, lambda done: None)
+    for (value, greedy), (their_value, their_greedy) in zip(ours, stock.loglikelihood(labels, True), strict=True):
+        assert value == pytest.approx(their_value, abs=1e-3)
+        assert greedy == their_greedy
 
 
 def test_the_settings_are_on_the_card_and_make_a_run_of_their_own(tmp_path: Path) -> None:
