@@ -82,8 +82,8 @@ def folder(place: Path) -> list[Scorecard]:
 def expand(places: Iterable[Path | str]) -> list[Path]:
     """Scorecard files among files and folders, each once; other JSON files of a folder are passed over.
 
-    So are samples, which ``scorecards/*`` names beside their cards. Raises FinbenchError for a file that is no scorecard, and
-    where there is none at all.
+    So are samples, which ``scorecards/*`` names beside their cards. Raises FinbenchError for a file that is no
+    scorecard, and where there is none at all.
     """
     found: list[Path] = []
     for place in map(Path, places):

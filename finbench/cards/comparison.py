@@ -64,7 +64,8 @@ def _load(path: Path) -> LoadedCard:
 def _among(places: Sequence[Path | str]) -> list[Path]:
     """The cards of files and folders; of one folder alone, adapters before their base, whom they are to beat."""
     if not any(Path(place).is_dir() for place in places):
-        return [path for path in map(Path, places) if not cardfiles.is_samples(path)]  # a card beside itself, where that is asked for
+        # a card beside itself, where that is asked for
+        return [path for path in map(Path, places) if not cardfiles.is_samples(path)]
     found = cardfiles.expand(places)
     if len(places) == 1 and Path(places[0]).is_dir():
         found.sort(key=lambda path: cardfiles.read(path).subject.kind == "base")
