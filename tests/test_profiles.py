@@ -165,7 +165,7 @@ def test_direct_answers_are_those_of_stock_lm_eval_one_row_at_a_time(tmp_path: P
     assert len(set(theirs)) > 10
     labels = [
         Instance("loglikelihood", one.doc, (one.args[0], f" {label}"), at, one.metadata)
-        for one in asked[:16]
+        for one in prompts.requests(lm_tasks["finbench_mini_sentiment"], 16)
         for at, label in enumerate(one.doc["choices"])
     ]
     ours = engine.answer(labels, lambda done: None)
