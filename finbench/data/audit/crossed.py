@@ -16,6 +16,7 @@ _FEWEST = 30  # rows of a label, in both parts
 _CLEAR = 4.0  # standard errors
 _LABELS = 8
 Rows = list[tuple[int, str, str]]  # number, words, label
+Part = tuple[Sequence[int], Sequence[int]]  # rows that a model learns, rows that it is asked about
 
 
 def swapped(context: AuditContext) -> Iterator[Finding]:
@@ -23,6 +24,7 @@ def swapped(context: AuditContext) -> Iterator[Finding]:
     for source in context.sources:
         if not 2 <= len(context.labels.get(source.id, {})) <= _LABELS or source.id in context.by_question:
             continue
+        parts: list[Part]
         trains = [other for other in context.sources if _trains(context, other, source)]
         if trains:
             train, test = _rows(context, trains[0]), _rows(context, source)
@@ -58,7 +60,7 @@ def _found(
     source: AuditedFile,
     trains: list[AuditedFile],
     rows: Rows,
-    parts: Sequence[tuple[Sequence[int], Sequence[int]]],
+    parts: Sequence[Part],
 ) -> Iterator[Finding]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from finbench.data.audit.context import AuditContext, share
 from finbench.data.audit.findings import SHOWN, Finding
-from finbench.data.audit.texts import Texts
+from finbench.data.audit.texts import Company, Texts
 
 _FEWEST = 2.5  # companies that a split by row would share: below that their absence tells nothing
 _APART = 1 / 3  # of these are shared at most where a split is by company
@@ -36,8 +35,8 @@ def shared(seen: Sequence[Texts], context: AuditContext) -> Iterator[Finding]:
                     yield context.find("entity-leak", "warning", sources, counted, said, places=places)
 
 
-def _by_chance(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+def _by_chance(one: Mapping[str, Company], other: Mapping[str, Company]) -> float:
     rows = [sum(found.rows for found in side.values()) for side in (one, other)]
     p = rows[0] / sum(rows)
     sizes = [sum(side[name].rows for side in (one, other) if name in side) for name in one.keys() | other.keys()]
-    return sum(1 - p**size - (1 - p) ** size for size in sizes)
+    return float(sum(1 - p**size - (1 - p) ** size for size in sizes))

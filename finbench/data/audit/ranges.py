@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from finbench.data.audit.columns import key_of
 from finbench.data.audit.context import AuditContext, AuditedFile, share
-from finbench.data.audit.findings import Finding
+from finbench.data.audit.findings import Finding, Level
 
 _MOST = 0.97  # of the answers lie in a range that is learnt from them
 _HALF = 0.5  # and where the column is called a score of sentiment
@@ -39,7 +39,7 @@ def scores(context: AuditContext) -> Iterator[Finding]:
             said = f"{share(len(wrong), len(rows))} answers lie outside [{low:g}, {high:g}] (such as {worst:g}), "
             said += "the range of such scores." if named else "where nearly all others lie."
             query = (f"SELECT n FROM row WHERE n IN ({','.join(str(n) for n, _ in wrong[:50])})",)
-            level = "error" if named else "warning"
+            level: Level = "error" if named else "warning"
             yield context.find("out-of-range", level, [source], (len(wrong), len(rows)), said, query)
 
 
