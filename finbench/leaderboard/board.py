@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from finbench.cards import (
-    LEVEL,
     Heading,
     RowsByTask,
-    aggregation_of,
     cardfiles,
     conditions_of,
+    follows,
     setup_of,
     thinking_tokens,
 )
@@ -27,20 +26,12 @@ from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.records import Score, Scorecard
 from finbench.evaluation import Verification, verify
-from finbench.leaderboard import attested, precedence
+from finbench.leaderboard import attested, groups, precedence, trainings
 from finbench.leaderboard.attested import AttestedAdapter
-from finbench.scoring import (
-    RESAMPLES,
-    Difference,
-    clusters_of,
-    hidden_metrics,
-    holm,
-    paired_difference,
-    samples_of,
-    values_of,
-)
+from finbench.scoring import seed_variance
 
 SCORECARDS = "scorecards"
+STUDY = "study"  # folder beside it with cards of many trainings, which tell how far seeds scatter and have no row
 FAMILIES = {
     "sentiment": "Sentiment",
     "headline": "Headlines",
@@ -69,6 +60,8 @@ class BoardCard:
     trained: AttestedAdapter | None = None
     arrival: int | None = None  # place in the order in which cards were added; None: it is not in it
     shown: str = ""  # its subject's name, where another subject has the same
+    recipe: str = ""  # digest of what it is one of several trainings of
+    recipe_name: str = ""
 
     @property
     def name(self) -> str:
@@ -88,15 +81,39 @@ class BoardCard:
 
 @dataclass
 class BoardRow:
-    """A subject's score in a test. ``group`` 1 cannot be separated from the best; None where nothing can be tested."""
+    """A subject's score in a test. ``group`` 1 cannot be separated from the best; None where nothing can be tested.
+
+    Of a recipe with several trainings ``score`` has the means, ``entry`` is the first and ``runs`` are all of them.
+    """
 
     entry: BoardCard
     score: Score
+    runs: tuple[BoardRow, ...] = ()
     group: int | None = None
     on_cost_front: bool = False
     on_memory_front: bool = False
     on_thinking_front: bool = False
     on_price_front: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the recipe, if the board has several trainings of it, else of the subject."""
+        return self.entry.recipe_name or self.entry.name
+
+    @property
+    def values(self) -> list[float]:
+        """The main metric of each training."""
+        return [run.score.main.value for run in self.runs] or [self.score.main.value]
+
+    @property
+    def trainings(self) -> int | None:
+        """How many the score rests on; None for what was not trained."""
+        return None if self.entry.card.subject.adapter is None else len(self.values)
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation between trainings, in the unit of the metric."""
+        return seed_variance(self.values).deviation if len(self.runs) > 1 else None
 
     @property
     def seen(self) -> float | None:
@@ -133,6 +150,7 @@ class BoardTest(Heading):
     key: str
     whole: bool
     rows: list[BoardRow] = field(default_factory=list)
+    spread: trainings.KnownSpread | None = None  # between the seeds of one recipe, as far as the board knows
 
     @property
     def lenient(self) -> bool:
@@ -201,14 +219,43 @@ def entries(folder: Path, trusted: Path | None = None) -> list[BoardCard]:
 
 def _older(card: Scorecard) -> str:
     """The first task of a card that has a newer version here, by which its answers cannot be scored again."""
+    return next((score.task for score in card.scores if not _present(score)), "")
+
+
+def _present(score: Score) -> bool:
     known = catalog.tasks()
-    return next((s.task for s in card.scores if s.task in known and s.version < known[s.task].version), "")
+    return score.task not in known or score.version >= known[score.task].version
 
 
-def board(found: Sequence[BoardCard]) -> Board:
-    """Tests of the entries, each with its rows in order, in tied groups and with its Pareto fronts."""
+def beside(folder: Path) -> list[BoardCard]:
+    """Cards of ``folder/study/scorecards`` with their scores of present versions, each of which its samples give."""
+    place, found = folder / STUDY / SCORECARDS, []
+    for path in cardfiles.expand([place]) if place.is_dir() else ():
+        card = cardfiles.read(path)
+        samples = cardfiles.rows_by_task(path, card)
+        scores = [score for score in card.scores if _present(score) and score.task in samples]
+        for score in scores:
+            follows(score, samples[score.task], path)
+        made = card.model_copy(update={"scores": scores})
+        found.append(BoardCard(path.stem, made, samples, Verification(path.name), "samples-attached"))
+    return found
+
+
+def board(found: Sequence[BoardCard], study: Sequence[BoardCard] = ()) -> Board:
+    """Tests of the entries, each with its rows in order, in tied groups and with its Pareto fronts.
+
+    ``study``: cards without a row, whose trainings show how far seeds scatter.
+    """
+    found = trainings.with_recipes(_told_apart(found))
+    tests, others = _tests(found), _tests(trainings.with_recipes(study))
+    for test in tests:
+        test.spread = trainings.known_spread(test, [*tests, *others])
+        _place(test)
+    return Board(list(found), sorted(tests, key=_order))
+
+
+def _tests(found: Sequence[BoardCard]) -> list[BoardTest]:
     tests: dict[str, BoardTest] = {}
-    found = _told_apart(found)
     for entry in found:
         for score in entry.card.scores:
             if score.family not in FAMILIES or score.task not in catalog.tasks():
@@ -216,13 +263,12 @@ def board(found: Sequence[BoardCard]) -> Board:
             key = digest({**setup_of(entry.card, score), "task": score.task})[:10]
             said = tuple(part for part in conditions_of(entry.card, score) if not part.startswith("first "))
             test = tests.setdefault(key, BoardTest(score, said, key, whole=False))
-            whole = score.is_whole(entry.card.limit)
+            whole = entry.card.limit is None or score.n < entry.card.limit
             test.whole = test.whole or (whole and score.data.share is None)
             test.rows.append(BoardRow(entry, score))
     for test in tests.values():
-        test.rows = _counting(test.rows)
-        _place(test)
-    return Board(list(found), sorted(tests.values(), key=_order))
+        test.rows = trainings.joined(_counting(test.rows))
+    return list(tests.values())
 
 
 def _order(test: BoardTest) -> tuple[Any, ...]:
@@ -278,14 +324,14 @@ def _arrived(entry: BoardCard) -> tuple[float, str]:
 
 def _place(test: BoardTest) -> None:
     sign = 1 if test.lower_is_better else -1
-    test.rows.sort(key=lambda row: (sign * row.score.main.value, row.entry.name, row.entry.key))
+    test.rows.sort(key=lambda row: (sign * row.score.main.value, row.name, row.entry.key))
     if test.ranked:
         floor = [] if test.lower_is_better else constants(test.score)
-        samples = [
-            row.entry.samples.get(test.score.task, []) if all(row.score.main.value > value for value in floor) else []
+        rivals = [
+            groups.rival(row, test.spread) if all(row.score.main.value > value for value in floor) else None
             for row in test.rows
         ]
-        for row, group in zip(test.rows, tied(test.score, samples), strict=True):
+        for row, group in zip(test.rows, groups.tied(test.score, rivals), strict=True):
             row.group = group
     good = [-sign * row.score.main.value for row in test.rows]
     machines = [row.entry.machine for row in test.rows]
@@ -302,51 +348,6 @@ def constants(score: Score) -> list[float]:
     """The main metric of answers that are always the same: who does not better has shown nothing, and has no group."""
     values = (found.get(score.main_metric) for name, found in score.baselines.items() if name != "random")
     return [value for value in values if value is not None]
-
-
-def tied(score: Score, samples: Sequence[Sequence[dict[str, Any]]]) -> list[int | None]:
-    """Group of each subject of a test, whose ``samples`` are in the order of their scores, best first.
-
-    Group 1 holds the best and all that a paired permutation test cannot tell from it (5 %, Holm over the group's
-    tests); of the rest the best leads the next group, and so on. A subject without samples of these documents
-    cannot be tested and has none; nor has anybody where fewer than two can be.
-    """
-    places: list[int | None] = [None] * len(samples)
-    metric, how = score.main_metric, aggregation_of(score.task, score.main_metric)
-    docs: list[str] | None = None
-    left = []
-    for number, rows in enumerate(samples):
-        if not rows or metric in hidden_metrics(rows):
-            continue
-        docs = docs or [row["doc"] for row in rows]
-        if [row["doc"] for row in rows] == docs:
-            left.append(number)
-    if len(left) < 2:
-        return places
-    clusters, count = clusters_of(samples[left[0]]), samples_of(samples[left[0]])
-    values = {number: values_of(samples[number])[metric] for number in left}
-    group = 0
-    while left:
-        group += 1
-        leader, rest = left[0], left[1:]
-        places[leader] = group
-        tests = [_p(paired_difference(values[leader], values[other], how, clusters, count)) for other in rest]
-        adjusted = holm(tests)
-        for other, p in zip(rest, adjusted, strict=True):
-            if p >= LEVEL:
-                places[other] = group
-        left = [other for other in rest if places[other] is None]
-    return places
-
-
-def _p(found: Difference) -> float:
-    """The permutation test's p; where no permutation was as extreme, that of the normal approximation if smaller.
-
-    10,000 permutations end at p = 0.0001, which Holm over more than 500 subjects would never call significant.
-    """
-    if found.p > 1.5 / (RESAMPLES + 1) or found.error == 0:
-        return found.p
-    return min(found.p, math.erfc(abs(found.measure.value) / found.error / math.sqrt(2)))
 
 
 def front(good: Sequence[float], spent: Sequence[float | None], machines: Sequence[str]) -> list[bool]:
