@@ -171,7 +171,7 @@ class KnownSpread:
     variance: SeedVariance
     recipes: int
     trainings: int
-    tasks: tuple[str, ...]  # titles of the tasks it was seen on
+    tasks: tuple[str, ...]  # on which it was seen
 
 
 def known_spread(test: BoardTest, seen: Sequence[BoardTest]) -> KnownSpread | None:
@@ -200,7 +200,7 @@ def _pool(rows: Sequence[tuple[BoardTest, BoardRow]]) -> KnownSpread:
         pooled([seed_variance(row.values) for _, row in rows]),
         len({row.entry.recipe for _, row in rows}),
         sum(len(row.runs) for _, row in rows),
-        tuple(sorted({test.task for test, _ in rows})),
+        tuple(sorted({test.score.task for test, _ in rows})),
     )
 
 
