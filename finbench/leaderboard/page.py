@@ -164,8 +164,8 @@ def _test(test: BoardTest, place: dict[str, int]) -> dict[str, Any]:
 def _row(row: BoardRow, place: dict[str, int]) -> list[Any]:
     """Card, value, low, high, group, parsed, tokens a second, seconds for 1,000 documents, fronts, seen, USD for them.
 
-    And trainings (of several the card and main metric of each), their deviation, and the lenient value; of answers that were generated otherwise than directly also the share that the budget cut
-    off, and tokens of reasoning an answer.
+    And trainings (of several the card and main metric of each), their deviation, and the lenient value; of answers that
+    were generated otherwise than directly also the share that the budget cut off, and tokens of reasoning an answer.
     """
     answers, lenient = row.score.answers, row.score.lenient.get(row.score.main_metric)
     each = [[place[run.entry.key], *_rounded(run.score.main)] for run in row.runs or (row,)]

@@ -72,7 +72,7 @@ def _of_trainings(test: BoardTest, row: BoardRow) -> list[str]:
 
 
 def seeds(test: BoardTest) -> str:
-    """How far the seeds of one recipe are known to scatter in a test, and from where; empty without single trainings."""
+    """How far the seeds of one recipe are known to scatter in a test, and from where; empty without trainings."""
     if not test.ranked or not any(row.trainings for row in test.rows):
         return ""
     known = test.spread

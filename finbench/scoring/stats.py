@@ -154,26 +154,26 @@ def _few_units(value: float, error: float, sizes: Counts, bounds: Bounds) -> Mea
         return Measure(value=value, low=None, high=None, method=f"none, {unit}s are all alike")
     elif finite:
         like = max(1.0, float(sizes.sum() ** 2 / (sizes**2).sum()) - 1)
-        ends = from_error(value, error, like, bounds, None if error > _NOTHING else float(n))
+        ends = from_error(value, error, t_quantile(like), bounds, None if error > _NOTHING else float(n))
         method = f"Wilson, effective size by jackknife over {n} {unit}s, Student's t"
     else:
-        ends = from_error(value, error, n - 1, bounds)
+        ends = from_error(value, error, t_quantile(n - 1), bounds)
         method = f"Student's t, jackknife over {n} {unit}s"
     return Measure(value=value, low=min(value, ends[0]), high=max(value, ends[1]), method=method)
 
 
 def from_error(
-    value: float, error: float, df: float, bounds: Bounds, documents: float | None = None
+    value: float, error: float, quantile: float, bounds: Bounds, documents: float | None = None
 ) -> tuple[float, float]:
-    """Ends of the 95 % interval of a value with a standard error of ``df`` degrees of freedom.
+    """Ends of the interval of a value, ``quantile`` standard errors away as far as the bounds let it.
 
     ``documents``: how many independent ones the value is taken to be a share of; None: those that have the error.
     """
     low, high = bounds
     if not (math.isfinite(low) and math.isfinite(high)):
-        return _one_bound(value, t_quantile(df) * error, bounds)
+        return _one_bound(value, quantile * error, bounds)
     share, scaled = (value - low) / (high - low), error / (high - low)
-    ends = score_interval(share, documents or share * (1 - share) / scaled**2, t_quantile(df))
+    ends = score_interval(share, documents or share * (1 - share) / scaled**2, quantile)
     return low + ends[0] * (high - low), low + ends[1] * (high - low)
 
 

@@ -2,8 +2,9 @@
 
 A training is a draw of the seed, as the test is a draw of documents. The variance of a mean is the sum of both: over
 documents that of the mean of these very trainings (jackknife), over seeds the variance between trainings divided by
-their number. Degrees of freedom are Satterthwaite's (1946). Where a subject has one training, the variance between
-seeds comes from elsewhere (``SeedVariance``).
+their number. The quantile is that of Cochran and Cox (1950), the mean of Student's t of each part, weighted by its
+variance: Satterthwaite's degrees of freedom give too many false alarms with three seeds (docs/statistics.md). Where a
+subject has one training, the variance between seeds comes from elsewhere (``SeedVariance``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from finbench.core.records import Measure
 from finbench.scoring import measuring, paired, stats
 from finbench.scoring.metrics import Aggregation
 
+LEVEL = 0.05  # of intervals: 95 %
+_DIGITS = 12  # p is not told from 0 below 10 to the power of minus these
 Runs = Sequence[Sequence[Any]]  # of each training one value a document
 
 
@@ -66,10 +69,11 @@ def mean_over_trainings(
     error, units = measuring.error_over_documents([(1 / count, run) for run in runs], aggregation, clusters, samples)
     if units < 2:
         return Measure(value=mean, low=None, high=None, method="none, one source")
-    error, df = _together(error, units, [(count, seed_variance(values))])
+    parts = [(error**2, units - 1.0), (seed_variance(values).value / count, count - 1.0)]
+    error = math.sqrt(sum(part for part, _ in parts))
     if error == 0:  # documents are alike too, all right, say
         return measuring.measure(runs[0], aggregation, clusters, within=within, samples=samples)
-    low, high = stats.from_error(mean, error, df, within)
+    low, high = stats.from_error(mean, error, _quantile(parts, LEVEL), within)
     said = f"Student's t, jackknife over {units} units and the spread of {count} trainings"
     return Measure(value=mean, low=min(mean, low), high=max(mean, high), method=said)
 
@@ -90,17 +94,21 @@ def p_apart(
     error, units = measuring.error_over_documents(signed, aggregation, clusters, samples)
     if units <= paired.UNTESTABLE:
         return 1.0
-    error, df = _together(error, units, [(len(runs), seeds) for runs, seeds in (a, b)])
+    parts = [(error**2, units - 1.0), *((seeds.value / len(runs), seeds.df) for runs, seeds in (a, b))]
+    error = math.sqrt(sum(part for part, _ in parts))
     if error == 0:
         return 1.0 if gap == 0 else 0.0
-    from scipy.special import stdtr
+    low, high = -_DIGITS, 0.0  # log10 of p, halved until it has more digits than anybody shows
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _quantile(parts, 10**middle) > abs(gap) / error else (low, middle)
+    return float(10**high)
 
-    return 2 * float(stdtr(df, -abs(gap) / error))
 
+def _quantile(parts: Sequence[tuple[float, float]], p: float) -> float:
+    """How many standard errors are exceeded with probability ``p``; ``parts`` of its square, each with its freedom."""
+    from scipy.special import ndtri, stdtrit  # here: its import takes 0.3 s
 
-def _together(documents: float, units: int, seeds: Sequence[tuple[int, SeedVariance]]) -> tuple[float, float]:
-    """Standard error over documents and seeds, and its degrees of freedom; ``seeds``: trainings and their variance."""
-    parts = [(documents**2, units - 1.0), *((one.value / count, one.df) for count, one in seeds)]
-    total = sum(part for part, _ in parts)
-    below = sum(part**2 / df for part, df in parts)
-    return math.sqrt(total), total**2 / below if below else math.inf
+    told = [(part, df) for part, df in parts if part > 0]
+    each = [float(stdtrit(df, 1 - p / 2) if math.isfinite(df) else -ndtri(p / 2)) for _, df in told]
+    return sum(part * t for (part, _), t in zip(told, each, strict=True)) / sum(part for part, _ in told)
