@@ -31,8 +31,8 @@ def test_mean_and_error_are_those_of_a_table_of_documents_and_seeds() -> None:
     found = mean_over_trainings(list(runs), metrics.mean)
     of_documents = statistics.stdev(runs.mean(axis=0)) ** 2 / 40
     of_seeds = statistics.stdev(runs.mean(axis=1)) ** 2 / 3
-    df = (of_documents + of_seeds) ** 2 / (of_documents**2 / 39 + of_seeds**2 / 2)
-    z, share = scipy_stats.t.ppf(0.975, df), runs.mean()
+    weighted = of_documents * scipy_stats.t.ppf(0.975, 39) + of_seeds * scipy_stats.t.ppf(0.975, 2)
+    z, share = weighted / (of_documents + of_seeds), runs.mean()
     size = share * (1 - share) / (of_documents + of_seeds)
     middle = (share + z**2 / (2 * size)) / (1 + z**2 / size)
     half = z / (1 + z**2 / size) * math.sqrt(share * (1 - share) / size + z**2 / (4 * size**2))
@@ -60,9 +60,9 @@ def test_trainings_that_answer_alike_have_the_interval_of_documents() -> None:
 
 @pytest.mark.parametrize(("seeds", "between"), [(2, 0.1), (3, 0.0), (3, 0.3), (5, 0.6)])
 def test_the_interval_covers_what_other_documents_and_seeds_would_give(seeds: int, between: float) -> None:
-    """600 experiments: at 95 % two standard errors are 1.8 points. Documents alone cover far less."""
+    """400 experiments: two standard errors are 2.2 points. Documents alone cover far less."""
     draw, hits, alone = np.random.default_rng(7), 0, 0
-    for _ in range(600):
+    for _ in range(400):
         runs = list(simulated(draw, 200, seeds, between, mean=0.5))
         found = mean_over_trainings(runs, metrics.mean, within=(0.0, 1.0))
         assert found.low is not None
@@ -70,15 +70,15 @@ def test_the_interval_covers_what_other_documents_and_seeds_would_give(seeds: in
         hits += found.low <= truth(between, 0.5) <= found.high
         half = 1.96 * np.mean(runs, axis=0).std(ddof=1) / math.sqrt(200)
         alone += abs(found.value - truth(between, 0.5)) <= half
-    assert hits / 600 >= 0.93
+    assert hits / 400 >= 0.93
     if between >= 0.3:
-        assert alone / 600 < 0.85
+        assert alone / 400 < 0.85
 
 
 @pytest.mark.parametrize("seeds", [(1, 1), (3, 1), (3, 3)])
 def test_recipes_of_one_mean_are_told_apart_in_five_of_a_hundred_at_most(seeds: tuple[int, int]) -> None:
     """The spread of single trainings is known from 16 others. Tests of documents alone are wrong far more often."""
-    draw, apart, alone, sides = np.random.default_rng(3), 0, 0, 600
+    draw, apart, alone, sides = np.random.default_rng(3), 0, 0, 400
     for _ in range(sides):
         known = seed_variance(simulated(draw, 200, 16, 0.3).mean(axis=1))
         easy = draw.normal(size=200)
@@ -86,7 +86,7 @@ def test_recipes_of_one_mean_are_told_apart_in_five_of_a_hundred_at_most(seeds: 
         spread = [known if len(one) == 1 else seed_variance(one.mean(axis=1)) for one in (a, b)]
         apart += p_apart((list(a), spread[0]), (list(b), spread[1]), metrics.mean) < 0.05
         alone += p_apart((list(a), EXACT), (list(b), EXACT), metrics.mean) < 0.05
-    assert apart / sides <= 0.07
+    assert apart / sides <= 0.072  # two standard errors above 5 %
     assert alone / sides > 0.15
 
 

@@ -3,8 +3,8 @@
 A training is a draw of the seed, as the test is a draw of documents. The variance of a mean is the sum of both: over
 documents that of the mean of these very trainings (jackknife), over seeds the variance between trainings divided by
 their number. The quantile is that of Cochran and Cox (1950), the mean of Student's t of each part, weighted by its
-variance: Satterthwaite's degrees of freedom give too many false alarms with three seeds (docs/statistics.md). Where a
-subject has one training, the variance between seeds comes from elsewhere (``SeedVariance``).
+variance: with Satterthwaite's degrees of freedom intervals of two or three seeds cover too little (docs/design-log.md).
+Where a subject has one training, the variance between seeds comes from elsewhere (``SeedVariance``).
 """
 
 from __future__ import annotations
