@@ -19,8 +19,9 @@ from finbench.cards import cardfiles
 from finbench.core.records import Measure
 from finbench.evaluation import Verification
 from finbench.leaderboard import page, tables, trainings
-from finbench.leaderboard.board import Board, BoardCard, _present, beside, board
+from finbench.leaderboard.board import Board, _present, beside, board
 from finbench.leaderboard.groups import Rival, tied
+from finbench.leaderboard.rows import BoardCard
 from finbench.scoring import EXACT, SeedVariance, seed_variance
 
 COMMITTED = Path(__file__).parent.parent / "leaderboards"

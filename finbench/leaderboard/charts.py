@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 from finbench.core.errors import FinbenchError
-from finbench.leaderboard.board import BoardRow, BoardTest
+from finbench.leaderboard.rows import BoardRow, BoardTest
 
 EXTRA = 'pip install "finbench[board]"'
 _SNIPPET = "window.vegaEmbed = vegaEmbed;"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from finbench.cards import LEVEL, aggregation_of
 from finbench.core.records import Score
 from finbench.leaderboard import trainings
+from finbench.leaderboard.rows import BoardRow, KnownSpread
 from finbench.scoring import (
     EXACT,
     RESAMPLES,
@@ -24,9 +24,6 @@ from finbench.scoring import (
     values_of,
 )
 
-if TYPE_CHECKING:
-    from finbench.leaderboard.board import BoardRow
-
 
 @dataclass(frozen=True)
 class Rival:
@@ -36,7 +33,7 @@ class Rival:
     seeds: SeedVariance | None = EXACT
 
 
-def rival(row: BoardRow, known: trainings.KnownSpread | None) -> Rival | None:
+def rival(row: BoardRow, known: KnownSpread | None) -> Rival | None:
     """A row for ``tied``; None where not every training has samples."""
     runs = trainings.answered(row.runs or [row])
     return None if runs is None else Rival(runs, trainings.of_seeds(row, known))

@@ -18,7 +18,8 @@ from finbench.cards import describe_subject, from_template, in_brackets, what_it
 from finbench.core.files import digest
 from finbench.core.records import Measure, Score, Scorecard
 from finbench.leaderboard import breakdown, charts, commands, precedence, published, tables, trainings
-from finbench.leaderboard.board import FAMILIES, SCORECARDS, Board, BoardCard, BoardRow, BoardTest
+from finbench.leaderboard.board import FAMILIES, SCORECARDS, Board
+from finbench.leaderboard.rows import BoardCard, BoardRow, BoardTest
 from finbench.scoring import BASELINES, metrics
 
 LARGEST = 2_000_000  # bytes of the page; details that would make it larger, or are of more cards, lie beside it

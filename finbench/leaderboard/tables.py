@@ -11,7 +11,8 @@ from finbench.cards import amount, describe_subject, from_template, in_brackets,
 from finbench.core import catalog
 from finbench.core.prose import wrapped
 from finbench.leaderboard import published, trainings
-from finbench.leaderboard.board import FAMILIES, Board, BoardRow, BoardTest
+from finbench.leaderboard.board import FAMILIES, Board
+from finbench.leaderboard.rows import BoardRow, BoardTest
 from finbench.scoring import BASELINES, metrics
 
 COLUMNS = (

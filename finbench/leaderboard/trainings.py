@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from finbench.cards import aggregation_of
 from finbench.core.files import digest
 from finbench.core.records import UNKNOWN, Measure
 from finbench.leaderboard import precedence
+from finbench.leaderboard.rows import BoardCard, BoardRow, BoardTest, KnownSpread
 from finbench.scoring import (
     EXACT,
     SeedVariance,
@@ -28,9 +29,6 @@ from finbench.scoring import (
     seed_variance,
     values_of,
 )
-
-if TYPE_CHECKING:
-    from finbench.leaderboard.board import BoardCard, BoardRow, BoardTest
 
 Samples = Sequence[dict[str, Any]]
 
@@ -162,16 +160,6 @@ def answered(runs: Sequence[BoardRow]) -> list[Samples] | None:
         return None
     docs = [[row["doc"] for row in rows] for rows in found]
     return found if all(own == docs[0] for own in docs) else None
-
-
-@dataclass(frozen=True)
-class KnownSpread:
-    """How far the seeds of one recipe scatter in a test, and on which trainings that rests."""
-
-    variance: SeedVariance
-    recipes: int
-    trainings: int
-    tasks: tuple[str, ...]  # on which it was seen
 
 
 def known_spread(test: BoardTest, seen: Sequence[BoardTest]) -> KnownSpread | None:
