@@ -98,7 +98,7 @@ def p_apart(
     error = math.sqrt(sum(part for part, _ in parts))
     if error == 0:
         return 1.0 if gap == 0 else 0.0
-    low, high = -_DIGITS, 0.0  # log10 of p, halved until it has more digits than anybody shows
+    low, high = -float(_DIGITS), 0.0  # log10 of p, halved until it has more digits than anybody shows
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if _quantile(parts, 10**middle) > abs(gap) / error else (low, middle)
