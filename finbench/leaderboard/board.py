@@ -28,6 +28,7 @@ from finbench.leaderboard.rows import BoardCard, BoardRow, BoardTest
 
 SCORECARDS = "scorecards"
 STUDY = "study"  # folder beside it with cards of many trainings, which tell how far seeds scatter and have no row
+_QUESTIONS = 9  # of a headline at most: a limit takes whole headlines, so the next one may not have fitted
 FAMILIES = {
     "sentiment": "Sentiment",
     "headline": "Headlines",
@@ -138,7 +139,8 @@ def _tests(found: Sequence[BoardCard]) -> list[BoardTest]:
             key = digest({**setup_of(entry.card, score), "task": score.task})[:10]
             said = tuple(part for part in conditions_of(entry.card, score) if not part.startswith("first "))
             test = tests.setdefault(key, BoardTest(score, said, key, whole=False))
-            whole = entry.card.limit is None or score.n < entry.card.limit
+            one = _QUESTIONS if score.family == "headline" else 1
+            whole = entry.card.limit is None or score.n + one <= entry.card.limit
             test.whole = test.whole or (whole and score.data.share is None)
             test.rows.append(BoardRow(entry, score))
     for test in tests.values():
