@@ -12,7 +12,8 @@ from finbench.core.endpoints import Hosted
 from finbench.core.records import Answers, Generation, Measure, Scorecard
 from finbench.evaluation import evaluator
 from finbench.evaluation.verification import Verification
-from finbench.leaderboard.board import Board, BoardCard, board
+from finbench.leaderboard.board import Board, board
+from finbench.leaderboard.rows import BoardCard
 
 HOSTILE = (
     '</script><img src=x onerror="window.hacked=1"><script>window.hacked=1</script>|`*_[x](javascript:alert(1))\u2028'

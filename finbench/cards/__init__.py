@@ -8,7 +8,7 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.cards import cardfiles, plots, trackers
-    from finbench.cards.comparison import RowsByTask, aggregation_of, compare
+    from finbench.cards.comparison import RowsByTask, aggregation_of, compare, follows
     from finbench.cards.elsewhere import endpoint_notes, what_it_cost, who_answered
     from finbench.cards.exports import eval_results, export_card, model_index
     from finbench.cards.render import (
@@ -47,6 +47,7 @@ __all__ = [
     "endpoint_notes",
     "eval_results",
     "export_card",
+    "follows",
     "from_template",
     "in_brackets",
     "model_card",

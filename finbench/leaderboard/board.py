@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from finbench.cards import (
-    LEVEL,
-    Heading,
-    RowsByTask,
-    aggregation_of,
     cardfiles,
     conditions_of,
+    follows,
     setup_of,
-    thinking_tokens,
 )
 from finbench.core import catalog
 from finbench.core.console import say
@@ -27,20 +23,12 @@ from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.records import Score, Scorecard
 from finbench.evaluation import Verification, verify
-from finbench.leaderboard import attested, precedence
-from finbench.leaderboard.attested import AttestedAdapter
-from finbench.scoring import (
-    RESAMPLES,
-    Difference,
-    clusters_of,
-    hidden_metrics,
-    holm,
-    paired_difference,
-    samples_of,
-    values_of,
-)
+from finbench.leaderboard import attested, groups, precedence, trainings
+from finbench.leaderboard.rows import BoardCard, BoardRow, BoardTest
 
 SCORECARDS = "scorecards"
+STUDY = "study"  # folder beside it with cards of many trainings, which tell how far seeds scatter and have no row
+_QUESTIONS = 9  # of a headline at most: a limit takes whole headlines, so the next one may not have fitted
 FAMILIES = {
     "sentiment": "Sentiment",
     "headline": "Headlines",
@@ -54,100 +42,6 @@ FAMILIES = {
     "finlora": "FinLoRA's prompts",
     "published": "Tests as published",
 }
-UNRANKED = ("finlora", "published", "mini")  # families for compatibility and for demos: never ranked, mini never shown
-
-
-@dataclass(frozen=True)
-class BoardCard:
-    """A card of the leaderboard with its samples, how far it can be believed, and its adapter's training if known."""
-
-    key: str
-    card: Scorecard
-    samples: RowsByTask
-    found: Verification
-    level: str
-    trained: AttestedAdapter | None = None
-    arrival: int | None = None  # place in the order in which cards were added; None: it is not in it
-    shown: str = ""  # its subject's name, where another subject has the same
-
-    @property
-    def name(self) -> str:
-        """Of its subject, unlike that of any other on the board."""
-        return self.shown or self.card.subject.name
-
-    @property
-    def machine(self) -> str:
-        """Seconds and bytes are only comparable on one kind of machine: accelerator, else processor and cores."""
-        known = self.card.provenance.hardware
-        if "gpu" in known:
-            return f"{known.get('gpus', 1)} × {known['gpu']}"
-        return (
-            f"{known.get('cpu', 'not stated')}, {known.get('cores', '?')} core{'' if known.get('cores') == 1 else 's'}"
-        )
-
-
-@dataclass
-class BoardRow:
-    """A subject's score in a test. ``group`` 1 cannot be separated from the best; None where nothing can be tested."""
-
-    entry: BoardCard
-    score: Score
-    group: int | None = None
-    on_cost_front: bool = False
-    on_memory_front: bool = False
-    on_thinking_front: bool = False
-    on_price_front: bool = False
-
-    @property
-    def seen(self) -> float | None:
-        """Share of the test's texts that stood in training rows; None where nobody looked."""
-        return self.score.overlap.texts / self.score.overlap.of if self.score.overlap else None
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        """Prompt tokens a second, answers included in the time; None where no time was taken."""
-        score = self.score
-        return score.prompt_tokens / score.seconds if score.seconds and score.prompt_tokens else None
-
-    @property
-    def thinking(self) -> float | None:
-        """Tokens of reasoning an answer; None where answers were generated directly."""
-        return thinking_tokens(self.entry.card, self.score)
-
-    @property
-    def cost(self) -> float | None:
-        """Seconds of the machine for 1,000 documents."""
-        seconds = 0.0 if self.score.hosted else self.score.seconds  # of an endpoint nobody knows the machine
-        return 1000 * seconds / self.score.n if seconds else None
-
-    @property
-    def memory(self) -> int | None:
-        """Bytes at the peak; None where the model was elsewhere."""
-        return None if self.score.hosted else self.entry.card.peak_memory_bytes or None
-
-
-@dataclass
-class BoardTest(Heading):
-    """One table of the leaderboard. ``whole``: the whole test was asked: not its first rows, no part of the set."""
-
-    key: str
-    whole: bool
-    rows: list[BoardRow] = field(default_factory=list)
-
-    @property
-    def lenient(self) -> bool:
-        """A row has a lenient value beside its strict one."""
-        return any(row.score.main_metric in row.score.lenient for row in self.rows)
-
-    @property
-    def generated(self) -> bool:
-        """Answers were generated under another profile than direct, so that tokens were counted."""
-        return any(row.score.answers for row in self.rows)
-
-    @property
-    def ranked(self) -> bool:
-        """Groups are formed; not in families that are for compatibility."""
-        return self.score.family not in UNRANKED
 
 
 @dataclass(frozen=True)
@@ -201,14 +95,43 @@ def entries(folder: Path, trusted: Path | None = None) -> list[BoardCard]:
 
 def _older(card: Scorecard) -> str:
     """The first task of a card that has a newer version here, by which its answers cannot be scored again."""
+    return next((score.task for score in card.scores if not _present(score)), "")
+
+
+def _present(score: Score) -> bool:
     known = catalog.tasks()
-    return next((s.task for s in card.scores if s.task in known and s.version < known[s.task].version), "")
+    return score.task not in known or score.version >= known[score.task].version
 
 
-def board(found: Sequence[BoardCard]) -> Board:
-    """Tests of the entries, each with its rows in order, in tied groups and with its Pareto fronts."""
+def beside(folder: Path) -> list[BoardCard]:
+    """Cards of ``folder/study/scorecards`` with their scores of present versions, each of which its samples give."""
+    place, found = folder / STUDY / SCORECARDS, []
+    for path in cardfiles.expand([place]) if place.is_dir() else ():
+        card = cardfiles.read(path)
+        samples = cardfiles.rows_by_task(path, card)
+        scores = [score for score in card.scores if _present(score) and score.task in samples]
+        for score in scores:
+            follows(score, samples[score.task], path)
+        made = card.model_copy(update={"scores": scores})
+        found.append(BoardCard(path.stem, made, samples, Verification(path.name), "samples-attached"))
+    return found
+
+
+def board(found: Sequence[BoardCard], study: Sequence[BoardCard] = ()) -> Board:
+    """Tests of the entries, each with its rows in order, in tied groups and with its Pareto fronts.
+
+    ``study``: cards without a row, whose trainings show how far seeds scatter.
+    """
+    found = trainings.with_recipes(_told_apart(found))
+    tests, others = _tests(found), _tests(trainings.with_recipes(study))
+    for test in tests:
+        test.spread = trainings.known_spread(test, [*tests, *others])
+        _place(test)
+    return Board(list(found), sorted(tests, key=_order))
+
+
+def _tests(found: Sequence[BoardCard]) -> list[BoardTest]:
     tests: dict[str, BoardTest] = {}
-    found = _told_apart(found)
     for entry in found:
         for score in entry.card.scores:
             if score.family not in FAMILIES or score.task not in catalog.tasks():
@@ -216,13 +139,13 @@ def board(found: Sequence[BoardCard]) -> Board:
             key = digest({**setup_of(entry.card, score), "task": score.task})[:10]
             said = tuple(part for part in conditions_of(entry.card, score) if not part.startswith("first "))
             test = tests.setdefault(key, BoardTest(score, said, key, whole=False))
-            whole = score.is_whole(entry.card.limit)
+            one = _QUESTIONS if score.family == "headline" else 1
+            whole = entry.card.limit is None or score.n + one <= entry.card.limit
             test.whole = test.whole or (whole and score.data.share is None)
             test.rows.append(BoardRow(entry, score))
     for test in tests.values():
-        test.rows = _counting(test.rows)
-        _place(test)
-    return Board(list(found), sorted(tests.values(), key=_order))
+        test.rows = trainings.joined(_counting(test.rows))
+    return list(tests.values())
 
 
 def _order(test: BoardTest) -> tuple[Any, ...]:
@@ -278,14 +201,16 @@ def _arrived(entry: BoardCard) -> tuple[float, str]:
 
 def _place(test: BoardTest) -> None:
     sign = 1 if test.lower_is_better else -1
-    test.rows.sort(key=lambda row: (sign * row.score.main.value, row.entry.name, row.entry.key))
+    test.rows.sort(key=lambda row: (sign * row.score.main.value, row.name, row.entry.key))
     if test.ranked:
-        floor = [] if test.lower_is_better else constants(test.score)
-        samples = [
-            row.entry.samples.get(test.score.task, []) if all(row.score.main.value > value for value in floor) else []
+        # of all cards, since one may keep quiet about them
+        scores = [] if test.lower_is_better else [test.score, *(row.score for row in test.rows)]
+        floor = {value for score in scores for value in constants(score)}
+        rivals = [
+            groups.rival(row, test.spread) if all(row.score.main.value > value for value in floor) else None
             for row in test.rows
         ]
-        for row, group in zip(test.rows, tied(test.score, samples), strict=True):
+        for row, group in zip(test.rows, groups.tied(test.score, rivals), strict=True):
             row.group = group
     good = [-sign * row.score.main.value for row in test.rows]
     machines = [row.entry.machine for row in test.rows]
@@ -302,51 +227,6 @@ def constants(score: Score) -> list[float]:
     """The main metric of answers that are always the same: who does not better has shown nothing, and has no group."""
     values = (found.get(score.main_metric) for name, found in score.baselines.items() if name != "random")
     return [value for value in values if value is not None]
-
-
-def tied(score: Score, samples: Sequence[Sequence[dict[str, Any]]]) -> list[int | None]:
-    """Group of each subject of a test, whose ``samples`` are in the order of their scores, best first.
-
-    Group 1 holds the best and all that a paired permutation test cannot tell from it (5 %, Holm over the group's
-    tests); of the rest the best leads the next group, and so on. A subject without samples of these documents
-    cannot be tested and has none; nor has anybody where fewer than two can be.
-    """
-    places: list[int | None] = [None] * len(samples)
-    metric, how = score.main_metric, aggregation_of(score.task, score.main_metric)
-    docs: list[str] | None = None
-    left = []
-    for number, rows in enumerate(samples):
-        if not rows or metric in hidden_metrics(rows):
-            continue
-        docs = docs or [row["doc"] for row in rows]
-        if [row["doc"] for row in rows] == docs:
-            left.append(number)
-    if len(left) < 2:
-        return places
-    clusters, count = clusters_of(samples[left[0]]), samples_of(samples[left[0]])
-    values = {number: values_of(samples[number])[metric] for number in left}
-    group = 0
-    while left:
-        group += 1
-        leader, rest = left[0], left[1:]
-        places[leader] = group
-        tests = [_p(paired_difference(values[leader], values[other], how, clusters, count)) for other in rest]
-        adjusted = holm(tests)
-        for other, p in zip(rest, adjusted, strict=True):
-            if p >= LEVEL:
-                places[other] = group
-        left = [other for other in rest if places[other] is None]
-    return places
-
-
-def _p(found: Difference) -> float:
-    """The permutation test's p; where no permutation was as extreme, that of the normal approximation if smaller.
-
-    10,000 permutations end at p = 0.0001, which Holm over more than 500 subjects would never call significant.
-    """
-    if found.p > 1.5 / (RESAMPLES + 1) or found.error == 0:
-        return found.p
-    return min(found.p, math.erfc(abs(found.measure.value) / found.error / math.sqrt(2)))
 
 
 def front(good: Sequence[float], spent: Sequence[float | None], machines: Sequence[str]) -> list[bool]:

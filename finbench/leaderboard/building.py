@@ -12,7 +12,7 @@ from finbench.cards import cardfiles
 from finbench.core.errors import FinbenchError
 from finbench.core.files import write_atomic
 from finbench.leaderboard import charts, intake, page, published, tables
-from finbench.leaderboard.board import SCORECARDS, Board, board, entries
+from finbench.leaderboard.board import SCORECARDS, Board, beside, board, entries
 
 DETAILS = "details"
 
@@ -42,7 +42,7 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: 
 
     Every card is verified first. With ``check`` nothing is written: cards with restricted texts and files that are not
     what the cards give are a FinbenchError; ``stale`` names the files. Raises FinbenchError for a folder without cards.
-    ``trusted``: a leaderboard whose keys and order of arrival are believed, not those in ``folder``.
+    ``trusted``: a leaderboard whose keys, order of arrival and study are believed, not those in ``folder``.
     """
     _has_cards(folder)
     if check:  # texts first: a card that holds some must go, whatever else is wrong with it
@@ -53,7 +53,7 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: 
         ]
         if faults:
             raise FinbenchError("\n".join(faults), "Take these cards out of the pull request.")
-    made, blocks = board(entries(folder, trusted)), published.read(folder)
+    made, blocks = board(entries(folder, trusted), beside(trusted or folder)), published.read(folder)
     files = {
         "leaderboard.md": tables.markdown(made, blocks),
         "leaderboard.csv": tables.table(made),
@@ -88,7 +88,7 @@ def pictures(folder: Path, out: Path) -> list[Path]:
     """PNG of score against cost for every test of at least two subjects, for model cards and documents."""
     _has_cards(folder)
     written = []
-    for test in board(entries(folder)).tests:
+    for test in board(entries(folder), beside(folder)).tests:
         if len(test.rows) > 1 and any(row.cost is not None for row in test.rows):
             path = out / f"{cardfiles.slug(test.title)}-{test.key}.png"
             write_atomic(path, charts.png(test))

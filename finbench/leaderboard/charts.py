@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 from finbench.core.errors import FinbenchError
-from finbench.leaderboard.board import BoardRow, BoardTest
+from finbench.leaderboard.rows import BoardRow, BoardTest
 
 EXTRA = 'pip install "finbench[board]"'
 _SNIPPET = "window.vegaEmbed = vegaEmbed;"
@@ -92,7 +92,7 @@ def point(test: BoardTest, row: BoardRow) -> dict[str, Any] | None:
     scale = 100 if test.share else 1
     main = row.score.main
     return {
-        "name": row.entry.name,
+        "name": row.name,
         "method": card.subject.method or card.subject.kind,
         "kind": card.subject.kind,
         "machine": row.entry.machine,

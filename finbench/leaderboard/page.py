@@ -17,8 +17,9 @@ from typing import Any
 from finbench.cards import describe_subject, from_template, in_brackets, what_it_cost, who_answered
 from finbench.core.files import digest
 from finbench.core.records import Measure, Score, Scorecard
-from finbench.leaderboard import breakdown, charts, commands, published
-from finbench.leaderboard.board import FAMILIES, SCORECARDS, Board, BoardCard, BoardRow, BoardTest
+from finbench.leaderboard import breakdown, charts, commands, precedence, published, tables, trainings
+from finbench.leaderboard.board import FAMILIES, SCORECARDS, Board
+from finbench.leaderboard.rows import BoardCard, BoardRow, BoardTest
 from finbench.scoring import BASELINES, metrics
 
 LARGEST = 2_000_000  # bytes of the page; details that would make it larger, or are of more cards, lie beside it
@@ -91,8 +92,11 @@ def _json(value: Any) -> str:
 def payload(board: Board) -> dict[str, Any]:
     """Cards and tests as the script reads them; rows are lists, for there may be thousands."""
     place = {entry.key: number for number, entry in enumerate(board.entries)}
+    recipes = {entry.recipe: entry for entry in reversed(board.entries) if entry.recipe}  # the first training of each
+    together = [_together(entry, board.entries) for entry in recipes.values()]
+    place |= {key: len(board.entries) + number for number, key in enumerate(recipes)}
     return {
-        "cards": [_card(entry) for entry in board.entries],
+        "cards": [*map(_card, board.entries), *together],
         "tests": [_test(test, place) for test in board.tests],
         "overview": _overview(board),
         "levels": LEVELS,
@@ -103,9 +107,10 @@ def payload(board: Board) -> dict[str, Any]:
 def _card(entry: BoardCard) -> dict[str, Any]:
     card, subject = entry.card, entry.card.subject
     same = subject.model_dump(include={"adapter", "bits", "kind", "seed", "chat"})
+    took = trainings.budget(entry)
     return {
         "key": entry.key,
-        "who": digest(same | {"base": subject.base.fingerprint})[:10],
+        "who": (entry.recipe or digest(same | {"base": subject.base.fingerprint}))[:10],
         "name": entry.name,
         "base": subject.base.alias,
         "kind": subject.kind,
@@ -115,9 +120,17 @@ def _card(entry: BoardCard) -> dict[str, Any]:
         "rank": subject.rank if subject.kind == "peft" else None,
         "parameters": subject.trainable_parameters,
         "level": entry.level,
+        **({"rows": took.rows, "steps": took.steps, "lr": took.rate, "rate": took.chosen} if took else {}),
         "memory": 0 if any(score.hosted for score in card.scores) else card.peak_memory_bytes,
         "machine": entry.machine,
     }
+
+
+def _together(first: BoardCard, entries: Sequence[BoardCard]) -> dict[str, Any]:
+    """A recipe of several trainings, as its rows show it: believed as far as the weakest of them."""
+    levels = [entry.level for entry in entries if entry.recipe == first.recipe]
+    weakest = min(levels, key=lambda level: precedence.STRENGTH[level])
+    return _card(first) | {"key": first.recipe, "name": first.recipe_name, "level": weakest}
 
 
 def _test(test: BoardTest, place: dict[str, int]) -> dict[str, Any]:
@@ -134,6 +147,7 @@ def _test(test: BoardTest, place: dict[str, int]) -> dict[str, Any]:
         "metric": metrics.spoken(score.main_metric),
         "share": test.share,
         "lower": test.lower_is_better,
+        "seeds": tables.seeds(test),
         "n": score.n,
         "version": score.version,
         "style": score.prompt_style,
@@ -151,13 +165,16 @@ def _test(test: BoardTest, place: dict[str, int]) -> dict[str, Any]:
 def _row(row: BoardRow, place: dict[str, int]) -> list[Any]:
     """Card, value, low, high, group, parsed, tokens a second, seconds for 1,000 documents, fronts, seen, USD for them.
 
-    And the lenient value; of answers that were generated otherwise than directly also the share that the budget cut
-    off, and tokens of reasoning an answer.
+    And trainings (of several the card and main metric of each), their deviation, and the lenient value; of answers that
+    were generated otherwise than directly also the share that the budget cut off, and tokens of reasoning an answer.
     """
     answers, lenient = row.score.answers, row.score.lenient.get(row.score.main_metric)
-    more = [lenient and round(lenient.value, 5), *([] if answers is None else [round(answers.truncated.value, 4)])]
+    each = [[place[run.entry.key], *_rounded(run.score.main)] for run in row.runs or (row,)]
+    more: list[Any] = [each if row.entry.recipe else row.trainings]
+    more += [None if row.deviation is None else round(row.deviation, 5)]
+    more += [lenient and round(lenient.value, 5), *([] if answers is None else [round(answers.truncated.value, 4)])]
     return [
-        place[row.entry.key],
+        place[row.entry.recipe or row.entry.key],
         *_rounded(row.score.main),
         row.group,
         round(row.score.parse_rate.value, 4),
@@ -188,8 +205,8 @@ def _overview(board: Board) -> list[list[str]]:
 def _details(board: Board) -> dict[str, Any]:
     scores: dict[str, dict[str, Any]] = {entry.key: {} for entry in board.entries}
     for test in board.tests:
-        for row in test.rows:
-            scores[row.entry.key][test.key] = _scores(row)
+        for run in (run for row in test.rows for run in row.runs or (row,)):
+            scores[run.entry.key][test.key] = _scores(run)
     return {entry.key: detail(entry) | {"scores": scores[entry.key]} for entry in board.entries}
 
 

@@ -51,10 +51,14 @@ def spoken(subject: Subject) -> str:
 
 def way(card: Scorecard) -> str:
     """Digest of a subject and of the way in which its answers were computed."""
-    how = [card.engine, card.dtype, card.form, card.origin, card.subject.bits]
+    return digest([identity(card.subject), how(card)])
+
+
+def how(card: Scorecard) -> str:
+    """Digest of the way in which a card's answers were computed."""
     # of one way to put the question; it may be sampled in several
     generation = card.generation and card.generation.model_dump()
-    return digest([identity(card.subject), how, generation])
+    return digest([card.engine, card.dtype, card.form, card.origin, card.subject.bits, generation])
 
 
 def answered(score: Score, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from finbench.cards import amount, describe_subject, from_template, in_brackets, percent
+from finbench.core import catalog
 from finbench.core.prose import wrapped
-from finbench.leaderboard import published
-from finbench.leaderboard.board import FAMILIES, Board, BoardRow, BoardTest
+from finbench.leaderboard import published, trainings
+from finbench.leaderboard.board import FAMILIES, Board
+from finbench.leaderboard.rows import BoardRow, BoardTest
 from finbench.scoring import BASELINES, metrics
 
 COLUMNS = (
@@ -18,7 +20,7 @@ COLUMNS = (
     "group", "subject", "base", "base_fingerprint", "adapter", "method", "bits", "rank", "seed", "metric", "value",
     "low", "high", "parse_rate", "trainable_parameters", "peak_memory_bytes", "tokens_per_second",
     "seconds_per_1000_documents", "machine", "overlap", "evidence", "card", "profile", "lenient", "truncated",
-    "thinking_tokens",
+    "thinking_tokens", "trainings", "seed_deviation", "training_rows", "training_steps", "learning_rate", "rate_chosen",
 )  # fmt: skip
 
 
@@ -32,6 +34,7 @@ def markdown(board: Board, blocks: Sequence[published.PublishedScore]) -> str:
         published=blocks,
         marks=published.marks,
         line=line,
+        seeds=seeds,
         spoken=metrics.spoken,
         baselines=BASELINES,
     )
@@ -43,9 +46,10 @@ def line(test: BoardTest, row: BoardRow) -> list[str]:
     card, subject = row.entry.card, row.entry.card.subject
     return [
         str(row.group or "–"),
-        row.entry.name,
+        row.name,
         subject.base.alias,
         describe_subject(subject),
+        *_of_trainings(test, row),
         in_brackets(row.score.main, test.share),
         percent(row.score.parse_rate.value),
         *_of_answers(test, row),
@@ -55,6 +59,34 @@ def line(test: BoardTest, row: BoardRow) -> list[str]:
         "–" if row.cost is None else f"{row.cost:,.0f}",
         row.entry.level,
     ]
+
+
+def _of_trainings(test: BoardTest, row: BoardRow) -> list[str]:
+    """How many and how far apart; rows, steps and rate of one of them, where its record tells."""
+    many = "–" if row.trainings is None else str(row.trainings)
+    if row.deviation is not None:
+        many += f" ± {amount(row.deviation, test.share)}"
+    took = trainings.budget(row.entry)
+    if took is None:
+        return [many, "–", "–", "–"]
+    return [many, f"{took.rows:,}", f"{took.steps:,}", f"{took.rate:g}, {took.chosen}"]
+
+
+def seeds(test: BoardTest) -> str:
+    """How far the seeds of one recipe are known to scatter in a test, and from where; empty without trainings."""
+    if not test.ranked or not any(row.trainings for row in test.rows):
+        return ""
+    known = test.spread
+    if known is None:
+        return "How far seeds scatter is not known here: no training is grouped above another."
+    elsewhere = "" if known.tasks == (test.score.task,) else f" of {', '.join(map(_short, known.tasks))}, here unknown"
+    deviation = f"{amount(known.variance.deviation, test.share)}{' points' if test.share else ''}"
+    many = "1 recipe" if known.recipes == 1 else f"{known.recipes} recipes"
+    return f"Seeds scatter by ± {deviation} (pooled over {known.trainings} trainings of {many}{elsewhere})."
+
+
+def _short(task: str) -> str:
+    return catalog.tasks()[task].name.removeprefix(catalog.PREFIX)
 
 
 def _of_answers(test: BoardTest, row: BoardRow) -> list[str]:
@@ -78,6 +110,11 @@ def table(board: Board) -> str:
     return text.getvalue()
 
 
+def _listed(values: Sequence[Any]) -> Any:
+    """One value as it is, several with blanks between them."""
+    return values[0] if len(values) == 1 else " ".join(map(str, values))
+
+
 def _safe(value: Any) -> Any:
     """Text that a spreadsheet would run as a formula is quoted."""
     return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
@@ -86,9 +123,18 @@ def _safe(value: Any) -> Any:
 def _record(test: BoardTest, row: BoardRow) -> dict[str, Any]:
     card, score, subject = row.entry.card, row.score, row.entry.card.subject
     tokens, cost = row.tokens_per_second, row.cost
-    same_names = {"chat", "adapter", "method", "bits", "rank", "seed", "trainable_parameters"}
+    same_names = {"chat", "method", "bits", "rank", "trainable_parameters"}
+    runs, took = [run.entry for run in row.runs or (row,)], trainings.budget(row.entry)
     return {
         **subject.model_dump(include=same_names),
+        "adapter": _listed([run.card.subject.adapter for run in runs]),
+        "seed": _listed([run.card.subject.seed for run in runs]),
+        "trainings": row.trainings,
+        "seed_deviation": row.deviation,
+        "training_rows": took and took.rows,
+        "training_steps": took and took.steps,
+        "learning_rate": took and took.rate,
+        "rate_chosen": took and took.chosen,
         **score.model_dump(include={"family", "task", "task_digest", "prompt_style", "n"}),
         **score.main.model_dump(include={"value", "low", "high"}),
         "task_version": score.version,
@@ -96,7 +142,7 @@ def _record(test: BoardTest, row: BoardRow) -> dict[str, Any]:
         "shots": card.shots,
         "whole_test": test.whole,
         "group": row.group,
-        "subject": row.entry.name,
+        "subject": row.name,
         "base": subject.base.alias,
         "base_fingerprint": subject.base.fingerprint,
         "metric": score.main_metric,
@@ -107,7 +153,7 @@ def _record(test: BoardTest, row: BoardRow) -> dict[str, Any]:
         "machine": row.entry.machine,
         "overlap": row.seen,
         "evidence": row.entry.level,
-        "card": row.entry.key,
+        "card": _listed([run.key for run in runs]),
         "profile": card.generation.profile if card.generation else "direct",
         "lenient": score.lenient[score.main_metric].value if score.main_metric in score.lenient else None,
         "truncated": score.answers.truncated.value if score.answers else None,

@@ -29,16 +29,19 @@ if TYPE_CHECKING:
     from finbench.scoring.paired import UNTESTABLE, Difference, documents_needed, holm, mcnemar
     from finbench.scoring.stats import RESAMPLES, Z95, seed_spread, welch
     from finbench.scoring.taskcheck import golden_prompt, resolve_function, task_faults, task_of_examples
+    from finbench.scoring.trainings import EXACT, SeedVariance, mean_over_trainings, p_apart, pooled, seed_variance
 else:
     __getattr__ = face(__name__)
 
 __all__ = [
     "BASELINES",
+    "EXACT",
     "LENIENT",
     "RESAMPLES",
     "UNTESTABLE",
     "Z95",
     "Difference",
+    "SeedVariance",
     "answers",
     "baselines",
     "clusters_of",
@@ -48,10 +51,13 @@ __all__ = [
     "hidden_metrics",
     "holm",
     "mcnemar",
+    "mean_over_trainings",
     "measure",
     "metrics",
     "overlap_with_training",
+    "p_apart",
     "paired_difference",
+    "pooled",
     "prompts",
     "resolve_function",
     "sample_counts",
@@ -59,6 +65,7 @@ __all__ = [
     "samples_of",
     "sampling",
     "seed_spread",
+    "seed_variance",
     "split_metrics",
     "task_faults",
     "task_of_examples",

@@ -141,6 +141,37 @@ def paired_difference(
     return paired.Difference(found, (extreme + 1) / (SLOW_RESAMPLES + 1), error, len(units))
 
 
+def error_over_documents(
+    weighted: Sequence[tuple[float, Sequence[Any]]],
+    aggregation: Aggregation,
+    clusters: Sequence[Any] | None = None,
+    samples: int = 1,
+) -> tuple[float, int]:
+    """Standard error over documents of a weighted sum of metrics, (weight, values) each, and the number of sources.
+
+    All values are of the same documents, whose jackknife takes what the metrics share out of their differences.
+    """
+    weights, runs = np.array([weight for weight, _ in weighted]), [values for _, values in weighted]
+    n = len(runs[0]) // samples
+    clusters = None if clusters is None else clusters[::samples]
+    metric = metrics.averaged(summed(known_as(aggregation), [value for run in runs for value in run]), samples)
+    if metric is None:
+
+        def whole(rows: Sequence[int]) -> float:
+            return float(weights @ [value_of(run, aggregation, samples, rows) for run in runs])
+
+        units = _groups(clusters, n)
+        return _called(whole, units, np.random.default_rng(0), "", paired.UNBOUNDED)[1], len(units)
+    own, statistic = metric.parts.shape[1], metric.statistic
+
+    def together(sums: stats.Counts) -> stats.Counts:
+        return np.asarray(statistic(sums.reshape(*sums.shape[:-1], len(runs), own)) @ weights)
+
+    parts = np.concatenate([metric.parts[run * n : (run + 1) * n] for run in range(len(runs))], axis=1)
+    grouped, _ = stats.by_cluster(parts, clusters)
+    return (stats.jackknife(grouped, together) if len(grouped) > 1 else 0.0), len(grouped)
+
+
 def split_metrics(
     values: Mapping[str, Sequence[Any]],
     aggregation: Mapping[str, Aggregation],

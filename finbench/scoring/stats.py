@@ -148,21 +148,33 @@ def _few_units(value: float, error: float, sizes: Counts, bounds: Bounds) -> Mea
         return Measure(value=value, low=None, high=None, method=f"none, one {unit}")
     if finite and min(abs(value - bound) for bound in bounds) <= _NOTHING:
         ends = score_interval(round((value - low) / (high - low)), n, Z95)
+        ends = low + ends[0] * (high - low), low + ends[1] * (high - low)
         method = f"Wilson, {n} of {n}"
     elif error <= _NOTHING and not (finite and clustered):
         return Measure(value=value, low=None, high=None, method=f"none, {unit}s are all alike")
     elif finite:
-        share, scaled = (value - low) / (high - low), error / (high - low)
         like = max(1.0, float(sizes.sum() ** 2 / (sizes**2).sum()) - 1)
-        documents = share * (1 - share) / scaled**2 if error > _NOTHING else float(n)
-        ends = score_interval(share, documents, t_quantile(like))
+        ends = from_error(value, error, t_quantile(like), bounds, None if error > _NOTHING else float(n))
         method = f"Wilson, effective size by jackknife over {n} {unit}s, Student's t"
     else:
-        ends = _one_bound(value, t_quantile(n - 1) * error, bounds)
+        ends = from_error(value, error, t_quantile(n - 1), bounds)
         method = f"Student's t, jackknife over {n} {unit}s"
-    if finite:
-        ends = low + ends[0] * (high - low), low + ends[1] * (high - low)
     return Measure(value=value, low=min(value, ends[0]), high=max(value, ends[1]), method=method)
+
+
+def from_error(
+    value: float, error: float, quantile: float, bounds: Bounds, documents: float | None = None
+) -> tuple[float, float]:
+    """Ends of the interval of a value, ``quantile`` standard errors away as far as the bounds let it.
+
+    ``documents``: how many independent ones the value is taken to be a share of; None: those that have the error.
+    """
+    low, high = bounds
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return _one_bound(value, quantile * error, bounds)
+    share, scaled = (value - low) / (high - low), error / (high - low)
+    ends = score_interval(share, documents or share * (1 - share) / scaled**2, quantile)
+    return low + ends[0] * (high - low), low + ends[1] * (high - low)
 
 
 def _one_bound(value: float, half: float, bounds: Bounds) -> tuple[float, float]:

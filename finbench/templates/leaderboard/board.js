@@ -9,9 +9,13 @@
   const $ = (id) => document.getElementById(id);
   const SHOWN = 100; // rows of a table that are drawn at once; more are a click away
   const [CARD, VALUE, LOW, HIGH, GROUP, PARSED, TOKENS, COST, FRONTS, SEEN, PRICE] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
-  const [LENIENT, CUT, THOUGHT] = [11, 12, 13]; // the last two of answers that were not generated directly
+  const [RUNS, DEVIATION, LENIENT, CUT, THOUGHT] = [11, 12, 13, 14, 15]; // runs: number, null, or card, value, low, high of each
+  // the last two of answers that were not generated directly
   const lenient = (test) => test.rows.some((row) => row[LENIENT] !== null);
   const generated = (test) => test.rows.some((row) => row.length > THOUGHT);
+  const trained = (row) => (Array.isArray(row[RUNS]) ? row[RUNS].length : row[RUNS]);
+  const trainings = (row) => (trained(row) === 1 ? "1 training" : `${trained(row)} trainings`);
+  const shows = (row, passed) => passed[row[CARD]] || (Array.isArray(row[RUNS]) && row[RUNS].some(([card]) => passed[card]));
   const priced = (test) => test.rows.some((row) => row[PRICE] !== null);
   const state = { tab: "overview", test: null, sort: {}, all: false, open: {} };
 
@@ -60,16 +64,20 @@
 
   // ---------------------------------------------------------------- filters
 
-  const fields = { base: "base", method: "method", bits: "bits", level: "level" };
+  const budget = ["rows", "steps", "rate"]; // of a training; what was not trained passes them, as the reference
+  const fields = { base: "base", method: "method", bits: "bits", level: "level", ...Object.fromEntries(budget.map((name) => [name, name])) };
+  const valueOf = (card, key) => String(card[key] ?? "not stated");
   for (const [name, key] of Object.entries(fields)) {
-    const values = [...new Set(data.cards.map((card) => String(card[key])))].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
-    for (const value of values) $(`f-${name}`).append(h("option", { value }, value));
+    const asked = budget.includes(key) ? data.cards.filter((card) => card.kind !== "base") : data.cards;
+    const values = [...new Set(asked.map((card) => valueOf(card, key)))].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+    for (const value of values) $(`f-${name}`).append(h("option", { value }, budget.includes(key) && value > 0 ? number(value, 0) : value));
+    $(`f-${name}`).parentNode.hidden = budget.includes(key) && values.length < 2;
   }
   for (const card of data.cards) card.text = [card.name, card.base, card.what, card.method, card.level, card.key].join(" ").toLowerCase();
   function passes() {
     const words = $("q").value.toLowerCase().split(/\s+/).filter(Boolean);
     const wanted = Object.entries(fields).map(([name, key]) => [key, $(`f-${name}`).value]).filter(([, value]) => value);
-    return data.cards.map((card) => words.every((word) => card.text.includes(word)) && wanted.every(([key, value]) => String(card[key]) === value));
+    return data.cards.map((card) => words.every((word) => card.text.includes(word)) && wanted.every(([key, value]) => valueOf(card, key) === value || (budget.includes(key) && card.kind === "base")));
   }
 
   // ---------------------------------------------------------------- tables
@@ -98,20 +106,26 @@
     if (state.all || total <= SHOWN) return null;
     return h("p", { class: "more" }, h("button", { class: "button", type: "button", on: { click: () => { state.all = true; refresh(); } } }, `Show all ${number(total, 0)} rows`));
   }
-  function who(card, test, brief) { // brief: method, rank and bits have columns of their own, except on a phone
+  function who(card, test, brief, row) { // brief: method, rank and bits have columns of their own, except on a phone
     return h("th", { scope: "row", class: "who" },
       h("button", { class: "open", type: "button", on: { click: () => drawer(card, test) } }, card.name),
-      h("span", { class: "sub" }, card.kind === "base" ? null : h("span", { class: brief ? "narrow" : null }, `${card.what} on `), card.kind === "base" ? (card.bits === 16 ? "base" : `base, ${card.bits} bits`) : card.base));
+      h("span", { class: "sub" }, card.kind === "base" ? null : h("span", { class: brief ? "narrow" : null }, `${card.what} on `), card.kind === "base" ? (card.bits === 16 ? "base" : `base, ${card.bits} bits`) : card.base, row && trained(row) ? h("span", { class: "narrow" }, `, ${trainings(row)}`) : null));
   }
 
   function testTable(test, passed) {
     const card = (row) => data.cards[row[CARD]];
+    const stated = test.rows.some((row) => card(row).rows !== undefined);
     const columns = [
       ["Group", "group", (row) => row[GROUP], { down: false }],
       ["Subject", "name", (row) => card(row).name, { down: false, class: "who" }],
       ["Method", "method", (row) => card(row).method, { down: false, class: "wide" }],
       ["Bits", "bits", (row) => card(row).bits, { class: "n wide" }],
       ["Rank", "rank", (row) => card(row).rank, { class: "n wide" }],
+      ["Trainings", "trainings", trained, { class: "n wide", below: test.share ? "± points" : "± deviation" }],
+      ...(stated ? [
+        ["Rows", "rows", (row) => card(row).rows, { class: "n wide", below: "of training" }],
+        ["Steps", "steps", (row) => card(row).steps, { class: "n wide", below: "of training" }],
+        ["Rate", "lr", (row) => card(row).lr, { class: "n wide", below: "learning rate" }]] : []),
       [capital(test.metric), "score", (row) => row[VALUE], { down: !test.lower, below: `${test.share ? "%, " : ""}95 % interval` }],
       ["Parsed", "parsed", (row) => row[PARSED], { class: "n", below: "%" }],
       ...(lenient(test) ? [["Lenient", "lenient", (row) => row[LENIENT], { class: "n", below: test.share ? "%" : null }]] : []),
@@ -125,17 +139,22 @@
       ["Cost", "cost", (row) => row[COST], { class: "n wide", below: "s / 1,000 docs" }],
       ["Evidence", "level", (row) => card(row).level, { class: "wide", down: false }],
     ];
-    const rows = ordered(test.rows.filter((row) => passed[row[CARD]]), Object.fromEntries(columns.map(([, key, value]) => [key, value])));
+    const rows = ordered(test.rows.filter((row) => shows(row, passed)), Object.fromEntries(columns.map(([, key, value]) => [key, value])));
     const plain = !state.sort.key || state.sort.key === "group";
     let before = null;
     const line = (row) => {
       const mine = card(row);
       const seen = row[SEEN] ? h("span", { class: "sub warn" }, `trained on ${number(100 * row[SEEN], 1)} % of this test`) : null;
-      const subject = who(mine, test, true);
+      const subject = who(mine, test, true, row);
       if (seen) subject.append(seen);
       return h("tr", { class: [mine.kind === "base" && "isbase", mine.level === "revoked" && "revoked"].filter(Boolean).join(" ") || null },
         h("td", {}, group(row[GROUP])), subject,
         h("td", { class: "wide" }, mine.method), h("td", { class: "n wide" }, String(mine.bits)), h("td", { class: "n wide" }, mine.rank === null ? none() : String(mine.rank)),
+        h("td", { class: "n wide" }, !trained(row) ? none() : trained(row) === 1 ? h("span", { class: "warn", title: "one seed: another may score otherwise" }, "1") : `${trained(row)} ± ${amount(row[DEVIATION], test.share)}`),
+        stated ? [
+          h("td", { class: "n wide" }, mine.rows === undefined ? none() : number(mine.rows, 0)),
+          h("td", { class: "n wide" }, mine.steps === undefined ? none() : number(mine.steps, 0)),
+          h("td", { class: "n wide" }, mine.lr === undefined ? none() : [mine.lr.toExponential(), h("span", { class: "sub" }, mine.rate)])] : null,
         h("td", {}, score(row, test)),
         h("td", { class: row[PARSED] < 0.9 ? "n warn" : "n" }, number(100 * row[PARSED], 1)),
         lenient(test) ? h("td", { class: "n" }, row[LENIENT] === null ? none() : amount(row[LENIENT], test.share)) : null,
@@ -157,7 +176,7 @@
     });
     const baselines = Object.entries(test.baselines).map(([name, value]) => h("tr", { class: "baseline" },
       h("td", {}), h("th", { scope: "row", class: "who" }, name, h("span", { class: "sub" }, "no model")),
-      h("td", { class: "wide" }), h("td", { class: "wide" }), h("td", { class: "wide" }),
+      ...Array.from({ length: 4 + 3 * stated }, () => h("td", { class: "wide" })),
       h("td", {}, h("div", { class: "score isbase" }, h("b", {}, amount(value, test.share)), test.share ? bar(value, value, value) : "")),
       ...Array.from({ length: 1 + lenient(test) + 2 * generated(test) + priced(test) }, () => h("td", {})), ...Array.from({ length: 4 }, () => h("td", { class: "wide" })),
       h("td", { class: "wide" })));
@@ -167,10 +186,21 @@
       h("h2", { id: title }, test.title, " ", test.whole ? null : h("span", { class: "badge outside" }, `partial: first ${number(test.n, 0)} rows`), test.ranked ? null : h("span", { class: "badge outside" }, "never ranked")),
       h("p", { class: "lead" }, `${capital(test.metric)}${test.share ? " in %" : ""}, n = ${number(test.n, 0)}. ${test.form === "choice" ? "Log-likelihoods of the labels" : "Generated answers, read strictly"}; prompt: ${test.style}. Task version ${test.version} (${test.digests[0]}), data ${test.digests[1]}, licence ${test.licence}.`),
       test.whole ? null : partialNotice(test.n),
+      test.seeds ? h("p", { class: "note" }, test.seeds) : null,
+      unlike(rows, card),
       h("div", { class: "scroll", role: "region", "aria-labelledby": title, tabindex: "0" },
         h("table", {}, h("thead", {}, h("tr", {}, columns.map(([label, key, , options]) => heading(label, key, options)))), h("tbody", {}, body, baselines))),
       more(rows.length),
     ];
+  }
+  function unlike(rows, card) { // rows that differ in more than the method say so
+    const taught = rows.map(card).filter((one) => one.kind !== "base");
+    const sizes = [...new Set(taught.map((one) => one.rows))].filter((size) => size !== undefined).sort((a, b) => a - b);
+    const silent = taught.filter((one) => one.rows === undefined).length;
+    const said = [
+      sizes.length > 1 ? `Trained on ${sizes.map((size) => number(size, 0)).join(", ")} rows: filter by training rows to compare like with like.` : null,
+      silent ? `On how many rows ${silent === 1 ? "1 subject was" : `${number(silent, 0)} subjects were`} trained is not stated.` : null].filter(Boolean);
+    return taught.length > 1 && said.length ? h("p", { class: "notice" }, said.join(" ")) : null;
   }
   const partialNotice = (n) => h("p", { class: "notice" }, `Partial: only ${number(n, 0)} rows of the test were asked, a random sample of it. Intervals are wide, and nothing here stands beside whole tests.`);
 
@@ -195,15 +225,15 @@
     const every = gathered[prefix] ||= subjectsOf(tests);
     const values = { [`${prefix}name`]: (subject) => subject.card.name };
     for (const test of tests) values[prefix + test.key] = (subject) => subject.cells.get(test.key)?.[VALUE] ?? null;
-    const rows = ordered(every.filter((subject) => [...subject.cells.values()].some((row) => passed[row[CARD]])), values);
+    const rows = ordered(every.filter((subject) => [...subject.cells.values()].some((row) => shows(row, passed))), values);
     const line = (subject) => h("tr", { class: subject.card.kind === "base" ? "isbase" : null },
-      who(subject.card, tests.find((test) => subject.cells.has(test.key)), false),
+      who(subject.card, tests.find((test) => subject.cells.has(test.key)), false, null),
       tests.map((test) => {
         const row = subject.cells.get(test.key);
         if (!row) return h("td", { class: "n cell" }, none());
         const value = amount(row[VALUE], test.share);
         const limits = row[LOW] === null ? "no interval" : `95 % interval ${span(row[LOW], row[HIGH], test.share, " to ")}`;
-        const said = `${value}, ${limits}${row[GROUP] ? `, group ${row[GROUP]}` : ""}`;
+        const said = `${value}, ${limits}${row[GROUP] ? `, group ${row[GROUP]}` : ""}${trained(row) ? `, ${trainings(row)}` : ""}`;
         return h("td", { class: "n cell" },
           h("button", { type: "button", class: row[GROUP] === 1 ? "first" : null, title: said, "aria-label": `${subject.card.name}, ${test.title}: ${said}`, on: { click: () => drawer(data.cards[row[CARD]], test) } }, value),
           test.share ? bar(row[VALUE], row[LOW], row[HIGH]) : null);
@@ -267,7 +297,7 @@
   }
   function points(test, axis, passed) {
     const scale = test.share ? 100 : 1;
-    const made = test.rows.filter((row) => passed[row[CARD]]).map((row) => {
+    const made = test.rows.filter((row) => shows(row, passed)).map((row) => {
       const card = data.cards[row[CARD]];
       return { name: card.name, method: card.method, kind: card.kind, machine: { thinking: "tokens, the same on every machine", price: "at the provider's prices" }[axis] || card.machine, x: { cost: row[COST], memory: card.memory ? card.memory / 1e9 : null, thinking: row[THOUGHT] ?? null, price: row[PRICE] }[axis],
         score: scale * row[VALUE], low: row[LOW] === null ? null : scale * row[LOW], high: row[HIGH] === null ? null : scale * row[HIGH], said: amount(row[VALUE], test.share), front: Boolean(row[FRONTS] & { cost: 1, memory: 2, thinking: 4, price: 8 }[axis]) };
@@ -352,13 +382,31 @@
     } } }, "Copy");
     return h("div", { class: "step" }, h("p", {}, why), h("div", {}, h("pre", { tabindex: "0" }, command), navigator.clipboard ? copy : null));
   }
-  async function drawer(card, test) {
+  function opened(card) { // the drawer with a card's head, and the place for the rest
     const place = $("drawer-body");
     const close = h("button", { class: "button", type: "button", on: { click: () => $("drawer").close() } }, "Close");
     const head = h("div", { class: "drawer-head" }, h("div", {}, h("h2", { id: "drawer-title" }, card.name), h("p", {}, badge(card.level), " ", h("span", { class: "note" }, `${card.what}; ${data.levels[card.level] || ""}`))), close);
     place.replaceChildren(head);
-    $("drawer").showModal();
+    if (!$("drawer").open) $("drawer").showModal();
+    close.focus();
     $("drawer").scrollTop = 0;
+    return place;
+  }
+  function together(card, test, rows) { // a recipe: its trainings, each with a drawer of its own
+    const place = opened(card);
+    for (const row of rows) {
+      const lines = row[RUNS].map(([at, value, low, high]) => h("tr", {}, h("th", { scope: "row" }, h("button", { class: "open", type: "button", on: { click: () => drawer(data.cards[at], test) } }, data.cards[at].name)),
+        h("td", { class: "n" }, amount(value, test.share)), h("td", { class: "n" }, span(low, high, test.share, " – "))));
+      place.append(h("h3", {}, `${test.title}, n = ${number(test.n, 0)}: ${trainings(row)}`),
+        h("p", { class: "note" }, row[DEVIATION] === null ? "One seed of several of this recipe." : `Mean ${amount(row[VALUE], test.share)}, over documents and seeds ${span(row[LOW], row[HIGH], test.share, " – ")}; standard deviation between seeds ${amount(row[DEVIATION], test.share)}.`),
+        h("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": "Trainings" }, h("table", {},
+          h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "training"), h("th", { scope: "col", class: "n" }, "value"), h("th", { scope: "col", class: "n" }, "95 % interval over documents"))), h("tbody", {}, lines))));
+    }
+  }
+  async function drawer(card, test) {
+    const recipe = test.rows.filter((row) => data.cards[row[CARD]] === card && Array.isArray(row[RUNS]));
+    if (recipe.length) return together(card, test, recipe);
+    const place = opened(card);
     let found;
     try { found = await load(card.key); } catch (fault) {
       place.append(h("p", { class: "notice" }, `The details of this card are in ${fault.message}, which is not beside this page.`));
@@ -424,7 +472,7 @@
   $("to-how").addEventListener("click", (event) => { event.preventDefault(); go("how"); });
   $("filters").addEventListener("submit", (event) => event.preventDefault());
   $("filters").addEventListener("reset", () => setTimeout(() => refresh(false)));
-  for (const id of ["q", "f-base", "f-method", "f-bits", "f-level"]) $(id).addEventListener("input", () => refresh(false));
+  for (const id of ["q", ...Object.keys(fields).map((name) => `f-${name}`)]) $(id).addEventListener("input", () => refresh(false));
   dark.addEventListener("change", () => refresh());
   addEventListener("hashchange", follow);
   follow();

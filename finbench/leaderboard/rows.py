@@ -1,0 +1,143 @@
+"""A card, a row and a table of the leaderboard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from finbench.cards import Heading, RowsByTask, thinking_tokens
+from finbench.core.records import Score, Scorecard
+from finbench.evaluation import Verification
+from finbench.leaderboard.attested import AttestedAdapter
+from finbench.scoring import SeedVariance, seed_variance
+
+UNRANKED = ("finlora", "published", "mini")  # families for compatibility and for demos: never ranked, mini never shown
+
+
+@dataclass(frozen=True)
+class BoardCard:
+    """A card of the leaderboard with its samples, how far it can be believed, and its adapter's training if known."""
+
+    key: str
+    card: Scorecard
+    samples: RowsByTask
+    found: Verification
+    level: str
+    trained: AttestedAdapter | None = None
+    arrival: int | None = None  # place in the order in which cards were added; None: it is not in it
+    shown: str = ""  # its subject's name, where another subject has the same
+    recipe: str = ""  # digest of what it is one of several trainings of
+    recipe_name: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of its subject, unlike that of any other on the board."""
+        return self.shown or self.card.subject.name
+
+    @property
+    def machine(self) -> str:
+        """Seconds and bytes are only comparable on one kind of machine: accelerator, else processor and cores."""
+        known = self.card.provenance.hardware
+        if "gpu" in known:
+            return f"{known.get('gpus', 1)} × {known['gpu']}"
+        return (
+            f"{known.get('cpu', 'not stated')}, {known.get('cores', '?')} core{'' if known.get('cores') == 1 else 's'}"
+        )
+
+
+@dataclass
+class BoardRow:
+    """A subject's score in a test. ``group`` 1 cannot be separated from the best; None where nothing can be tested.
+
+    Of a recipe with several trainings ``score`` has the means, ``entry`` is the first and ``runs`` are all of them.
+    """
+
+    entry: BoardCard
+    score: Score
+    runs: tuple[BoardRow, ...] = ()
+    group: int | None = None
+    on_cost_front: bool = False
+    on_memory_front: bool = False
+    on_thinking_front: bool = False
+    on_price_front: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the recipe, if the board has several trainings of it, else of the subject."""
+        return self.entry.recipe_name or self.entry.name
+
+    @property
+    def values(self) -> list[float]:
+        """The main metric of each training."""
+        return [run.score.main.value for run in self.runs] or [self.score.main.value]
+
+    @property
+    def trainings(self) -> int | None:
+        """How many the score rests on; None for what was not trained."""
+        return None if self.entry.card.subject.adapter is None else len(self.values)
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation between trainings, in the unit of the metric."""
+        return seed_variance(self.values).deviation if len(self.runs) > 1 else None
+
+    @property
+    def seen(self) -> float | None:
+        """Share of the test's texts that stood in training rows; None where nobody looked."""
+        return self.score.overlap.texts / self.score.overlap.of if self.score.overlap else None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Prompt tokens a second, answers included in the time; None where no time was taken."""
+        score = self.score
+        return score.prompt_tokens / score.seconds if score.seconds and score.prompt_tokens else None
+
+    @property
+    def thinking(self) -> float | None:
+        """Tokens of reasoning an answer; None where answers were generated directly."""
+        return thinking_tokens(self.entry.card, self.score)
+
+    @property
+    def cost(self) -> float | None:
+        """Seconds of the machine for 1,000 documents."""
+        seconds = 0.0 if self.score.hosted else self.score.seconds  # of an endpoint nobody knows the machine
+        return 1000 * seconds / self.score.n if seconds else None
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes at the peak; None where the model was elsewhere."""
+        return None if self.score.hosted else self.entry.card.peak_memory_bytes or None
+
+
+@dataclass(frozen=True)
+class KnownSpread:
+    """How far the seeds of one recipe scatter in a test, and on which trainings that rests."""
+
+    variance: SeedVariance
+    recipes: int
+    trainings: int
+    tasks: tuple[str, ...]  # on which it was seen
+
+
+@dataclass
+class BoardTest(Heading):
+    """One table of the leaderboard. ``whole``: the whole test was asked: not its first rows, no part of the set."""
+
+    key: str
+    whole: bool
+    rows: list[BoardRow] = field(default_factory=list)
+    spread: KnownSpread | None = None  # between the seeds of one recipe, as far as the board knows
+
+    @property
+    def lenient(self) -> bool:
+        """A row has a lenient value beside its strict one."""
+        return any(row.score.main_metric in row.score.lenient for row in self.rows)
+
+    @property
+    def generated(self) -> bool:
+        """Answers were generated under another profile than direct, so that tokens were counted."""
+        return any(row.score.answers for row in self.rows)
+
+    @property
+    def ranked(self) -> bool:
+        """Groups are formed; not in families that are for compatibility."""
+        return self.score.family not in UNRANKED

@@ -1,0 +1,201 @@
+"""Trainings of one recipe are one row: which belong together, what their mean is, how far seeds are known to scatter.
+
+A recipe is everything that decides an adapter but its seed. Its trainings are known by the training record that came
+with the card, else by what the card says: base, method, rank, bits and a name that ends in ``-s<seed>``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from finbench.cards import aggregation_of
+from finbench.core.files import digest
+from finbench.core.records import UNKNOWN, Measure
+from finbench.leaderboard import precedence
+from finbench.leaderboard.rows import BoardCard, BoardRow, BoardTest, KnownSpread
+from finbench.scoring import (
+    EXACT,
+    SeedVariance,
+    clusters_of,
+    hidden_metrics,
+    mean_over_trainings,
+    metrics,
+    pooled,
+    samples_of,
+    seed_variance,
+    values_of,
+)
+
+Samples = Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a training took and where its rate comes from, as the adapter's record says."""
+
+    rows: int
+    steps: int
+    rate: float
+    chosen: str  # default, stated (by the recipe) or tuned (found by finbench tune)
+
+
+def budget(entry: BoardCard) -> Budget | None:
+    """None where the card came without its adapter's record."""
+    if entry.trained is None:
+        return None
+    from finbench.methods import METHODS
+    from finbench.training import recipes
+
+    recipe, took = entry.trained.record.recipe, entry.trained.record.training
+    known = recipes.defaults_of(METHODS[recipe.method]) if recipe.method in METHODS else {}
+    chosen = "tuned" if recipe.search else "default" if recipe.lr == known.get("lr") else "stated"
+    return Budget(took.rows, took.steps, recipe.lr, chosen)
+
+
+def recipe_of(entry: BoardCard) -> tuple[str, str] | None:
+    """Digest of a training's recipe, and its name without the seed; None for what was not trained from a known seed."""
+    subject = entry.card.subject
+    if subject.adapter in (None, UNKNOWN) or subject.seed is None:
+        return None
+    name = subject.adapter_name or subject.name
+    stem = name.removesuffix(f"-s{subject.seed}")
+    if entry.trained is not None:
+        what = entry.trained.record.recipe.model_dump(mode="json", exclude={"name", "seed", "search"})
+    elif stem == name:
+        return None  # nothing says of which recipe it is the training
+    else:
+        owner = (subject.adapter_source or "").partition("/")[0]
+        what = {"name": stem, "owner": owner, **subject.model_dump(include={"kind", "method", "rank"})}
+        what |= {"parameters": subject.trainable_parameters}
+    base = [subject.base.fingerprint] + ([subject.base.alias] if subject.base.fingerprint == UNKNOWN else [])
+    return digest([base, subject.bits, subject.chat, what]), stem
+
+
+def with_recipes(found: Sequence[BoardCard]) -> list[BoardCard]:
+    """The cards; those of a recipe with several trainings know its digest and its name, unlike that of any other."""
+    recipes = [recipe_of(entry) for entry in found]
+    seeds: dict[str, set[int | None]] = {}
+    stems: dict[str, set[str]] = {}
+    for entry, recipe in zip(found, recipes, strict=True):
+        if recipe is not None:
+            seeds.setdefault(recipe[0], set()).add(entry.card.subject.seed)
+            stems.setdefault(recipe[1], set()).add(recipe[0])
+    taken = {entry.name for entry in found}
+    made = []
+    for entry, recipe in zip(found, recipes, strict=True):
+        if recipe is not None and len(seeds[recipe[0]]) > 1:
+            key, stem = recipe
+            alone = len(stems[stem]) == 1 and stem not in taken
+            entry = replace(entry, recipe=key, recipe_name=stem if alone else f"{stem} ({key[:6]})")
+        made.append(entry)
+    return made
+
+
+def joined(rows: Sequence[BoardRow]) -> list[BoardRow]:
+    """One row for each recipe and way of computing, with the mean of its trainings; of one seed the first counts there.
+
+    Another training with the same seed is no draw of its own, and keeps a row of its own.
+    """
+    found: dict[tuple[str, str], dict[int | None, BoardRow]] = {}
+    alone = []
+    for row in rows:
+        own = found.setdefault((row.entry.recipe, precedence.how(row.entry.card)), {}) if row.entry.recipe else None
+        if own is None or row.entry.card.subject.seed in own:
+            alone.append(row if own is None else replace(row, entry=replace(row.entry, recipe="", recipe_name="")))
+        else:
+            own[row.entry.card.subject.seed] = row
+    return alone + [_mean([runs[seed] for seed in sorted(runs, key=lambda s: s or 0)]) for runs in found.values()]
+
+
+def _mean(runs: list[BoardRow]) -> BoardRow:
+    """Several trainings as one row: the first by its seed, with the means of all; costs are of one kind of machine."""
+    first = runs[0]
+    if len(runs) == 1:
+        return first
+    scores, main = [run.score for run in runs], first.score.main_metric
+    timed = [run.score for run in runs if run.entry.machine == first.entry.machine]
+    changed: dict[str, Any] = {
+        "metrics": {**first.score.metrics, main: _measured(runs)},
+        "lenient": {n: _plain([s.lenient[n] for s in scores if n in s.lenient]) for n in first.score.lenient},
+        "parse_rate": _plain([score.parse_rate for score in scores]),
+        "seconds": float(np.mean([score.seconds for score in timed])) if all(s.seconds for s in timed) else 0.0,
+        "prompt_tokens": round(np.mean([score.prompt_tokens for score in timed])),
+        "overlap": max((s.overlap for s in scores if s.overlap), key=lambda found: found.texts, default=None),
+    }
+    answers = [score.answers for score in scores if score.answers]
+    if answers:
+        tokens = round(np.mean([told.thinking_tokens for told in answers]))
+        cut = _plain([told.truncated for told in answers])
+        changed["answers"] = answers[0].model_copy(update={"thinking_tokens": tokens, "truncated": cut})
+    return replace(first, score=first.score.model_copy(update=changed), runs=tuple(runs))
+
+
+def _plain(found: Sequence[Measure]) -> Measure:
+    value = float(np.mean([measure.value for measure in found]))
+    return Measure(value=value, low=None, high=None, method=f"none, mean of {len(found)} trainings")
+
+
+def _measured(runs: Sequence[BoardRow]) -> Measure:
+    """The mean of the main metric, with its interval over documents and seeds where all have samples of the same."""
+    score = runs[0].score
+    samples = answered(runs)
+    if samples is None:
+        mean = _plain([run.score.main for run in runs])
+        return mean.model_copy(update={"method": "none, not every training has samples"})
+    metric = score.main_metric
+    values = [values_of(rows)[metric] for rows in samples]
+    how, within = aggregation_of(score.task, metric), metrics.bounds(metric)
+    clusters, count = clusters_of(samples[0]), samples_of(samples[0])
+    return mean_over_trainings(values, how, clusters, within=within, samples=count)
+
+
+def answered(runs: Sequence[BoardRow]) -> list[Samples] | None:
+    """Samples of each training, if all have some of the same documents whose main metric is not hidden."""
+    found: list[Samples] = [run.entry.samples.get(run.score.task, []) for run in runs]
+    if not all(found) or any(runs[0].score.main_metric in hidden_metrics(rows) for rows in found):
+        return None
+    docs = [[row["doc"] for row in rows] for rows in found]
+    return found if all(own == docs[0] for own in docs) else None
+
+
+def known_spread(test: BoardTest, seen: Sequence[BoardTest]) -> KnownSpread | None:
+    """The spread between seeds pooled over the recipes with several trainings on this task, in whatever rows of it.
+
+    Where none is known, that of the task of the same family, metric and form where seeds scatter most: another task
+    says little, so the worst is taken. None if there is none either.
+    """
+    by_task: dict[str, list[tuple[BoardTest, BoardRow]]] = {}
+    counted = set()
+    for other in seen:
+        alike = (other.score.family, other.score.form, other.score.main_metric) == (
+            test.score.family, test.score.form, test.score.main_metric,
+        )  # fmt: skip
+        for row in other.rows if alike else ():
+            if len(row.runs) > 1 and (other.key, row.entry.recipe) not in counted:
+                counted.add((other.key, row.entry.recipe))
+                by_task.setdefault(other.score.task, []).append((other, row))
+    pools = {task: _pool(rows) for task, rows in by_task.items()}
+    own = pools.get(test.score.task)
+    return own or max(pools.values(), key=lambda pool: pool.variance.value, default=None)
+
+
+def _pool(rows: Sequence[tuple[BoardTest, BoardRow]]) -> KnownSpread:
+    return KnownSpread(
+        pooled([seed_variance(row.values) for _, row in rows]),
+        len({row.entry.recipe for _, row in rows}),
+        sum(len(row.runs) for _, row in rows),
+        tuple(sorted({test.score.task for test, _ in rows})),
+    )
+
+
+def of_seeds(row: BoardRow, known: KnownSpread | None) -> SeedVariance | None:
+    """Variance between seeds of a row's trainings: its own, none for what was not trained, else the known; or None."""
+    if row.trainings is None:
+        return EXACT
+    if row.trainings > 1:
+        return seed_variance(row.values)
+    return known.variance if known else None

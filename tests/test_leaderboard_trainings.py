@@ -1,0 +1,254 @@
+"""The board by trainings: seeds of a recipe are one row, and a lucky seed is not put above the others."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from finbench.cards import cardfiles
+from finbench.core.records import Measure
+from finbench.evaluation import Verification
+from finbench.leaderboard import page, tables, trainings
+from finbench.leaderboard.board import Board, _present, beside, board
+from finbench.leaderboard.groups import Rival, tied
+from finbench.leaderboard.rows import BoardCard
+from finbench.scoring import EXACT, SeedVariance, seed_variance
+
+COMMITTED = Path(__file__).parent.parent / "leaderboards"
+LABELS = ["negative", "neutral", "positive"]
+DOCS = 600
+
+
+def answers(draw: Any, ability: float) -> list[dict[str, Any]]:
+    """Samples of fpb by somebody who is right on a share ``ability`` of the sentences."""
+    rows = []
+    for number in range(DOCS):
+        gold = LABELS[number % 3]
+        read = gold if draw.random() < ability else LABELS[draw.integers(3)]
+        value = {"macro_f1": [gold, read, LABELS], "acc": float(gold == read), "parse_rate": 1.0}
+        rows.append(
+            {"task": "finbench_fpb", "index": number, "doc": str(number), "cluster": str(number), "values": value}
+        )
+    return rows
+
+
+def value(rows: Sequence[dict[str, Any]]) -> float:
+    """Macro-F1, by hand."""
+    found = []
+    for label in LABELS:
+        gold = [row["values"]["macro_f1"][0] == label for row in rows]
+        read = [row["values"]["macro_f1"][1] == label for row in rows]
+        found.append(2 * sum(g and r for g, r in zip(gold, read, strict=True)) / (sum(gold) + sum(read)))
+    return statistics.mean(found)
+
+
+def entry(name: str, rows: list[dict[str, Any]], seed: int | None, **more: Any) -> BoardCard:
+    """A card of fpb; one without a seed was not trained."""
+    card = cardfiles.read(COMMITTED / "scorecards" / "fpb-smollm2-135m-lora-s0.json")
+    score = next(score for score in card.scores if score.task == "finbench_fpb")
+    main = Measure(value=value(rows), low=value(rows) - 0.03, high=value(rows) + 0.03, method="invented")
+    score = score.model_copy(update={"metrics": {**score.metrics, "macro_f1": main}, "n": DOCS, "seconds": 60.0})
+    subject = {"name": name, "adapter_name": name, "seed": seed, "adapter": name.encode().hex().ljust(64, "0")[:64]}
+    if seed is None:
+        subject |= {"adapter": None, "adapter_name": None, "kind": "base", "method": None, "rank": None}
+    who = card.subject.model_copy(update={**subject, **more})
+    made = card.model_copy(update={"subject": who, "scores": [score]})
+    return BoardCard(name, made, {"finbench_fpb": rows}, Verification(name), "samples-attached", arrival=0)
+
+
+@pytest.fixture(scope="module")
+def lucky() -> Board:
+    """A base, a recipe of four seeds, and two of one seed each, of which one is 8 points above the other by luck.
+
+    Abilities of seeds have a standard deviation of 8 points or so.
+    """
+    draw = np.random.default_rng(4)
+    seeds = [entry(f"lora-s{seed}", answers(draw, share), seed) for seed, share in enumerate((0.62, 0.76, 0.58, 0.74))]
+    single = [
+        entry("rslora-s0", answers(draw, 0.80), 0, method="rslora"),
+        entry("dora-s0", answers(draw, 0.68), 0, method="dora"),
+    ]
+    return board([*seeds, *single, entry("base", answers(draw, 0.15), None)])
+
+
+def test_seeds_of_a_recipe_are_one_row_with_mean_and_spread(lucky: Board) -> None:
+    [test] = lucky.tests
+    row = next(row for row in test.rows if row.name == "lora")
+    own = [value(one.samples["finbench_fpb"]) for one in lucky.entries if one.key.startswith("lora-s")]
+    assert (row.trainings, len(test.rows)) == (4, 4)
+    assert row.values == pytest.approx(own)
+    assert row.score.main.value == pytest.approx(statistics.mean(own))
+    assert row.deviation == pytest.approx(statistics.stdev(own))
+    assert row.score.main.low is not None
+    assert row.score.main.high is not None
+    # no narrower than Student's t of the four seeds would be by half, nor than that of documents
+    assert row.score.main.high - row.score.main.low > 2 * 3.182 * statistics.stdev(own) / 2 * 0.7
+    assert row.cost == pytest.approx(100.0)
+    assert {one.name: one.trainings for one in test.rows if one is not row} == {
+        "rslora-s0": 1,
+        "dora-s0": 1,
+        "base": None,
+    }
+
+
+def test_a_lucky_seed_is_in_no_group_above(lucky: Board) -> None:
+    [test] = lucky.tests
+    found = {row.name: row for row in test.rows}
+    ahead = found["rslora-s0"].score.main.value - found["dora-s0"].score.main.value
+    assert ahead > 0.05
+    by_documents = tied(test.score, [Rival([row.entry.samples["finbench_fpb"]]) for row in test.rows if not row.runs])
+    assert by_documents[:2] == [1, 2]  # what the inference by documents alone says of the two
+    assert found["rslora-s0"].group == found["dora-s0"].group == found["lora"].group == 1
+    assert found["base"].group in (2, None)
+    assert test.spread
+    assert test.spread.variance == seed_variance(found["lora"].values)
+    deviation = 100 * test.spread.variance.deviation
+    assert tables.seeds(test) == (f"Seeds scatter by ± {deviation:.1f} points (pooled over 4 trainings of 1 recipe).")
+
+
+def test_more_than_seeds_explain_is_a_group_above() -> None:
+    draw = np.random.default_rng(5)
+    good, bad = answers(draw, 0.9), answers(draw, 0.5)
+    score = entry("a-s0", good, 0).card.scores[0]
+    near, far = SeedVariance(0.02**2, 15), SeedVariance(0.2**2, 15)
+    assert tied(score, [Rival([good], near), Rival([bad], near)]) == [1, 2]
+    assert tied(score, [Rival([good], far), Rival([bad], far)]) == [1, 1]
+    assert tied(score, [Rival([good], None), Rival([bad], None)]) == [1, 1]
+    assert tied(score, [Rival([good], None), Rival([bad], EXACT)]) == [1, 2]
+
+
+def test_without_several_seeds_on_the_task_the_task_of_the_family_where_they_scatter_most_counts(lucky: Board) -> None:
+    [test] = lucky.tests
+    alone = [one for one in lucky.entries if not one.recipe]
+    assert board(alone).tests[0].spread is None
+    study = []
+    for number, task in enumerate(("finbench_tfns", "finbench_fiqa_sa", "finbench_nwgi3")):
+        draw = np.random.default_rng(number)
+        for seed, share in enumerate((0.6, 0.6 + 0.1 * (1 + number))):
+            made = entry(f"other-s{seed}", answers(draw, share), seed)
+            score = made.card.scores[0].model_copy(
+                update={"task": task, "family": "general" if task.endswith("nwgi3") else "sentiment"}
+            )
+            rows = [row | {"task": task} for row in made.samples["finbench_fpb"]]
+            card = made.card.model_copy(update={"scores": [score]})
+            study.append(replace(made, key=f"{task}-{seed}", card=card, samples={task: rows}))
+    [found] = board(alone, study).tests
+    assert found.spread
+    assert found.spread.tasks == ("finbench_fiqa_sa",)
+    assert "of fiqa_sa, here unknown" in tables.seeds(found)
+    assert test.spread
+    assert board(lucky.entries, study).tests[0].spread == test.spread  # its own task goes first
+
+
+def test_trainings_of_the_same_seed_are_not_counted_twice() -> None:
+    draw = np.random.default_rng(6)
+    again = replace(entry("lora-s1", answers(draw, 0.7), 1), key="again")
+    again = replace(
+        again,
+        card=again.card.model_copy(update={"subject": again.card.subject.model_copy(update={"adapter": "e" * 64})}),
+    )
+    cards = [entry(f"lora-s{seed}", answers(draw, 0.7), seed) for seed in (0, 1)]
+    [test] = board([*cards, again]).tests
+    assert sorted((row.trainings, len(row.runs)) for row in test.rows) == [(1, 0), (2, 2)]
+
+
+def test_names_that_are_no_seeds_and_other_ranks_are_other_recipes() -> None:
+    draw = np.random.default_rng(6)
+    cards = [
+        entry("lora-s0", answers(draw, 0.7), 0),
+        entry("lora-s1", answers(draw, 0.7), 1, rank=64),
+        entry("mine-a", answers(draw, 0.7), 0),
+        entry("mine-b", answers(draw, 0.7), 1),
+    ]
+    assert {row.trainings for row in board(cards).tests[0].rows} == {1}
+    assert {one.recipe for one in trainings.with_recipes(cards)} == {""}
+
+
+def test_every_table_says_the_same(lucky: Board) -> None:
+    [test] = lucky.tests
+    row = next(row for row in test.rows if row.name == "lora")
+    deviation = f"{100 * (row.deviation or 0):.1f}"
+    text = tables.markdown(lucky, [])
+    assert tables.seeds(test) in " ".join(text.split())
+    assert f"| 1 | lora | smollm2-135m | lora, r 16 | 4 ± {deviation} | – | – | – |" in text
+    lines = {line["subject"]: line for line in csv.DictReader(io.StringIO(tables.table(lucky)))}
+    assert (lines["lora"]["trainings"], lines["lora"]["seed"]) == ("4", "0 1 2 3")
+    assert lines["lora"]["card"].split() == [f"lora-s{seed}" for seed in range(4)]
+    assert float(lines["lora"]["seed_deviation"]) == pytest.approx(row.deviation)
+    assert (lines["base"]["trainings"], lines["base"]["seed"], lines["dora-s0"]["trainings"]) == ("", "", "1")
+    made = page.payload(lucky)
+    [shown] = made["tests"]
+    cards = made["cards"]
+    of_page = {cards[one[0]]["name"]: one for one in shown["rows"]}
+    assert [(cards[at]["name"], value) for at, value, *_ in of_page["lora"][11]] == [
+        (f"lora-s{seed}", round(one, 5)) for seed, one in enumerate(row.values)
+    ]
+    assert (of_page["dora-s0"][11], of_page["base"][11]) == (1, None)
+    assert of_page["lora"][12] == round(row.deviation or 0, 5)
+    details = page._details(lucky)
+    assert all(details[f"lora-s{seed}"]["scores"][test.key] for seed in range(4))
+
+
+def test_rows_steps_and_rate_are_those_of_the_adapters_record(lucky: Board) -> None:
+    from finbench.training import recipes
+
+    def with_record(one: BoardCard, **stated: Any) -> BoardCard:
+        recipe = recipes.recipe(None, {"tasks": ["fpb"], "seed": one.card.subject.seed, **stated})
+        took = type("T", (), {"rows": 2506, "steps": 157})
+        record: Any = type("R", (), {"recipe": recipe, "training": took})
+        return replace(one, trained=type("A", (), {"record": record}))  # type: ignore[arg-type]
+
+    one = next(one for one in lucky.entries if one.key == "dora-s0")
+    found = trainings.budget(with_record(one))
+    assert found == trainings.Budget(2506, 157, 1e-3, "default")
+    stated = trainings.budget(with_record(one, lr=2e-4))
+    assert stated
+    assert (stated.rate, stated.chosen) == (2e-4, "stated")
+    assert trainings.budget(one) is None
+    # the record decides which trainings belong together, whatever their names
+    keys = [
+        trainings.recipe_of(with_record(replace(card), lr=rate)) for card in lucky.entries[:2] for rate in (1e-3, 2e-4)
+    ]
+    assert all(keys)
+    assert len({key[0] for key in keys if key}) == 2
+
+
+def test_rslora_is_not_above_lora_on_tfns() -> None:
+    """8.6 points between two trainings of one seed each, where seeds of one method lie up to 31 points apart."""
+    cards = []
+    for name in ("rslora", "lora"):
+        path = COMMITTED / "scorecards" / f"board-smollm2-135m-{name}-s0.json"
+        card = cardfiles.read(path)
+        kept = card.model_copy(update={"scores": [score for score in card.scores if _present(score)]})
+        rows = cardfiles.rows_by_task(path, card)
+        cards.append(BoardCard(path.stem, kept, rows, Verification(path.name), "samples-attached", arrival=0))
+    test = next(test for test in board(cards, beside(COMMITTED)).tests if test.task == "tfns")
+    assert test.rows[0].score.main.value - test.rows[1].score.main.value == pytest.approx(0.086, abs=1e-3)
+    assert [row.group for row in test.rows] == [1, 1]
+    assert test.spread
+    assert test.spread.variance.deviation > 0.1
+    assert [row.group for row in board(cards).tests if row.task == "tfns" for row in row.rows] == [1, 1]
+    by_documents = tied(test.score, [Rival([row.entry.samples["finbench_tfns"]]) for row in test.rows])
+    assert by_documents == [1, 2]
+
+
+def test_the_committed_page_has_the_seeds_of_fpb_as_one_row() -> None:
+    text = (COMMITTED / "index.html").read_text()
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert found
+    data = json.loads(found[1])
+    fpb = next(test for test in data["tests"] if test["task"] == "fpb" and test["whole"])
+    [row] = [row for row in fpb["rows"] if isinstance(row[11], list)]
+    assert data["cards"][row[0]]["name"] == "fpb-smollm2-135m-lora"
+    assert len(row[11]) == 3
+    assert row[1] == pytest.approx(statistics.mean(one[1] for one in row[11]), abs=1e-5)
