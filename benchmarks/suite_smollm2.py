@@ -36,6 +36,7 @@ STUDIES = {  # name -> recipe
     "numeric": "numeric",
     "claims": "numeric",
 }
+PARTS = {"numeric": ": reports", "claims": ": stance, claims, textbooks"}  # of what one recipe is scored on
 HEAD = """\
 # Results on the embedded base
 
@@ -91,7 +92,7 @@ def page() -> str:
             continue  # not run yet
         base, tuned = ({score.task: score for score in cardfiles.read(file).scores} for file in files)
         lines += [
-            f"## `{STUDIES[study]}`",
+            f"## `{recipe}`{PARTS.get(study, '')}",
             "",
             "| task | metric | n | base | adapter | parsed, base / adapter | majority, random label |",
             "|--|--|--:|--:|--:|--:|--:|",
