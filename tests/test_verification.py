@@ -603,6 +603,20 @@ def test_restricted_answers_that_cannot_be_read_are_no_crash(
         assert (found.level, found.faults) == ("samples-attached", [])
 
 
+@pytest.mark.parametrize(("off", "believed"), [(0.02, True), (-0.02, True), (0.05, False), (-0.05, False)])
+def test_a_bootstraps_ends_may_be_those_of_another_numpy(off: float, believed: bool, tmp_path: Path) -> None:
+    """NumPy 2.5 draws other multinomials by one seed, which moves ends by less than a hundredth of the width."""
+    evaluator.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
+    card = tmp_path / "dummy.json"
+    main = cardfiles.read(card).scores[0].main
+    assert main.interval
+    assert "bootstrap" in main.method
+    low, high = main.interval
+    place = ("scores", 0, "metrics", cardfiles.read(card).scores[0].main_metric, "high")
+    change(card, put(high + off * (high - low), *place), careful=True)
+    assert bool(verify(card).faults) != believed
+
+
 # ---------------------------------------------------------------- intervals of few sources
 
 
