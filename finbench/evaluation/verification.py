@@ -83,7 +83,8 @@ def _refutes(fault: CardFault, check: str) -> bool:
     if check == _SEALED:
         return fault.field in ("seal", "run_key") or fault.message == _EDITED
     task, colon, _ = check.partition(": ")
-    return bool(colon) and (f"[{task}]" in fault.field or fault.field.partition(" ")[0] == "samples")
+    named = f"[{task}]" in fault.field or f"[{task} " in fault.field  # a score, or one of its rows
+    return bool(colon) and (named or fault.field.partition(" ")[0] == "samples")
 
 
 def verify(

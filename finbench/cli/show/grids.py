@@ -13,18 +13,19 @@ from rich.text import Text
 
 from finbench.cli.show.layout import put
 from finbench.core.console import out
+from finbench.core.errors import counted
 from finbench.grid import Summary, duration, picture
 from finbench.grid.forecast import STAND_IN
 
 _SHOWN = 40  # cells
-_PLURAL = {"search": "searches", "train": "trainings", "score": "scorings"}
+_STEPS = {"search": ("search", "searches"), "train": ("training", "trainings"), "score": ("scoring", "scorings")}
 
 
 def planned(plan: Mapping[str, Any]) -> None:
     """What would be run: cells, steps, what is there already, and what the rest takes by the plan of each training."""
     _table(plan["cells"])
-    left = ", ".join(f"{count:,} {_PLURAL[kind]}" for kind, count in plan["steps_left"].items()) or "nothing"
-    put(f"\n{len(plan['cells']):,} cells; to do: {left}", wrap=True)
+    left = ", ".join(f"{count:,} {_STEPS[kind][count != 1]}" for kind, count in plan["steps_left"].items()) or "nothing"
+    put(f"\n{counted(len(plan['cells']), 'cell')}; to do: {left}", wrap=True)
     _foreseen(plan["plan"], [cell["plan"] for cell in plan["cells"]])
     if measured := plan["seconds_of_one_worker"]:
         put(f"By the mean of the steps that were run: about {duration(measured)} of one worker.", wrap=True)

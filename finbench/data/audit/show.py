@@ -8,6 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from finbench.core.errors import counted
 from finbench.data.audit.findings import LEVELS, Audit, Finding
 
 _COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
@@ -35,10 +36,9 @@ def audit_tables(found: Audit) -> Iterator[Any]:
         yield from _lines(finding)
     rows = sum(seen.rows for seen in found.sources)
     counts = {level: sum(finding.level == level for finding in found.findings) for level in LEVELS}
-    said = ", ".join(f"{count} {level}{'s' * (count != 1)}" for level, count in counts.items())
-    yield ("\n" if found.findings else "") + (
-        f"{rows:,} rows of {len(found.sources)} files: {said if found.findings else 'nothing found'}."
-    )
+    said = ", ".join(counted(count, level) for level, count in counts.items())
+    read = f"{counted(rows, 'row')} of {counted(len(found.sources), 'file')}"
+    yield ("\n" if found.findings else "") + f"{read}: {said if found.findings else 'nothing found'}."
 
 
 def _lines(finding: Finding) -> Iterator[str]:
