@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -115,6 +116,21 @@ def test_commands_stay_whole_on_a_narrow_terminal(published: str, tmp_path: Path
     assert {"mini_sentiment", "fin_ner_typing"} <= set(words)
     assert f"Next: finbench eval --adapter {place}" in lines
     assert any(line.startswith("zoo:a-name-that-is-longer-than-the-terminal-is-wide  lora, r 4") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("stated", "named"),
+    [
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", "smollm2-135m"),
+        ("org/model", "hub:org/model"),
+        (None, "BASE"),
+        ("./m", "./m"),
+    ],
+)
+def test_adopt_names_a_base_that_eval_takes(stated: str | None, named: str, printed: io.StringIO) -> None:
+    found: Any = SimpleNamespace(folder="a", identity="0" * 64, config={"base_model_name_or_path": stated})
+    publications.adopted(found)
+    assert printed.getvalue().endswith(f"Next: finbench eval --adapter a --base {named}\n")
 
 
 # ---------------------------------------------------------------- bombs

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from finbench.cards import amount
 from finbench.cli.show.layout import put
-from finbench.core.catalog import PREFIX
+from finbench.core.catalog import PREFIX, bases
 from finbench.core.console import err, out
 from finbench.hub import Change, page
 from finbench.models.zoo import ZooEntry
@@ -87,9 +87,12 @@ def pulled(done: Pulled) -> None:
 
 def adopted(found: AdapterFolder) -> None:
     """Whose it is now, and what to do next."""
-    base = found.config.get("base_model_name_or_path") or "BASE"
+    stated = str(found.config.get("base_model_name_or_path") or "BASE")
+    local = stated.startswith((".", "/")) or Path(stated).exists()
+    on_hub = f"hub:{stated}" if stated.count("/") == 1 and not local else stated
+    base = next((entry.alias for entry in bases().values() if entry.hub_id == stated), on_hub)
     put(f"{escape(str(found.folder))} counts as made elsewhere: {found.identity[:12]}. Its old record is in history/.")
-    put(f"Next: finbench eval --adapter {escape(str(found.folder))} --base {escape(str(base))}")
+    put(f"Next: finbench eval --adapter {escape(str(found.folder))} --base {escape(base)}")
 
 
 def zoo(entries: Sequence[ZooEntry]) -> None:
