@@ -148,7 +148,7 @@ CAREFUL: dict[str, tuple[Any, str]] = {  # seals and hashes renewed; what must b
     "indices of two rows swapped": (indices_swapped, f"{ROW}.doc"),
     "a right row for a wrong one": (rescored(copied), ".doc"),
     "an interval shifted up": (shifted(0.01), ".metrics.macro_f1.low"),
-    "an interval shifted down": (shifted(-1e-6), ".metrics.macro_f1.low"),
+    "an interval shifted down": (shifted(-0.01), ".metrics.macro_f1.low"),
     "an interval turned around": (turned, ".metrics.acc"),
     "truth for a number": (set_value("acc", True), f"{ROW}.values.acc"),
     "text for a number": (set_value("acc", "1.0"), f"{ROW}.values.acc"),

@@ -71,13 +71,13 @@ def test_an_untouched_card_follows_from_its_samples(original: Path) -> None:
     )
 
 
-def test_nothing_of_a_task_is_right_where_one_of_its_rows_is_at_fault(original: Path) -> None:
-    def one_row(card: Card, rows: Rows) -> None:
+def test_nothing_of_a_task_is_right_where_one_of_its_rows_is_at_fault(card: Path) -> None:
+    def one_row(_: Card, rows: Rows) -> None:
         row = next(row for row in rows if row["task"] == "finbench_mini_sentiment" and row["values"]["acc"] == 0)
         row["answer"] = row["values"]["macro_f1"][0]
 
-    change(original, one_row, careful=True)
-    found = verify(original)
+    change(card, one_row, careful=True)
+    found = verify(card)
     assert all(fault.field.startswith("samples[finbench_mini_sentiment ") for fault in found.faults)
     assert found.faults
     assert not [check for check in found.right if check.startswith("finbench_mini_sentiment: ")]
