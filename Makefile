@@ -14,7 +14,7 @@ demo: $(VENV)/.finbench
 test: $(VENV)/.finbench
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-# What decides on a pull request, at most 15 minutes on two cores; and the long part. `.ci/run` is both.
+# What decides on a pull request, 20 minutes on two cores; and the long part. `.ci/run` is both.
 gate long:
 	.ci/run $@
 
