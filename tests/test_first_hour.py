@@ -66,7 +66,7 @@ def test_nobody_at_the_endpoint_is_one_hint_within_seconds() -> None:
                 "--tasks", "mini_sentiment")  # fmt: skip
     assert "takes no connection" in said
     assert said.endswith("Start the server, or correct its address: --arg url=http://127.0.0.1:8000/v1")
-    assert time.process_time() - started < 10
+    assert quick(time.process_time() - started, 10)
 
 
 @pytest.fixture

@@ -516,7 +516,7 @@ def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(llama: Path, tmp_p
     )
     until(lambda: len(contents(out)) >= 1, driver)
     driver.send_signal(signal.SIGINT)
-    _, said = driver.communicate(timeout=200)
+    _, said = driver.communicate(timeout=300)
     assert driver.returncode == 130, said
     assert "Go on with the same command." in said
     before = contents(out)

@@ -185,7 +185,7 @@ def test_what_is_malformed_is_refused_and_nothing_leaves_the_folder(api: HfApi, 
 def raw(dev_hub: DevHub, method: str, target: str, body: bytes = b"") -> tuple[int, bytes]:
     import http.client
 
-    connection = http.client.HTTPConnection("127.0.0.1", int(dev_hub.url.rpartition(":")[2]), timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", int(dev_hub.url.rpartition(":")[2]), timeout=60)
     connection.request(method, target, body, {"Authorization": f"Bearer {TOKEN}"})
     answer = connection.getresponse()
     return answer.status, answer.read()
@@ -220,7 +220,7 @@ def hf(dev_hub: DevHub, home: Path, *arguments: str) -> str:
 
     environment = {**os.environ, **hub_environment(dev_hub, home)}
     command = [str(Path(sys.executable).parent / "hf"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -196,7 +196,7 @@ def test_two_processes_take_turns_and_the_second_takes_the_score_of_the_first(tm
         )
         for _ in range(2)
     )
-    said = [process.communicate(timeout=120) for process in (first, second)]
+    said = [process.communicate(timeout=300) for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0), said
     assert sorted(bool(out.strip()) for out, _ in said) == [False, True]  # only one of them asked
     waited = " ".join(" ".join(err.split()) for out, err in said if not out.strip())

@@ -210,6 +210,6 @@ def test_processes_wait_for_one_that_reads_longer_than_the_group_allows() -> Non
         )
         for rank in (0, 1)
     ]
-    said = [one.communicate(timeout=120)[0].splitlines() for one in both]
+    said = [one.communicate(timeout=300)[0].splitlines() for one in both]
     assert said[0][:1] == ["both are here"]
     assert said[1] == ["both are here", "and the limit stands"]

@@ -285,6 +285,7 @@ BOMBS = [
     "task: x\nmetadata: &m {inner: *m}\n",
     "task: x\n" + "[" * 50_000,
     "task: x\n" + "".join(f"k{n}: 1\n" for n in range(60_000)),
+    "task: x\n" + "".join(f"k{n}: 1\n" for n in range(24_000)),
     "task: x\nx: !!python/object/apply:os.system ['touch $CANARY']\n",
     "task: x\nx: !!python/name:os.system\n",
     "task: x\n? [1, 2]\n: 3\n",

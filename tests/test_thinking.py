@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import quick
 from finbench.core import catalog
 from finbench.engines import thinking
 from finbench.engines.interface import Generated
@@ -137,7 +138,7 @@ def test_what_a_model_repeats_for_ever_takes_no_time(name: str) -> None:
     started = time.process_time()
     for profile in ("think", "cot"):
         apart(DEGENERATE[name], profile)
-    assert time.process_time() - started < 5
+    assert quick(time.process_time() - started, 5)
 
 
 def test_the_prompt_may_open_the_reasoning() -> None:

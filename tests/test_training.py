@@ -249,7 +249,7 @@ def test_ctrl_c_keeps_everything_and_says_how_to_go_on(llama: Path, tmp_path: Pa
     while not _steps(tmp_path / "r") and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 130, said
     assert "--resume" in said
     assert "Traceback" not in said

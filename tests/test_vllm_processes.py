@@ -73,7 +73,7 @@ def test_what_ended_an_engine_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     failed = started(
         "import sys\nprint('loading: 100 %', file=sys.stderr)\nraise ValueError('no such head')", monkeypatch
     )
-    failed.process.wait(timeout=60)
+    failed.process.wait(timeout=300)
     assert failed.reason() == "ValueError: no such head"
 
 
