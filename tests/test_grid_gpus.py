@@ -137,15 +137,20 @@ def test_a_dry_run_plans_for_the_gpus_of_this_machine(tmp_path: Path, monkeypatc
         assert bool(asks) is (gpus == 0)  # the host's memory of a GPU cell is not planned
 
 
+def ray_and_rows(base: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, dict[str, Any]]:
+    """Ray, which neither reports use nor hides GPUs from steps that ask for none; what every recipe states."""
+    ray = pytest.importorskip("ray")
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
+        monkeypatch.setenv(name, "0")
+    return ray, {"base": str(base), "task": "mini_sentiment", "limit": 16, "rank": 4, "batch_size": 8}
+
+
 @pytest.mark.ray
 def test_on_a_ray_with_gpus_steps_see_their_own_and_those_without_see_none(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray believes in two GPUs; torch finds none, so that everything is computed on the processor."""
-    ray = pytest.importorskip("ray")
-    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
-        monkeypatch.setenv(name, "0")
-    common = {"base": str(llama), "task": "mini_sentiment", "limit": 16, "rank": 4, "batch_size": 8}
+    ray, common = ray_and_rows(llama, monkeypatch)
     how = {"engine": "dummy", "limit": 4, "needs": {"gpus": 0}}
     one = board(tmp_path, common=common, eval=how)
     ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
@@ -167,10 +172,7 @@ def test_on_a_ray_with_gpus_steps_see_their_own_and_those_without_see_none(
 def test_a_cell_without_needs_has_a_real_gpu_to_itself(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ray = pytest.importorskip("ray")
-    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
-        monkeypatch.setenv(name, "0")
-    common = {"base": str(llama), "task": "mini_sentiment", "limit": 16, "rank": 4, "batch_size": 8}
+    ray, common = ray_and_rows(llama, monkeypatch)
     one = board(tmp_path, common=common, eval={"engine": "dummy", "limit": 4, "needs": {"gpus": 0}})
     ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     try:

@@ -34,6 +34,12 @@ def pooled(items: Sequence[tuple[str, str, str | None]]) -> list[str]:
     return [q if sum(other[:2] == (q, "Yes") for other in items) >= 10 else "rare" for q, _, _ in items]
 
 
+def by_sums(metric: str, items: list[tuple[str, str, str | None]]) -> float:
+    """A metric as the bootstrap computes it: from what each sample adds."""
+    summed = metrics.summed(metric, items)
+    return float(summed.statistic(summed.parts.sum(axis=0)))
+
+
 @given(st.lists(ANSWERED, min_size=1, max_size=160))
 def test_question_f1_is_the_mean_of_scikit_learns_over_frequent_questions_and_the_rest_as_one(
     items: list[tuple[str, str, str | None]],
@@ -45,8 +51,7 @@ def test_question_f1_is_the_mean_of_scikit_learns_over_frequent_questions_and_th
             each.append(f1_score(*zip(*own, strict=True), zero_division=0))
     expected = np.mean(each) if each else np.mean([gold == said for _, gold, said in items])
     assert questions.question_f1_pooled(items) == pytest.approx(expected, abs=1e-12)
-    summed = metrics.summed("question_f1_pooled", items)
-    assert float(summed.statistic(summed.parts.sum(axis=0))) == pytest.approx(expected, abs=1e-12)
+    assert by_sums("question_f1_pooled", items) == pytest.approx(expected, abs=1e-12)
 
 
 @given(st.lists(ANSWERED, min_size=1, max_size=60))
@@ -63,8 +68,7 @@ def test_question_mcc_is_pearsons_correlation_of_what_each_question_leaves_unexp
     spread = np.sqrt((gold @ gold) * (said @ said))
     expected = gold @ said / spread if spread > 1e-9 else 0.0
     assert questions.question_mcc(items) == pytest.approx(expected, abs=1e-9)
-    summed = metrics.summed("question_mcc", items)
-    assert float(summed.statistic(summed.parts.sum(axis=0))) == pytest.approx(expected, abs=1e-9)
+    assert by_sums("question_mcc", items) == pytest.approx(expected, abs=1e-9)
 
 
 @given(st.lists(ANSWERED, min_size=1, max_size=160))
