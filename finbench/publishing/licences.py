@@ -21,6 +21,7 @@ _KNOWN: dict[str, tuple[str, int]] = {
     "CC-BY-SA-4.0": ("cc-by-sa-4.0", 1),
     "Llama-2": ("llama2", 2),
     "Llama-3.1": ("llama3.1", 2),
+    "Gemma": ("gemma", 2),
     "CC-BY-NC-4.0": ("cc-by-nc-4.0", 3),
     "CC-BY-NC-SA-3.0": ("cc-by-nc-sa-3.0", 3),
 }

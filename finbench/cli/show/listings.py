@@ -150,7 +150,8 @@ def bases(found: Iterable[BaseEntry]) -> None:
         shown = ", ".join([base.licence, *(name for name, true in notes.items() if true)])
         table.add_row(base.alias, base.parameters, base.hub_id, shown)
     out.print(table)
-    put("\nAny other: --base hub:org/name[@revision] or --base ./folder", wrap=True, markup=False)
+    put("\nEmbedded: comes in PyPI packages where the Hub cannot be reached.", wrap=True)
+    put("Any other: --base hub:org/name[@revision] or --base ./folder", wrap=True, markup=False)
 
 
 def methods(found: Iterable[Method], others: Iterable[Tuner]) -> None:
