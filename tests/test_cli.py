@@ -182,6 +182,19 @@ def test_a_shown_recipe_can_be_trained_from(tmp_path: Path) -> None:
     assert mine.model_dump(exclude={"name"}) == recipes.recipe("fpb-smollm2-135m-lora").model_dump(exclude={"name"})
 
 
+def test_a_recipe_keeps_its_name_where_the_name_is_still_true() -> None:
+    names = [
+        recipes.recipe("fpb-smollm2-135m-lora", changes).name
+        for changes in ({}, {"limit": 9, "seed": 2, "bits": 4}, {"base": "gpt2"}, {"method": "dora"})
+    ]
+    assert names == [
+        "fpb-smollm2-135m-lora-s0",
+        "fpb-smollm2-135m-lora-s2",
+        "fpb-gpt2-lora-s0",
+        "fpb-smollm2-135m-dora-s0",
+    ]
+
+
 def test_a_null_takes_back_what_a_recipe_states(tmp_path: Path) -> None:
     stated = {"tasks": ["mini_ner"], "limit": 8, "method": "rosa", "options": {"save_rank": 4}}
     (tmp_path / "r.yaml").write_text(json.dumps(stated))

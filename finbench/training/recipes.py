@@ -70,7 +70,9 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
     complete["tasks"] = _weights(complete.get("tasks") or {})
     if complete.get("data") and "chat" not in chosen and any(map(_conversations, complete["data"])):
         complete["chat"] = True
-    complete.setdefault("name", f"{_slug(path.stem)}-s{complete['seed']}" if source is not None else _name(complete))
+    # the file's name, where what it may say is still so
+    kept = source is not None and not {"tasks", "data", "base", "method"} & set(changes)
+    complete.setdefault("name", f"{_slug(path.stem)}-s{complete['seed']}" if kept else _name(complete))
     result = Recipe.parse(complete, where)
     method.check(result)
     return result
