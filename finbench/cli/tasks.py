@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from finbench import evaluation
+from finbench import evaluation, models
 from finbench.cli import show
 from finbench.cli.command import Found, taking
 from finbench.core.errors import FinbenchError, counted
@@ -70,11 +70,10 @@ def bases(
     found = catalog.bases()
     if accept is not None:
         from finbench.core.errors import unknown
-        from finbench.models import ggufs
 
         if accept not in found:
             raise unknown("base", accept, found, "finbench bases")
-        record = ggufs.accept(found[accept])
+        record = models.accept(found[accept])
         said = f"{accept}: its terms are accepted, as {record} says.\nNext: finbench demo --base {accept}"
         return Found({"accepted": accept, "record": str(record)}, lambda: typer.echo(said))
     stated = {alias: base.model_dump() for alias, base in found.items()}

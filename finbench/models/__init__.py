@@ -9,12 +9,14 @@ from finbench.core.faces import face
 if TYPE_CHECKING:
     from finbench.models import adapters, bases, prefixes, structured, zoo
     from finbench.models.described import has_template, taken_for
+    from finbench.models.ggufs import accept
     from finbench.models.modelfiles import STRUCTURE, empty_model, is_structured, template_digest
 else:
     __getattr__ = face(__name__)
 
 __all__ = [
     "STRUCTURE",
+    "accept",
     "adapters",
     "bases",
     "empty_model",
