@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import importlib.util
 import os
 import resource
@@ -30,6 +31,13 @@ settings.register_profile("finbench", deadline=None, suppress_health_check=[Heal
 settings.load_profile("finbench")
 # lm-eval compiles a task's template again for each row, which is a good part of the time of tests with small models
 jinja2.Environment.compile = functools.lru_cache(1024)(jinja2.Environment.compile)  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries_are_not_garbage() -> None:
+    """Python looks for garbage after every training: not among the million objects of libraries that are loaded."""
+    gc.collect()
+    gc.freeze()
 
 
 def task_helper(name: str) -> ModuleType:
