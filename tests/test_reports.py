@@ -427,7 +427,7 @@ def test_random_answers_have_the_official_scripts_em_and_f1(official: Any) -> No
         ("57%", "0.56197", False), ("0.6", "0.56197", False), ("-56.2%", "0.56197", False), ("1", "0.56197", False),
         ("56.2%", "56.197", True), ("0", "0.00327", False), ("0", "0", True), ("0.0", "0", True), ("-0.4%", "0", False),
         ("$8,953", "8953.33333", True), ("8,950", "8953.33333", False), ("8.95 thousand", "8953.33333", True),
-        ("8,953.33 million", "8953.33333", True), ("9000", "8953.33333", False), ("(2.4)", "-2.4", True),
+        ("8,953.33 million", "8953.33333", False), ("9000", "8953.33333", False), ("(2.4)", "-2.4", True),
         ("2.4", "-2.4", False), ("Yes.", "yes", True), ("no", "yes", False), ("yes and no", "yes", False),
         ("yes, not really", "yes", False), ("1", "yes", False), ("yes", "1", False), ("0.00003", "0.00003", True),
         ("divide(25048, 44572)", "0.56197", True), ("divide(25048, 44573)", "0.56197", False),
@@ -464,7 +464,7 @@ def test_programs_give_what_the_official_script_gives(official: Any, real_data: 
     ]
     for program, table in programs:
         invalid, expected = official[1].eval_program(official[1].program_tokenization(program), table)
-        found = reports.execute(program, json.dumps(table))
+        found = reports.programs.execute(program, json.dumps(table))
         if invalid or expected == "n/a" or isinstance(expected, complex):
             assert found is None, program
         else:
