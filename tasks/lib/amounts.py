@@ -4,8 +4,8 @@ A point is always the decimal point and a comma only ever groups thousands: "1.0
 numbers. "bn" and "mn" are scale words; "m", "M", "B" and "k" are not, for M is a thousand to some. Brackets are the
 minus of accounts. "About" and "≈" change nothing: the number is judged as it stands. Words that say of what it is, and
 nothing of how much ("years", "per share"), may follow. One amount may be said twice: "0.125 (12.5%)". "Increased by"
-leads to a number; "decreased by" does not, for it leaves open whether a minus was asked for. A direction after the number that is not that
-of its sign ("5%, down") takes it back.
+leads to a number; "decreased by" does not, for it leaves open whether a minus was asked for. A direction after the
+number that is not that of its sign ("5%, down") takes it back.
 """
 
 import decimal

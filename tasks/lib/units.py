@@ -10,6 +10,7 @@ states its unit. It is right as the value that it states, or where the row says 
   is made of so ("5 million"); never for per cent, a share or a quotient.
 """
 
+import functools
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,13 @@ def _powers(words: Sequence[str]) -> frozenset[int]:
     return frozenset(_POWERS[word] for word in words if word in _POWERS)
 
 
+@functools.lru_cache(maxsize=64)
+def _of_page(page: str) -> tuple[set[tuple[Decimal, str]], list[str]]:
+    """(figures with the unit that stands beside them, scales of whole tables)."""
+    page = page.casefold()
+    return {(Decimal(n.replace(",", "")), unit) for n, unit in _PRINTED.findall(page)}, _SCALES.findall(page)
+
+
 def of_row(doc: Mapping[str, Any], gold: str, question: str, before: Sequence[str] | None = None) -> Unit:
     """The unit of ``gold``. ``doc`` may have ``text`` and ``program``. Without a question only its size is known.
 
@@ -59,7 +67,7 @@ def of_row(doc: Mapping[str, Any], gold: str, question: str, before: Sequence[st
     hundredfold = bool(_HUNDREDFOLD.search(program))
     if not hundredfold and (_of_quotients(program) if program else _is_quotient(value, made_of)):
         return Unit()
-    printed = {(Decimal(number.replace(",", "")), unit) for number, unit in _PRINTED.findall(page.casefold())}
+    printed, scales = _of_page(page)
     shares = [figure for figure in made_of if (figure, "%") in printed]
     large = value >= 1 or (bool(program) and "%" not in program)  # 1.3 of 38.4 and 37.1, and no share
     percent = (value, "%") in printed or _adds_up(value, shares) or (large and _asks(question))
@@ -69,7 +77,7 @@ def of_row(doc: Mapping[str, Any], gold: str, question: str, before: Sequence[st
     figures = {value, *made_of}
     # where neither a program nor a conversation says what the gold is made of it may be any figure of the page
     beside = [unit for figure, unit in printed if figure in figures or not (program or before is not None)]
-    return Unit(False, _powers(beside + _SCALES.findall(page.casefold()) + _SCALE.findall(question)))
+    return Unit(False, _powers(beside + scales + _SCALE.findall(question)))
 
 
 def _of_quotients(program: str) -> bool:
