@@ -471,6 +471,8 @@ PAGE += "It has 5 directors and paid $2.5 billion for Bexley."
         ("125%", "1.25", True, "what percent higher is it?", "divide(450, 360)"),
         ("0.054%", "0.05409", False, "what percent of it?", "divide(19.5, 360.5)"),
         ("5%", "5", False, "how many directors are there?", ""),
+        ("-2.4%", "-2.4", True, "what is the change in percentage points in the debt ratio?", "subtract(57.3, 59.7)"),
+        ("80%", "80", False, "margin change in basis points?", "subtract(36%, 28%), multiply(#0, const_1000)"),
         ("19.5%", "19.5", False, "what was the change in sales?", "subtract(380, 360.5)"),
         ("38.4%", "38.4", True, "what was it in 2009?", ""),
         ("62.06%", "62.06", False, "assuming a return of 10 % , what was the profit?", "subtract(380, 317.94)"),

@@ -51,11 +51,6 @@ def _readings(said: Any, unit: Any) -> list[tuple[Decimal, Decimal]]:
     return [(amounts.shifted(said.number, by), amounts.shifted(_half(said.number), by)) for by in sorted(shifts)]
 
 
-def _any(said: Any) -> Any:
-    """Leniently an answer is in the gold's unit, whatever it states."""
-    return units.Unit(True, {said.power})
-
-
 def parse(text: str) -> Any:
     """The number that a text is, without lead or reason, or None."""
     return amounts.plain_number(text.strip(_DRESS))
@@ -270,19 +265,15 @@ def _near(readings: Sequence[tuple[Decimal, Decimal]], gold: Decimal) -> bool:
     )
 
 
-def _right(
-    answer: str, gold: str, doc: Mapping[str, Any], question: str, before: Sequence[str] | None = None
-) -> tuple[bool, bool]:
-    """(right, parsed). ``before``: the golds of the turns before."""
+def _right(answer: str, gold: str, unit: Any) -> tuple[bool, bool]:
+    """(right, parsed)."""
     if gold in ("yes", "no"):
         found = answers.label(answer, ("yes", "no"))
         if found == "yes" and answers.taken_back(_unled(answer)[3:]):
             found = None
         return found == gold, found is not None
     said = amounts.number(answer)
-    if said is None:
-        return False, False
-    return _near(_readings(said, units.of_row(doc, gold, question, before)), Decimal(gold)), True
+    return said is not None and _near(_readings(said, unit), Decimal(gold)), said is not None
 
 
 def _loosely(answer: str, gold: str) -> bool:
@@ -291,7 +282,7 @@ def _loosely(answer: str, gold: str) -> bool:
         return words == {gold}
     said = _loose(answer)
     scaled = [] if said is None else [said._replace(number=amounts.shifted(said.number, by)) for by in (0, 2, -2)]
-    return any(_near(_readings(one, _any(one)), Decimal(gold)) for one in scaled)
+    return any(_near(_readings(one, units.Unit(True, {one.power})), Decimal(gold)) for one in scaled)
 
 
 def score_finqa(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
@@ -301,12 +292,11 @@ def score_finqa(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, flo
     """
     line, gold = _line(results[0]), doc["answer"]
     result = programs.execute(line, doc.get("table") or "[]") if "(" in line and not parse(line) else None
-    right, parsed = _equal(result, gold), True
-    if result is None:
-        right, parsed = _right(results[0], gold, doc, doc.get("question") or "")
+    equal = _exact(line, gold) if result is None else _equal(result, gold)
+    right, parsed = (equal, True) if result is not None else _right(results[0], gold, units.of_row(doc, gold))
     return {
         "acc": float(right),
-        "exe_acc": float(_equal(result, gold) if result is not None else _exact(line, gold)),
+        "exe_acc": float(equal),
         "acc_lenient": float(right or _loosely(results[0], gold)),
         "parse_rate": float(parsed),
     }
@@ -327,7 +317,7 @@ def _exact(line: str, gold: str) -> bool:
 def score_turn(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """lm-eval ``process_results`` of one turn. ``doc`` has ``answer`` and ``last`` (1 for the last turn, else 0)."""
     before = [turn["answer"] for turn in doc.get("history") or ()]
-    right, parsed = _right(results[0], doc["answer"], doc, doc.get("question") or "", before)
+    right, parsed = _right(results[0], doc["answer"], units.of_row(doc, doc["answer"], before))
     lenient = right or _loosely(results[0], doc["answer"])
     return {
         "acc": float(right),
@@ -365,8 +355,9 @@ def score_conversation(doc: Mapping[str, Any], results: Sequence[str]) -> dict[s
     """
     golds = doc["answers"]
     lines, asked = _turns(results[0], len(golds)), doc.get("questions") or [""] * len(golds)
-    turns = list(zip(lines, golds, asked, strict=True))
-    scored = [_right(line, gold, doc, one, golds[:place]) for place, (line, gold, one) in enumerate(turns)]
+    docs = [{**doc, "question": question} for question in asked]
+    said_in = [units.of_row(docs[place], gold, golds[:place]) for place, gold in enumerate(golds)]
+    scored = [_right(line, gold, unit) for line, gold, unit in zip(lines, golds, said_in, strict=True)]
     loose = [right or _loosely(line, gold) for (right, _), line, gold in zip(scored, lines, golds, strict=True)]
     return {
         "acc": sum(right for right, _ in scored) / len(golds),
@@ -388,7 +379,7 @@ def score_textbook(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, 
     """
     gold = Decimal(doc["answer"])
     unit = units.of_textbook(gold, doc.get("text") or "")
-    rounded = min(_half(gold), abs(gold) * _RELATIVE) if gold.as_tuple().exponent < 0 else 0
+    rounded = min(_half(gold), abs(gold) * _RELATIVE) if int(gold.as_tuple().exponent) < 0 else 0
     slack = max(abs(gold) * _TEXTBOOK, rounded)
 
     def right(said: Any, unit: Any, *more: int) -> bool:
@@ -403,6 +394,6 @@ def score_textbook(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, 
     return {
         "acc": float(strict),
         "acc_published": float(bool(plain) and any(abs(one - gold) < abs(one) * _TEXTBOOK for one in theirs)),
-        "acc_lenient": float(strict or (loose is not None and right(loose, _any(loose), 2, -2))),
+        "acc_lenient": float(strict or (loose is not None and right(loose, units.Unit(True, {loose.power}), 2, -2))),
         "parse_rate": float(said is not None),
     }

@@ -5,7 +5,7 @@ states its unit. It is right as the value that it states, or where the row says 
 
 - per cent, if the program multiplies by 100; if the gold, or two figures whose sum, difference or mean it is, are
   printed with "%", or it is 1 or more, or a program's, and the question asks for per cent or for a rate; never for a
-  quotient of two figures, a ratio, "how many" or "in millions";
+  quotient of two figures, a ratio, basis points, "how many" or "in millions";
 - thousands, millions, billions, if the page or the question says "in millions", or prints the gold or a figure that it
   is made of so ("5 million"); never for per cent, a share or a quotient.
 """
@@ -25,11 +25,11 @@ _SCALES = re.compile(r"\b(thousand|million|billion|trillion)s\b")  # of a whole 
 _SCALE = re.compile(r"\b(thousand|million|billion|trillion)s?\b")
 _PERCENT = re.compile(r"(?<!\d)(?<!\d )(?:per ?cent|%)")  # asked for, and not given as in "at 5 %"
 _RATE = re.compile(r"\b(?:(?<!exchange )rate|yield|return|margin|volatility|apr|ear|ytm)s?\b")
-_AMOUNT = re.compile(r"\bhow many\b(?! percent)|\bin (?:thousand|million|billion)s|\bratio\b")
+_AMOUNT = re.compile(r"\bhow many\b(?! percent)|\bin (?:thousand|million|billion)s|\bratio of\b|\bbasis points?\b")
 _GIVEN = re.compile(r"\b(?:if|assuming|how much)\b")
 _LABEL = re.compile(r"\"[^\"]*\"")
 _SHARE = re.compile(r"\b(?:percent|ratio|portion|proportion|fraction)")
-_HUNDREDFOLD = re.compile(r"multiply\((?:[^()]*, ?const_100|const_100, ?[^()]*)\)")
+_HUNDREDFOLD = re.compile(r"multiply\((?:[^()]*, ?const_100\)|const_100,)")
 _QUOTIENT = re.compile(r"divide\([^()]*, ?(?:const_100\)|(?!const_)[^()%]*\))")
 _FIGURE = re.compile(r"(?<![\w#.])\d+(?:,\d{3})*(?:\.\d+)?")
 _FIFTH = Decimal("0.00001")
@@ -55,13 +55,15 @@ def _of_page(page: str) -> tuple[set[tuple[Decimal, str]], list[str]]:
     return {(Decimal(n.replace(",", "")), unit) for n, unit in _PRINTED.findall(page)}, _SCALES.findall(page)
 
 
-def of_row(doc: Mapping[str, Any], gold: str, question: str, before: Sequence[str] | None = None) -> Unit:
-    """The unit of ``gold``. ``doc`` may have ``text`` and ``program``. Without a question only its size is known.
+def of_row(doc: Mapping[str, Any], gold: str, before: Sequence[str] | None = None) -> Unit:
+    """The unit of ``gold``. ``doc`` may have ``text``, ``program`` and ``question``; without it only the size is known.
 
     ``before``: the golds of the turns before it, where it is one of a conversation.
     """
+    if gold in ("yes", "no"):
+        return Unit()
     value, program, page = abs(Decimal(gold)), doc.get("program") or "", doc.get("text") or ""
-    question = _LABEL.sub("", question.casefold())
+    question = _LABEL.sub("", (doc.get("question") or "").casefold())
     made_of = [Decimal(part.replace(",", "")) for part in _FIGURE.findall(program)]
     made_of = made_of or [abs(Decimal(one)) for one in before or () if one not in ("yes", "no")]
     hundredfold = bool(_HUNDREDFOLD.search(program))
