@@ -73,7 +73,8 @@ def finqa(folder: Path) -> Iterator[str]:
         "of 100 forgiven. They are left out: " + "; ".join(f"{i}: {human}, program {r}" for i, human, r in wrong) + "."
     )
     ran = sum(
-        str(reports.execute(r["qa"]["program"], json.dumps(r["table"]))) == str(r["qa"]["exe_ans"]) for r in records
+        str(reports.programs.execute(r["qa"]["program"], json.dumps(r["table"]))) == str(r["qa"]["exe_ans"])
+        for r in records
     )
     yield f"- The program gives exe_ans in {ran:,} of {len(records):,}."
 

@@ -11,6 +11,7 @@ import types
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -328,6 +329,11 @@ def test_hostile_workbooks_are_refused(tmp_path: Path, content: Any, said: str) 
         ("a drop of 5", tatqa("a drop of -5"), False),
         ("", tatqa("dies"), False),
         ("<think>dies</think> moulds", tatqa("dies"), False),
+        ("5 years", tatqa("5 years"), True), ("5 year", tatqa("5 years"), True), ("5", tatqa("5 years"), True),
+        ("5 months", tatqa("5 years"), False), ("5 per year", tatqa("5 years"), False),
+        ("$5/share", tatqa("$5 per share"), True), ("$5 a month", tatqa("$5 per share"), False),
+        ("€5", tatqa("$5"), False), ("US$5", tatqa("$5"), True), ("500%", tatqa("$5"), False),
+        ("€5 million", tatqa("$5 million", scale="million"), False), ("5x", tatqa("5"), True),
     ],
 )  # fmt: skip
 def test_tatqa_compares_values_and_words(answer: str, doc: dict[str, Any], right: bool) -> None:
@@ -427,17 +433,115 @@ def test_random_answers_have_the_official_scripts_em_and_f1(official: Any) -> No
         ("57%", "0.56197", False), ("0.6", "0.56197", False), ("-56.2%", "0.56197", False), ("1", "0.56197", False),
         ("56.2%", "56.197", True), ("0", "0.00327", False), ("0", "0", True), ("0.0", "0", True), ("-0.4%", "0", False),
         ("$8,953", "8953.33333", True), ("8,950", "8953.33333", False), ("8.95 thousand", "8953.33333", True),
-        ("8,953.33 million", "8953.33333", True), ("9000", "8953.33333", False), ("(2.4)", "-2.4", True),
+        ("8,953.33 million", "8953.33333", False), ("9000", "8953.33333", False), ("(2.4)", "-2.4", True),
         ("2.4", "-2.4", False), ("Yes.", "yes", True), ("no", "yes", False), ("yes and no", "yes", False),
         ("yes, not really", "yes", False), ("1", "yes", False), ("yes", "1", False), ("0.00003", "0.00003", True),
         ("divide(25048, 44572)", "0.56197", True), ("divide(25048, 44573)", "0.56197", False),
-        ("greater(3, 2)", "yes", True), ("The answer is 0.56197", "0.56197", True), ("1e400", "1", False),
+        ("greater(3, 2)", "yes", True), ("divide(25048,44572)", "0.56197", True), ("greater(3,2)", "yes", True),
+        ("subtract(25,048,44,572)", "-19524", False), ("divide(12,000,3)", "4000", True),
+        ("divide(1,4),multiply(#0,2)", "0.5", True), ("divide(1, 2),", "0.5", True), ("56.2%, down", "0.56197", False),
+        ("56.2% (a decrease)", "0.56197", False), ("-56.2%, down", "-0.56197", True), ("-56.2%, up", "-0.56197", False),
+        ("0.562%", "0.56197", False), ("5 billion", "5", False), 
+        ("0.562", "56.197", True), ("-0.562", "56.197", False), ("5.62", "56.197", False),
+        ("The answer is 0.56197", "0.56197", True), ("1e400", "1", False),
     ],
 )  # fmt: skip
 def test_finqa_takes_rounding_as_printed_and_never_another_sign(answer: str, gold: str, right: bool) -> None:
     scored = reports.score_finqa({"answer": gold, "table": "[]"}, [answer])
     assert scored["acc"] == float(right)
     assert scored["acc_lenient"] >= scored["acc"]
+
+
+PAGE = "| $ in millions | 2009 | 2008 |\n| -- | -- | -- |\n| sales | 380 | 360.5 |\n| tax rate | 38.4% | 37.1% |\n\n"
+PAGE += "It has 5 directors and paid $2.5 billion for Bexley."
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "right", "question", "program"),
+    [
+        # per cent: as the value that is stated, or where the row says that the gold is in it
+        ("1.3%", "1.3", True, "by what percentage points did the tax rate rise?", "subtract(38.4, 37.1)"),
+        ("0.013", "1.3", True, "by what percentage points did the tax rate rise?", "subtract(38.4, 37.1)"),
+        ("-1.3%", "1.3", False, "by what percentage points did the tax rate rise?", "subtract(38.4, 37.1)"),
+        ("0.4%", "0.4", True, "how did the tax rate change?", "subtract(37.5, 37.1)"),
+        ("5.41%", "5.40943", True, "what percent of it?", "divide(19.5, 360.5), multiply(#0, const_100)"),
+        ("5.41%", "5.40943", True, "what percent of it?", "divide(19.5,360.5),multiply(#0,const_100)"),
+        ("0.0541", "5.40943", True, "what percent of it?", "divide(19.5, 360.5), multiply(#0, const_100)"),
+        ("1.25%", "1.25", False, "what percent higher is it?", "divide(450, 360)"),
+        ("125%", "1.25", True, "what percent higher is it?", "divide(450, 360)"),
+        ("0.054%", "0.05409", False, "what percent of it?", "divide(19.5, 360.5)"),
+        ("5%", "5", False, "how many directors are there?", ""),
+        ("-2.4%", "-2.4", True, "what is the change in percentage points in the debt ratio?", "subtract(57.3, 59.7)"),
+        ("80%", "80", False, "margin change in basis points?", "subtract(36%, 28%), multiply(#0, const_1000)"),
+        ("19.5%", "19.5", False, "what was the change in sales?", "subtract(380, 360.5)"),
+        ("38.4%", "38.4", True, "what was it in 2009?", ""),
+        ("62.06%", "62.06", False, "assuming a return of 10 % , what was the profit?", "subtract(380, 317.94)"),
+        # a scale word: the same
+        ("19.5 million", "19.5", True, "what was the change in sales?", "subtract(380, 360.5)"),
+        ("$0.0195 billion", "19.5", True, "what was the change in sales?", "subtract(380, 360.5)"),
+        ("19.5 thousand", "19.5", False, "what was the change in sales?", "subtract(380, 360.5)"),
+        ("19.5 billion", "19.5", False, "what was the change in sales?", "subtract(380, 360.5)"),
+        ("2.5 billion", "2.5", True, "what was paid for bexley?", "add(2.5, 0)"),
+        ("5 billion", "5", False, "what was paid?", "add(3, 2)"),
+        ("1.05 million", "1.05409", False, "what is the ratio of sales?", "divide(380, 360.5)"),
+        ("19.5 thousand", "19500", True, "what was the change in sales?", "subtract(380000, 360500)"),
+    ],
+)  # fmt: skip
+def test_an_answer_is_read_in_the_unit_that_the_row_states(
+    answer: str, gold: str, right: bool, question: str, program: str
+) -> None:
+    doc = {"answer": gold, "table": "[]", "text": PAGE, "question": question, "program": program}
+    scored = reports.score_finqa(doc, [answer])
+    assert scored["acc"] == float(right)
+    assert scored["acc_lenient"] >= scored["acc"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "right", "question", "before"),
+    [
+        ("1.3%", "1.3", True, "and the change?", ["38.4", "37.1"]),
+        ("1.3 million", "1.3", False, "and the change, as a percentage?", ["38.4", "37.1"]),
+        ("1.054%", "1.05409", False, "and that as a percentage?", ["380", "360.5"]),
+        ("105.4%", "1.05409", True, "and that as a percentage?", ["380", "360.5"]),
+        ("80%", "80", True, "how much is that in percentage?", ["0.8"]),
+        ("19.5 million", "19.5", True, "and the change?", ["380", "360.5"]),
+        ("19.5 billion", "19.5", False, "and the change?", ["380", "360.5"]),
+        ("5 billion", "5", False, "how many directors?", []),
+    ],
+)  # fmt: skip
+def test_a_turn_is_read_in_the_unit_of_the_turns_before(
+    answer: str, gold: str, right: bool, question: str, before: list[str]
+) -> None:
+    history = [{"question": "?", "answer": one} for one in before]
+    doc = {"answer": gold, "text": PAGE, "question": question, "history": history, "last": 1}
+    assert reports.score_turn(doc, [answer])["acc"] == float(right)
+    own = {"answers": [*before, gold], "questions": ["?"] * len(before) + [question], "text": PAGE}
+    assert reports.score_conversation(own, ["\n".join([*before, answer])])["acc_last"] == float(right)
+
+
+@pytest.mark.parametrize("name", ["finqa", "convfinqa", "xfinbench_calc"])
+def test_real_golds_are_right_in_their_unit_and_never_with_another_sign_or_size(real_data: Path, name: str) -> None:
+    files = {
+        "finqa": sorted((real_data / "finqa").glob("finqa_*_of_*.json")),
+        "convfinqa": [real_data / "convfinqa" / "convfinqa_dev.json"],
+        "xfinbench_calc": [real_data / "xfinbench" / "validation_set.csv"],
+    }
+    sources = [source for file in files[name] for source in expand([file], "*")]
+    records = [record.row for source in sources for record in decoder_of(source, None)(source)]
+    score = {"finqa": reports.score_finqa, "convfinqa": reports.score_turn, "xfinbench_calc": reports.score_textbook}
+    units = [unit for unit in read(name, *records) if isinstance(unit, sets.Unit)]
+    rows = [row for unit in units for row in unit.rows if row["answer"] not in ("yes", "no") and float(row["answer"])]
+    rows = rows[:: len(rows) // 140]
+
+    def right(form: Any) -> float:
+        return sum(score[name](row, [form(Decimal(row["answer"]))])["acc"] for row in rows) / len(rows)
+
+    assert right(lambda gold: f"{gold:f}") == right(lambda gold: f"{100 * gold:f}%") == 1
+    for factor in (-1, 10, 100, 1000, Decimal("0.1"), Decimal("0.001")):
+        assert right(lambda gold, factor=factor: f"{factor * gold:f}") == 0
+    assert right(lambda gold: f"{-gold:f}%") == right(lambda gold: f"{gold:f} trillion") == 0
+    assert right(lambda gold: f"{gold:f}%") < 0.2  # per cent that are stored as such
+    assert right(lambda gold: f"{gold:f} billion") < 0.1
 
 
 def test_execution_accuracy_is_exact_and_lenient_forgives_words_and_a_hundred() -> None:
@@ -464,7 +568,7 @@ def test_programs_give_what_the_official_script_gives(official: Any, real_data: 
     ]
     for program, table in programs:
         invalid, expected = official[1].eval_program(official[1].program_tokenization(program), table)
-        found = reports.execute(program, json.dumps(table))
+        found = reports.programs.execute(program, json.dumps(table))
         if invalid or expected == "n/a" or isinstance(expected, complex):
             assert found is None, program
         else:
@@ -505,6 +609,15 @@ def test_a_conversation_is_scored_turn_by_turn() -> None:
     assert of("2. 400\n1. 105") == (0.67, 0.0)
     assert of("0.2625") == (0.0, 0.0)
     assert of("") == (0.0, 0.0)
+    for dressed in (
+        "Answers:\n1. 105\n2. 400\n3. 0.2625", "Here are the answers:\n105\n400\n0.2625", "- 105\n- 400\n- 0.2625",
+        "* 105\n* 400\n* 26.25%", "**1.** 105\n**2.** 400\n**3.** 0.2625", "**105**\n**400**\n**0.2625**",
+        "1. **105**\n2. **400**\n3. **0.2625**", "- **105**\n- **400**\n- **0.2625**", "(1) 105\n(2) 400\n(3) 0.2625",
+        "**Answers:**\n\n- 1. 105\n- 2. 400\n- 3. 0.2625",
+    ):  # fmt: skip
+        assert of(dressed) == (1.0, 1.0), dressed
+    assert of("-105\n- 400\n-0.2625") == of("- -105\n- -400\n- -0.2625") == (0.0, 0.0)
+    assert reports.score_conversation({"answers": ["-105"]}, ["- 105"])["acc"] == 1.0  # one line is no list
     assert reports.score_turn({"answer": "400", "last": 1}, ["400"])["acc_last"] == (1.0, 1.0)
 
 
@@ -512,10 +625,28 @@ def test_a_conversation_is_scored_turn_by_turn() -> None:
     ("answer", "gold", "right"),
     [("23.05", "23.05", True), ("23.05%", "23.05", True), ("23.1", "23.05", True), ("23.3", "23.05", False),
      ("0.2305", "23.05", False), ("-20", "-20", True), ("20", "-20", False), ("$889", "889.2", True),
-     ("384.65 million", "384650000", True), ("0", "0.0118", False)],
+     ("384.65 million", "384650000", True), ("0", "0.0118", False), ("5 million", "5", False),
+     # the gold prints two decimals; 3.05 is not 3, which prints none
+     ("0.0183", "0.018", True), ("0.0187", "0.018", False), ("0.234", "0.23", True), ("3.05", "3", False),
+     ("3.01", "3", True), ("50.5", "50", False)],
 )  # fmt: skip
 def test_textbook_calculations_within_half_a_per_cent(answer: str, gold: str, right: bool) -> None:
     assert reports.score_textbook({"answer": gold}, [answer])["acc"] == float(right)
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "right", "question"),
+    [("12.5%", "12.5", True, "How much? (Unit: percentage)"), ("0.8%", "0.8", True, "How much? (Unit: percent)"),
+     ("0.8%", "0.8", False, "How much? (Unit: decimal)"), ("80%", "0.8", True, "How much? (Unit: decimal)"),
+     ("12.5%", "12.5", False, "How much? (Unit: dollar)"), ("$5 million", "5", True, "How much? (Unit: million USD)"),
+     ("5 billion", "5000", True, "How much? (Unit: million USD)"), ("5 million", "5", False, "How? (Unit: dollar)"),
+     ("5 billion", "5", False, "How much? (Unit: million USD)"), ("9.2%", "9.2", True, "The rate? (Unit: per annum)"),
+     ("0.092", "9.2", False, "What is the rate? (Unit: per annum)"), ("5%", "5", False, "At 7% p.a.How many are it?"),
+     ("34.99%", "34.99", True, "It pays 5%.What is the implied volatility?"),
+     ("0.2%", "0.2", False, "Ignore it.What is the expected return?")],
+)  # fmt: skip
+def test_textbook_answers_are_in_the_unit_that_is_asked_for(answer: str, gold: str, right: bool, question: str) -> None:
+    assert reports.score_textbook({"answer": gold, "text": question}, [answer])["acc"] == float(right)
 
 
 def test_shares_and_percentages_alike_in_the_count_of_xfinbenchs_authors() -> None:

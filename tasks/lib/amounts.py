@@ -4,7 +4,8 @@ A point is always the decimal point and a comma only ever groups thousands: "1.0
 numbers. "bn" and "mn" are scale words; "m", "M", "B" and "k" are not, for M is a thousand to some. Brackets are the
 minus of accounts. "About" and "≈" change nothing: the number is judged as it stands. Words that say of what it is, and
 nothing of how much ("years", "per share"), may follow. One amount may be said twice: "0.125 (12.5%)". "Increased by"
-leads to a number; "decreased by" does not, for it leaves open whether a minus was asked for.
+leads to a number; "decreased by" does not, for it leaves open whether a minus was asked for. A direction after the
+number that is not that of its sign ("5%, down") takes it back.
 """
 
 import decimal
@@ -62,6 +63,13 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _RISE = re.compile(r"\s(?:increase|rise|growth)(?!\w)", re.IGNORECASE)
+# the other direction than the number's sign, as the first word after it: "5%, down", "-5% (increase)"
+_ITS = r"\W*(?:(?:an?|it|is|was|which|that|and)\s)*"
+_DOWN = re.compile(
+    rf"{_ITS}(?:down|decreas\w*|declin\w*|drop\w*|fell|fall\w*|lower|loss\w*|lost|reduc\w*|shr[aiu]nk\w*)\b|.*negative",
+    re.IGNORECASE,
+)
+_UP = re.compile(rf"{_ITS}(?:up|increas\w*|ris(?:e|en|ing)|rose|gr[eo]w\w*|higher|gain\w*)\b", re.IGNORECASE)
 _AGAIN = re.compile(r"\s?(?:[(=≈]|,? or|, i\.e\.,?) ?", re.IGNORECASE)  # between an amount and the same in other words
 _ITEM = re.compile(r"\d{1,2}[*_]*\.[*_]* \S")  # "1. First": a list is numbered
 _DIGITS = 60  # nothing in finance is longer, and a megabyte of digits is an attack
@@ -164,7 +172,7 @@ def number(answer: str, clean: Callable[[str], str] = str) -> Amount | None:
             return None
         if _ITEM.match(match[0].strip() + rest):
             return None
-        if rest and "negative" in rest.lower() and amount.number > 0:
+        if amount.number and (_DOWN if amount.number > 0 else _UP).match(rest):
             return None
         return amount, led
 

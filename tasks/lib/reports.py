@@ -1,8 +1,9 @@
 """Scoring of questions about pages of annual reports: TAT-QA, FinQA, ConvFinQA, calculations. Standard library only.
 
 Strict reads numbers, yes and no by the rules of ``answers.py`` and ``amounts.py``. "56.2%" and "0.562" are one number,
-"1.5 million" and "1,500,000" are one number, and the sign always counts. Spans are the first line, with or without a
-lead, and are compared without case, punctuation and articles. Several are separated by "|", in any order.
+"1.5 million" and "1,500,000" are one number, and the sign always counts. What else a percent sign and a scale word may
+mean beside a gold without a unit says ``units.py``. Spans are the first line, with or without a lead, and are compared
+without case, punctuation and articles. Several are separated by "|", in any order.
 
 How near a number must be follows from how it is written. TAT-QA asks for two decimals: half a unit of the second one.
 FinQA states five decimals and asks for none: a gold that rounds to what the answer prints is right, unless they differ
@@ -10,20 +11,20 @@ by more than 2 %, so that "1" is no answer for 0.62. The official scores stand b
 execution accuracy, written from descriptions of their scripts.
 """
 
-import collections
-import json
 import math
 import re
 import runpy
 import string
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 amounts: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("amounts.py"))))
+programs: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("programs.py"))))
+units: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("units.py"))))
 answers = amounts.answers
 
 _PROSE = 10_000  # characters of an answer that are looked at
@@ -40,9 +41,13 @@ def _half(number: Decimal) -> Decimal:
     return half
 
 
-def _readings(said: Any) -> list[tuple[Decimal, Decimal]]:
-    """(value, half a unit of its last printed digit): as meant; of a percentage, or in millions, the digits too."""
-    shifts = {said.power - 2 * (said.kind == "percent"), said.power, 0}
+def _readings(said: Any, unit: Any) -> list[tuple[Decimal, Decimal]]:
+    """(value, half a unit of its last printed digit): the value that is stated, and what it is in the gold's unit."""
+    shifts = {said.power - 2 * (said.kind == "percent")}
+    if said.power:
+        shifts |= {said.power - power for power in unit.powers}
+    elif unit.percent and not said.money:
+        shifts.add(0 if said.kind == "percent" else 2)
     return [(amounts.shifted(said.number, by), amounts.shifted(_half(said.number), by)) for by in sorted(shifts)]
 
 
@@ -97,8 +102,16 @@ def _is(said: str, gold: str, slack: Decimal) -> bool:
 
 
 def _is_value(found: Any, right: Any, slack: Decimal) -> bool:
+    if any(one and other and one != other for one, other in zip(_units(found), _units(right), strict=True)):
+        return False
     near = amounts.shifted(slack, right.power - 2 * (right.kind == "percent"))
     return _one_side(found.value, right.value) and bool(abs(found.value - right.value) <= near)
+
+
+def _units(said: Any) -> tuple[str, str]:
+    """(its kind or currency, of what it is), "" for what is not said; a dollar sign is taken for US dollars."""
+    of = re.sub(r"^(?:/ ?|an? )", "per ", said.of).removesuffix("s")
+    return said.kind.replace("money", "USD"), of
 
 
 def _same_spans(said: Sequence[str], golds: Sequence[str], slack: Decimal) -> bool:
@@ -252,7 +265,7 @@ def _near(readings: Sequence[tuple[Decimal, Decimal]], gold: Decimal) -> bool:
     )
 
 
-def _right(answer: str, gold: str) -> tuple[bool, bool]:
+def _right(answer: str, gold: str, unit: Any) -> tuple[bool, bool]:
     """(right, parsed)."""
     if gold in ("yes", "no"):
         found = answers.label(answer, ("yes", "no"))
@@ -260,7 +273,7 @@ def _right(answer: str, gold: str) -> tuple[bool, bool]:
             found = None
         return found == gold, found is not None
     said = amounts.number(answer)
-    return said is not None and _near(_readings(said), Decimal(gold)), said is not None
+    return said is not None and _near(_readings(said, unit), Decimal(gold)), said is not None
 
 
 def _loosely(answer: str, gold: str) -> bool:
@@ -269,17 +282,21 @@ def _loosely(answer: str, gold: str) -> bool:
         return words == {gold}
     said = _loose(answer)
     scaled = [] if said is None else [said._replace(number=amounts.shifted(said.number, by)) for by in (0, 2, -2)]
-    return any(_near(_readings(one), Decimal(gold)) for one in scaled)
+    return any(_near(_readings(one, units.Unit(True, {one.power})), Decimal(gold)) for one in scaled)
 
 
 def score_finqa(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
-    """lm-eval ``process_results``. ``doc`` has ``answer`` (exe_ans: yes, no or a number) and ``table`` (JSON)."""
+    """lm-eval ``process_results``. ``doc`` has ``answer`` (exe_ans: yes, no or a number) and ``table`` (JSON).
+
+    Its ``question``, ``text`` and ``program`` say in what unit the answer is.
+    """
     line, gold = _line(results[0]), doc["answer"]
-    result = execute(line, doc.get("table") or "[]") if "(" in line and not parse(line) else None
-    right, parsed = _right(results[0], gold) if result is None else (_equal(result, gold), True)
+    result = programs.execute(line, doc.get("table") or "[]") if "(" in line and not parse(line) else None
+    equal = _exact(line, gold) if result is None else _equal(result, gold)
+    right, parsed = (equal, True) if result is not None else _right(results[0], gold, units.of_row(doc, gold))
     return {
         "acc": float(right),
-        "exe_acc": float(_equal(result, gold) if result is not None else _exact(line, gold)),
+        "exe_acc": float(equal),
         "acc_lenient": float(right or _loosely(results[0], gold)),
         "parse_rate": float(parsed),
     }
@@ -297,68 +314,10 @@ def _exact(line: str, gold: str) -> bool:
     return said is not None and said.power == 0 and round(float(said.value), 5) == float(gold)
 
 
-_STEP = re.compile(r"(?P<op>[a-z_]+)\((?P<one>[^()]*?), (?P<two>[^()]*?)\)(?:, |$)")
-_BINARY: dict[str, Callable[[float, float], Any]] = {
-    "add": lambda a, b: a + b,
-    "subtract": lambda a, b: a - b,
-    "multiply": lambda a, b: a * b,
-    "divide": lambda a, b: a / b,
-    "exp": lambda a, b: a**b,
-    "greater": lambda a, b: "yes" if a > b else "no",
-}
-_ROWS: dict[str, Callable[[Sequence[float]], float]] = {
-    "table_max": max,
-    "table_min": min,
-    "table_sum": sum,
-    "table_average": lambda row: sum(row) / len(row),
-}
-
-
-def execute(program: str, table: str) -> float | str | None:
-    """What a FinQA program gives over ``table`` (JSON rows), to five decimals, or yes or no; None if it cannot run."""
-    results: list[Any] = []
-    place, program = 0, program[:_PROSE].strip()
-    try:
-        while place < len(program):
-            step = _STEP.match(program, place)
-            if step is None:
-                return None
-            place = step.end()
-            if step["op"] in _BINARY:
-                one, two = (_argument(step[name].strip(), results) for name in ("one", "two"))
-                results.append(_BINARY[step["op"]](one, two))
-            else:
-                rows = {str(row[0]): row[1:] for row in json.loads(table) if row}
-                results.append(_ROWS[step["op"]]([_cell(str(cell)) for cell in rows[step["one"].strip()]]))
-        last = results[-1]
-        return last if isinstance(last, str) else round(float(last), 5)
-    except (KeyError, IndexError, ValueError, TypeError, ArithmeticError, RecursionError):
-        return None
-
-
-def _argument(text: str, results: Sequence[Any]) -> float:
-    if text.startswith("#"):
-        value = results[int(text[1:])]
-        if isinstance(value, str):
-            raise TypeError("yes and no are no numbers")
-        return float(value)
-    if text.startswith("const_"):
-        return -1.0 if text == "const_m1" else float(text.removeprefix("const_"))
-    return _plain(text)
-
-
-def _plain(text: str) -> float:
-    bare = text.replace(",", "")
-    return float(bare[:-1]) / 100 if bare.endswith("%") else float(bare)
-
-
-def _cell(cell: str) -> float:
-    return _plain(cell.replace("$", "").strip().partition("(")[0].strip())
-
-
 def score_turn(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """lm-eval ``process_results`` of one turn. ``doc`` has ``answer`` and ``last`` (1 for the last turn, else 0)."""
-    right, parsed = _right(results[0], doc["answer"])
+    before = [turn["answer"] for turn in doc.get("history") or ()]
+    right, parsed = _right(results[0], doc["answer"], units.of_row(doc, doc["answer"], before))
     lenient = right or _loosely(results[0], doc["answer"])
     return {
         "acc": float(right),
@@ -368,23 +327,37 @@ def score_turn(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]
     }
 
 
-_NUMBERED = re.compile(r"(\d{1,2})[.):] +(.*)")
+_NUMBERED = re.compile(r"\(?(\d{1,2})[.):]+ +(.*)")
+
+
+def _turns(answer: str, count: int) -> list[str]:
+    """What ``answer`` says to each of ``count`` turns: its lines in order, or by their numbers; "" to one without.
+
+    A first line without a digit that ends with a colon announces. A dash before every line is a list's.
+    """
+    lines = [" ".join(re.sub(r"[*_`]{2,}", "", line).split()) for line in answers.said(answer)[:_PROSE].splitlines()]
+    lines = [line for line in lines if line]
+    if lines and re.fullmatch(r"[^\d]*:", lines[0]):
+        lines = lines[1:]
+    if len(lines) > 1 and all(line[0] in "-–*•" and line[1:2] == " " for line in lines):
+        lines = [line[2:] for line in lines]
+    found = [_NUMBERED.fullmatch(line) for line in lines]
+    if lines and all(found):
+        numbered: dict[int, str] = {int(match[1]): match[2] for match in reversed(found) if match}
+        lines = [numbered.get(number, "") for number in range(1, count + 1)]
+    return (lines + [""] * count)[:count]
 
 
 def score_conversation(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """lm-eval ``process_results`` of a whole conversation, one line a turn. ``doc`` has ``answers``.
 
-    ``acc`` is the share of turns that are right, ``acc_last`` the last turn. Lines may be numbered; a turn without a
-    line of its own is not answered.
+    ``acc`` is the share of turns that are right, ``acc_last`` the last turn.
     """
     golds = doc["answers"]
-    lines = [" ".join(line.split()) for line in answers.said(results[0])[:_PROSE].splitlines() if line.strip()]
-    found = [_NUMBERED.fullmatch(line) for line in lines]
-    if lines and all(found):
-        numbered = collections.defaultdict(str, {int(match[1]): match[2] for match in reversed(found) if match})
-        lines = [numbered[number] for number in range(1, len(golds) + 1)]
-    lines = (lines + [""] * len(golds))[: len(golds)]
-    scored = [_right(line, gold) for line, gold in zip(lines, golds, strict=True)]
+    lines, asked = _turns(results[0], len(golds)), doc.get("questions") or [""] * len(golds)
+    docs = [{**doc, "question": question} for question in asked]
+    said_in = [units.of_row(docs[place], gold, golds[:place]) for place, gold in enumerate(golds)]
+    scored = [_right(line, gold, unit) for line, gold, unit in zip(lines, golds, said_in, strict=True)]
     loose = [right or _loosely(line, gold) for (right, _), line, gold in zip(scored, lines, golds, strict=True)]
     return {
         "acc": sum(right for right, _ in scored) / len(golds),
@@ -400,24 +373,27 @@ def score_conversation(doc: Mapping[str, Any], results: Sequence[str]) -> dict[s
 def score_textbook(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """lm-eval ``process_results`` of a calculation. ``doc`` has ``answer``, in the unit that the question implies.
 
-    Right is what is within 0.5 %, or half a unit of the gold's last printed decimal. A percentage may be written with
-    its sign. ``acc_published`` is the authors' count: within 0.5 % of what was said, shares and percentages alike; they
-    take no 0.
+    Right is what is within 0.5 %, or what the gold is with its printed decimals, but for 2 % at most: "0.018" may be
+    0.0183. A gold without decimals says of no rounding. ``acc_published`` is the authors' count: within 0.5 % of what
+    was said, shares and percentages alike; they take no 0.
     """
     gold = Decimal(doc["answer"])
-    slack = max(abs(gold) * _TEXTBOOK, min(_half(gold), abs(gold) * _RELATIVE))
+    unit = units.of_textbook(gold, doc.get("text") or "")
+    rounded = min(_half(gold), abs(gold) * _RELATIVE) if int(gold.as_tuple().exponent) < 0 else 0
+    slack = max(abs(gold) * _TEXTBOOK, rounded)
 
-    def right(said: Any, *more: int) -> bool:
-        values = [value for value, _ in _readings(said)] + [amounts.shifted(said.value, by) for by in more]
+    def right(said: Any, unit: Any, *more: int) -> bool:
+        values = [value for value, _ in _readings(said, unit)] + [amounts.shifted(said.value, by) for by in more]
         return any(_one_side(value, gold) and abs(value - gold) <= slack for value in values)
 
     said, loose = amounts.number(results[0]), _loose(results[0])
-    strict = said is not None and right(said)
+    # the unit is asked for: a bare number is in it
+    strict = said is not None and right(said, unit._replace(percent=unit.percent and said.kind == "percent"))
     plain = said.number if said and not said.power else Decimal(0)
     theirs = [amounts.shifted(plain, by) for by in (0, 2, -2)]
     return {
         "acc": float(strict),
         "acc_published": float(bool(plain) and any(abs(one - gold) < abs(one) * _TEXTBOOK for one in theirs)),
-        "acc_lenient": float(strict or (loose is not None and right(loose, 2, -2))),
+        "acc_lenient": float(strict or (loose is not None and right(loose, units.Unit(True, {loose.power}), 2, -2))),
         "parse_rate": float(said is not None),
     }

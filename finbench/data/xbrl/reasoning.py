@@ -121,7 +121,7 @@ class _Desk:
     def __init__(self, shown: tuple[FilingTable, ...], seed: int, budget: int | None, dropped: Counter[str]) -> None:
         self.shown, self.seed, self.budget, self.dropped = shown, seed, budget, dropped
         self.table, self.company = shown[0], shown[0].filing.company
-        self.execute = paths.helper("reports").execute
+        self.execute = paths.helper("programs").execute
         self.near = paths.helper("reports").score_finqa
 
     def items(self) -> Iterator[Row]:
