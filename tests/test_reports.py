@@ -767,12 +767,100 @@ def test_pages_of_one_family_are_found_in_training_rows(tmp_path: Path) -> None:
     index = contamination.Index(contamination.of_tests(tmp_path / "data"))
     trained = [row for n in range(18, 24) for unit in read("finqa", page(n), split="train") for row in unit.rows]
     found = index.overlap(trained)
-    assert found.found["convfinqa"] == 4
+    assert (found.found, found.looked_for) == ({"convfinqa": 4}, {"convfinqa": 10})  # a page counts once
     raw = index.overlap([page(n) for n in range(18, 24)])  # the authors' own file, read by somebody else's trainer
     assert raw.found["convfinqa"] == 4
+    for spelt in ("{}", "{}-2", "Single_{}-1", "Double_{}-12", "{}#3"):
+        named = [{"question": "What?", "id": spelt.format(page(n)["filename"]).upper()} for n in range(18, 24)]
+        assert index.overlap(named).found == {"convfinqa": 4}, spelt
     assert index.overlap([{"text": "What else?", "document": "NRV/2010/page_99.pdf"}]).found == {}
     (line,) = contamination.of_one_family(["fpb", "finqa"])
     assert line.startswith("finqa and convfinqa, convfinqa_own ask about the same pages")
+
+
+def _sentences(number: int, count: int = 30) -> list[str]:
+    """A page of a report, as no other one is: sentences with figures."""
+    draw = random.Random(number)
+    words = [
+        a + b for a in ("bel", "cor", "dan", "fen", "gor", "hul") for b in ("amont", "evis", "irak", "otol", "ust")
+    ]
+    return [" ".join([*draw.choices(words, k=12), str(draw.randrange(10**6)), *draw.choices(words, k=6)]) + " ."
+            for _ in range(count)]  # fmt: skip
+
+
+def _cells(number: int) -> list[list[str]]:
+    draw = random.Random(-number)
+    return [["", "2019", "2018"]] + [[f"item {n}", *(f"$ {draw.randrange(10**5)}" for _ in "ab")] for n in range(6)]
+
+
+def _marked(cells: list[list[str]], row: str, cell: str) -> str:
+    return "".join(row.format("".join(cell.format(value) for value in line)) for line in cells)
+
+
+LAYOUTS: dict[str, Any] = {
+    "TAT-LLM": lambda text, cells: {
+        "user_prompt": "### Table\n" + _marked(cells, "|{}\n", "{} |")
+        + "### Text\n" + "\n".join(f"{n} {one}" for n, one in enumerate(text, 1)) + "\n### Question\nWhat share?"
+    },
+    "authors": lambda text, cells: {"pre_text": text[:20], "post_text": text[20:], "table": cells},
+    "HTML, the table first": lambda text, cells: {
+        "messages": [{"role": "user", "content": _marked(cells, "<tr>{}</tr>", "<td>{}</td>") + " ".join(text)}]
+    },
+    "table by columns, sentences in another order": lambda text, cells: {
+        "text": " ".join(reversed(text)).upper(), "table": json.dumps([*zip(*cells, strict=True)])
+    },
+    "half of the page": lambda text, cells: {"prompt": " ".join(text[:15])},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_page_is_found_however_a_row_lays_it_out(layout: str) -> None:
+    """And without its name. A page of which few sentences are the same is another one."""
+    texts, tables = [_sentences(n) for n in range(40)], [_cells(n) for n in range(40)]
+    shown = [" ".join(text[:20]) + "\n\n" + sets.reports.markdown(cells, "t") + "\n\n" + " ".join(text[20:])
+             for text, cells in zip(texts, tables, strict=True)]  # fmt: skip
+    tests = [{"document": f"NRV/2010/page_{n}.pdf", "text": shown[n], "history": []} for n in range(20)]
+    index = contamination.Index({"convfinqa": contamination.texts_of(tests)})
+    assert index.texts == {"convfinqa": 20}
+    rows = [LAYOUTS[layout](texts[n], tables[n]) for n in range(40)]
+    assert index.overlap(rows[12:]).found == {"convfinqa": 8}
+    assert index.overlap(rows[20:]).found == {}
+    mixed = [LAYOUTS[layout](texts[n][:4] + texts[n + 20][4:], tables[n + 20]) for n in range(20)]
+    assert index.overlap(mixed).found == {}
+
+
+def test_what_pages_of_one_test_share_tells_none_of_them() -> None:
+    notice = " ".join(_sentences(99, 60))
+    tests = [{"document": f"A/2010/page_{n}.pdf", "text": f"{notice} {' '.join(_sentences(n, 8))}"} for n in range(4)]
+    index = contamination.Index({"own": contamination.texts_of(tests)})
+    assert index.overlap([{"text": notice}]).found == {}
+    assert index.overlap([{"text": " ".join(_sentences(2, 8))}]).found == {"own": 1}
+
+
+def test_one_page_in_two_sets_is_found_in_both() -> None:
+    tests = [{"document": "A/2010/page_1.pdf", "text": " ".join(_sentences(1))}]
+    index = contamination.Index({name: contamination.texts_of(tests) for name in ("one", "other")})
+    assert index.overlap([{"text": " ".join(_sentences(1)[::-1])}]).found == {"one": 1, "other": 1}
+
+
+def test_a_question_about_a_page_tells_the_page_and_a_short_one_does_not() -> None:
+    asked = "what share of the total obligations of 2011 is due to leases?"
+    rows = [{"document": "A/2010/page_1.pdf", "text": " ".join(_sentences(1)), "question": asked}]
+    rows += [{"document": "A/2010/page_2.pdf", "text": " ".join(_sentences(2)), "question": "What is the sum?"}]
+    index = contamination.Index({"own": contamination.texts_of(rows)})
+    assert index.overlap([{"q": asked.upper()}]).found == {"own": 1}
+    assert index.overlap([{"q": "What is the sum?"}]).found == {}
+
+
+def test_real_pages_of_convfinqa_are_found_in_rows_of_finqa_and_in_few_others(real_data: Path) -> None:
+    talks = json.loads((real_data / "convfinqa" / "convfinqa_dev.json").read_text(encoding="utf-8"))[:60]
+    rows = [row for unit in read("convfinqa_own", *talks) for row in unit.rows]
+    index, pages = contamination.Index({"c": contamination.texts_of(rows)}), {row["document"] for row in rows}
+    asked = json.loads((real_data / "finqa" / "finqa_dataset_dev.tatllm.json").read_text(encoding="utf-8"))
+    mine = [{"p": row["user_prompt"]} for row in asked if row["id"].rpartition("-")[0] in pages]
+    others = [{"p": row["user_prompt"]} for row in asked if row["id"].rpartition("-")[0] not in pages][::4]
+    assert index.overlap(mine).found["c"] == len(pages) == index.texts["c"]
+    assert index.overlap(others).found.get("c", 0) <= 2  # one company's pages of two years
 
 
 def test_all_pages_of_convfinqa_are_finqas(real_data: Path) -> None:
