@@ -32,11 +32,19 @@ def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def _twice(items: list[Any]) -> str:
+    """What one page is asked twice, by the importer's count."""
+    counts = Counter(item.why for item in items if isinstance(item, sets.Drop))
+    repeated, disputed = counts["duplicate"], counts[sets.reports.DISPUTED]
+    return f"{repeated:,} repeat another question of their page; {disputed:,} share one with another answer."
+
+
 def tatqa(folder: Path) -> Iterator[str]:
-    rows: list[dict[str, Any]] = []
+    items: list[Any] = []
     for name in ("dev", "test_gold"):
         records = ((row, name, None) for row in _json(folder / f"tatqa_dataset_{name}.json"))
-        rows += [row for unit in sets.SETS["tatqa"].units(records) if isinstance(unit, sets.Unit) for row in unit.rows]
+        items += sets.SETS["tatqa"].units(records)
+    rows: list[dict[str, Any]] = [row for unit in items if isinstance(unit, sets.Unit) for row in unit.rows]
     number = {"count", "arithmetic"}
     bare = [reports.official_tatqa(r["spans"], "", r["spans"], r["scale"], r["kind"] in number)[0] for r in rows]
     negative = [r for r in rows if r["kind"] == "arithmetic"]
@@ -56,6 +64,7 @@ def tatqa(folder: Path) -> Iterator[str]:
     )
     yield "- The official metric takes a numeric 0 for no answer; here it is one."
     yield "- One question has a scale beside words and is left out; one has an empty span, which is dropped."
+    yield f"- {_twice(items)} None of the latter is asked: nobody knows which answer is right."
 
 
 def finqa(folder: Path) -> Iterator[str]:
@@ -77,11 +86,15 @@ def finqa(folder: Path) -> Iterator[str]:
         for r in records
     )
     yield f"- The program gives exe_ans in {ran:,} of {len(records):,}."
+    names = [file for file in files if "_dev_" not in file.name] + [folder / "finqa_dataset_dev.tatllm.json"]
+    told = list(sets.SETS["finqa"].units((row, file.name, None) for file in names for row in _json(file)))
+    yield f"- Of these files and TAT-LLM's copy of dev, {_twice(told)} The first of repeats is asked."
 
 
 def convfinqa(folder: Path, other: Path) -> Iterator[str]:
     units = list(sets.SETS["convfinqa_own"].units((r, "c", None) for r in _json(folder / "convfinqa_dev.json")))
     talks = [row for unit in units if isinstance(unit, sets.Unit) for row in unit.rows]
+    turns = list(sets.SETS["convfinqa"].units((r, "c", None) for r in _json(folder / "convfinqa_dev.json")))
     asked = sets.SETS["finqa"].units((r, "f", None) for r in _json(other / "finqa_dataset_dev.tatllm.json"))
     pages = {row["document"] for unit in asked if isinstance(unit, sets.Unit) for row in unit.rows}
     mine = {row["document"] for row in talks}
@@ -89,6 +102,7 @@ def convfinqa(folder: Path, other: Path) -> Iterator[str]:
     both = f"{len(mine & pages):,} of {len(mine):,}"
     yield f"- {both} pages are in FinQA's dev set: never train on one and test on the other."
     yield f"- The last program gives the stated answer in {len(talks):,} of {len(talks):,}."
+    yield f"- Of turns after the same turns, {_twice(turns)}"
 
 
 def _sentences(path: Path, column: str) -> list[tuple[str, str]]:

@@ -83,7 +83,8 @@ def page(number: int, question: int = 1) -> dict[str, Any]:
     """A record of FinQA by its authors' keys."""
     a, b = 100 + number, 400
     name = f"NRV/20{10 + number // 100}/page_{number}.pdf"
-    qa = {"question": f"what share of the {b} is item {number}?", "answer": f"{100 * a / b:.1f}%"}
+    asked = f"what share of the {b} is item {number}?" if question == 1 else f"item {number} is what part of the {b}?"
+    qa = {"question": asked, "answer": f"{100 * a / b:.1f}%"}
     qa |= {"program": f"divide({a}, {b})", "exe_ans": round(a / b, 5), "gold_inds": {}, "explanation": ""}
     return {
         "pre_text": [f"norvane group reports item {number} .", "."],

@@ -325,6 +325,19 @@ def test_skewed_and_misspelt_labels(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- copies
 
 
+@pytest.mark.parametrize("column", ["choice", "figure"])
+def test_other_choices_or_another_picture_make_another_question(column: str, tmp_path: Path) -> None:
+    """Though most rows have none: XFinBench's file is true or false, choices and calculations together."""
+    made = [{"question": row["text"], column: "", "ground_truth": row["label"]} for row in varied(300, 4)]
+    asked = {"question": "Which of these firms would give the longest credit?"}
+    pair = [asked | {column: "A. rugs B. hats", "ground_truth": "A"}, asked | {column: "A. fruit B. toupees"}]
+    pair[1]["ground_truth"] = "B"
+    assert not found(audit([table(tmp_path / "test.csv", made + pair)]), "conflicts")
+    pair[1][column] = pair[0][column]
+    (conflict,) = found(audit([table(tmp_path / "test.csv", made + pair)]), "conflicts")
+    assert (conflict.count, conflict.of) == (1, 1)
+
+
 def test_duplicates_conflicts_and_what_a_row_wise_split_leaks(tmp_path: Path) -> None:
     made = rows(400, 1)
     made += [dict(row) for row in made[:60]]

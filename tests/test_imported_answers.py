@@ -126,12 +126,12 @@ def test_invented_tests_of_all_seeds_take_their_answers(tmp_path: Path) -> None:
 
 
 def test_the_sample_predictions_of_tatqa(real_data: Path, tmp_path: Path) -> None:
-    """EM 46.1 and F1 58.5 on the rows here; ``test_reports`` compares them with the official script row by row."""
+    """EM 46.0 and F1 58.5 on the rows here; ``test_reports`` compares them with the official script row by row."""
     folder = real_data / "tatqa"
     import_data("tatqa", [folder / "tatqa_dataset_dev.json"], tmp_path)
     [card] = import_card(folder / "sample_prediction.json", task="tatqa", out=tmp_path / "c", data_dir=tmp_path)
     found = {name: round(100 * measure.value, 1) for name, measure in card.scores[0].metrics.items()}
-    assert (card.scores[0].n, found["em"], found["f1"], found["acc"]) == (1266, 46.1, 58.5, 46.1)
+    assert (card.scores[0].n, found["em"], found["f1"], found["acc"]) == (1264, 46.0, 58.5, 46.0)
 
 
 def first_label(text: str) -> str | None:

@@ -3,17 +3,23 @@
 Texts are compared normalised, as splits are divided (no case, punctuation, links). A test text of eight words or more
 counts as seen when all of them, or the first 200, stand in this order in one training row. One of three to seven words
 must be a field of the row, or what a prompt in it asks about: such texts occur by chance inside others. Shorter ones
-are not looked for. Where each row of a test has a question of its own, the question is what counts. Of questions about
-pages that other sets ask about too, the page counts as well: its name, and its text.
+are not looked for. Where each row of a test has a question of its own, the question is what counts.
+
+Where rows name the page that they ask about, the page counts, once, for other sets lay the same pages out otherwise. It
+is seen by its name, by one of its questions of eight words, or by a quarter of its runs of eight words in one row, in
+any order: up to 64 runs that no other page of the test has, those with figures first, for pages of one company in two
+years share sentences, but few figures. A text with too few such runs is looked for as above.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError
@@ -22,51 +28,104 @@ from finbench.data.audit.columns import unwrap
 from finbench.data.sources import edition_of_test
 
 _LONG, _LEAST, _WORDS = 8, 3, 200
+_RUNS, _SHARE = 64, 0.25  # by which a page is known, and the share of them that is enough
+_NAME = 200  # characters that the name of a page may have
+_AROUND = re.compile(r"^(?:single|double)_|[-_#]\d+$")  # what sets put around the name of a page: kind, question
+
+
+class Page(NamedTuple):
+    """A page that a test asks about."""
+
+    name: str
+    text: str
+    questions: tuple[str, ...] = ()
+
+
+Known = str | Page  # what a row of a test is known by
 
 
 class Index:
-    """The test texts of some sets. ``seen`` says which of them stand in a row."""
+    """The test texts and pages of some sets. ``seen`` says which of them stand in a row."""
 
-    def __init__(self, tests: Mapping[str, Iterable[str]]) -> None:
+    def __init__(self, tests: Mapping[str, Iterable[Known]]) -> None:
         self._normal = paths.helper("sets").splits.signed
-        self.texts: dict[str, int] = {}  # set -> different texts
-        self.tests: list[tuple[str, str]] = []  # (set, text, normalised) by number
-        self._anchors: dict[str, list[tuple[int, int]]] = {}  # words in a row -> (text, where in it)
+        self.texts: dict[str, int] = {}  # set -> different texts, a page being one
+        self.tests: list[tuple[str, str]] = []  # (set, text normalised, or name of the page) by number
+        self._anchors: dict[str, list[tuple[int, int]]] = {}  # words in a row -> (wanted words, where in them)
         self._whole: dict[str, list[int]] = {}
+        self._names: dict[str, list[int]] = {}
+        self._runs: dict[str, list[int]] = {}  # words in a row -> the page that has them, in each set
+        self._enough: dict[int, int] = {}  # runs by which a page is seen
+        self._wanted: list[tuple[int, list[str]]] = []  # (text, words of it that must stand in a row)
         for name, texts in tests.items():
-            normal = {str(self._normal(text)) for text in texts}
-            different = sorted(text for text in normal if text.count(" ") >= _LEAST - 1)
-            self.texts[name] = len(different)
-            self.tests += [(name, text) for text in different]
-        self._words = [text.split()[:_WORDS] for _, text in self.tests]
+            known = set(texts)
+            normal = {str(self._normal(text)) for text in known if isinstance(text, str)}
+            self.texts[name] = 0
+            for text in sorted(text for text in normal if text.count(" ") >= _LEAST - 1):
+                number, words = self._numbered(name, text), text.split()[:_WORDS]
+                if len(words) < _LONG:
+                    self._whole.setdefault(" ".join(words), []).append(number)
+                else:
+                    self._wanted.append((number, words))
+            self._take(name, sorted(text for text in known if isinstance(text, Page)))
         runs = []  # of each text its first, middle and last words: the run that fewest others have is its anchor
-        for number, words in enumerate(self._words):
+        for _, words in self._wanted:
             last = len(words) - _LONG
-            if last < 0:
-                self._whole.setdefault(" ".join(words), []).append(number)
-            runs.append([(" ".join(words[at : at + _LONG]), at) for at in sorted({0, last // 2, last}) if last >= 0])
+            runs.append([(" ".join(words[at : at + _LONG]), at) for at in sorted({0, last // 2, last})])
         counts = Counter(run for choice in runs for run, _ in choice)
-        for number, choice in enumerate(runs):
-            if choice:
-                run, at = min(choice, key=lambda found: counts[found[0]])
-                self._anchors.setdefault(run, []).append((number, at))
+        for place, choice in enumerate(runs):
+            run, at = min(choice, key=lambda found: counts[found[0]])
+            self._anchors.setdefault(run, []).append((place, at))
+
+    def _numbered(self, name: str, text: str) -> int:
+        self.tests.append((name, text))
+        self.texts[name] += 1
+        return len(self.tests) - 1
+
+    def _take(self, name: str, pages: Sequence[Page]) -> None:
+        split = [str(self._normal(page.text)).split() for page in pages]
+        counts = Counter(key for words in split for key in {_key(run) for run in _runs(words)})
+        for page, words in zip(pages, split, strict=True):
+            number = self._numbered(name, page.name or " ".join(words))
+            if str(self._normal(page.name)).count(" ") >= _LEAST - 1:
+                self._names.setdefault(page.name.casefold().strip(), []).append(number)
+            own = {run for run in _runs(words) if counts[_key(run)] == 1}
+            chosen = sorted(own, key=lambda run: (not any(map(str.isdigit, run)), _key(run)))[:_RUNS]
+            asked = [str(self._normal(question)).split() for question in page.questions]
+            if len(chosen) >= _RUNS * _SHARE:
+                self._enough[number] = int(len(chosen) * _SHARE)
+                for run in chosen:
+                    self._runs.setdefault(run, []).append(number)
+            elif _LEAST <= len(words) < _LONG:
+                self._whole.setdefault(" ".join(words), []).append(number)
+            else:
+                asked.append(words)
+            self._wanted += [(number, told[:_WORDS]) for told in asked if len(told) >= _LONG]
 
     def seen(self, fields: Iterable[str]) -> set[int]:
-        """Numbers of the test texts that stand in one of these texts."""
-        found: set[int] = set()
+        """Numbers of the test texts that stand in a row of these texts."""
+        found, words = set[int](), list[str]()
         for field in fields:
             normal = str(self._normal(field))
             if self._whole:
                 for text in {normal, str(self._normal(unwrap(field)[0]))}:
                     found.update(self._whole.get(text, ()))
-            words = normal.split()
-            for at in range(len(words) - _LONG + 1):
-                for number, offset in self._anchors.get(" ".join(words[at : at + _LONG]), ()):
-                    own = self._words[number]
-                    start = at - offset
-                    if start >= 0 and number not in found and words[start : start + len(own)] == own:
-                        found.add(number)
-        return found
+            if self._names and len(field) <= _NAME:
+                name = field.casefold().strip()
+                for spelt in {name, _AROUND.sub("", name)}:
+                    found.update(self._names.get(spelt, ()))
+            words += normal.split()
+        hits = set[str]()
+        for at, run in enumerate(_runs(words)):
+            for place, offset in self._anchors.get(run, ()):
+                number, own = self._wanted[place]
+                start = at - offset
+                if start >= 0 and number not in found and words[start : start + len(own)] == own:
+                    found.add(number)
+            if run in self._runs:
+                hits.add(run)
+        counts = Counter(number for run in hits for number in self._runs[run])
+        return found | {number for number, count in counts.items() if count >= self._enough[number]}
 
     def overlap(self, rows: Iterable[Mapping[str, Any]]) -> Contamination:
         """How many test texts of each set stand in training rows."""
@@ -79,6 +138,15 @@ class Index:
         """What ``seen`` has found in all rows, by set."""
         counts = Counter(self.tests[number][0] for number in found)
         return Contamination(looked_for=dict(sorted(self.texts.items())), found=dict(sorted(counts.items())))
+
+
+def _runs(words: Sequence[str]) -> Iterator[str]:
+    return (" ".join(words[at : at + _LONG]) for at in range(len(words) - _LONG + 1))
+
+
+def _key(run: str) -> int:
+    """A number by which runs are drawn: the same in every process."""
+    return zlib.crc32(run.encode("utf-8", "surrogatepass"))
 
 
 def fields(value: Any) -> Iterator[str]:
@@ -96,13 +164,14 @@ def fields(value: Any) -> Iterator[str]:
                 yield from fields(part)
 
 
-def of_tests(data_dir: Path | None = None) -> dict[str, list[str]]:
+def of_tests(data_dir: Path | None = None) -> dict[str, list[Known]]:
     """Set -> test texts, of the sets that are here and that a ranked task evaluates.
 
-    Of a test whose rows each have a question of their own the questions. Raises FinbenchError for a file that is torn.
+    Of a test whose rows each have a question of their own the questions; or the pages that rows name. Raises
+    FinbenchError for a file that is torn.
     """
     home = paths.data_dir(data_dir)
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[Known]] = {}
     for task in catalog.expand(["finbench"]):
         path = home / task.set / "test.jsonl"
         if task.set not in found and not task.shipped and path.is_file():
@@ -117,19 +186,23 @@ def of_tests(data_dir: Path | None = None) -> dict[str, list[str]]:
     return found
 
 
-def texts_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def texts_of(rows: Sequence[Mapping[str, Any]]) -> list[Known]:
     """What the rows of a test are known by. Of tasks of others without such columns: the one of longest texts."""
+    if rows and all(row.get("document") and row.get("text") for row in rows):
+        pages: dict[tuple[str, str], list[str]] = {}
+        for row in rows:
+            asked = pages.setdefault((str(row["document"]), str(row["text"])), [])
+            if "history" not in row and row.get("question"):  # a turn ("and in 2008?") is no text by which it is known
+                asked.append(str(row["question"]))
+        return [Page(*page, tuple(asked)) for page, asked in pages.items()]
     questions = {str(row["question"]) for row in rows if row.get("question")}
-    pages = any(row.get("document") for row in rows)
-    columns = ["question" if len(questions) > max(20, 0.5 * len(rows)) else "text"]
-    if pages:  # a turn of a conversation ("and in 2008?") is no text by which it is known
-        columns = ["document", "text", *([] if any("history" in row for row in rows) else ["question"])]
-    if not any(row.get(column) for row in rows for column in columns):
+    column = "question" if len(questions) > max(20, 0.5 * len(rows)) else "text"
+    if not any(row.get(column) for row in rows):
         lengths = Counter[str]()
         for row in rows:
             lengths.update({name: len(value) for name, value in row.items() if isinstance(value, str)})
-        columns = [name for name, _ in lengths.most_common(1)]
-    return [str(row[column]) for row in rows for column in columns if row.get(column)]
+        column = next((name for name, _ in lengths.most_common(1)), column)
+    return [str(row[column]) for row in rows if row.get(column)]
 
 
 def with_editions(found: Contamination, data_dir: Path | None = None) -> Contamination:

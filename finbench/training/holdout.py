@@ -115,8 +115,8 @@ def side(recipe: Recipe, held: bool, name: str, count: int, known_by: Callable[[
 class Sieve:
     """Says of held-out rows whether they hold a test text, or a text that is learnt, and counts those that do."""
 
-    tests: Mapping[str, Iterable[str]]
-    learnt: Iterable[str]
+    tests: Mapping[str, Iterable[contamination.Known]]
+    learnt: Iterable[contamination.Known]
     prompts: set[int]  # hashes of what own rows that are learnt ask
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -147,7 +147,7 @@ class Sieve:
         )
 
 
-def texts_of(lm_task: Any, docs: Sequence[dict[str, Any]]) -> list[str]:
+def texts_of(lm_task: Any, docs: Sequence[dict[str, Any]]) -> list[contamination.Known]:
     """The texts by which rows of a task are known."""
     return contamination.texts_of(docs) or [prompts.shown(lm_task, doc) for doc in docs]
 

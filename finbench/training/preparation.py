@@ -179,7 +179,7 @@ def _held(
     learnt: _Rows,
     lm_tasks: dict[str, Any],
     surveys: Sequence[own.Survey],
-    tests: dict[str, list[str]],
+    tests: dict[str, list[contamination.Known]],
     work: tuple[int, int],
 ) -> tuple[Recipe, holdout.HeldOut]:
     """(the recipe with the file pinned, if it is one; what the run validates on), all checked before the first step.

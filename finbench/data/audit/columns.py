@@ -34,9 +34,13 @@ _TEXT = (
     ),
     *("tokens", "words", "goldtoken", "token", "question", "query", "prompt", "userprompt", "instruction", "evidence"),
 )
+_OFFERED = (  # what makes another question of the same words: its choices, the picture that it is about
+    *("choice", "choices", "endings", "options", "sol1", "sol2", "option1", "option2", "option3", "option4"),
+    *("figure", "image", "picture"),
+)
 _ASKED = (
     *("instruction", "system", "question", "questions", "query", "prompt", "hypothesis", "sentence2", "entity"),
-    *("choice", "choices", "endings", "options", "sol1", "sol2", "option1", "option2", "option3", "option4"),
+    *_OFFERED,
 )
 ANSWERS = (
     *(
@@ -97,6 +101,11 @@ class Layout:
     chat: bool = False
     prefix: str = ""  # what every prompt starts with
     suffix: str = ""
+
+    @property
+    def offers(self) -> bool:
+        """Whether rows have choices or pictures of their own."""
+        return any(key_of(column) in _OFFERED for column in self.asked)
 
     def item(self, raw: RawRecord) -> Item:
         row = raw.row

@@ -36,12 +36,13 @@ def duplicates(context: AuditContext) -> Iterator[Finding]:
 
 def conflicts(context: AuditContext) -> Iterator[Finding]:
     """The same question about the same text with different answers."""
-    groups = (
-        f"SELECT unit, count(*) AS size, min(n) AS first FROM row {_FULL} AND src = ? AND gold IS NOT NULL"
-        " GROUP BY unit HAVING count(DISTINCT gold) > 1"
-    )
-    again = f"SELECT count(*) FROM (SELECT unit FROM row {_FULL} AND src = ? GROUP BY unit HAVING count(*) > 1)"
     for source in context.sources:
+        key = "asked" if source.layout.offers else "unit"
+        groups = (
+            f"SELECT {key}, count(*) AS size, min(n) AS first FROM row {_FULL} AND src = ? AND gold IS NOT NULL"
+            f" GROUP BY {key} HAVING count(DISTINCT gold) > 1"
+        )
+        again = f"SELECT count(*) FROM (SELECT 1 FROM row {_FULL} AND src = ? GROUP BY {key} HAVING count(*) > 1)"
         texts, rows = context.query(f"SELECT count(*), sum(size) FROM ({groups})", source.id).fetchone()
         if texts:
             (repeated,) = context.query(again, source.id).fetchone()

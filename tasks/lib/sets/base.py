@@ -105,12 +105,12 @@ def key_of(column: str) -> str:
 
 
 def text_of(row: Row, place: str, *columns: str) -> str:
-    """The stripped text in the first of ``columns`` that the row has. WrongFile if it has none; "" for null."""
+    """The stripped text in the first of ``columns`` that the row has; "" for null and NaN. WrongFile if it has none."""
     by_key = {key_of(name): value for name, value in row.items()}
     for column in columns:
         if key_of(column) in by_key:
             value = by_key[key_of(column)]
-            return "" if value is None else str(value).strip()
+            return "" if value is None or value != value else str(value).strip()
     found = ", ".join(map(str, row))
     raise WrongFile(f"{place}: a column {' or '.join(columns)} is expected, found {found[:120]}")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from .base import Drop, Item, Record, Row, Set, Unit, WrongFile, split_in
-from .reports import finite, markdown, needs, page_of, prose, result_of, written
+from .reports import finite, gap, markdown, needs, once, page_of, plain, prose, result_of, unpacked, written
 
 _OPERATORS: dict[type, Any] = {
     ast.Add: operator.add,
@@ -61,11 +61,17 @@ def run(program: str) -> float | bool:
 def convfinqa(records: Iterable[Record]) -> Iterator[Item]:
     """ConvFinQA, a row a turn with the turns before it. See ``convfinqa_own``."""
     for item in convfinqa_own(records):
-        if isinstance(item, Unit):
-            rows = [turn for row in item.rows for turn in _turns(row)]
-            yield item._replace(rows=rows)
-        else:
+        if not isinstance(item, Unit):
             yield item
+            continue
+        turns = [turn for row in item.rows for turn in _turns(row)]
+        before = [[told["question"] for told in turn["history"]] for turn in turns]
+        rows, dropped = once(
+            ([*asked, turn["question"]], turn["answer"], turn) for asked, turn in zip(before, turns, strict=True)
+        )
+        yield from dropped
+        if rows:
+            yield item._replace(rows=rows)
 
 
 def _turns(row: Row) -> Iterator[Row]:
@@ -83,14 +89,18 @@ def convfinqa_own(records: Iterable[Record]) -> Iterator[Item]:
     """
     pages: dict[tuple[str, str | None], tuple[str, list[Row], str]] = {}
     for row, place, split in records:
-        told = row.get("annotation")
+        told = unpacked(row.get("annotation"), place)
         made = _annotated(told, row, place) if isinstance(told, dict) else _program_of_thoughts(row, place)
         if not isinstance(made, dict):
             yield made
             continue
         text, rows, _ = pages.setdefault((made["document"], split), (made["text"], [], place))
         rows.append({**made, "text": text})
-    for (page, split), (_, rows, place) in pages.items():
+    for (page, split), (_, talks, place) in pages.items():
+        rows, dropped = once((row["questions"], row["answers"], row) for row in talks)
+        yield from dropped
+        if not rows:
+            continue
         side = "test" if split == "validation" else split  # as the field scores it: the test has no public answers
         yield Unit(f"convfinqa {page}", [[row["questions"], row["answers"]] for row in rows], rows, place, side)
 
@@ -103,12 +113,12 @@ def _conversation(row: Row, place: str, text: str, questions: Sequence[Any], ans
         len(questions) != len(told)
         or not questions
         or None in told
-        or not all(isinstance(q, str) and q.strip() for q in questions)
+        or not all(isinstance(q, str) and plain(q) for q in questions)
     ):
         return f"{place}: needs a question and an answer, a number or yes or no, for each turn"
     name = str(row["id"])
     found = _NAME.fullmatch(name)
-    page = str(row.get("filename") or (found["page"] if found else name))
+    page = plain(row.get("filename")) or (found["page"] if found else name)
     asked = [" ".join(str(question).split()) for question in questions]
     return {"id": name, "document": page, "text": text, "questions": asked, "answers": told}
 
@@ -121,26 +131,32 @@ def _annotated(told: Row, row: Row, place: str) -> Row | Item:
     needs(row, place, "id", "pre_text", "post_text", "table")
     needs(told, place, "dialogue_break", "exe_ans_list")
     text = page_of(prose(row["pre_text"], place), markdown(row["table"], place), prose(row["post_text"], place))
-    return _conversation(row, place, text, told["dialogue_break"], told["exe_ans_list"])
+    questions, answers = (unpacked(told[key], place) for key in ("dialogue_break", "exe_ans_list"))
+    return _conversation(row, place, text, questions, answers)
 
 
 def _program_of_thoughts(row: Row, place: str) -> Row | Item:
     if "cur_dial" in row or "turn_ind" in row or "cur_question" in row:
         raise WrongFile(f"{place}: one turn of a conversation; give the file of conversations")
     needs(row, place, "id", "questions", "programs", "answer", "text", "table")
-    if not isinstance(row["questions"], list) or not isinstance(row["programs"], list):
+    questions, programs = unpacked(row["questions"], place), unpacked(row["programs"], place)
+    if not isinstance(questions, list) or not isinstance(programs, list):
         raise WrongFile(f"{place}: questions and programs are lists")
+    if gap(row["answer"]):
+        return f"{place}: needs the answer of the last turn, found {str(row['answer'])[:40]!r}"
     try:
-        answers = [_rounded(run(str(program))) for program in row["programs"]]
+        answers = [_rounded(run(str(program))) for program in programs]
     except ValueError as fault:
         return f"{place}: a program cannot be run ({fault})"
     last, stated = answers[-1] if answers else None, result_of(row["answer"])
     close = stated == last or (finite(stated) and finite(last) and abs(float(stated) - float(last)) < 1.1e-5)  # type: ignore[arg-type]
     if not close:
         return Drop("the last program does not give the stated answer")
-    table = [line.split(" | ") for line in str(row["table"]).splitlines() if line.strip()]
-    text = page_of(markdown(table, place), prose(str(row["text"]), place))
-    return _conversation(row, place, text, row["questions"], answers)
+    table = unpacked(row["table"], place)
+    if isinstance(table, str):
+        table = [line.split(" | ") for line in plain(table).splitlines() if line.strip()]
+    text = page_of(markdown(table, place), prose(row["text"], place))
+    return _conversation(row, place, text, questions, answers)
 
 
 def _rounded(value: float | bool) -> str:
@@ -158,8 +174,9 @@ CONVERSATION_SETS = {
         trains=False,
         family="finqa",
         corrected=(
-            "Answers of earlier turns are worked out from their programs. Its pages are FinQA's: one family, never "
-            "train on one and test on the other."
+            "Answers of earlier turns are worked out from their programs. What one page is asked twice stays once, or "
+            "not at all where the answers differ. Its pages are FinQA's: one family, never train on one and test on "
+            "the other."
         ),
     )
     for name, units in (("convfinqa", convfinqa), ("convfinqa_own", convfinqa_own))

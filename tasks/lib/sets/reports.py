@@ -1,9 +1,11 @@
 """Questions about pages of annual reports, tables and text together: TAT-QA, FinQA.
 
 A unit is one page with all its questions, named by its authors, so that no page is on two sides of a split. Its table
-is shown as Markdown. FinQA and ConvFinQA share their pages: ``document`` names the page in both.
+is shown as Markdown. FinQA and ConvFinQA share their pages: ``document`` names the page in both. A page is asked a
+question once: of repeats the first stays; where their answers differ none does, for nobody knows which is right.
 """
 
+import ast
 import json
 import math
 import re
@@ -11,19 +13,57 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from .base import Drop, Hub, Item, Part, Record, Row, Set, Unit, WrongFile, split_in
+from .splits import signed
 
 _SCALES = ("", "thousand", "million", "billion", "percent")
 _KINDS = ("span", "multi-span", "count", "arithmetic")
+DISPUTED = "same question, different answers"
+_PRINTED = 1_000_000  # characters of a list as Python prints it, which is parsed as Python
+
+
+def gap(value: Any) -> bool:
+    """Whether a cell is none: null, NaN, or "nan", which a table once held and wrote as text."""
+    return value is None or value != value or (isinstance(value, str) and value.strip().casefold() == "nan")
+
+
+def plain(value: Any) -> str:
+    """A cell as text; "" for none."""
+    return "" if gap(value) else str(value).strip()
+
+
+def unpacked(value: Any, place: str) -> Any:
+    """A list or dictionary that a table kept as text, in JSON or as Python prints it; all else as it is.
+
+    WrongFile where it cannot be read back whole: NumPy prints lists without commas and long ones with dots.
+    """
+    if not isinstance(value, str) or value.strip()[:1] + value.strip()[-1:] not in ("[]", "{}"):
+        return value
+    text = value.strip()
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        found = ast.literal_eval(text) if len(text) < _PRINTED else None
+        whole = repr(found) == text
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        whole = False
+    if not whole:
+        raise WrongFile(f"{place}: a list that was printed as text, {text[:30]!r}; write it anew with to_json or json")
+    return found
 
 
 def markdown(table: Any, place: str) -> str:
     """Rows of cells as a Markdown table, the first row as its head. WrongFile if it is none."""
+    table = unpacked(table, place)
     if not isinstance(table, list) or not table or not all(isinstance(row, list) and row for row in table):
         raise WrongFile(f"{place}: table is a list of rows of cells")
+    if any(isinstance(cell, dict | list) for row in table for cell in row):
+        raise WrongFile(f"{place}: a cell of the table is a text or a number")
     width = max(map(len, table))
     lines = []
     for row in table:
-        cells = [" ".join(str("" if cell is None else cell).split()).replace("|", "/") for cell in row]
+        cells = [" ".join(plain(cell).split()).replace("|", "/") for cell in row]
         lines.append("| " + " | ".join(cells + [""] * (width - len(cells))) + " |")
     return "\n".join([lines[0], "|" + " -- |" * width, *lines[1:]])
 
@@ -36,7 +76,8 @@ def needs(row: Row, place: str, *keys: str) -> None:
 
 def prose(value: Any, place: str) -> str:
     """Sentences as one paragraph; a text stands for itself."""
-    if isinstance(value, str):
+    value = unpacked(value, place)
+    if isinstance(value, str) and not gap(value):
         return " ".join(value.split())
     if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
         raise WrongFile(f"{place}: the text is a list of sentences")
@@ -47,6 +88,22 @@ def page_of(*parts: str) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def once(asked: Iterable[tuple[Any, Any, Any]]) -> tuple[list[Any], list[Drop]]:
+    """What a page is asked, each question once, and a Drop for what is left out. Given are (question, answer, item).
+
+    The first of repeats stays; of a question with different answers no copy does.
+    """
+    copies: dict[str, list[tuple[Any, Any]]] = {}
+    for question, answer, item in asked:
+        copies.setdefault(signed(json.dumps(question, ensure_ascii=False)), []).append((answer, item))
+    kept, dropped = [], []
+    for given in copies.values():
+        disputed = any(answer != given[0][0] for answer, _ in given)
+        kept += [] if disputed else [given[0][1]]
+        dropped += [Drop(DISPUTED)] * len(given) if disputed else [Drop("duplicate")] * (len(given) - 1)
+    return kept, dropped
+
+
 # ---------------------------------------------------------------- TAT-QA
 
 
@@ -55,17 +112,15 @@ def tatqa(records: Iterable[Record]) -> Iterator[Item]:
     units = []
     for row, place, split in records:
         needs(row, place, "table", "paragraphs", "questions")
-        if not all(isinstance(row[key], list) for key in ("paragraphs", "questions")):
+        table, paragraphs, questions = (unpacked(row[key], place) for key in ("table", "paragraphs", "questions"))
+        if not isinstance(paragraphs, list) or not isinstance(questions, list):
             raise WrongFile(f"{place}: paragraphs and questions are lists")
-        told = row["table"] if isinstance(row["table"], dict) else {}
-        text = page_of(markdown(told.get("table"), place), *_paragraphs(row["paragraphs"], place))
-        rows: list[Row] = []
-        for number, question in enumerate(row["questions"], 1):
-            made = _question(question, text, f"{place}, question {number}")
-            if isinstance(made, dict):
-                rows.append(made)
-            else:
-                yield made
+        cells = table.get("table") if isinstance(table, dict) else None
+        text = page_of(markdown(cells, place), *_paragraphs(paragraphs, place))
+        read = [_question(one, text, f"{place}, question {number}") for number, one in enumerate(questions, 1)]
+        yield from (one for one in read if not isinstance(one, dict))
+        rows, dropped = once((one["question"], _value(one), one) for one in read if isinstance(one, dict))
+        yield from dropped
         if rows:
             golds = [[made["question"], made["answer"]] for made in rows]
             units.append(Unit(text, golds, rows, place, split))
@@ -74,22 +129,30 @@ def tatqa(records: Iterable[Record]) -> Iterator[Item]:
         yield unit if tested or unit.split != "validation" else unit._replace(split="test")
 
 
+def _value(row: Row) -> tuple[str, list[str]]:
+    """A right answer as it is compared with that of a repeat: spans in any order, a bracket as a minus sign."""
+    return row["scale"], sorted(signed(span.replace("$", "").replace("(", "-")) for span in row["spans"])
+
+
 def _paragraphs(given: list[Any], place: str) -> list[str]:
-    if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in given):
+    told = [part.get("text") for part in given if isinstance(part, dict)]
+    if len(told) < len(given) or any(gap(text) or not isinstance(text, str) for text in told):
         raise WrongFile(f"{place}: a paragraph has an order and a text")
     ordered = sorted(given, key=lambda part: float(part["order"]) if finite(part.get("order")) else 0.0)
     return [" ".join(part["text"].split()) for part in ordered]
 
 
-def _question(told: Any, text: str, place: str) -> Row | Item:
-    if not isinstance(told, dict) or not isinstance(told.get("question"), str) or not told["question"].strip():
+def _question(given: Any, text: str, place: str) -> Row | Item:
+    if not isinstance(given, dict) or not isinstance(given.get("question"), str) or not plain(given["question"]):
         return f"{place}: not a question of TAT-QA"
-    if "answer" not in told:
+    kind, scale, answer = given.get("answer_type"), given.get("scale"), unpacked(given.get("answer"), place)
+    if "answer" not in given or (gap(answer) and gap(kind)):
         raise WrongFile(f"{place}: it has no answer: tatqa_dataset_test.json comes without; give ..._test_gold.json")
-    kind, scale, answer = told.get("answer_type"), told.get("scale"), told["answer"]
     if kind not in _KINDS or scale not in _SCALES:
         return f"{place}: answer_type {str(kind)[:40]!r}, scale {str(scale)[:40]!r} are not of TAT-QA"
     spans = answer if isinstance(answer, list) else [answer]
+    if any(gap(span) or isinstance(span, bool | dict | list) for span in spans):
+        return f"{place}: an answer is a text, a number or a list of them, found {str(answer)[:40]!r}"
     numbers = kind in ("count", "arithmetic")
     if numbers and not (len(spans) == 1 and finite(spans[0])):
         return f"{place}: the answer is a number, found {str(answer)[:40]!r}"
@@ -101,15 +164,15 @@ def _question(told: Any, text: str, place: str) -> Row | Item:
         return Drop("a span holds the sign that separates spans")
     if kind == "span" and scale and not re.search(r"\d", spans[0]):
         return Drop("a scale beside words")
-    made = {"id": str(told.get("uid") or ""), "uid": str(told.get("uid") or ""), "text": text}
+    made = {"id": plain(given.get("uid")), "uid": plain(given.get("uid")), "text": text}
     return made | {
-        "question": " ".join(told["question"].split()),
+        "question": " ".join(given["question"].split()),
         "answer": " | ".join(scaled(span, scale) for span in spans),
         "kind": kind,
         "spans": spans,
         "scale": scale,
-        "source": str(told.get("answer_from") or ""),
-        "derivation": " ".join(str(told.get("derivation") or "").split()),
+        "source": plain(given.get("answer_from")),
+        "derivation": " ".join(plain(given.get("derivation")).split()),
     }
 
 
@@ -184,8 +247,12 @@ def finqa(records: Iterable[Record]) -> Iterator[Item]:
         page, name, text, made, whole = found
         asked = pages.setdefault(page, {})
         if name in asked:
-            yield Drop("duplicate")
-            if asked[name].whole or not whole:
+            known = asked[name]
+            disputed = known.whole == whole and any(known.row[key] != made[key] for key in ("question", "answer"))
+            yield Drop(DISPUTED if disputed else "duplicate")
+            if disputed:
+                known.row["wrong"] = DISPUTED
+            if known.whole or not whole:
                 continue
         asked[name] = _Asked(text, made, place, split, whole)
     tested = any(one.split == "test" for asked in pages.values() for one in asked.values())
@@ -193,46 +260,48 @@ def finqa(records: Iterable[Record]) -> Iterator[Item]:
         sides = {one.split for one in asked.values()}
         side = next((name for name in ("test", "validation", "train") if name in sides), None)
         text = next((one.text for one in asked.values() if one.whole), next(iter(asked.values())).text)
-        rows: list[Row] = []
-        for one in asked.values():
-            if one.row.pop("contradicted"):
-                yield Drop("the annotator's answer contradicts the program")
-            else:
-                rows.append({**one.row, "text": text})
+        given = [one.row for one in asked.values()]
+        kept, dropped = once((row["question"], (row["answer"], row["wrong"]), row) for row in given)
+        yield from dropped
+        yield from (Drop(row["wrong"]) for row in kept if row["wrong"])
+        rows = [{**row, "text": text} for row in kept if not row.pop("wrong")]
         if rows:
             side = side if tested or side != "validation" else "test"
-            yield Unit(f"finqa {page}", [[row["question"], row["answer"]] for row in rows], rows, place, side)
+            golds = [[row["question"], row["answer"]] for row in rows]
+            yield Unit(f"finqa {page}", golds, rows, next(iter(asked.values())).place, side)
 
 
 _Read = tuple[str, str, str, Row, bool]  # page, name of the question, text of the page, row, by the authors' keys
 
 
 def _finqa(row: Row, place: str) -> _Read | str:
-    qa = row.get("qa")
+    qa = unpacked(row.get("qa"), place)
     if qa is None and "final_result" in row:  # the Hub's columns
         qa = {"question": row.get("question"), "answer": row.get("answer"), "exe_ans": row["final_result"]}
         qa["program"] = row.get("program_re")
         row = {**row, "qa": qa}
+    table = unpacked(row.get("table"), place)
     if "annotation" in row:
         raise WrongFile(f"{place}: a conversation of ConvFinQA; import it with: finbench data import convfinqa")
     needs(row, place, "id", "pre_text", "post_text", "table", "qa")
     if not isinstance(qa, dict) or not {"question", "exe_ans"} <= set(qa):
         raise WrongFile(f"{place}: qa has a question and exe_ans")
-    result, human = result_of(qa["exe_ans"]), str(qa.get("answer") or "").removesuffix("\\n").strip()
-    if result is None or not isinstance(qa["question"], str) or not qa["question"].strip():
+    result, human = result_of(qa["exe_ans"]), plain(qa.get("answer")).removesuffix("\\n").strip()
+    if result is None or not isinstance(qa["question"], str) or not plain(qa["question"]):
         return f"{place}: needs a question and exe_ans, a number or yes or no, found {str(qa['exe_ans'])[:40]!r}"
-    text = page_of(prose(row["pre_text"], place), markdown(row["table"], place), prose(row["post_text"], place))
-    page = str(row.get("filename") or str(row["id"]).rpartition("-")[0])
+    text = page_of(prose(row["pre_text"], place), markdown(table, place), prose(row["post_text"], place))
+    page = plain(row.get("filename")) or str(row["id"]).rpartition("-")[0]
     made = _finqa_row(page, str(row["id"]), str(qa["question"]), result)
-    made |= {"program": str(qa.get("program") or ""), "answer_published": human}
-    made["table"] = json.dumps(row["table"], ensure_ascii=False)
-    made["contradicted"] = bool(human) and contradicts(human, result)
+    made |= {"program": plain(qa.get("program")), "answer_published": human}
+    made["table"] = json.dumps([[None if gap(cell) else cell for cell in cells] for cells in table], ensure_ascii=False)
+    if human and contradicts(human, result):
+        made["wrong"] = "the annotator's answer contradicts the program"
     return page, str(row["id"]), text, made, True
 
 
 def _finqa_row(page: str, name: str, question: str, result: str) -> Row:
     made: Row = {"id": name.rpartition("-")[2], "text": "", "question": " ".join(question.split()), "answer": result}
-    return made | {"document": page, "program": "", "answer_published": "", "table": "[]", "contradicted": False}
+    return made | {"document": page, "program": "", "answer_published": "", "table": "[]", "wrong": ""}
 
 
 def result_of(value: Any) -> str | None:
@@ -282,7 +351,8 @@ REPORT_SETS = {
         trains=False,
         corrected=(
             "Answer and scale are one value. The sign counts, which the official metric loses of a span such as "
-            "(1,212); an answer 0 counts, which it takes for none. A scale beside words is left out."
+            "(1,212); an answer 0 counts, which it takes for none. A scale beside words is left out, and so is a "
+            "question that one page has twice with different answers."
         ),
     ),
     "finqa": Set(
@@ -300,7 +370,8 @@ REPORT_SETS = {
         family="finqa",
         corrected=(
             "The target is what the program gives (exe_ans). Questions whose annotator gave another number, sign, "
-            "per cent and the table's unit forgiven, are left out, for nobody knows which is right."
+            "per cent and the table's unit forgiven, are left out, for nobody knows which is right, and so are those "
+            "that one page has twice with different results; of repeats one stays."
         ),
     ),
 }

@@ -29,7 +29,7 @@ def _of_task(task: str, made: Callable[[Row, str], Row | None]) -> Callable[[Ite
             else:
                 found = made({"truth": truth, "choice": text_of(row, place, "choice")}, question)
                 tag = re.split(r"[;: ]+", text_of(row, place, "fin_capability"))
-                if not question or found is None:
+                if not question or question.casefold() == "nan" or found is None:
                     yield Drop("its answer is not of its kind")
                     continue
                 found |= {"capability": " ".join(name for name in tag if name in _CAPABILITIES)}
