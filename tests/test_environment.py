@@ -201,6 +201,7 @@ def test_what_is_missing_is_installed_from_where_finbench_came(tmp_path: Path, m
     from finbench.core import installing
 
     root = Path(installing.__file__).resolve().parents[2]
+    monkeypatch.chdir(tmp_path)
     assert installing.install("ray") == f'pip install -e "{root}[ray]"'  # a checkout
     monkeypatch.chdir(root)
     assert installing.install("ray", "board") == 'pip install -e ".[ray,board]"'
