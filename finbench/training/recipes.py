@@ -115,11 +115,12 @@ def _with_options(chosen: dict[str, Any], method: Method, where: str) -> dict[st
         words = [_word(key) for key in foreign]
         meant = list(dict.fromkeys(SYNONYMS[word] for word in words if word in SYNONYMS))
         left = [key for key, word in zip(foreign, words, strict=True) if word in ELSEWHERE]
-        todo = [f"Write {', '.join(meant)}"] * bool(meant) + [f"Leave out {', '.join(left)}"] * bool(left)
+        todo = [f"write {', '.join(meant)}"] * bool(meant) + [f"leave out {', '.join(left)}"] * bool(left)
+        said = ", ".join(todo)
         all_known = all(word in SYNONYMS or word in ELSEWHERE for word in words)
         raise FinbenchError(
             f"{where}: unknown recipe key {', '.join(repr(key) + _alike(key) for key in foreign)}.",
-            f"{'; '.join(todo)}; every key: finbench train --help" if all_known else known,
+            f"{said[:1].upper()}{said[1:]}; every key: finbench train --help" if all_known else known,
         )
     strange = [key for key in loose if key not in method.option_names()]
     if strange:
