@@ -150,6 +150,24 @@ def test_another_task_is_refused_by_field(
     assert field in caught.value.message
 
 
+def test_a_part_and_the_whole_are_told_in_words(cards: dict[str, Path], tmp_path: Path) -> None:
+    part = {"scores__1__data__digest": "0" * 64, "scores__1__data__share": 0.25, "scores__1__n": 40, "shots": 5}
+    other = edit(copied(cards["two"], tmp_path / "o"), **part)
+    with pytest.raises(FinbenchError, match="were not scored on the same rows of mini_sentiment") as caught:
+        comparison.compare([cards["one"], other], tasks=["mini_sentiment"])
+    assert "is of the whole test (n = 150)" in caught.value.message
+    assert "is of a part (25.0 % of the set; n = 40)" in caught.value.message
+    assert "They differ in shots: 0 and 5; " in caught.value.message
+
+
+def test_where_there_is_a_winner_nothing_is_left_to_settle(cards: dict[str, Path]) -> None:
+    from finbench.cli.show import scorecards
+
+    [pair] = comparison.compare([cards["gold"], cards["one"]], tasks=["mini_sentiment"])
+    assert pair.contests[0].winner == "a"
+    assert scorecards._contest(pair.contests[0])[-1] == ""
+
+
 def test_all_fields_that_differ_are_named_at_once(cards: dict[str, Path], tmp_path: Path) -> None:
     other = edit(copied(cards["two"], tmp_path / "o"), shots=5, subject__chat=True)
     with pytest.raises(FinbenchError, match=r"subject\.chat.*shots"):

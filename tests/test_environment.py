@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -189,3 +190,38 @@ def test_a_folder_that_its_owner_takes_away_is_made_again(tmp_path: Path, monkey
     with environment.owner(folder):
         assert (folder / ".lock").exists()
     assert len(tries) == 3  # and once more by the ``with`` that gives it back
+
+
+# ---------------------------------------------------------------- how finbench is installed
+
+
+def test_what_is_missing_is_installed_from_where_finbench_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib import metadata
+
+    from finbench.core import installing
+
+    root = Path(installing.__file__).resolve().parents[2]
+    monkeypatch.chdir(tmp_path)
+    assert installing.install("ray") == f'pip install -e "{root}[ray]"'  # a checkout
+    monkeypatch.chdir(root)
+    assert installing.install("ray", "board") == 'pip install -e ".[ray,board]"'
+    monkeypatch.setattr(installing, "__file__", str(tmp_path / "site" / "finbench" / "core" / "installing.py"))
+    noted: list[str | None] = []
+    of_pip = type("Distribution", (), {"read_text": lambda *_: noted[-1]})
+    monkeypatch.setattr(metadata, "distribution", lambda _: of_pip())
+    for stated, origin in (
+        (None, ""),  # of an index
+        ('{"url": "file:///a/finbench.whl", "archive_info": {}}', " @ file:///a/finbench.whl"),
+        ('{"url": "https://x.org/f", "vcs_info": {"vcs": "git", "commit_id": "abc"}}', " @ git+https://x.org/f@abc"),
+        ("[]", ""),
+        ("{", ""),
+    ):
+        noted.append(stated)
+        assert installing.install("ray") == f'pip install "finbench[ray]{origin}"'
+    assert installing.install(again=True) == 'pip install --force-reinstall "finbench"'
+
+
+def test_no_message_says_by_itself_how_finbench_is_installed() -> None:
+    package = Path(__file__).parents[1] / "finbench"
+    found = [path.name for path in package.rglob("*.py") if re.search(r"pip install [^\n]*finbench", path.read_text())]
+    assert found == ["installing.py"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 import subprocess
@@ -19,13 +20,15 @@ import finbench
 from conftest import processor_time, quick
 from endpoints import Answer, FakeEndpoint
 from finbench import evaluate
+from finbench.cards import cardfiles
 from finbench.cli import helping
 from finbench.cli.app import _COMMANDS, _GROUPS, app
-from finbench.core import catalog, console
+from finbench.core import catalog, console, environment
 from finbench.core.errors import FinbenchError, Interrupted, counted
+from finbench.core.installing import install
 from finbench.core.records import Recipe
-from finbench.evaluation import preflight
-from finbench.grid import driver, sweepfile, watch
+from finbench.evaluation import evaluator, preflight
+from finbench.grid import driver, nodes, sweepfile, watch
 from finbench.grid.places import Place
 from finbench.grid.steps import Schedule
 from finbench.methods import METHODS, Tuner
@@ -151,13 +154,68 @@ def test_what_others_call_a_key_is_answered_with_ours_at_once(key: str, own: str
 
 def test_no_synonym_is_an_option_of_a_method() -> None:
     options = {name for method in METHODS.values() if not isinstance(method, Tuner) for name in method.option_names()}
-    assert not options & synonyms.SYNONYMS.keys(), options & synonyms.SYNONYMS.keys()
+    others = synonyms.SYNONYMS.keys() | synonyms.ELSEWHERE.keys()
+    assert not options & others, options & others
+    assert not synonyms.SYNONYMS.keys() & synonyms.ELSEWHERE.keys()
+    assert not synonyms.ELSEWHERE.keys() & Recipe.model_fields.keys()
     assert set(synonyms.SYNONYMS.values()) <= Recipe.model_fields.keys()
     assert not synonyms.SYNONYMS.keys() & Recipe.model_fields.keys()
     assert METHODS["lora"].option_names() - METHODS["lora"].options.keys() <= synonyms.options_of_peft()
     assert "foo_bar" not in synonyms.options_of_peft()
     stated = {"tasks": ["mini_ner"], "method": "c3a", "block_size": 8}  # of this tuner it is an option
     assert recipes.recipe(None, stated).options == {"block_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("max_steps", "epochs says how long"),
+        ("logging_steps", "every step is logged"),
+        ("save_total_limit", "the two newest checkpoints are kept"),
+        ("neftune_noise_alpha", "no noise is added"),
+        ("learning-rate", "here it is lr"),
+        ("--per_device_train_batch_size", "here it is batch_size"),
+        ("sample_packing", "here it is loop"),
+        ("batch-size", "write batch_size"),
+        ("trust_remote_code", "no code of a model is run"),
+    ],
+)
+def test_what_has_no_counterpart_says_what_is_done_instead(key: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(FinbenchError, match=f"unknown recipe key '{key}' \\({said}"):
+        recipes.recipe(None, {"tasks": ["mini_ner"], key: 1})
+    if key != "batch-size":
+        with pytest.raises(FinbenchError, match=said):
+            recipes.check_keys([key])
+
+
+def test_every_setting_of_transformers_trainer_is_answered() -> None:
+    """But those of its own inner workings, which no recipe has."""
+    from transformers import TrainingArguments
+
+    inner = (
+        "torch_",
+        "fp16_",
+        "bf16_",
+        "eval_",
+        "log_",
+        "include_",
+        "ddp_",
+        "dataloader_",
+        "trackio_",
+        "enable_",
+        "hub_",
+    )
+    rest = {
+        "tf32",
+        "use_cache",
+        "prediction_loss_only",
+        "batch_eval_metrics",
+        "restore_callback_states_from_checkpoint",
+    }
+    rest |= {"full_determinism", "debug", "skip_memory_metrics", "greater_is_better", "average_tokens_across_devices"}
+    known = synonyms.SYNONYMS.keys() | synonyms.ELSEWHERE.keys() | Recipe.model_fields.keys() | rest
+    names = {name for name in TrainingArguments.__dataclass_fields__ if not name.startswith(("_", *inner))}
+    assert names - known == set()
 
 
 def test_a_file_of_another_command_is_named(tmp_path: Path) -> None:
@@ -179,6 +237,7 @@ def test_the_doctor_fits_one_screen(columns: int, tmp_path: Path) -> None:
     found = run("doctor", "--data-dir", tmp_path, columns=columns)
     lines = found.output.rstrip().splitlines()
     assert len(lines) <= 16
+    assert len([line for line in lines if line.startswith(("ok", "note")) and " cores " not in line]) <= 6
     assert all(len(line) <= columns for line in lines)
     assert "0 of" in found.output
     assert "data fpb" not in found.output
@@ -285,21 +344,40 @@ SMALL = [{"CPU": 2.0, "memory": 3.46 * 2**30}, {"CPU": 8.0, "memory": 2e9}]
 def test_what_no_node_can_take_is_refused_and_named(needs: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
     board = grid_of(tmp_path, **needs)
     with pytest.raises(FinbenchError) as fault:
-        driver.check_nodes(board, SMALL, growing=False)
+        nodes.check_nodes(board, SMALL, growing=False)
     assert "the largest node offers 2 and 3.7 GB" in fault.value.message
-    driver.check_nodes(board, SMALL, growing=True)
+    nodes.check_nodes(board, SMALL, growing=True)
     assert "They wait for a node that does." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("needs", [{"memory": 3.7}, {"cpus": 8}, {}, {"cpus": 2, "memory": 3}])
 def test_what_a_node_can_take_is_not(needs: dict[str, Any], tmp_path: Path) -> None:
-    driver.check_nodes(grid_of(tmp_path, **needs), SMALL, growing=False)
+    nodes.check_nodes(grid_of(tmp_path, **needs), SMALL, growing=False)
+
+
+def test_a_dry_run_refuses_what_the_sweep_refuses_on_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "free_host_memory", lambda: 24 * 10**9)
+    for needs, refused in (({"memory": 400}, True), ({"cpus": 4096}, True), ({"memory": 10}, False)):
+        grid_of(tmp_path, **needs)
+        for where in (None, "auto"):  # of a cluster nothing is known before it is asked
+            act = functools.partial(driver.sweep, tmp_path / "sweep.yaml", ray_address=where, dry_run=True)
+            if refused and where is None:
+                with pytest.raises(FinbenchError, match="the largest node offers") as fault:
+                    act()
+                assert "--ray" in fault.value.hint
+            else:
+                act()
+    stated = yaml.safe_load((tmp_path / "sweep.yaml").read_text()) | {"needs": {"gpus": 1, "cpus": 4096}}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(stated))
+    driver.sweep(tmp_path / "sweep.yaml", dry_run=True)  # GPUs are planned for anywhere
 
 
 def test_what_waits_is_told_and_is_not_called_running(tmp_path: Path) -> None:
     board, place = grid_of(tmp_path, memory=4), Place(str(tmp_path / "out"))
     seen = watch.Watch(board, place)
-    seen.unplaced = driver.unplaced(board, SMALL)
+    seen.unplaced = nodes.unplaced(board, SMALL)
     seen.tell(set(board.steps))
     found = watch.sweep_status(str(tmp_path / "out"))
     assert (found["running"], found["waiting"]) == (0, 2)
@@ -433,7 +511,7 @@ def test_without_gradio_the_page_names_what_to_install(
     lora: Path, llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
-    assert 'pip install "finbench[try]"' in told("try", lora, "--task", "mini_sentiment", "--base", llama)
+    assert install("try") in told("try", lora, "--task", "mini_sentiment", "--base", llama)
 
 
 # ---------------------------------------------------------------- what a paper needs
@@ -488,7 +566,8 @@ def test_runs_are_told_apart_by_what_differs(lora: Path, llama: Path, tmp_path: 
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "finbench.json").write_text("{")
     (tmp_path / "begun" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "begun" / "checkpoints" / "run.json").write_text(json.dumps({"rank": 16, "method": "lora"}))
+    command = {"command": "finbench train --task fpb --rank 16 --out begun"}
+    (tmp_path / "begun" / "checkpoints" / "run.json").write_text(json.dumps({"rank": 16, "method": "lora", **command}))
     found = {Path(one["folder"]).name: one for one in json.loads(run("runs", tmp_path, "--json").stdout)}
     assert {name: one["state"] for name, one in found.items()} == {
         "one": "done",
@@ -499,5 +578,43 @@ def test_runs_are_told_apart_by_what_differs(lora: Path, llama: Path, tmp_path: 
     assert (found["one"]["differs"], found["two"]["differs"]) == ({"rank": 4}, {"rank": 8})
     for columns in (80, 120):
         shown = run("runs", tmp_path, columns=columns).stdout
-        assert all(len(line) <= columns for line in shown.splitlines())
-        assert "--resume" in shown
+        assert all(len(line) <= columns or " goes on: " in line for line in shown.splitlines())
+        assert "begun goes on: finbench train --task fpb --rank 16 --out begun --resume" in shown
+    assert "finbench train --task fpb --rank 16 --out begun --resume" in told("eval", "--adapter", tmp_path / "begun")
+
+
+def test_runs_name_what_a_score_is_of_and_show_whole_models(lora: Path, llama: Path, tmp_path: Path) -> None:
+    """A part of a test, other bits, and models of whole weights."""
+    base = {"tasks": ["mini_sentiment"], "base": str(llama), "limit": 16, "dtype": "float32", "rank": 4}
+    finbench.train(recipes.recipe(None, base), tmp_path / "one")
+    evaluator.evaluate(
+        [str(tmp_path / "one")], base=str(llama), tasks=["mini_sentiment"], out=tmp_path / "scorecards", limit=200,
+        arguments={"dtype": "float32"},
+    )  # fmt: skip
+    [path] = [p for p in (tmp_path / "scorecards").glob("*.json") if cardfiles.read(p).subject.adapter]
+    card, rows = cardfiles.read(path), cardfiles.read_samples(path)
+    part = [s.model_copy(update={"data": s.data.model_copy(update={"share": 0.25})}) for s in card.scores]
+    four = card.subject.model_copy(update={"bits": 4})
+    for name, change in (("whole", {}), ("part", {"scores": part}), ("four", {"subject": four})):
+        made = card.model_copy(update={"limit": None, **change})
+        made = made.model_copy(update={"run_key": cardfiles.run_key(made)})
+        cardfiles.write(tmp_path / "scorecards" / f"{name}.json", made, rows)
+    model = {"name": "dense", "folder": "dense", "loss_curve": [[1, 4.0], [2, 3.0]], "scores": {"finbench_fpb": 0.5}}
+    stated = {
+        "provenance": {"created": "2026-01-01T00:00:00Z"},
+        "models": [model, model | {"name": "b", "folder": "b"}],
+    }
+    (tmp_path / "pre").mkdir()
+    (tmp_path / "pre" / "pretrain.json").write_text(json.dumps(stated))
+    finbench.merge(str(tmp_path / "one"), tmp_path / "merged", base=str(llama), dtype="float32")
+    found = {Path(run["folder"]).name: run for run in json.loads(run("runs", tmp_path, "--json").stdout)}
+    scores = found["one"]["scores"]
+    assert list(scores) == [
+        "finbench_mini_sentiment, base in 4 bits",
+        "finbench_mini_sentiment, 25.0 % of the set",
+        "finbench_mini_sentiment",
+    ]
+    assert (found["dense"]["what"], found["dense"]["loss"], found["b"]["scores"]) == (
+        "pretrained, dense", 3.0, {"finbench_fpb": 0.5})  # fmt: skip
+    assert found["merged"]["what"] == "merged"
+    assert "25.0 %" in run("runs", tmp_path, columns=120).stdout

@@ -14,7 +14,7 @@ import yaml
 from conftest import Card
 from finbench.core.errors import FinbenchError
 from finbench.engines.vllm import memory
-from finbench.grid import driver, forecast, sweepfile, work
+from finbench.grid import driver, forecast, nodes, sweepfile, work
 from finbench.grid.places import Place
 from finbench.grid.steps import Schedule
 
@@ -47,9 +47,9 @@ def board(folder: Path, **changes: Any) -> Schedule:
 
 def asked(ray: Ray, one: Schedule, folder: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """What Ray is asked for, for every step of a board."""
-    gpus = driver.most_gpus(ray)
+    gpus = nodes.most_gpus(ray)
     one.settle(gpus)
-    driver.check_gpus(one, gpus, growing=False)
+    nodes.check_gpus(one, gpus, growing=False)
     made = driver.Driver(ray, one, Place(str(folder)), None, {}, gpus=gpus)
     for step in one.steps.values():
         made._submit([step])
@@ -57,9 +57,9 @@ def asked(ray: Ray, one: Schedule, folder: Path) -> list[tuple[dict[str, Any], d
 
 
 def test_a_cell_without_needs_gets_a_gpu_of_its_own_where_there_are_any(tmp_path: Path) -> None:
-    for nodes, expected in (((0, 4), 1.0), ((0, 0), 0.0)):
+    for gpus_of, expected in (((0, 4), 1.0), ((0, 0), 0.0)):
         one = board(tmp_path)
-        found = asked(Ray(*nodes), one, tmp_path)
+        found = asked(Ray(*gpus_of), one, tmp_path)
         assert len(found) == 3
         assert {options["num_gpus"] for options, _ in found} == {expected}
         assert not any("runtime_env" in options for options, _ in found)
@@ -91,7 +91,7 @@ def test_more_gpus_than_a_node_has_are_refused_on_one_machine_and_waited_for_on_
         assert f"gpus: {there}" in fault.value.hint
     with pytest.raises(FinbenchError, match=r"needs 0.5 GPU; this machine has none"):
         asked(Ray(0), board(tmp_path, needs={"gpus": 0.5}), tmp_path)
-    driver.check_gpus(board(tmp_path, needs={"gpus": 8}), 4, growing=True)
+    nodes.check_gpus(board(tmp_path, needs={"gpus": 8}), 4, growing=True)
     assert "no node has more than 4 now" in " ".join(capsys.readouterr().err.split())
 
 
@@ -155,7 +155,7 @@ def test_on_a_ray_with_gpus_steps_see_their_own_and_those_without_see_none(
     one = board(tmp_path, common=common, eval=how)
     ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     try:
-        assert driver.most_gpus(ray) == 2
+        assert nodes.most_gpus(ray) == 2
         seen = ray.remote(lambda: os.environ.get("CUDA_VISIBLE_DEVICES"))
         assert ray.get(seen.options(num_gpus=0).remote()) is None  # Ray hides none
         hidden = driver.Driver(ray, one, Place(str(tmp_path)), None, gpus=2).options(sweepfile.Needs(gpus=0))
@@ -176,7 +176,7 @@ def test_a_cell_without_needs_has_a_real_gpu_to_itself(
     one = board(tmp_path, common=common, eval={"engine": "dummy", "limit": 4, "needs": {"gpus": 0}})
     ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     try:
-        gpus = driver.most_gpus(ray)
+        gpus = nodes.most_gpus(ray)
         assert gpus == torch.cuda.device_count()
         one.settle(gpus)
         [cell] = one.cells

@@ -16,6 +16,7 @@ from test_endpoints import BAD, MESSAGES, naps, request
 
 from endpoints import Answer, FakeEndpoint, chat
 from finbench.core.errors import FinbenchError
+from finbench.core.installing import install
 from finbench.engines import hosted
 from finbench.engines.endpoint import EndpointEngine
 from finbench.evaluation import evaluator, verification
@@ -98,7 +99,7 @@ def test_without_litellm_there_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_
     hosted._litellm.cache_clear()
     with pytest.raises(FinbenchError, match="not installed") as fault:
         evaluator.evaluate(engine="api", model="openai/gpt-4o", tasks=["mini_ner"], out=tmp_path)
-    assert "finbench[api]" in fault.value.hint
+    assert install("api") in fault.value.hint
 
 
 def test_what_hosted_models_cannot_do_is_told_first(tmp_path: Path) -> None:

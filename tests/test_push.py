@@ -24,7 +24,7 @@ from finbench.core.errors import FinbenchError
 from finbench.evaluation import evaluator, verification
 from finbench.hub.dev.calls import DevAccount
 from finbench.hub.dev.server import DevHub
-from finbench.models import adapters, zoo
+from finbench.models import adapters, adopting, zoo
 from finbench.publishing import modelcard, pulling
 from finbench.publishing.publish import push
 from finbench.training import recipes
@@ -200,7 +200,7 @@ def test_results_follow_the_weights_and_come_back_with_them(
     with pytest.raises(FinbenchError, match="is not what was trained") as caught:
         push(changed, "hub:org/tiny", base=base)
     assert f"finbench adopt {changed}" in caught.value.hint
-    adopted = adapters.adopt(changed)
+    adopted = adopting.adopt(changed)
     assert adopted.record is None
     assert list((changed / "history").glob("finbench-*.json"))
     done = push(changed, "hub:org/tiny", base=base)
@@ -271,7 +271,15 @@ def test_who_has_no_token_is_told_so(
 
 def test_adopt_takes_only_what_has_changed(made: tuple[Path, Path]) -> None:
     with pytest.raises(FinbenchError, match="nothing is to be adopted"):
-        adapters.adopt(made[0])
+        adopting.adopt(made[0])
+
+
+def test_adopt_says_what_a_folder_without_a_record_is(lora: Path, tmp_path: Path) -> None:
+    with pytest.raises(FinbenchError, match="counts as made elsewhere already") as caught:
+        adopting.adopt(lora)
+    assert f"finbench eval --adapter {lora} --base BASE" in caught.value.hint
+    with pytest.raises(FinbenchError, match="is not an adapter folder"):
+        adopting.adopt(tmp_path)
 
 
 def test_a_pull_request_leaves_the_repository_as_it_was(
@@ -526,3 +534,151 @@ def test_every_request_may_fail_once(dev_hub: DevHub, api: HfApi, small: dict[st
         push(**{**small, "to": f"hub:{repo}"})
         assert names(api, repo) >= EXPECTED
         assert len(api.list_repo_commits(repo)) == 3
+
+
+# ---------------------------------------------------------------- a result belongs to weights, base and bits
+
+
+def shown_as(card: Path, to: Path, *, base: dict[str, Any] | None = None, computed: Any = ..., **subject: Any) -> Path:
+    """A copy of a card as of another subject, sealed and with its samples."""
+    found, rows = cardfiles.read(card), cardfiles.read_samples(card)
+    who = found.subject.model_copy(update={**subject, "base": found.subject.base.model_copy(update=base or {})})
+    made = found.model_copy(update={"subject": who} | ({} if computed is ... else {"computed": computed}))
+    made = made.model_copy(update={"run_key": cardfiles.run_key(made)})
+    to.parent.mkdir(parents=True, exist_ok=True)
+    cardfiles.write(to, made, rows)
+    return to
+
+
+@pytest.fixture
+def own(made: tuple[Path, Path]) -> Path:
+    """The card of the adapter."""
+    return next(path for path in made[1].glob("*.json") if cardfiles.read(path).subject.adapter)
+
+
+def test_cards_of_other_weights_do_not_enter_a_models_repository(
+    dev_hub: DevHub, api: HfApi, made: tuple[Path, Path], own: Path, base: str, changed: Path, tmp_path: Path
+) -> None:
+    push(made[0], "hub:org/tiny", base=base)
+    adopting.adopt(changed)
+    other = shown_as(own, tmp_path / "c" / "o.json", adapter=adapters.read(changed).identity)
+    before = names(api, "org/tiny")
+    for dry in (True, False):
+        with pytest.raises(FinbenchError, match="holds other weights than these cards are of"):
+            push(other, "hub:org/tiny", model=True, dry_run=dry)
+        with pytest.raises(FinbenchError, match="there are no weights"):
+            push(own, "hub:org/nothing", model=True, dry_run=dry)
+    assert names(api, "org/tiny") == before
+    push(own, "hub:org/tiny", model=True)
+    assert f"finbench/scorecards/{own.name}" in names(api, "org/tiny")
+
+
+def test_cards_of_a_base_enter_the_repository_of_that_base_alone(
+    dev_hub: DevHub, api: HfApi, made: tuple[Path, Path], own: Path, base: str, gpt2: Path
+) -> None:
+    of_base = next(path for path in made[1].glob("*.json") if path != own)
+    upload(dev_hub, "org/other", files_of(gpt2))
+    push(made[0], "hub:org/tiny", base=base)
+    for repo in ("org/other", "org/tiny"):
+        with pytest.raises(FinbenchError, match="holds other weights"):
+            push(of_base, f"hub:{repo}", model=True)
+    push(of_base, "hub:org/tiny-llama", model=True)
+    assert ".eval_results/finbench.yaml" in names(api, "org/tiny-llama")
+
+
+def test_results_on_another_base_or_in_other_bits_are_named_and_stand_apart(
+    dev_hub: DevHub, made: tuple[Path, Path], own: Path, base: str, tmp_path: Path
+) -> None:
+    beside = shutil.copytree(made[1], tmp_path / "all")
+    other = {"alias": "other", "hub_id": "org/other", "revision": "f" * 40, "source": "hub", "fingerprint": "f" * 64}
+    shown_as(own, beside / "a-other.json", base=other)
+    shown_as(own, beside / "a-four.json", bits=4)
+    done = push(made[0], "hub:org/tiny", cards=[beside], base=base)
+    table = done.readme.partition("## Results")[2].partition("## Use")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| mini")]
+    assert [row.split("|")[1].strip() for row in rows] == [
+        "mini_sentiment, first 12 rows only",
+        "mini_sentiment, base in 4 bits, first 12 rows only",
+        "mini_sentiment, on org/other ffffffffffff, first 12 rows only",
+    ]
+    assert ["not measured" in row for row in rows] == [False, True, True]
+    assert len(yaml.safe_load(done.readme.split("---")[1])["model-index"][0]["results"]) == 1
+    assert pulling.add_to_zoo("hub:org/tiny")[0].scores
+    (beside / own.name).unlink()
+    done = push(made[0], "hub:org/apart", cards=[beside], base=base)
+    assert "model-index" not in done.readme
+    assert "scores.svg" not in done.readme
+    assert not {change.path for change in done.plan.changes} & {".eval_results/finbench.yaml", "finbench/scores.svg"}
+    assert pulling.add_to_zoo("hub:org/apart")[0].scores == {}
+
+
+def test_the_score_of_a_base_that_does_not_say_what_it_was_computed_on_is_shown(
+    dev_hub: DevHub, made: tuple[Path, Path], own: Path, base: str, tmp_path: Path
+) -> None:
+    of_base = next(path for path in made[1].glob("*.json") if path != own)
+    cards = [own, shown_as(of_base, tmp_path / "c" / "base.json", computed=None)]
+    assert cardfiles.read(own).computed is not None
+    assert "not measured" not in push(made[0], "hub:org/tiny", cards=cards, base=base, dry_run=True).readme
+    cards[1] = shown_as(of_base, tmp_path / "c" / "base.json", computed="bfloat16 on a GPU")
+    assert "not measured" in push(made[0], "hub:org/tiny", cards=cards, base=base, dry_run=True).readme
+
+
+# ---------------------------------------------------------------- a dry run refuses and lists what the push does
+
+
+def test_a_dry_run_refuses_what_the_push_refuses(
+    dev_hub: DevHub, api: HfApi, made: tuple[Path, Path], base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(FinbenchError, match="public without any result"):
+        push(made[0], "hub:org/tiny", base=base, public=True, dry_run=True)
+    upload(dev_hub, "org/there", {"README.md": b"# ours\n"}, private=False)
+    dev_hub.tokens |= {"hf_stranger": DevAccount("stranger", orgs=()), "hf_reader": DevAccount("reader", "read")}
+    for token, options in (("hf_stranger", {}), ("hf_reader", {}), ("hf_reader", {"pr": True})):
+        monkeypatch.setenv("HF_TOKEN", token)
+        for repo in ("there", *(() if options else ("new",))):
+            with pytest.raises(FinbenchError, match="your token may not write there"):
+                push(made[0], f"hub:org/{repo}", base=base, dry_run=True, **options)
+    monkeypatch.setenv("HF_TOKEN", "hf_stranger")
+    assert push(made[0], "hub:org/there", base=base, dry_run=True, pr=True).plan.pull_request
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(FinbenchError, match="You have no token"):
+        push(made[0], "hub:org/there", base=base, dry_run=True)
+
+
+def test_what_moves_is_listed_and_nothing_is_lost(
+    dev_hub: DevHub, api: HfApi, made: tuple[Path, Path], base: str, changed: Path, capsys: Any
+) -> None:
+    from finbench.cli.show import publications
+
+    push(made[0], "hub:org/tiny", cards=[made[1]], base=base)
+    before = {name: api.hf_hub_download("org/tiny", name) for name in names(api, "org/tiny")}
+    adopting.adopt(changed)
+    planned = push(changed, "hub:org/tiny", base=base, dry_run=True)
+    assert "move to finbench/history" in capsys.readouterr().err
+    moves = {change.origin: change.path for change in planned.plan.changes if change.state == "moved"}
+    told = {name for name in before if name.startswith(("finbench", ".eval"))}
+    old = f"finbench/history/{adapters.read(made[0]).identity[:12]}"
+    assert moves == {name: f"{old}/{name.rpartition('/')[2]}" for name in told}
+    publications.plan_rows(planned.plan.changes)
+    assert f"{old}/recipe.yaml  from finbench/recipe.yaml" in capsys.readouterr().out
+    done = push(changed, "hub:org/tiny", base=base)
+    assert done.plan.changes == planned.plan.changes
+    for name, path in moves.items():
+        assert Path(api.hf_hub_download("org/tiny", path)).read_bytes() == Path(before[name]).read_bytes()
+    assert not told & names(api, "org/tiny")
+    push(changed, "hub:org/tiny", base=base)  # and stays there
+    assert set(moves.values()) <= names(api, "org/tiny")
+
+
+def test_results_and_recipe_without_cards_move_too(
+    dev_hub: DevHub, api: HfApi, made: tuple[Path, Path], base: str, lora: Path
+) -> None:
+    upload(dev_hub, "org/tiny", files_of(lora))
+    upload(dev_hub, "org/tiny", {"finbench/recipe.yaml": b"base: x\n", ".eval_results/finbench.yaml": b"[]\n"})
+    push(lora, "hub:org/tiny")  # the same weights: what it does not write again is kept as well
+    old = f"finbench/history/{adapters.read(lora).identity[:12]}"
+    assert {f"{old}/recipe.yaml", f"{old}/finbench.yaml"} <= names(api, "org/tiny")
+    push(lora, "hub:org/tiny")
+    assert {f"{old}/recipe.yaml", f"{old}/finbench.yaml"} <= names(api, "org/tiny")
+    push(made[0], "hub:org/tiny", base=base)
+    assert {f"{old}/recipe.yaml", f"{old}/finbench.yaml"} <= names(api, "org/tiny")

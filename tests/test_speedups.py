@@ -16,6 +16,7 @@ from test_launch import SMALL, curve
 from test_training import recipe
 
 from finbench.core.errors import FinbenchError
+from finbench.core.installing import install
 from finbench.core.records import Adapter
 from finbench.models import bases
 from finbench.training import machines, runner, speedups, tuning
@@ -49,7 +50,7 @@ def test_what_is_to_be_installed_is_named(llama: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(speedups.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(FinbenchError, match="not installed") as caught:
         speedups.check(recipe(llama, kernels="liger"))
-    assert caught.value.hint == 'pip install "finbench[liger]"'
+    assert caught.value.hint == install("liger")
     with pytest.raises(FinbenchError, match="Triton"):
         speedups.check(recipe(llama, compile=True))
     speedups.check(recipe(llama, optimizer="paged_adamw_8bit"))

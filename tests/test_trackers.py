@@ -12,6 +12,7 @@ from transformers.integrations import integration_utils
 
 from finbench.cards import trackers
 from finbench.core.errors import FinbenchError
+from finbench.core.installing import install
 from finbench.core.records import Adapter
 from finbench.training import runner
 
@@ -87,7 +88,7 @@ def test_an_unknown_or_missing_tracker_is_refused_before_anything(llama: Path, t
     for name in missing:
         with pytest.raises(FinbenchError, match="is not installed") as caught:
             trackers.named(name)
-        assert caught.value.hint == f'pip install "finbench[{name}]"'
+        assert caught.value.hint == install(name)
 
 
 def test_settings_are_flat() -> None:

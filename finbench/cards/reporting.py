@@ -14,6 +14,7 @@ from finbench.cards.verdicts import LEVEL
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import write_atomic
+from finbench.core.installing import install
 from finbench.core.records import Measure, Score, Scorecard
 from finbench.scoring import BASELINES, clusters_of, hidden_metrics, holm, samples_of, seed_spread, values_of, welch
 
@@ -76,7 +77,7 @@ def _figure(svg: str, kind: str) -> str | bytes:
         import vl_convert
     except ImportError as fault:
         raise FinbenchError(
-            f"Figures as {kind.upper()} need vl-convert, which is not installed.", 'pip install "finbench[board]"'
+            f"Figures as {kind.upper()} need vl-convert, which is not installed.", install("board")
         ) from fault
     made: bytes = vl_convert.svg_to_pdf(svg) if kind == "pdf" else vl_convert.svg_to_png(svg, ppi=300)
     return made

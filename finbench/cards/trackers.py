@@ -24,6 +24,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, reason, unknown
 from finbench.core.files import write_atomic
+from finbench.core.installing import install
 from finbench.core.records import Scorecard
 
 NAMES = {"trackio": "trackio", "wandb": "wandb", "mlflow": "mlflow", "tensorboard": "tensorboard"}  # name -> its module
@@ -53,7 +54,7 @@ def named(stated: str | Sequence[str]) -> list[str]:
         if name not in NAMES:
             raise unknown("tracker", name, NAMES, "--report trackio")
         if not installed(name):
-            raise FinbenchError(f"{name} is not installed.", f'pip install "finbench[{name}]"')
+            raise FinbenchError(f"{name} is not installed.", install(name))
     return names
 
 

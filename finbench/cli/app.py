@@ -16,7 +16,7 @@ import typer
 
 from finbench.cli import cards, data, evaluation, hub, tasks, training
 from finbench.cli.command import declared, with_own_tasks
-from finbench.cli.helping import Command, SweepGroup
+from finbench.cli.helping import Command, Group, SweepGroup
 from finbench.core.errors import FinbenchError
 from finbench.core.version import __version__
 
@@ -105,7 +105,7 @@ def _registered(name: str, command: Callable[..., Any]) -> Callable[..., None]:
 for _name, _command in _COMMANDS.items():
     app.command(_name, cls=Command, context_settings=_SETTINGS.get(_name))(_registered(_name, _command))
 for _name, (_help, _members) in _GROUPS.items():
-    _group = typer.Typer(no_args_is_help=True, help=_help, cls=SweepGroup if _name == "sweep" else None)
+    _group = typer.Typer(no_args_is_help=True, help=_help, cls=SweepGroup if _name == "sweep" else Group)
     for _member, _command in _members.items():
         _group.command(_member, cls=Command)(_registered(f"{_name} {_member}", _command))
     app.add_typer(_group, name=_name)

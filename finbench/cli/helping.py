@@ -131,7 +131,16 @@ class Command(TyperCommand):
         show(name)
 
 
-class SweepGroup(TyperGroup):
+class Group(TyperGroup):
+    """A group of commands whose help ends with examples."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """As that of a command."""
+        super().format_help(ctx, formatter)
+        show(str(ctx.info_name))
+
+
+class SweepGroup(Group):
     """``sweep FILE`` is ``sweep run FILE``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -140,18 +149,21 @@ class SweepGroup(TyperGroup):
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """As that of a command."""
-        super().format_help(ctx, formatter)
-        show("sweep")
+
+def examples_of(command: str) -> list[str]:
+    """Two examples of a command; of a group, those of its only command, or the first ones of two."""
+    if command in EXAMPLES:
+        return list(EXAMPLES[command])
+    members = [own for name, own in EXAMPLES.items() if name.startswith(f"{command} ")]
+    return list(members[0]) if len(members) == 1 else [own[0] for own in members[:2]]
 
 
 def show(command: str) -> None:
     """Print keys and examples of a command."""
     from finbench.core.console import out
 
-    if found := keys(command):
-        title, rows = found
+    if stated := keys(command):
+        title, rows = stated
         table = Table(title=title, title_justify="left", title_style="dim", box=None, show_header=False, pad_edge=False)
         for number in range(3):
             table.add_column(no_wrap=number == 0, overflow="fold", style="bold" if number == 0 else "")
@@ -159,7 +171,7 @@ def show(command: str) -> None:
             table.add_row(*(cell.replace("[", r"\[") for cell in row))
         out.print(table)
         out.print()
-    if command in EXAMPLES:
+    if found := examples_of(command):
         out.print("Examples", style="dim")
-        for example in EXAMPLES[command]:
+        for example in found:
             out.print(f"  finbench {example}", markup=False, highlight=False, soft_wrap=True)

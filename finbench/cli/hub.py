@@ -40,7 +40,7 @@ def adopt(
     folder: Annotated[Path, "Adapter whose weights were changed after finbench trained it."],
 ) -> Found:
     """Take changed weights for an adapter made elsewhere: its old record, which is of other weights, moves aside."""
-    found = models.adapters.adopt(folder)
+    found = models.adopting.adopt(folder)
     stated = {"folder": str(folder), "adapter": found.identity}
     return Found(stated, lambda: show.publications.adopted(found))
 

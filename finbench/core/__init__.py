@@ -8,6 +8,7 @@ __all__ = [
     "faces",
     "files",
     "hashes",
+    "installing",
     "jail",
     "lifeline",
     "owntasks",

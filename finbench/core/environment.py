@@ -227,6 +227,11 @@ def free_memory() -> int:
         free, total = torch.cuda.mem_get_info()
         own = torch.cuda.get_per_process_memory_fraction() * total - torch.cuda.memory_allocated()
         return int(max(0, min(free + kept, own)))
+    return free_host_memory()
+
+
+def free_host_memory() -> int:
+    """Bytes of this machine's own memory that can still be had."""
     if stated := _stated("/proc/meminfo", "MemAvailable"):
         return 1024 * int(stated.split()[0])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from finbench.core.errors import FinbenchError
+from finbench.core.installing import install
 
 
 def shipped(name: str) -> Path:
@@ -18,9 +19,7 @@ def shipped(name: str) -> Path:
     for folder in (package / name, package.parent / name):
         if (folder / {"tasks": "finbench.yaml", "adapters_zoo": "bases.yaml"}[name]).is_file():
             return folder
-    raise FinbenchError(
-        f"The folder {name}/ of finbench is missing.", "Install it again: pip install --force-reinstall finbench"
-    )
+    raise FinbenchError(f"The folder {name}/ of finbench is missing.", f"Install it again: {install(again=True)}")
 
 
 def cache_dir() -> Path:

@@ -14,6 +14,7 @@ from typing import Any
 from xml.etree.ElementTree import ParseError
 
 from finbench.core.errors import FinbenchError
+from finbench.core.installing import install
 
 LARGEST = 64 << 20  # bytes of a workbook
 _UNPACKED = 256 << 20  # bytes of its parts
@@ -51,7 +52,7 @@ def _cells(name: str, content: bytes) -> Iterator[tuple[Any, ...]]:
     except ImportError as fault:
         raise FinbenchError(
             f"{name}: Excel workbooks are read with openpyxl, which is not installed.",
-            'pip install "finbench[excel]", or export its sheet as CSV.',
+            f"{install('excel')}, or export its sheet as CSV.",
         ) from fault
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as book:

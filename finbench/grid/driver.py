@@ -17,8 +17,10 @@ from typing import Any
 from finbench.core import catalog, environment, threads
 from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
+from finbench.core.installing import install
 from finbench.core.version import __version__
 from finbench.grid import forecast, sweepfile
+from finbench.grid.nodes import check_gpus, check_nodes, most_gpus, nodes_of, this_machine, unplaced
 from finbench.grid.places import Lease, Place
 from finbench.grid.steps import Schedule, Step
 from finbench.grid.sweepfile import Needs
@@ -71,6 +73,8 @@ def sweep(
 
         outlined = board()
         outlined.settle(torch.cuda.device_count())  # of this machine, for it is not asked what a cluster has
+        if ray_address is None:
+            check_nodes(outlined, [this_machine()], growing=False, planned=True)
         return outlined
     ray = _ray()
     if ray_address is None:
@@ -97,7 +101,7 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError as fault:
-        raise FinbenchError("A sweep runs on Ray, which is not installed.", 'pip install "finbench[ray]"') from fault
+        raise FinbenchError("A sweep runs on Ray, which is not installed.", install("ray")) from fault
     return ray
 
 
@@ -141,60 +145,6 @@ def _owned(place: Place) -> Iterator[Callable[[], None]]:
         yield lease.renew
     finally:
         lease.release()
-
-
-def most_gpus(ray: Any) -> int:
-    """GPUs of the node that has most."""
-    return int(max((node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]), default=0))
-
-
-def check_gpus(board: Schedule, there: int, growing: bool) -> None:
-    """Refuse steps for which no node has GPUs enough, for Ray would wait for ever; where nodes may come, say so."""
-    wanted = {step.needs.gpus or 0: step.name for step in board.steps.values() if not step.done}
-    most = max(wanted, default=0)
-    if most <= there:
-        return
-    message = f"{wanted[most]} needs {most:g} GPU{'s' if most > 1 else ''}; "
-    if growing:
-        say(f"{message}no node has more than {there} now. Such steps wait for one that does.")
-        return
-    has = f"has {there}" if there else "has none that Ray finds"
-    raise FinbenchError(f"{message}this machine {has}.", f"needs: {{gpus: {min(1, there)}}}, or a cluster: --ray")
-
-
-def nodes_of(ray: Any) -> list[dict[str, float]]:
-    """What each living node offers: CPU, and memory in bytes."""
-    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-
-
-def unplaced(board: Schedule, nodes: Sequence[Mapping[str, float]]) -> list[str]:
-    """The steps that are left and that no node can take as it is, each with what it wants and what the largest offers.
-
-    Ray would wait with them for ever, in silence.
-    """
-    found = []
-    for step in board.steps.values():
-        cpus, memory = step.needs.cpus, (step.needs.memory or 0) * 1e9
-        if step.outcome or any(node.get("CPU", 0) >= cpus and node.get("memory", 0) >= memory for node in nodes):
-            continue
-        wants = f"{cpus:g} CPU{'s' if cpus > 1 else ''}" + (f" and {memory / 1e9:g} GB" if memory else "")
-        most = max(nodes, key=lambda node: (node.get("memory", 0), node.get("CPU", 0)), default={})
-        has = f"{most.get('CPU', 0):g} and {most.get('memory', 0) / 1e9:.1f} GB"
-        found.append(f"{step.name} needs {wants}; the largest node offers {has}")
-    return found
-
-
-def check_nodes(board: Schedule, nodes: Sequence[Mapping[str, float]], growing: bool) -> None:
-    """Refuse steps that no node can take; where nodes may come, say so."""
-    found = unplaced(board, nodes)
-    if not found:
-        return
-    others = f" (and {len(found) - 1:,} more steps)" if len(found) > 1 else ""
-    if growing:
-        say(f"{found[0]}{others}. They wait for a node that does.")
-        return
-    hint = "Ask for less, or leave memory out of needs: then as much is asked for as is planned. Or a cluster: --ray"
-    raise FinbenchError(f"{found[0]}{others}.", hint)
 
 
 class Largest:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         page,
         shown_endpoint,
     )
-    from finbench.hub.fetching import SAFE_FILES, fetch, fetch_files, fetch_paths, head, names_below
+    from finbench.hub.fetching import SAFE_FILES, fetch, fetch_files, fetch_paths, head, names_below, sha256_there
     from finbench.hub.plans import Change, File, Plan, make_plan
     from finbench.hub.pushing import Published, execute, moved
 else:
@@ -54,5 +54,6 @@ __all__ = [
     "names_below",
     "offline",
     "page",
+    "sha256_there",
     "shown_endpoint",
 ]

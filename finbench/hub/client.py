@@ -27,7 +27,7 @@ class Unreachable(FinbenchError):
 
 @dataclass(frozen=True)
 class Account:
-    """Who the token belongs to. ``may_write`` is None where the Hub does not say."""
+    """Who the token belongs to. ``may_write`` is None where the Hub does not say; ``*`` in ``orgs``: every one."""
 
     name: str
     orgs: tuple[str, ...]
@@ -106,6 +106,35 @@ def account() -> Account | None:
     # a fine-grained token lists what it may do for each repository: only a try can tell
     may_write = {"write": True, "read": False}.get(role)
     return Account(str(stated.get("name")), orgs, may_write, role)
+
+
+def check_account(repo: str, kind: Kind, *, new: bool, proposes: bool) -> None:
+    """Refuse without a try what the Hub would refuse of a push: no token, one that only reads, somebody else's place.
+
+    ``new``: there is no such repository yet; ``proposes``: a pull request, for which a token that writes is enough.
+    """
+    found, said = account(), sentence(address(repo, kind))
+    if found is None:
+        raise no_token()
+    mine = {repo.partition("/")[0], "*"} & {found.name, *found.orgs}
+    if found.may_write is False or (new and not mine):
+        raise not_allowed(said)
+    if not new and not proposes:
+        with explained(address(repo, kind), writing=True):
+            api().auth_check(repo, repo_type=kind, write=True)
+
+
+def no_token() -> FinbenchError:
+    """The fault of who writes without a token."""
+    return FinbenchError("You have no token, and the Hub lets nobody write without one.", "hf auth login")
+
+
+def not_allowed(said: str) -> FinbenchError:
+    """The fault of a token that may not write."""
+    return FinbenchError(
+        f"{said}: your token may not write there.",
+        f"Make one that may at {shown_endpoint()}/settings/tokens, then: hf auth login. Or propose it: --pr",
+    )
 
 
 def _tokens() -> re.Pattern[str]:
@@ -222,7 +251,7 @@ def refusal(fault: BaseException, wanted: str, *, writing: bool = False) -> Finb
     if status == 401 and re.search("credentials|user token", said + str(fault), re.IGNORECASE):
         return FinbenchError("The Hub does not know your token.", "Log in again: hf auth login")
     if writing and not has_token():
-        return FinbenchError("You have no token, and the Hub lets nobody write without one.", "hf auth login")
+        return no_token()
     if isinstance(fault, RepositoryNotFoundError) or status == 404:
         if not has_token():
             return FinbenchError(
@@ -233,10 +262,12 @@ def refusal(fault: BaseException, wanted: str, *, writing: bool = False) -> Finb
             f"{shown} does not exist, or it is private and you have no access.",
             "hf auth whoami shows who you are logged in as",
         )
+    if status == 403 and writing:
+        return not_allowed(shown)
     known = {
         401: ("{0}: the Hub wants to know who you are.", "hf auth login"),
         403: (
-            "{0}: your token may not " + ("write there." if writing else "read it."),
+            "{0}: your token may not read it.",
             f"Make one that may at {shown_endpoint()}/settings/tokens, then: hf auth login",
         ),
         409: ("{0}: the Hub is busy with another change of it.", "Repeat the command in a minute."),

@@ -90,6 +90,18 @@ def fetch_paths(repo: str, revision: str, names: Iterable[str], most: int = LARG
         return {file.name: _one(repo, revision, file) for file in files}
 
 
+def sha256_there(repo: str, revision: str, name: str) -> str | None:
+    """The SHA-256 of one file of a repository, as the Hub states it; None where there is no such file.
+
+    The Hub states none of a small file that is kept in git: that one is fetched.
+    """
+    with explained(address(repo)):
+        for item in api().get_paths_info(repo, [name], revision=revision):
+            file = remote(item)
+            return file.sha256 or sha256_file(_one(repo, revision, file))
+    return None
+
+
 def head(repo: str) -> str | None:
     """The commit that a model's repository is at; None where there is none yet, and where no Hub can be asked."""
     from huggingface_hub.errors import RepositoryNotFoundError

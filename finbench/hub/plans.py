@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file
-from finbench.hub.client import Kind, Unreachable, address, api, explained, has_token, holds_token, page
+from finbench.hub.client import Kind, Unreachable, address, api, check_account, explained, has_token, holds_token, page
 from finbench.hub.listing import Remote, blob_id
 from finbench.hub.listing import files as listing
 
-State = Literal["added", "replaced", "unchanged", "removed"]
+State = Literal["added", "replaced", "moved", "unchanged", "removed"]
+SENT = ("added", "replaced", "moved")  # states of files whose bytes are in the commit
 MOST_FILES = 25_000  # of one commit, as the client's documentation states it
 _SEARCHED = 2**24  # bytes of a file up to which it is searched for tokens; pages and tables are larger than one million
 
@@ -40,11 +41,12 @@ class File:
 
 @dataclass(frozen=True)
 class Change:
-    """What happens to one file."""
+    """What happens to one file; ``origin``: where the very bytes of one that is ``moved`` lay before."""
 
     path: str
     state: State
     size: int
+    origin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,20 @@ class Plan:
 
     @property
     def upload_bytes(self) -> int:
-        """Bytes of what is added or replaced."""
-        return sum(change.size for change in self.changes if change.state in ("added", "replaced"))
+        """Bytes of what is added, replaced or moved."""
+        return sum(change.size for change in self.changes if change.state in SENT)
 
     @property
     def changing(self) -> list[Change]:
         """What is not as it should be yet."""
         return [change for change in self.changes if change.state != "unchanged"]
+
+    @property
+    def removals(self) -> set[str]:
+        """Paths that the commit takes away: of what is removed, and of what is moved where nothing else takes them."""
+        kept = {file.path for file in self.files}
+        gone = {c.path for c in self.changes if c.state == "removed"} | {c.origin for c in self.changes if c.origin}
+        return {path for path in gone if path and path not in kept}
 
     @property
     def address(self) -> str:
@@ -93,9 +102,19 @@ class Plan:
 
     def on(self, head: str | None, there: Mapping[str, Remote]) -> Plan:
         """The same plan on a commit with these files, or on none."""
-        changes = [Change(file.path, self.state(file.path, there), file.size) for file in self.files]
-        kept = {file.path for file in self.files}
-        changes += [Change(p, "removed", file.size) for p, file in there.items() if p not in kept and self.owns(p)]
+        states = {file.path: self.state(file.path, there) for file in self.files}
+        gone = {path for path in there if path not in states and self.owns(path)}
+        going = {path: there[path] for path in there if path in gone or states.get(path) == "replaced"}
+        changes = []
+        for file in self.files:
+            same = (path for path, old in going.items() if old.holds(self.hashes[file.path]))
+            if states[file.path] == "added" and (origin := next(same, None)):
+                del going[origin]
+                gone.discard(origin)
+                changes.append(Change(file.path, "moved", file.size, origin))
+            else:
+                changes.append(Change(file.path, states[file.path], file.size))
+        changes += [Change(path, "removed", there[path].size) for path in gone]
         return replace(self, changes=tuple(sorted(changes, key=lambda change: change.path)), parent=head)
 
     def state(self, path: str, there: Mapping[str, Remote]) -> State:
@@ -116,7 +135,10 @@ class Plan:
             "compared": self.compared,
             "message": self.message,
             "upload_bytes": self.upload_bytes,
-            "changes": [{"path": c.path, "state": c.state, "bytes": c.size} for c in self.changes],
+            "changes": [
+                {"path": c.path, "state": c.state, "bytes": c.size} | ({"from": c.origin} if c.origin else {})
+                for c in self.changes
+            ],
         }
 
 
@@ -134,8 +156,8 @@ def make_plan(
     """Compare ``files`` with what lies at the head of a repository.
 
     ``owned``: patterns of paths, such as ``details/*.js``; what else matches them in the repository is removed by the
-    same commit. ``dry`` allows a plan without a Hub. Raises FinbenchError for too many files, a path twice, a file
-    that holds a token, and whatever the Hub refuses.
+    same commit. ``dry`` allows a plan without a Hub, and asks what else the Hub answers only to who writes. Raises
+    FinbenchError for too many files, a path twice, a file that holds a token, and whatever the Hub refuses.
     """
     _check(files)
     hashes = {file.path: file.hashes() for file in files}
@@ -143,7 +165,10 @@ def make_plan(
         None, {}
     )
     try:
-        return _there(plan)
+        plan = _there(plan)
+        if dry:
+            check_account(repo, kind, new=not plan.exists, proposes=pull_request)
+        return plan
     except Unreachable:
         if not dry:
             raise

@@ -24,7 +24,7 @@ from finbench.hub.client import (
     transport_faults,
 )
 from finbench.hub.listing import Remote, files
-from finbench.hub.plans import Plan
+from finbench.hub.plans import SENT, Plan
 
 ATTEMPTS = 5
 LONGEST_WAIT = 60.0  # seconds between two attempts, whatever the Hub asks
@@ -97,13 +97,13 @@ def _send(plan: Plan) -> Published | None:
     states = {change.path: change.state for change in plan.changes}
     operations: list[Any] = []
     for file in plan.files:
-        if states[file.path] in ("added", "replaced"):
+        if states[file.path] in SENT:
             content = file.content if isinstance(file.content, bytes) else str(file.content)
             added = CommitOperationAdd(file.path, content)
             if added.upload_info.sha256.hex() != plan.hashes[file.path][0]:
                 raise FinbenchError(f"{file.path} has changed since the plan was made.", "Repeat the command.")
             operations.append(added)
-    operations += [CommitOperationDelete(path, is_folder=False) for path, state in states.items() if state == "removed"]
+    operations += [CommitOperationDelete(path, is_folder=False) for path in sorted(plan.removals)]
     try:
         made = api().create_commit(
             plan.repo,
@@ -185,8 +185,7 @@ def _landed(plan: Plan) -> Published | None:
 
 def _holds(plan: Plan, there: Mapping[str, Remote]) -> bool:
     """Whether a listing has every file of the plan, and none that it removes."""
-    removed = {change.path for change in plan.changes if change.state == "removed"}
-    return not removed & there.keys() and all(plan.state(file.path, there) == "unchanged" for file in plan.files)
+    return not plan.removals & there.keys() and all(plan.state(file.path, there) == "unchanged" for file in plan.files)
 
 
 def _open_request(plan: Plan) -> Published | None:
@@ -205,7 +204,7 @@ def _rebased(plan: Plan) -> Plan:
     assert plan.parent is not None
     head = _head(plan)
     before, now = _files(plan, plan.parent), _files(plan, head)
-    own = {change.path for change in plan.changes}
+    own = {change.path for change in plan.changes} | plan.removals
     touched = {path for path in {*before, *now} if before.get(path) != now.get(path)}
     if touched & own or any(map(plan.owns, touched)):
         raise moved(plan)

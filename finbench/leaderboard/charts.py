@@ -12,9 +12,9 @@ from importlib.metadata import version
 from typing import Any
 
 from finbench.core.errors import FinbenchError
+from finbench.core.installing import install
 from finbench.leaderboard.rows import BoardRow, BoardTest
 
-EXTRA = 'pip install "finbench[board]"'
 _SNIPPET = "window.vegaEmbed = vegaEmbed;"
 _WIDE = 20  # times from least to most, from which on the axis is logarithmic
 _NAMED = 4  # points of a front that can all be named
@@ -34,7 +34,7 @@ def scatter() -> dict[str, Any]:
     try:
         import altair as alt
     except ImportError as fault:
-        raise FinbenchError("The leaderboard's charts need altair and vl-convert-python.", EXTRA) from fault
+        raise FinbenchError("The leaderboard's charts need altair and vl-convert-python.", install("board")) from fault
     x = alt.X("x:Q", title="%axis%", scale=alt.Scale(type="linear", zero=False, padding=24, nice=True))
     y = alt.Y("score:Q", title="%metric%", scale=alt.Scale(zero=False, padding=22, nice=True))
     colour = alt.Color("method:N", title=None, scale=alt.Scale(scheme="tableau10"))
@@ -80,7 +80,7 @@ def bundle() -> str:
     try:
         import vl_convert
     except ImportError as fault:
-        raise FinbenchError("The leaderboard's page needs altair and vl-convert-python.", EXTRA) from fault
+        raise FinbenchError("The leaderboard's page needs altair and vl-convert-python.", install("board")) from fault
     return str(vl_convert.javascript_bundle(_SNIPPET)).replace("</script", r"<\/script")
 
 

@@ -7,24 +7,29 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.models import adapters, bases, prefixes, structured, zoo
+    from finbench.models import adapters, adopting, bases, modelfiles, prefixes, structured, unfinished, zoo
     from finbench.models.described import has_template, taken_for
     from finbench.models.ggufs import accept
     from finbench.models.modelfiles import STRUCTURE, empty_model, is_structured, template_digest
+    from finbench.models.unfinished import MARK
 else:
     __getattr__ = face(__name__)
 
 __all__ = [
+    "MARK",
     "STRUCTURE",
     "accept",
     "adapters",
+    "adopting",
     "bases",
     "empty_model",
     "has_template",
     "is_structured",
+    "modelfiles",
     "prefixes",
     "structured",
     "taken_for",
     "template_digest",
+    "unfinished",
     "zoo",
 ]

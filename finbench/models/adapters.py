@@ -15,7 +15,7 @@ from finbench.core.errors import FinbenchError, near_misses, reason
 from finbench.core.files import digest, sha256_file
 from finbench.core.records import Adapter, BaseModelId
 from finbench.methods import METHODS, REFUSED_TUNERS, TUNERS, Tuner, irqlora, one_dtype
-from finbench.models import bases, modelfiles, zoo
+from finbench.models import bases, modelfiles, unfinished, zoo
 from finbench.models.modelfiles import damaged
 
 WEIGHTS = "adapter_model.safetensors"
@@ -96,9 +96,7 @@ def _located(text: str) -> tuple[Path, str | None]:
 def read(folder: Path) -> AdapterFolder:
     """Read and check an adapter folder, without its base. Every fault is a FinbenchError that names the file."""
     if (folder / "checkpoints").is_dir() and not (folder / "finbench.json").is_file():
-        raise FinbenchError(
-            f"{folder} holds an unfinished training run.", "Finish it with: finbench train ... --resume"
-        )
+        raise unfinished.refused(folder)
     found = record(folder) if (folder / "finbench.json").is_file() else None
     if found is not None and found.kind == "model":
         modelfiles.check_folder(folder)
@@ -117,40 +115,17 @@ def read(folder: Path) -> AdapterFolder:
     return AdapterFolder(folder, found, "peft", identity(folder, config), config)
 
 
-def adopt(folder: Path) -> AdapterFolder:
-    """Take a folder whose weights are no longer those of its ``finbench.json`` for an adapter made elsewhere.
-
-    The record moves to ``history/finbench-<date>.json`` there, for it tells of other weights. Raises FinbenchError
-    where there is none, where it is right, and for a folder that is no adapter even without it.
-    """
-    found = record(folder)
-    if {name: sha for name, sha in decisive_files(folder).items() if name in found.files} == found.files:
-        raise FinbenchError(
-            f"{folder / 'finbench.json'} is of these very weights: nothing is to be adopted.",
-            f"finbench eval --adapter {folder}",
-        )
-    if found.kind == "model":
-        raise FinbenchError(
-            f"{folder} is a whole model, not an adapter.", f"It needs no record: finbench eval --model {folder}"
-        )
-    when = re.sub(r"[^0-9TZ]", "", found.provenance.created)
-    kept = folder / "history" / f"finbench-{when}.json"
-    kept.parent.mkdir(exist_ok=True)
-    (folder / "finbench.json").rename(kept)
-    try:
-        return read(folder)
-    except FinbenchError:
-        kept.rename(folder / "finbench.json")
-        raise
-
-
 def identity(folder: Path, config: dict[str, Any] | None = None) -> str:
     """SHA-256 of a peft adapter: its weights, and its configuration less what names base and library.
 
     ``config``: the configuration, where it has been read already.
     """
-    config = stated_config(folder) if config is None else config
-    return digest({"weights": sha256_file(folder / WEIGHTS), "config": decisive_config(config)})
+    return identity_from(sha256_file(folder / WEIGHTS), stated_config(folder) if config is None else config)
+
+
+def identity_from(weights: str, config: dict[str, Any]) -> str:
+    """``identity`` from the SHA-256 of the weights."""
+    return digest({"weights": weights, "config": decisive_config(config)})
 
 
 def decisive_config(config: dict[str, Any]) -> dict[str, Any]:

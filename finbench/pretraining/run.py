@@ -13,14 +13,12 @@ from finbench.core import environment
 from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.files import digest, write_atomic
-from finbench.models import bases
+from finbench.models import MARK, bases, unfinished
 from finbench.pretraining import prepared, spec
 from finbench.pretraining.prepared import RECORD, PreparedText
 from finbench.pretraining.result import Pretrained
 from finbench.pretraining.spec import PretrainRecipe
 from finbench.training import checkpoints
-
-_MARK = Path("checkpoints") / "run.json"
 
 
 def pretrain(
@@ -47,7 +45,7 @@ def pretrain(
         return prepared.outline(run)
     if not prepared.main_process():
         return fit.train_members(run, out)
-    checkpoints.check_folder(out, out / RECORD, out / _MARK)
+    checkpoints.check_folder(out, out / RECORD, out / MARK)
     with environment.owner(out):
         _claim(run, out, resume)
         if finished := _finished(run, out):
@@ -65,10 +63,11 @@ def pretrain(
 
 def _claim(run: PreparedText, out: Path, resume: bool) -> None:
     """Mark ``out`` as this run's; refuse to mix two runs, or to start over an unfinished one."""
-    mark, record = out / _MARK, out / RECORD
+    mark, record = out / MARK, out / RECORD
     identities = [part.about["identity"] for part in run.shards]
     now = prepared.decisive(run.recipe, identities, run.identity, run.base, prepared.dtype_name(run.recipe))
     about = {"processes": environment.processes(), "versions": environment.versions()}
+    command = unfinished.typed()
     if record.is_file() or mark.is_file():
         if record.is_file():
             of = prepared.read_record(record)
@@ -82,15 +81,17 @@ def _claim(run: PreparedText, out: Path, resume: bool) -> None:
             raise FinbenchError(
                 f"{out} was begun with another recipe, base or text ({shown}).", "Choose another --out."
             )
-        unfinished = any(checkpoints.newest(folder)[0] for folder in (out / "checkpoints").glob("*") if folder.is_dir())
-        if unfinished and not resume:
-            raise FinbenchError(f"{out} holds an unfinished run.", "Go on with --resume, or choose another --out.")
+        begun = any(checkpoints.newest(folder)[0] for folder in (out / "checkpoints").glob("*") if folder.is_dir())
+        if begun and not resume:
+            raise FinbenchError(
+                f"{out} holds an unfinished run.", f"Go on: {unfinished.way_on(out)}\nOr choose another --out."
+            )
         for key, value in about.items():
             if found.get(key, value) != value:
                 say(f"It was begun with other {key}: the end may differ in the last bits.")
     elif resume:
         say(f"Nothing was begun in {out}, so there is nothing to resume: pretraining starts.")
-    write_atomic(mark, json.dumps({**now, **about}, indent=1) + "\n")
+    write_atomic(mark, json.dumps({**now, **about, "command": command}, indent=1) + "\n")
 
 
 @contextlib.contextmanager
@@ -101,8 +102,8 @@ def _disclaimed(out: Path) -> Iterator[None]:
     except Interrupted:
         raise
     except FinbenchError:
-        place = out / _MARK.parent
-        begun = [*place.glob("*/checkpoint-*"), *(found for found in place.glob("*.json") if found != out / _MARK)]
+        place = out / MARK.parent
+        begun = [*place.glob("*/checkpoint-*"), *(found for found in place.glob("*.json") if found != out / MARK)]
         if not begun and not (out / RECORD).exists():
             shutil.rmtree(place, ignore_errors=True)
         raise

@@ -19,6 +19,7 @@ from finbench.hub import SAFE_FILES, File, Kind
 from finbench.models import adapters, bases
 from finbench.models.adapters import AdapterFolder
 from finbench.publishing import modelcard
+from finbench.publishing.belonging import bits_of
 from finbench.publishing.evidence import CURVES, PICTURE, RECIPE, files_of, find
 from finbench.publishing.licences import licence_of
 from finbench.training import curves
@@ -32,7 +33,8 @@ _OF_PEFT += ["special_tokens_map.json", "added_tokens.json", "chat_template.jinj
 class Bundle:
     """Files to publish, and how. ``owned``: what goes where it is not among them (``hub.make_plan``).
 
-    ``results``: whether there are scores among them; ``seen``: the commit of the repository that they were chosen for.
+    ``results``: whether there are scores among them; ``seen``: the commit of the repository that they were chosen for;
+    ``into``: it has to be there, with the weights that they tell of.
     """
 
     files: list[File]
@@ -43,6 +45,7 @@ class Bundle:
     notes: list[str] = field(default_factory=list)
     results: bool = True
     seen: str | None = None
+    into: bool = False
 
 
 def bundle(wanted: PushSettings, repo: str) -> Bundle:
@@ -66,7 +69,7 @@ def bundle(wanted: PushSettings, repo: str) -> Bundle:
     own, beside = evidence.own, evidence.beside
     none = f"No scorecard of it was found: the card has no results. Make some: finbench eval --adapter {folder}"
     notes = [] if own else [none]
-    if evidence.history:
+    if evidence.stale:
         notes.append(
             "Results of other weights, or that finbench verify refuses (as of an older version of a task), are there; "
             "they move to finbench/history in the same commit. Score these weights again to show some."
@@ -78,11 +81,17 @@ def bundle(wanted: PushSettings, repo: str) -> Bundle:
         config=found.config,
         kind=found.kind,
         base=base,
+        bits=bits_of(found),
         licence=licence_of(record, base, wanted.licence),
         cards=[card for _, card in own],
         base_cards=[card for _, card in beside],
         bytes=sum((folder / name).stat().st_size for name in names if name.endswith(".safetensors")),
     )
+    if own and not facts.plain:
+        notes.append(
+            f"No result is on {base.hub_id} in {facts.bits} bits: all are shown with their conditions, and in the "
+            "README alone."
+        )
     readme = modelcard.write(facts)
     files.append(File("README.md", readme.encode()))
     if record:
@@ -90,9 +99,10 @@ def bundle(wanted: PushSettings, repo: str) -> Bundle:
         recipe = yaml.safe_dump(record.recipe.model_dump(exclude={"name"}), sort_keys=False)
         files.append(File(RECIPE, f"# finbench train recipe.yaml\n{recipe}".encode()))
         files.append(File(CURVES, curves.picture(found.name, record.training).encode()))
-    files += files_of([path for path, _ in [*own, *beside]], facts.cards)[0] + evidence.history
-    if own:
-        files.append(File(PICTURE, modelcard.plot(facts.cards, facts.base_cards, facts.tasks).encode()))
+    files += files_of([path for path, _ in [*own, *beside]], facts.plain)[0]
+    if facts.plain:
+        files.append(File(PICTURE, modelcard.plot(facts.plain, facts.base_cards, facts.tasks).encode()))
+    files += evidence.history([file.path for file in files])
     message = f"finbench: {found.name} {found.identity[:12]}"
     owned = (*SAFE_FILES, *evidence.owned)
     return Bundle(files, message, readme, owned=owned, notes=notes, results=bool(own), seen=evidence.commit)

@@ -1,7 +1,7 @@
 """Results beside an adapter: scorecards on this machine and in its repository, told apart by the adapter's identity.
 
 A score belongs to weights, not to a name. What a repository holds of other weights moves to ``finbench/history`` in the
-commit that replaces them, and comes back with them.
+commit that replaces them, and comes back with them. Nothing that tells of weights is removed without going there.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from finbench.core.records import Scorecard
 from finbench.evaluation import verify
 from finbench.hub import File
 from finbench.models.adapters import AdapterFolder
+from finbench.publishing.belonging import alike, identity_of, weights_at
 
 CARDS, HISTORY = "finbench/scorecards", "finbench/history"
 PICTURE, RECIPE, ENTRIES = "finbench/scores.svg", "finbench/recipe.yaml", ".eval_results/finbench.yaml"
-CURVES = "finbench/training.svg"
+CURVES, RECORD = "finbench/training.svg", "finbench.json"
+_ABOUT = (PICTURE, CURVES, RECIPE, ENTRIES, RECORD)  # what tells of weights beside their cards
 _MOST_CARDS = 200
 _LARGEST = 2**28  # bytes of all scorecards and samples beside an adapter; a card has half a megabyte
 _CARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,150}\.(json|samples\.jsonl\.zst)")
@@ -35,15 +37,36 @@ _Cards = list[tuple[Path, Scorecard]]
 class Evidence:
     """``own``: cards of the adapter; ``beside``: of its base under the same conditions; all of them verified.
 
-    ``history``: files of the repository that tell of other weights, where they go. ``owned``: patterns of what belongs
-    to the results and goes where it is not sent. ``commit``: the state of the repository that was looked at.
+    ``stale``: cards of the repository that tell of other weights, or that cannot be trusted any more. ``about``: what
+    else tells of weights there, by its path; ``others``: of which ones, and whether they are not the adapter's.
+    ``owned``: patterns of what belongs to the results and goes where it is not sent. ``commit``: the state of the
+    repository that was looked at.
     """
 
     own: _Cards
     beside: _Cards
-    history: list[File]
+    stale: list[Path]
+    about: dict[str, Path]
+    others: tuple[str, bool]
     owned: tuple[str, ...]
     commit: str | None
+
+    def history(self, sent: Iterable[str]) -> list[File]:
+        """What is kept of other weights, and of these where it is not ``sent`` again, under the weights' identity."""
+        kept, (other, replaced) = {}, self.others
+        for path in self.stale:
+            identity = _stated(path) or other  # of a base's card, and of one that nobody can read, the others'
+            for file in _with_samples(path):
+                kept[f"{HISTORY}/{identity}/{file.name}"] = file
+        here = set(sent)
+        for name, file in self.about.items():
+            if name.startswith(HISTORY):  # of these weights, from before: it comes back with what is sent in its place
+                now = next((path for path in _ABOUT if path.endswith("/" + file.name) or path == file.name), name)
+                if now not in here:
+                    kept.setdefault(name, file)
+            elif replaced or name not in here:
+                kept.setdefault(f"{HISTORY}/{other}/{file.name}", file)
+        return [File(path, file) for path, file in kept.items()]
 
 
 def find(found: AdapterFolder, named: Sequence[Path], repo: str) -> Evidence:
@@ -64,21 +87,29 @@ def find(found: AdapterFolder, named: Sequence[Path], repo: str) -> Evidence:
     mine = {path.name: (path, card) for path, card in remote.items() if _is_of(card, found.identity)}
     mine |= {path.name: (path, card) for path, card in local if _is_of(card, found.identity)}
     own = [mine[name] for name in sorted(mine)]
-    conditions = {_conditions(card) for _, card in own}
-    bases = {path.name: (path, card) for path, card in remote.items() if _is_base(card, conditions)}
-    bases |= {path.name: (path, card) for path, card in local if _is_base(card, conditions)}
+    bases = {path.name: (path, card) for path, card in remote.items() if _is_base(card, own)}
+    bases |= {path.name: (path, card) for path, card in local if _is_base(card, own)}
     beside = [bases[name] for name in sorted(bases.keys() - mine.keys())]
     for path, _ in [*own, *beside]:
         if path not in remote:
             check(path)
-    right = {p for p, card in remote.items() if _is_of(card, found.identity) or _is_base(card, conditions)}
+    right = {p for p, card in remote.items() if _is_of(card, found.identity) or _is_base(card, own)}
+    stale = [path for path in there if path not in right]
     owned = (f"{CARDS}/*", f"{own_history}/*", PICTURE, CURVES, RECIPE, ENTRIES)
-    return Evidence(own, beside, _history(repo, commit, [path for path in there if path not in right]), owned, commit)
+    if commit is None:
+        return Evidence(own, beside, [], {}, ("", False), owned, commit)
+    kept = [f"{own_history}/{name.rpartition('/')[2]}" for name in _ABOUT]
+    about = hub.fetch_paths(repo, commit, [*_ABOUT, *kept])
+    lying = weights_at(repo, commit)
+    weights = lying.identity if lying else ""
+    before = weights[:12] or next(filter(None, map(_stated, stale)), commit[:12])
+    return Evidence(own, beside, stale, about, (before, weights != found.identity), owned, commit)
 
 
 def published(repo: str, commit: str, folder: str = CARDS) -> list[Path]:
     """The scorecards in a folder of a repository, with their samples beside them; nothing of them is checked yet."""
-    names = [name for name in hub.names_below(repo, commit, folder) if _CARD.fullmatch(name.rpartition("/")[2])]
+    there = {name: name.rpartition("/")[2] for name in hub.names_below(repo, commit, folder)}
+    names = [name for name, last in there.items() if _CARD.fullmatch(last) and last != RECORD]
     if len(names) > 2 * _MOST_CARDS:
         raise FinbenchError(
             f"hub:{repo} has {len(names):,} files of scorecards; at most {2 * _MOST_CARDS} are read.",
@@ -95,11 +126,6 @@ def there(repo: str, identity: str) -> _Cards:
     return [(path, card) for path, card in found if card is not None and identity_of(card) == identity]
 
 
-def identity_of(card: Scorecard) -> str:
-    """What was scored: the identity of the adapter, or the fingerprint of a base alone."""
-    return card.subject.adapter or card.subject.base.fingerprint
-
-
 def check(path: Path, said: str = "", hint: str = "") -> None:
     """Refuse a card that does not follow from its samples; ``said``: what to call it."""
     faults = verify(path).faults
@@ -109,7 +135,7 @@ def check(path: Path, said: str = "", hint: str = "") -> None:
 
 
 def files_of(paths: Iterable[Path], cards: Sequence[Scorecard]) -> tuple[list[File], list[str]]:
-    """Scorecards with their samples, and ``.eval_results`` for a model's repository; the tasks in it.
+    """Scorecards with their samples, and ``.eval_results`` of ``cards`` for a model's repository; the tasks in it.
 
     One entry a task; the Hub knows no conditions, so the plainest card counts.
     """
@@ -146,25 +172,12 @@ def _sound(path: Path) -> Scorecard | None:
         return None
 
 
-def _history(repo: str, commit: str | None, stale: Sequence[Path]) -> list[File]:
-    """Cards of other weights, with the picture and the recipe that lie beside them, under those weights' identity."""
-    if commit is None or not stale:
-        return []
-    identities = []
-    for path in stale:
-        try:
-            identities.append((cardfiles.read(path).subject.adapter or "")[:12])
-        except FinbenchError:
-            identities.append("")
-    other = next(filter(None, identities), commit[:12])  # also of a base's card, and of one that nobody can read
-    moved = [
-        File(f"{HISTORY}/{identity or other}/{file.name}", file)
-        for path, identity in zip(stale, identities, strict=True)
-        for file in _with_samples(path)
-    ]
-    about = hub.fetch_paths(repo, commit, [PICTURE, RECIPE])
-    moved += [File(f"{HISTORY}/{other}/{path.name}", path) for path in about.values()]
-    return list({file.path: file for file in reversed(moved)}.values())  # of two that had one name the newer
+def _stated(path: Path) -> str:
+    """The begin of the identity that a card states; empty of a base's, and of one that nobody can read."""
+    try:
+        return (cardfiles.read(path).subject.adapter or "")[:12]
+    except FinbenchError:
+        return ""
 
 
 def _with_samples(card: Path) -> list[Path]:
@@ -175,10 +188,5 @@ def _is_of(card: Scorecard, identity: str) -> bool:
     return card.subject.adapter == identity and card.engine != "dummy"
 
 
-def _is_base(card: Scorecard, conditions: set[tuple[Any, ...]]) -> bool:
-    return card.subject.kind == "base" and card.engine != "dummy" and _conditions(card) in conditions
-
-
-def _conditions(card: Scorecard) -> tuple[Any, ...]:
-    subject = card.subject
-    return (subject.base.fingerprint, subject.bits, subject.chat, card.shots, card.limit, card.seed, card.computed)
+def _is_base(card: Scorecard, own: _Cards) -> bool:
+    return card.subject.kind == "base" and card.engine != "dummy" and any(alike(one, card) for _, one in own)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import yaml
@@ -12,9 +13,10 @@ import yaml
 from finbench import hub
 from finbench.cards import amount, conditions_of, from_template, in_brackets, model_index, plots, shorten_name
 from finbench.core import catalog
-from finbench.core.records import Adapter, BaseModelId, Score, Scorecard
+from finbench.core.records import Adapter, BaseModelId, Bits, Score, Scorecard
 from finbench.engines import servable
 from finbench.methods import METHODS, irqlora
+from finbench.publishing.belonging import alike, is_plain, named
 from finbench.publishing.licences import Licence
 from finbench.scoring import metrics, prompts, task_of_examples
 
@@ -32,10 +34,16 @@ class Facts:
     config: dict[str, Any]
     kind: str
     base: BaseModelId
+    bits: Bits
     licence: Licence
     cards: Sequence[Scorecard]
     base_cards: Sequence[Scorecard]
     bytes: int
+
+    @property
+    def plain(self) -> list[Scorecard]:
+        """The results that count as its own: on its base, in the bits it was trained with."""
+        return [card for card in self.cards if is_plain(card, self.base, self.bits)]
 
     @property
     def title(self) -> str:
@@ -75,6 +83,7 @@ def write(facts: Facts) -> str:
         method=method,
         tasks=", ".join(facts.record.recipe.learnt if facts.record else asked) or "unknown data",
         rows=_rows(facts),
+        pictured=bool(facts.plain),
         data=_data(facts),
         prompt=_prompt(facts),
         served=_served(facts),
@@ -108,10 +117,10 @@ def metadata(facts: Facts) -> dict[str, Any]:
     origins = [re.fullmatch(r"hub:([\w.-]+/[\w.-]+)", part.origin or "") for part in data]
     if sets := sorted({match[1] for match in origins if match}):
         found["datasets"] = sets
-    if facts.cards:
-        names = [score.main_metric for card in facts.cards for score in card.scores]
+    if facts.plain:
+        names = [score.main_metric for card in facts.plain for score in card.scores]
         found["metrics"] = sorted({_HUB_METRICS.get(name, name) for name in names})
-        plain = min(facts.cards, key=lambda card: (card.limit is not None, card.shots, card.subject.chat))
+        plain = min(facts.plain, key=lambda card: (card.limit is not None, card.shots, card.subject.chat))
         found |= model_index(plain, facts.title)
     return found
 
@@ -135,25 +144,29 @@ def plot(cards: Sequence[Scorecard], base_cards: Sequence[Scorecard], trained: S
 
 
 def base_score(card: Scorecard, score: Score, base_cards: Sequence[Scorecard]) -> Score | None:
-    """The base's score in the very same task: task, data, shots, template."""
-    for other in base_cards:
-        same = other.shots == card.shots and other.subject.chat == card.subject.chat and other.limit == card.limit
+    """The base's score in the very same task and way, computed on the same kind of machine where that is known."""
+    for other in sorted(filter(partial(alike, card), base_cards), key=lambda other: other.computed != card.computed):
         for found in other.scores:
-            if same and found.task_digest == score.task_digest and found.data.digest == score.data.digest:
+            if found.task_digest == score.task_digest and found.data.digest == score.data.digest:
                 return found
     return None
 
 
 def _rows(facts: Facts) -> list[dict[str, str]]:
-    """The table of results: this adapter, its base in the same task, and who needs no model."""
-    found = []
-    for card, score in ordered(facts.cards, facts.tasks):
+    """The table of results: this adapter, its base in the same task, and who needs no model.
+
+    Results on another base, or in other bits, come last and say so.
+    """
+    found, plain = [], facts.plain
+    apart = [card for card in facts.cards if card not in plain]
+    for card, score in [*ordered(plain, facts.tasks), *ordered(apart, facts.tasks)]:
         share = metrics.is_share(score.main_metric)
+        how = [*named(card, facts.base, facts.bits), *conditions_of(card, score)]
         base = base_score(card, score, facts.base_cards)
         majority = score.baselines.get("majority", {}).get(score.main_metric)
         found.append(
             {
-                "task": ", ".join([score.task.removeprefix(catalog.PREFIX), *conditions_of(card, score)]),
+                "task": ", ".join([score.task.removeprefix(catalog.PREFIX), *how]),
                 "metric": metrics.spoken(score.main_metric) + (" in %" if share else ""),
                 "own": in_brackets(score.main, share),
                 "base": in_brackets(base.main, share) if base else "not measured",

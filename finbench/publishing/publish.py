@@ -22,10 +22,13 @@ from finbench.core.records import Scorecard
 from finbench.core.settings import PushSettings, called_with
 from finbench.hub import File, Plan, Published
 from finbench.publishing.adapter import Bundle, bundle
-from finbench.publishing.evidence import check, files_of, identity_of, there
+from finbench.publishing.belonging import holds, identity_of, is_plain, weights_at
+from finbench.publishing.evidence import check, files_of, there
 from finbench.publishing.licences import checked, hub_identifier
 
 _MARKS = ("adapter_config.json", "finbench.json", "config.json", "dataset.json", "finbench.yaml")
+_INTO = "Name the repository of the weights that were scored; or leave --model out, for a data set of results."
+_APART = "These results are on another base or in other bits than the model's own, so its page does not show them."
 RESULTS = "results"  # results/<subject>/<revision>/<task>.json, as MTEB keeps them
 
 
@@ -76,11 +79,12 @@ def push(wanted: PushSettings) -> Pushed:
     )
     if found.seen and plan.parent != found.seen:
         raise hub.moved(plan)
-    if wanted.dry_run:
-        return Pushed(plan, found.readme, None)
+    if found.into and plan.compared and not plan.exists:
+        raise FinbenchError(f"{wanted.to} does not exist: there are no weights of which these could be results.", _INTO)
     for note in found.notes:
         say(note)
-    if not (found.results or plan.private or wanted.pr or wanted.yes or agreed("Publish it without any result?")):
+    asked = not (found.results or plan.private or wanted.pr or wanted.yes)
+    if asked and (wanted.dry_run or not agreed("Publish it without any result?")):
         raise FinbenchError(
             f"{wanted.to} would be public without any result; nothing was sent.",
             f"finbench eval --adapter {wanted.path}, then push again; or add --yes",
@@ -88,6 +92,8 @@ def push(wanted: PushSettings) -> Pushed:
     if wanted.public and plan.exists and plan.private:
         settings = hub.page(target.name, found.kind, "settings")
         say(f"It exists and stays private; its settings make it public: {settings}")
+    if wanted.dry_run:
+        return Pushed(plan, found.readme, None)
     return Pushed(plan, found.readme, hub.execute(plan))
 
 
@@ -136,10 +142,21 @@ def _for_model(paths: list[Path], cards: list[Scorecard], repo: str) -> Bundle:
             f"These cards are of {len(identities)} subjects; a model's repository is of one.",
             "Name the cards of one subject, or leave --model out.",
         )
+    commit = hub.head(repo)
+    lying = weights_at(repo, commit) if commit else None
+    if commit and not holds(repo, commit, cards[0], lying):
+        raise FinbenchError(
+            f"hub:{repo} holds other weights than these cards are of ({cards[0].subject.name}, "
+            f"{next(iter(identities))[:12]}).",
+            _INTO,
+        )
     known = [(path, card) for path, card in there(repo, *identities) if path.name not in {one.name for one in paths}]
-    files, tasks = files_of([*paths, *(path for path, _ in known)], [*cards, *(card for _, card in known)])
-    shown = ", ".join(name.removeprefix(catalog.PREFIX) for name in tasks)
-    return Bundle(files, f"finbench: scores of {cards[0].subject.name} on {shown}", "")
+    every = [*cards, *(card for _, card in known)]
+    plain = [c for c in every if is_plain(c, (lying and lying.base) or c.subject.base, lying.bits if lying else 16)]
+    files, _ = files_of([*paths, *(path for path, _ in known)], plain)
+    shown = ", ".join(dict.fromkeys(score.task.removeprefix(catalog.PREFIX) for card in every for score in card.scores))
+    notes = [] if plain else [_APART]
+    return Bundle(files, f"finbench: scores of {cards[0].subject.name} on {shown}", "", notes=notes, into=True)
 
 
 def _for_results(paths: Sequence[Path], cards: Sequence[Scorecard]) -> Bundle:

@@ -18,6 +18,7 @@ from finbench.core.files import folder_atomic
 from finbench.core.records import Score, Scorecard
 from finbench.models import adapters, zoo
 from finbench.models.adapters import AdapterFolder
+from finbench.publishing.belonging import alike, is_plain, weights_at
 from finbench.publishing.evidence import check, published
 
 _MARK = ".finbench-pull"  # source, and the files of a pulled folder
@@ -139,20 +140,21 @@ def _entry(score: Score, base: Scorecard | None) -> dict[str, Any]:
 
 def _evidence(repo: str, sha: str, found: AdapterFolder) -> tuple[Scorecard | None, str | None, Scorecard | None]:
     """(plainest card of the adapter, SHA-256 of its file, card of the base) among those published beside it."""
-    own: list[tuple[Scorecard, str]] = []
+    lying, own = weights_at(repo, sha), list[tuple[Scorecard, str]]()
     bases: list[Scorecard] = []
     for path in published(repo, sha):
         card = cardfiles.read(path)
         check(path, f"hub:{repo}: {path.name}", "Not added.")
         if card.subject.adapter == found.identity:
+            if lying and not is_plain(card, lying.base or card.subject.base, lying.bits):
+                continue  # a score on another base, or in other bits
             own.append((card, hashlib.sha256(path.read_bytes()).hexdigest()))
         elif not card.subject.adapter:
             bases.append(card)
     if not own:
         return None, None, None
     card, digest = min(own, key=lambda pair: (pair[0].limit is not None, pair[0].shots, pair[0].subject.chat))
-    same = [b for b in bases if (b.shots, b.subject.chat, b.limit) == (card.shots, card.subject.chat, card.limit)]
-    return card, digest, next((b for b in same if b.subject.base.fingerprint == card.subject.base.fingerprint), None)
+    return card, digest, next((base for base in bases if alike(card, base)), None)
 
 
 def _licence(repo: str, sha: str) -> str:

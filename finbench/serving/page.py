@@ -9,9 +9,9 @@ from typing import Any
 from finbench.core.catalog import PREFIX
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
+from finbench.core.installing import install
 from finbench.evaluation import Asker
 
-_INSTALL = 'pip install "finbench[try]"'
 _LONGEST = 20_000  # characters of a question
 
 
@@ -85,5 +85,5 @@ def _gradio() -> Any:
     try:
         import gradio
     except ImportError as fault:
-        raise FinbenchError("The page needs gradio, which is not installed.", _INSTALL) from fault
+        raise FinbenchError("The page needs gradio, which is not installed.", install("try")) from fault
     return gradio

@@ -14,11 +14,10 @@ from finbench.core.console import say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.files import write_atomic
 from finbench.core.records import Adapter
-from finbench.models import adapters, bases
+from finbench.models import MARK, adapters, bases, unfinished
 from finbench.training import checkpoints, launch
 from finbench.training.preparation import Prepared, decisive
 
-MARK = Path("checkpoints") / "run.json"  # in the folder of an unfinished run: what it was begun with
 _LATE = 100  # tenths of a second that another machine's files may take to be seen
 
 
@@ -92,7 +91,9 @@ def _claim(run: Prepared, out: Path, resume: bool, processes: int) -> Prepared:
     }
     if checkpoints.newest(place.parent)[0]:
         if not resume:
-            raise FinbenchError(f"{out} holds an unfinished run.", "Go on with --resume, or choose another --out.")
+            raise FinbenchError(
+                f"{out} holds an unfinished run.", f"Go on: {unfinished.way_on(out)}\nOr choose another --out."
+            )
         try:
             found = json.loads(place.read_text(encoding="utf-8"))
             versions, found["versions"] = found["versions"], now["versions"]
@@ -114,7 +115,7 @@ def _claim(run: Prepared, out: Path, resume: bool, processes: int) -> Prepared:
             say("It was begun with other versions of the libraries: the end may differ in the last bits.")
     elif resume:
         say(f"Nothing was begun in {out}, so there is nothing to resume: training starts.")
-    write_atomic(place, json.dumps({**now, "processes": processes}, indent=1) + "\n")
+    write_atomic(place, json.dumps({**now, "processes": processes, "command": unfinished.typed()}, indent=1) + "\n")
     return run
 
 

@@ -14,7 +14,7 @@ from finbench.core.errors import FinbenchError, near_misses, unknown
 from finbench.core.records import VALIDATION, OwnData, Recipe, name_of_source
 from finbench.data import own
 from finbench.methods import METHODS, Method, Tuner, method_named
-from finbench.training.synonyms import SYNONYMS, options_of_peft
+from finbench.training.synonyms import ELSEWHERE, SYNONYMS, options_of_peft
 
 ALIASES = {
     "task": "tasks",
@@ -86,9 +86,12 @@ def keyed(stated: Mapping[str, Any]) -> dict[str, Any]:
 def check_keys(stated: Iterable[str]) -> None:
     """Refuse the first key that an axis of a sweep cannot have."""
     for key in stated:
-        if key in SYNONYMS:
-            own = SYNONYMS[key]
+        word = _word(key)
+        if word in SYNONYMS:
+            own = SYNONYMS[word]
             raise FinbenchError(f"Unknown recipe key {key!r}: here it is {own}.", f"Write {own} instead of {key}.")
+        if word in ELSEWHERE:
+            raise FinbenchError(f"Unknown recipe key {key!r}: {ELSEWHERE[word]}.", f"Leave {key} out.")
         if key not in KEYS:
             raise unknown("recipe key", key, KEYS, "finbench zoo show fpb-smollm2-135m-lora")  # any: it shows them all
 
@@ -111,10 +114,15 @@ def _with_options(chosen: dict[str, Any], method: Method, where: str) -> dict[st
     own = {key for other in METHODS.values() for key in other.options}
     if foreign := [key for key in loose if _foreign(key, method) or not (key in own or key in options_of_peft())]:
         known = f"Keys: {', '.join(Recipe.model_fields)}\nOptions of a method: finbench methods {method.name}"
-        meant = [SYNONYMS[key] for key in foreign if key in SYNONYMS]
+        words = [_word(key) for key in foreign]
+        meant = list(dict.fromkeys(SYNONYMS[word] for word in words if word in SYNONYMS))
+        left = [key for key, word in zip(foreign, words, strict=True) if word in ELSEWHERE]
+        todo = [f"write {', '.join(meant)}"] * bool(meant) + [f"leave out {', '.join(left)}"] * bool(left)
+        said = ", ".join(todo)
+        all_known = all(word in SYNONYMS or word in ELSEWHERE for word in words)
         raise FinbenchError(
             f"{where}: unknown recipe key {', '.join(repr(key) + _alike(key) for key in foreign)}.",
-            f"Write {', '.join(meant)}; every key: finbench train --help" if len(meant) == len(foreign) else known,
+            f"{said[:1].upper()}{said[1:]}; every key: finbench train --help" if all_known else known,
         )
     strange = [key for key in loose if key not in method.option_names()]
     if strange:
@@ -135,12 +143,24 @@ def _with_options(chosen: dict[str, Any], method: Method, where: str) -> dict[st
 
 def _foreign(key: str, method: Method) -> bool:
     """Whether a key is another program's word; some tuners of peft have options of such names."""
-    return key in SYNONYMS and (not isinstance(method, Tuner) or key not in method.option_names())
+    return _word(key) in {*SYNONYMS, *ELSEWHERE} and (not isinstance(method, Tuner) or key not in method.option_names())
+
+
+def _word(key: str) -> str:
+    """A key as other programs write it: on a command line with hyphens, and leading ones."""
+    plain = key.strip("-").replace("-", "_").lower()
+    return plain if plain in SYNONYMS or plain in ELSEWHERE else key
 
 
 def _alike(key: str) -> str:
-    if key in SYNONYMS:
-        return f" (here it is {SYNONYMS[key]})"
+    word = _word(key)
+    if word in SYNONYMS:
+        return f" (here it is {SYNONYMS[word]})"
+    if word in ELSEWHERE:
+        return f" ({ELSEWHERE[word]})"
+    plain = key.strip("-").replace("-", "_")
+    if plain in Recipe.model_fields:
+        return f" (write {plain})"
     close = near_misses(key, Recipe.model_fields) or near_misses(key, sorted(options_of_peft()))
     return f" (did you mean {close[0]}?)" if close else ""
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from finbench.core import environment
 from finbench.core.errors import FinbenchError
+from finbench.core.installing import install
 from finbench.core.records import Recipe
 from finbench.models import bases
 
@@ -57,7 +58,7 @@ def check(recipe: Recipe) -> None:
         if not gpu:
             raise FinbenchError("Liger's kernels run on a GPU, and no GPU is here.", "--set kernels=torch")
         if importlib.util.find_spec("liger_kernel") is None:
-            raise FinbenchError("Liger's kernels are not installed.", 'pip install "finbench[liger]"')
+            raise FinbenchError("Liger's kernels are not installed.", install("liger"))
 
 
 def decoder_layers(model: Any) -> list[Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from finbench.core.errors import FinbenchError
+from finbench.core.installing import install
 from finbench.data.xbrl import filings, inputs
 from finbench.data.xbrl.build import build_questions
 from finbench.data.xbrl.taxonomy import arelle_check
@@ -118,4 +119,4 @@ def test_without_arelle_the_command_to_type_is_named(tmp_path: Path, monkeypatch
     monkeypatch.setitem(__import__("sys").modules, "arelle", None)
     with pytest.raises(FinbenchError, match="not installed") as caught:
         build_questions([report(tmp_path)], tmp_path / "out", taxonomy=[package(tmp_path / "p.zip")])
-    assert "finbench[xbrl]" in caught.value.hint
+    assert install("xbrl") in caught.value.hint

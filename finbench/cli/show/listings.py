@@ -229,7 +229,10 @@ def doctor(findings: Sequence[DoctorLine], everything: bool) -> None:
     shown = [finding for finding in findings if finding.state != "fault"]
     if not everything:
         busy = [finding for finding in shown if finding.what == "cores" and finding.state == "note"]
-        shown = [*busy, *(finding for finding in shown if finding.what.split()[0] in _MATTER)]
+        asked = {"Hub"} if any(finding.what == "Hub token" for finding in shown) else set()  # then it has answered
+        quiet = {finding.what for finding in shown if finding.state == "ok"} & {"cache", *asked}
+        shown = [one for one in shown if one.what.split()[0] in _MATTER and one.what not in quiet]
+        shown = [*busy, *shown]
         sets = [finding for finding in findings if finding.what.startswith("data ")]
         here = [finding.what.removeprefix("data ") for finding in sets if finding.state == "ok"]
         named = f": {', '.join(here[:6])}{', ...' if len(here) > 6 else ''}" if here else ""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from finbench.models.adapters import AdapterFolder
     from finbench.publishing import Pulled, Pushed
 
-_COLOURS = {"added": "green", "replaced": "yellow", "removed": "red", "unchanged": "dim"}
+_COLOURS = {"added": "green", "replaced": "yellow", "moved": "cyan", "removed": "red", "unchanged": "dim"}
 
 
 def size(count: float) -> str:
@@ -72,7 +72,8 @@ def plan_rows(changes: Sequence[Change]) -> None:
     sizes = max((len(size(change.size)) for change in changes), default=0)
     for change in changes:  # whole, however narrow the terminal: paths that end alike are told apart by their ends
         state = f"[{_COLOURS[change.state]}]{change.state:<{widest}}[/]"
-        put(f"{state}  {size(change.size):>{sizes}}  {escape(change.path)}")
+        origin = f"  [dim]from {escape(change.origin)}[/]" if change.origin else ""
+        put(f"{state}  {size(change.size):>{sizes}}  {escape(change.path)}{origin}")
 
 
 def pulled(done: Pulled) -> None:

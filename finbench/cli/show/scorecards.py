@@ -93,10 +93,8 @@ def _contest(contest: Contest) -> list[str]:
     colour = {"a": "green", "b": "red", None: "default"}[contest.winner]
     a, b = (shown_points(contest.metric, value, sign=False) for value in (contest.a.value, contest.b.value))
     ends = [shown_points(contest.metric, end, sign=False) for end in contest.difference.interval or ()]
-    if contest.needed is None:
-        settled = "-"
-    else:
-        settled = f"{contest.n:,}" if contest.winner or contest.needed <= contest.n else f"{contest.needed:,}"
+    # where there is a winner, nothing is left to settle; "-" where no test was possible
+    settled = "" if contest.winner else "-" if contest.needed is None else f"{max(contest.needed, contest.n):,}"
     return [
         contest.task.removeprefix(PREFIX),
         metrics.spoken(contest.metric),

@@ -59,20 +59,24 @@ def runs(found: Sequence[Run], place: Path) -> None:
     tasks = sorted({task for run in found for task in run.scores})
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("run", overflow="fold")
-    for head in (*keys, "state", "loss", *(task.removeprefix(catalog.PREFIX) for task in tasks)):
-        table.add_column(head, overflow="fold", justify="right" if head not in (*keys, "state") else "left")
+    kinds = ["what"] if any(run.what for run in found) else []
+    for head in (*kinds, *keys, "state", "loss", *(task.removeprefix(catalog.PREFIX) for task in tasks)):
+        table.add_column(head, overflow="fold", justify="right" if head not in (*kinds, *keys, "state") else "left")
     for run in found:
-        values = [_valued(run.differs.get(key)) for key in keys]
+        values = [*([run.what] if kinds else []), *(_valued(run.differs.get(key)) for key in keys)]
         colour = {"done": "green", "unfinished": "yellow"}.get(run.state, "red")
         scores = [f"{run.scores[task]:.3f}" if task in run.scores else "" for task in tasks]
         loss = "" if run.loss is None else f"{run.loss:.3f}"
         shown = str(Path(run.folder).relative_to(place))
         table.add_row(escape(shown), *map(escape, values), f"[{colour}]{run.state}[/]", loss, *scores)
     out.print(table)
-    if any(run.state == "unfinished" for run in found):
-        put("\nAn unfinished run goes on with its own command and --resume.", wrap=True)
-    if not tasks:
-        put(f"\nNo scores are there yet: finbench eval --adapter {escape(found[0].folder)}", wrap=True)
+    for run in found:
+        if run.state == "unfinished":
+            put(f"\n{escape(run.folder)} goes on: {escape(run.resume)}")
+    done = [run for run in found if run.state == "done"]
+    if not tasks and done:
+        how = "adapter" if done[0].recipe else "model"
+        put(f"\nNo scores are there yet: finbench eval --{how} {escape(done[0].folder)}", wrap=True)
 
 
 def _valued(value: object) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench.core.errors import FinbenchError
+from finbench.core.installing import install
 from finbench.data.xbrl.inputs import FilingFile
 from finbench.data.xbrl.model import Fact, Filing, number
 from finbench.data.xbrl.parsing import refuse, refuse_declarations
@@ -36,7 +37,7 @@ def arelle_check(packages: Sequence[Path]) -> Iterator[Callable[[Filing, FilingF
         from arelle import PackageManager
         from arelle.Cntlr import Cntlr
     except ImportError as fault:
-        hint = 'Type: pip install "finbench[xbrl]"'
+        hint = f"Type: {install('xbrl')}"
         raise FinbenchError("--taxonomy needs Arelle, which is not installed.", hint) from fault
     if missing := [path for path in packages if not path.is_file()]:
         raise FinbenchError(f"No such file: {missing[0]}", "Give a taxonomy package: a zip with a META-INF folder.")

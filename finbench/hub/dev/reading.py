@@ -71,8 +71,10 @@ def commits(call: Call, repo: Repository, revision: str = "main") -> list[dict[s
     return found
 
 
-def check(call: Call, repo: Repository) -> None:
-    """Whether the caller may read a gated repository."""
+def check(call: Call, repo: Repository, what: str = "read") -> None:
+    """Whether the caller may read a gated repository, or ``write`` into one."""
+    if what == "write":
+        call.writer(repo.name)
     if repo.info()["gated"] and not call.owns(repo.name):
         raise Refusal(403, f"Access to {repo.name} is restricted", "GatedRepo")
 

@@ -221,6 +221,6 @@ def _who(call: Call) -> dict[str, Any]:
     who = call.account
     if who is None:
         raise Refusal(401, "Invalid user token.")
-    orgs = [{"type": "org", "name": name, "roleInOrg": "write"} for name in who.orgs if name != "*"]
+    orgs = [{"type": "org", "name": name, "roleInOrg": "write"} for name in who.orgs]
     token = {"displayName": "development", "role": who.role}
     return {"type": "user", "name": who.name, "orgs": orgs, "auth": {"type": "access_token", "accessToken": token}}
