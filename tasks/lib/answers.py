@@ -19,7 +19,6 @@ The helpers beside this file load it by its path, for lm-eval gives them no pack
 """
 
 import functools
-import itertools
 import json
 import operator
 import re
@@ -95,7 +94,8 @@ def said(answer: str) -> str:
     """The answer without the thinking before it (thinking that does not end is no answer) and what is not text."""
     _, end, rest = answer.rpartition("</think>")
     rest = rest if end else "" if answer.lstrip().startswith("<think>") else answer
-    return (rest[:-_TAIL_OF] + _ENDS.sub("", rest[-_TAIL_OF:])).strip(_UNSEEN)
+    rest = rest[:-_TAIL_OF] + _ENDS.sub("", rest[-_TAIL_OF:])
+    return rest.strip(_UNSEEN)
 
 
 def lines(answer: str, working: bool = False) -> list[str]:
@@ -135,11 +135,13 @@ def one(
     while len(found) > 1 and _ANNOUNCEMENT.fullmatch(found[0]) and read(found[0]) is None:
         found = found[1:]
     given = [read(found[0]), *(_turned(line, read) for line in found[1:])] if found else []
-    first = next(iter(given), None)
+    first = given[0] if given else None
+    if len(given) > 1 and first is not None and first[1] is None:  # a line of working
+        first = None
     others = [item for item in given[1:] if item is not None and item[1] is not None]
-    if first is None or (first[1] is None and len(given) > 1):  # a line of working
+    if first is None:
         others = [item for item in others if item[1]]
-        first = next(iter(others), None)
+        first = others[0] if others else None
     if first is None or not all(same(item[0], first[0]) for item in others):
         return None
     return None if deniable(first[0]) and any(map(taken_back, found[1:])) else first[0]
@@ -157,7 +159,12 @@ def _turned(line: str, read: Read) -> tuple[Any, bool | None] | None:
 def structure(answer: str) -> tuple[str, int]:
     """(what is read of ``answer``, where its JSON begins: -1 if more stands before it than dress or announcement)."""
     text = said(answer).strip()
-    text = "".join(itertools.takewhile(lambda line: not _FIELD.match(line), text.splitlines(keepends=True)))
+    place = 0
+    for line in text.splitlines(keepends=True):
+        if _FIELD.match(line):
+            text = text[:place]
+            break
+        place += len(line)
     found = re.search(r"[\[{]", text)
     lines_before = text[: found.start()].splitlines()[-_LINES:] if found else []
     lines_before = [undressed(" ".join(line[:LONGEST_LINE].split())) for line in lines_before]
@@ -221,8 +228,9 @@ def latex(line: str, working: bool = False) -> str:
 
 
 def _emoji(character: str) -> bool:
-    picture = character > "\u2190" and unicodedata.category(character) in ("So", "Sk")
-    return character in " \ufe0f" or (picture and character not in _DENIALS)
+    return character > "\u2190" and character not in _DENIALS and (
+        unicodedata.category(character) in ("So", "Sk") or character in " \ufe0f\u200d"
+    )  # fmt: skip
 
 
 def undressed(line: str, working: bool = False) -> str:
@@ -235,11 +243,12 @@ def undressed(line: str, working: bool = False) -> str:
             line = pair[2]
     line = re.sub(r"\s?</[A-Za-z][\w-]{0,20}>\.?$", "", line)
     line = re.sub(r"^[->] (?=[*_`]{1,3}\S)", "", line)  # a bullet, and no sign, before what is bold
-    while line and _emoji(line[0]):
-        line = line[1:]
-    while line and _emoji(line[-1]):
-        line = line[:-1]
-    return line
+    start, end = 0, len(line)
+    while start < end and (_emoji(line[start]) or line[start] == " "):
+        start += 1
+    while start < end and (_emoji(line[end - 1]) or line[end - 1] == " "):
+        end -= 1
+    return line[start:end]
 
 
 def body(line: str, marks: str = _WORD_MARKS) -> tuple[int, bool]:
@@ -389,8 +398,9 @@ def tag(answer: str, known: Collection[str], only: bool = False) -> str | None:
         if match is None or (only and match[2] not in known) or _ANNOUNCEMENT.fullmatch(line):
             return None
         rest = text[match.end() :]
-        follows = (match[1] or match[2] in known) and may_follow(rest)
-        if _ONLY_A_NUMBER.fullmatch(rest) or (rest.strip(" \"'`*<>/.!)]}") and not follows):
+        if rest.strip(" \"'`*<>/.!)]}") and not ((match[1] or match[2] in known) and may_follow(rest)):
+            return None
+        if _ONLY_A_NUMBER.fullmatch(rest):
             return None
         others = {found[2] for found in _ANY_NAME.finditer(text) if found[1] or found[2] in known}
         return None if others - {match[2]} else (match[2], led)
