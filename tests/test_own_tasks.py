@@ -75,7 +75,9 @@ def function(name: str) -> str:
 # ---------------------------------------------------------------- a plain folder
 
 
-def test_a_plain_folder_is_scored_compared_verified_and_reported_by_its_path(tmp_path: Path) -> None:
+def test_a_plain_folder_is_scored_compared_verified_and_reported_by_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
@@ -93,7 +95,7 @@ def test_a_plain_folder_is_scored_compared_verified_and_reported_by_its_path(tmp
     [pair] = compare([path, tmp_path / "b" / "dummy.json"])
     assert pair.contests[0].task == "parity"
     assert "parity, exact match" in report([path])
-    os.chdir(folder)  # stock lm-eval looks for data files from where one stands
+    monkeypatch.chdir(folder)  # stock lm-eval looks for data files from where one stands
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     stock = simple_evaluate("dummy", tasks=["parity"], task_manager=manager, bootstrap_iters=0)
     assert stock["n-samples"]["parity"]["effective"] == 12

