@@ -34,10 +34,10 @@ def test_the_unpacked_base_is_the_gguf_to_the_last_bit(embedded: bases.Base) -> 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     entry = catalog.bases()["smollm2-135m"]
-    gguf = ggufs.packaged(entry)
-    expected = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    with ggufs.packaged(entry) as gguf:
+        expected = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        original = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     found, tokenizer = bases.load(embedded, 16, torch.float32)
-    original = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     for text in ("Operating profit rose to EUR 13.1 mn from EUR 8.7 mn .", "La société a réduit sa perte — 12 % ✓"):
         ids = tokenizer.encode(text)
         assert ids == original.encode(text)

