@@ -15,8 +15,8 @@ _MEMORY = 12 * 2**30  # bytes of address space beside the weights: torch alone m
 def dequantise(gguf: Path, target: Path, dtype: str = "float32") -> None:
     """Write a GGUF model as an ordinary safetensors folder, with the weights that transformers reads from it.
 
-    It needs memory of twice the weights. ``from_pretrained`` would keep a packed copy of them as well, and marks the
-    model as quantised, which cannot be saved.
+    It needs memory of two to three times the weights. ``from_pretrained`` would keep a packed copy of them as well, and
+    marks the model as quantised, which cannot be saved.
     """
     import gguf as library
     import torch
