@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Once, _tokenizer
 from lm_eval.models.huggingface import HFLM
 from test_engines import _ask, _gap, _requests
 from test_loops import assert_same, gradients, single
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from conftest import Once, _tokenizer
 from finbench.engines.lm import TreeLM
 from finbench.models import bases
 from finbench.training import loops, merging, runner

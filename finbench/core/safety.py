@@ -148,7 +148,8 @@ def _refuse_rank(config: Mapping[str, Any], path: Path, tensors: Mapping[str, An
         named = (rank for key, rank in patterns.items() if re.match(rf"(.*\.)?({key})$", module))
         return next(named, config.get("r") or 8)
 
-    stacked = {stated_of(str(name)) for name in config.get("target_parameters") or ()}
+    experts = config.get("target_parameters") or ()
+    stacked = {stated_of(name) for name in ([experts] if isinstance(experts, str) else experts)}
     found_ranks = set[int]()
     for name, about in tensors.items():
         found = re.match(r"(.*)\.lora_(A|B|embedding_A|embedding_B)(\.|$)", name)
@@ -259,7 +260,7 @@ def check_adapter(config: Mapping[str, Any], path: Path, tensors: Mapping[str, A
     odd = [pattern for pattern in patterns if not _PLAIN.fullmatch(pattern)]
     if odd:
         _terminates(odd, tensors, path)
-    if len(rank_pattern) * len(tensors) > _MATCHES:
+    if len(rank_pattern) * (len(tensors) + len(config.get("target_parameters") or ())) > _MATCHES:
         raise FinbenchError(f"{path}: its rank_pattern has {len(rank_pattern):,} entries.", _REFUSED)
     if lora:
         _refuse_rank(config, path, tensors)

@@ -119,7 +119,7 @@ def counted(
         cut.at_work(wrapped),
         Count() as count,  # type: ignore[no-untyped-call]
         # peft asks for no autocast on the device of an expert's weights, of which torch has none for this one
-        mock.patch.object(torch, "autocast", lambda *_, **__: contextlib.nullcontext()),
+        mock.patch.object(torch, "autocast", return_value=contextlib.nullcontext()),
         packing.attending(made, lambda *states, **_: Attention.apply(*states), single=on_cpu),  # type: ignore[no-untyped-call]
     ):
         wrapped(input_ids=made.ids, position_ids=made.positions, logits_to_keep=made.picked[:1], use_cache=False)
