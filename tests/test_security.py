@@ -158,6 +158,23 @@ def test_ranks_by_module_are_taken_as_peft_takes_them(adapter: Path) -> None:
     refused(configured(adapter, r=4, rank_pattern={"q_proj": 64}), "states rank 64, and .*q_proj.* has 4")
 
 
+def test_factors_of_experts_are_stacked_and_their_rank_is_a_multiple(adapter: Path) -> None:
+    """The tensors have rank 4: two experts of 2, say."""
+    adapters.read(configured(adapter, r=2, target_parameters=["experts.down_proj"]))
+    adapters.read(configured(adapter, r=8, target_parameters=["x.gate_up_proj"], rank_pattern={".*gate_up_proj": 2}))
+    for changed, said in (
+        ({"r": 3, "target_parameters": ["experts.down_proj"]}, "states rank 3, and .* has 4"),
+        ({"r": 4096, "target_parameters": "down_proj"}, "states rank 4096, and .* has 4"),
+        (
+            {"r": 4, "target_parameters": ["down_proj", "gate_up_proj"], "rank_pattern": {"gate_up_proj": 4096}},
+            "states rank 4096, and no tensor has it",
+        ),
+    ):
+        refused(configured(adapter, **changed), said)
+    many = {"rank_pattern": {f"x{n}": 4 for n in range(9_000)}, "target_parameters": [f"y{n}" for n in range(900)]}
+    refused(configured(adapter, r=4, **many), "rank_pattern has 9,000 entries")
+
+
 @pytest.mark.parametrize(
     ("name", "changed"),
     [

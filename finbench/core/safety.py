@@ -138,20 +138,35 @@ def _refuse_files(config: Mapping[str, Any], path: Path) -> None:
 def _refuse_rank(config: Mapping[str, Any], path: Path, tensors: Mapping[str, Any]) -> None:
     """Refuse a LoRA whose stated rank is not that of its tensors: peft would allocate what is stated.
 
-    Its patterns must have been seen to terminate.
+    Its patterns must have been seen to terminate. Factors of a parameter that holds several experts are stacked: their
+    rank is a multiple of the stated one.
     """
     patterns = _mapping(config, "rank_pattern", path)
+
+    def stated_of(module: str) -> Any:
+        # as peft chooses: the first pattern that the module's name ends with; 8 is its default
+        named = (rank for key, rank in patterns.items() if re.match(rf"(.*\.)?({key})$", module))
+        return next(named, config.get("r") or 8)
+
+    experts = config.get("target_parameters") or ()
+    stacked = {stated_of(name) for name in ([experts] if isinstance(experts, str) else experts)}
+    found_ranks = set[int]()
     for name, about in tensors.items():
         found = re.match(r"(.*)\.lora_(A|B|embedding_A|embedding_B)(\.|$)", name)
         shape = about.get("shape")
         if not found or not isinstance(shape, list) or len(shape) < 2:
             continue
-        # as peft chooses: the first pattern that the module's name ends with; 8 is its default
-        named = (rank for key, rank in patterns.items() if re.match(rf"(.*\.)?({key})$", found[1]))
-        stated = next(named, config.get("r") or 8)
+        stated = stated_of(found[1])
         rank = shape[0] if found[2].endswith("A") else shape[1]
-        if rank != stated:
+        found_ranks.add(rank)
+        if rank != stated and not any(_multiple(rank, one) for one in stacked):
             raise FinbenchError(f"{path} states rank {stated}, and {name[-80:]} has {str(rank)[:20]}.", _CORRECT)
+    if unused := [one for one in stacked if not any(_multiple(rank, one) for rank in found_ranks)]:
+        raise FinbenchError(f"{path} states rank {str(unused[0])[:20]}, and no tensor has it.", _CORRECT)
+
+
+def _multiple(rank: Any, of: Any) -> bool:
+    return type(rank) is int and type(of) is int and of > 0 and rank % of == 0
 
 
 def refuse_sizes(config: Mapping[str, Any], path: Path) -> None:
@@ -245,7 +260,7 @@ def check_adapter(config: Mapping[str, Any], path: Path, tensors: Mapping[str, A
     odd = [pattern for pattern in patterns if not _PLAIN.fullmatch(pattern)]
     if odd:
         _terminates(odd, tensors, path)
-    if len(rank_pattern) * len(tensors) > _MATCHES:
+    if len(rank_pattern) * (len(tensors) + len(config.get("target_parameters") or ())) > _MATCHES:
         raise FinbenchError(f"{path}: its rank_pattern has {len(rank_pattern):,} entries.", _REFUSED)
     if lora:
         _refuse_rank(config, path, tensors)

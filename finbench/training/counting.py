@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 from finbench.core.records import Recipe
 from finbench.training import batches, speedups
@@ -103,6 +105,7 @@ def counted(
             return func(*args, **(kwargs or {}))
 
     model.to(torch.bfloat16)
+    model.config.get_text_config().pad_token_id = None  # else GPT-2 looks for it in token ids, which have no values
     if recipe.method == "full":
         wrapped = model.requires_grad_(True)
     else:
@@ -115,6 +118,8 @@ def counted(
         torch.autograd.graph.saved_tensors_hooks(held.note, lambda tensor: tensor),
         cut.at_work(wrapped),
         Count() as count,  # type: ignore[no-untyped-call]
+        # peft asks for no autocast on the device of an expert's weights, of which torch has none for this one
+        mock.patch.object(torch, "autocast", return_value=contextlib.nullcontext()),
         packing.attending(made, lambda *states, **_: Attention.apply(*states), single=on_cpu),  # type: ignore[no-untyped-call]
     ):
         wrapped(input_ids=made.ids, position_ids=made.positions, logits_to_keep=made.picked[:1], use_cache=False)
