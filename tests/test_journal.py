@@ -251,5 +251,5 @@ def test_kills_cost_a_batch_at_most(llama: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_twenty_five_seeded_kills(llama: Path, tmp_path: Path) -> None:
-    _kills(25, 1, llama, tmp_path)
+def test_ten_more_kills(llama: Path, tmp_path: Path) -> None:
+    _kills(10, 1, llama, tmp_path)

@@ -889,10 +889,10 @@ def test_check_says_what_would_be_learnt_for_people_and_programs(llama: Path, tm
 
 
 @pytest.mark.slow
-def test_a_million_rows_take_less_than_a_gigabyte(llama: Path, tmp_path: Path) -> None:
-    """Beyond what the imports take; by the system's own count, in a process of its own."""
+def test_memory_of_rows_is_a_kilobyte_each_at_most(llama: Path, tmp_path: Path) -> None:
+    """So a million take less than a gigabyte, beyond what the imports take; by the system's own count, in a process of its own."""
     with (tmp_path / "a.jsonl").open("w") as handle:
-        for number in range(1_000_000):
+        for number in range(300_000):
             handle.write(f'{{"prompt": "What is number {number}, sir?", "completion": "It is {number}."}}\n')
     script = textwrap.dedent(
         """
@@ -919,8 +919,8 @@ def test_a_million_rows_take_less_than_a_gigabyte(llama: Path, tmp_path: Path) -
     command = [sys.executable, "-c", script, stated, str(small)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     rows, seen, held = map(int, done.stdout.split())
-    assert rows == seen == 1_000_000
-    assert held < 1e9
+    assert rows == seen == 300_000
+    assert held < 300e6
 
 
 @pytest.mark.slow

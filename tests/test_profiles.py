@@ -157,7 +157,7 @@ def test_direct_answers_are_those_of_stock_lm_eval_one_row_at_a_time(tmp_path: P
     engine = HFEngine(bases.resolve("smollm2-135m"), dtype="float32")
     names = ["mini_sentiment", "mini_headline", "mini_ner", "mini_xbrl", "mini_xbrl_value"]
     lm_tasks = prompts.load(catalog.expand(names), None)
-    asked = [one for lm_task in lm_tasks.values() for one in prompts.requests(lm_task, 16)]
+    asked = [one for lm_task in lm_tasks.values() for one in prompts.requests(lm_task, 8)]
     stock = HFLM(pretrained=engine.plain, tokenizer=engine.tokenizer, batch_size=1)
     theirs = stock.generate_until(asked, disable_tqdm=True)
     assert engine.answer(asked, lambda done: None) == theirs

@@ -29,10 +29,10 @@ def thinker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def scored(out: Path, **options: Any) -> Any:
-    """The score of 60 sentences, proven by its own samples."""
+    """The score of 40 sentences, proven by its own samples."""
     stated: dict[str, Any] = {
         "tasks": ["mini_sentiment"],
-        "limit": 60,
+        "limit": 40,
         "profile": "think",
         "max_tokens": 96,
     }
@@ -60,7 +60,7 @@ def test_through_transformers(thinker: Path, tmp_path: Path) -> None:
     assert direct.parse_rate.value < 0.05  # why there are profiles
     cut = scored(tmp_path / "cut", **model, max_tokens=12)
     assert (cut.answers.truncated.value, cut.parse_rate.value, cut.answers.answer_tokens) == (1.0, 0.0, 0)
-    sampled = scored(tmp_path / "s", **model, limit=20, temperature=0.7, top_p=0.95, samples=3)
+    sampled = scored(tmp_path / "s", **model, limit=12, temperature=0.7, top_p=0.95, samples=3)
     assert sampled.parse_rate.value >= 0.9
     assert sampled.answers.majority.value >= sampled.metrics["acc"].value - 0.1
     assert sampled.answers.pass_at["3"].value >= sampled.answers.pass_at["1"].value
@@ -110,10 +110,10 @@ def endpoint(thinker: Path) -> Iterator[str]:
 
 
 def test_through_an_endpoint(thinker: Path, endpoint: str, tmp_path: Path) -> None:
-    stated: dict[str, Any] = {"engine": "server", "model": "thinker", "arguments": {"url": endpoint}, "limit": 24}
+    stated: dict[str, Any] = {"engine": "server", "model": "thinker", "arguments": {"url": endpoint}, "limit": 16}
     found = scored(tmp_path / "server", **stated)
     thinks(found)
-    here = scored(tmp_path / "hf", model=str(thinker), arguments={"dtype": "float32"}, limit=24)
+    here = scored(tmp_path / "hf", model=str(thinker), arguments={"dtype": "float32"}, limit=16)
     assert abs(found.main.value - here.main.value) < 0.1
     assert found.answers.thinking_tokens == pytest.approx(here.answers.thinking_tokens, rel=0.2)
 
