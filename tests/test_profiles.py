@@ -149,6 +149,7 @@ def test_direct_is_given_to_the_engine_as_it_was_asked(tmp_path: Path, monkeypat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("smollm2")
 def test_direct_answers_are_those_of_stock_lm_eval_one_row_at_a_time(tmp_path: Path) -> None:
     """The embedded base in float32, to the byte: with rows in the groups of a run, and a row at a time.
 

@@ -543,6 +543,7 @@ def test_the_table_of_speed_is_that_of_the_committed_measurement() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("smollm2")
 def test_a_real_model_at_1_5_and_2_64() -> None:
     """Counts, the error of every layer's truncation, and that activations help where plain SVD fails."""
     base = bases.resolve("smollm2-135m", "wheel")

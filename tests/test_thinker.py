@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from conftest import Once
 from finbench.cards import cardfiles
 from finbench.evaluation import evaluator, verify
 from finbench.models import bases
@@ -23,9 +24,9 @@ RECIPE = Path(__file__).parent.parent / "examples" / "thinking" / "train.py"
 
 
 @pytest.fixture(scope="module")
-def thinker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def thinker(kept: Once) -> Path:
     """The model of examples/thinking: minutes of training."""
-    return Path(runpy.run_path(str(RECIPE))["train"](tmp_path_factory.mktemp("thinker") / "model"))
+    return kept("thinker", runpy.run_path(str(RECIPE))["train"])
 
 
 def scored(out: Path, **options: Any) -> Any:

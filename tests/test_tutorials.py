@@ -53,6 +53,7 @@ d
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("smollm2")
 @pytest.mark.parametrize("name", ["train-and-score", "your-own-model", "your-own-data"])
 def test_tutorial(name: str, tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
@@ -60,6 +61,7 @@ def test_tutorial(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("smollm2")
 def test_the_tutorial_of_an_own_benchmark_on_real_sentences(real_data: Path, tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     source = real_data / "fomc" / "chatgpt_answers" / "chatgpt_lab-manual-combine_5768.csv"
@@ -123,6 +125,7 @@ def run(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("smollm2")
 def test_the_notebook_gives_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     import nbformat
 
