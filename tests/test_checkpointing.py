@@ -213,7 +213,7 @@ def test_a_recipe_says_it_in_yaml(stated: str, llama: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overrides", [{}, {"bits": 4}, {"loop": "padded"}, {"dropout": 0.2}], ids=str)
+@pytest.mark.parametrize("overrides", [{"loop": "padded"}, {"bits": 4, "dropout": 0.2}], ids=str)
 def test_in_shards_it_gives_the_same_bits(overrides: dict[str, Any], llama: Path, tmp_path: Path) -> None:
     stated = {**SMALL, "pass_tokens": 200, "sharding": "fsdp", **overrides}
     made = []

@@ -132,6 +132,7 @@ def test_nothing_else_is_run_after_a_failure_of_section_0(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("smollm2")
 def test_sections_of_training_run_on_a_processor_with_small_models(tmp_path: Path) -> None:
     code, rows = run("0,1,2,3,4,5,6,9", tmp_path / "found.json")
     assert [row for row in rows if row["passed"] is False] == []

@@ -144,7 +144,7 @@ def test_two_processes_train_the_adapter_of_one(llama: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 2)])
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_a_run_goes_on_in_another_number_of_processes(before: int, after: int, llama: Path, tmp_path: Path) -> None:
     whole = runner.train(recipe(llama, **SMALL, epochs=2), tmp_path / "whole", processes=before)
     out = tmp_path / "run"
@@ -152,10 +152,6 @@ def test_a_run_goes_on_in_another_number_of_processes(before: int, after: int, l
     resumed = runner.train(recipe(llama, **SMALL, epochs=2), out, resume=True, processes=after)
     assert 0 < stopped < 14
     assert curve(resumed) == pytest.approx(curve(whole), abs=2e-5)
-    if before == after:
-        assert isinstance(whole, Adapter)
-        assert isinstance(resumed, Adapter)
-        assert resumed.files == whole.files  # the same bits
 
 
 def stopped_after_a_checkpoint(base: Path, out: Path, processes: int, **overrides: Any) -> int:

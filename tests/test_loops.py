@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -437,57 +435,3 @@ def test_a_run_goes_on_by_the_loop_that_it_was_begun_with(
     assert resumed.files == whole.files
     again = runner.train(recipe(llama, save_every=4), out)  # the same recipe, however it was cut into passes
     assert again.files == whole.files
-
-
-# ---------------------------------------------------------------- several processes
-
-_RANK = """
-import json, os, sys, tempfile
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-import torch
-from test_loops import recipe
-from finbench.training import runner
-from finbench.training.trainer import AnswerTrainer, arguments
-
-torch.set_num_threads(1)
-run = runner.prepare(recipe(Path(sys.argv[1]), limit=50, loop=sys.argv[3], pass_tokens=300))
-model = runner.begin(run, torch.float32)[0]
-stated = arguments(run.recipe, run.steps, Path(tempfile.mkdtemp()), torch.float32)
-stated.save_strategy = "no"
-trainer = AnswerTrainer(run.sampler, None, run.recipe, run.passes, model=model, args=stated, train_dataset=run.rows)
-with run.passes.at_work(model):
-    trainer.train()
-if trainer.is_world_process_zero():
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    total = sum(float(tensor.abs().sum()) for tensor in model.parameters() if tensor.requires_grad)
-    Path(sys.argv[2]).write_text(json.dumps([trainer.accelerator.num_processes, losses, total]))
-trainer.accelerator.wait_for_everyone()
-trainer.accelerator.end_training()  # one that ends before the other leaves its group by abort
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("loop", ["padded", "shared"])
-def test_two_processes_have_the_loss_curve_of_one(loop: str, llama: Path, tmp_path: Path) -> None:
-    """gloo, equal rows a step; 50 rows, so the last step has 2. The passes of a step differ in number."""
-    script = tmp_path / "rank.py"
-    script.write_text(_RANK.format(tests=str(Path(__file__).parent)))
-    found = []
-    for world in (1, 2):
-        out = tmp_path / f"{world}.json"
-        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"] if world > 1 else []
-        done = subprocess.run(
-            [sys.executable, *launch, str(script), str(llama), str(out), loop],
-            capture_output=True,
-            text=True,
-            timeout=500,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        found.append(json.loads(out.read_text()))
-    (one, losses, total), (two, other, other_total) = found
-    assert (one, two) == (1, 2)
-    assert len(losses) == 7
-    assert other == pytest.approx(losses, abs=2e-5)
-    assert other_total == pytest.approx(total, rel=1e-5)

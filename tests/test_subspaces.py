@@ -188,11 +188,10 @@ def test_weights_that_are_folded_into_are_float32(folders: dict[str, Path]) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("smollm2")
 @pytest.mark.parametrize("method", ["rosa", "relora"])
-def test_a_move_of_the_embedded_base_changes_no_output(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_move_of_the_embedded_base_changes_no_output(method: str) -> None:
     """In float32, relative to the largest logit; 210 matrices."""
-    monkeypatch.delenv("FINBENCH_CACHE")
-    monkeypatch.delenv("XDG_CACHE_HOME")
     known = {"tasks": ["mini_sentiment"], "method": method, "limit": 128, "dtype": "float32", "every": 2}
     chosen = recipes.recipe(None, known)
     model, tokenizer = runner.begin(runner.prepare(chosen), torch.float32)

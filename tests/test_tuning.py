@@ -107,13 +107,12 @@ def test_a_search_that_is_killed_goes_on_and_ends_in_the_same_recipe(llama: Path
 
     assert start(tmp_path / "whole").wait(timeout=600) == 0
     search = tmp_path / "parts" / "search.json"
-    for wanted in (1, 4):
-        running = start(tmp_path / "parts")
-        while not search.is_file() or len(json.loads(search.read_text())["trials"]) < wanted:
-            assert running.poll() is None
-            time.sleep(0.01)
-        running.kill()
-        running.wait()
+    running = start(tmp_path / "parts")
+    while not search.is_file() or len(json.loads(search.read_text())["trials"]) < 3:
+        assert running.poll() is None
+        time.sleep(0.01)
+    running.kill()
+    running.wait()
     before = json.loads(search.read_text())["trials"]
     assert len(before) < 6
     assert start(tmp_path / "parts").wait(timeout=600) == 0

@@ -58,12 +58,17 @@ class Pusher:
 
 
 @pytest.fixture
-def pushers(dev_hub: DevHub, tmp_path: Path) -> Iterator[list[Pusher]]:
-    environment = {**os.environ, **hub_environment(dev_hub, tmp_path / "home")}
-    found = [Pusher(environment), Pusher(environment)]
-    yield found
-    for pusher in found:
-        pusher.stop()
+def pusher(dev_hub: DevHub, tmp_path: Path) -> Iterator[Pusher]:
+    made = Pusher({**os.environ, **hub_environment(dev_hub, tmp_path / "home")})
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def pushers(pusher: Pusher, dev_hub: DevHub, tmp_path: Path) -> Iterator[list[Pusher]]:
+    second = Pusher({**os.environ, **hub_environment(dev_hub, tmp_path / "home")})
+    yield [pusher, second]
+    second.stop()
 
 
 @pytest.fixture
@@ -110,9 +115,8 @@ def push_killed_at(dev_hub: DevHub, pusher: Pusher, request: int, phase: str, **
 @pytest.mark.parametrize("phase", ["before", "after"])
 @pytest.mark.parametrize("fresh", [False, True], ids=["replacing", "new repository"])
 def test_killed_at_every_request(
-    dev_hub: DevHub, api: HfApi, pushers: list[Pusher], lora: Path, phase: str, fresh: bool
+    dev_hub: DevHub, api: HfApi, pusher: Pusher, lora: Path, phase: str, fresh: bool
 ) -> None:
-    pusher = pushers[0]
     number, killed = 0, True
     while killed:
         number += 1
@@ -136,7 +140,7 @@ def test_killed_at_every_request(
 
 @pytest.mark.parametrize("phase", ["before", "after"])
 def test_a_leaderboard_killed_at_every_request(
-    dev_hub: DevHub, api: HfApi, pushers: list[Pusher], phase: str, tmp_path: Path
+    dev_hub: DevHub, api: HfApi, pusher: Pusher, phase: str, tmp_path: Path
 ) -> None:
     """Each of its two repositories is the old or the new one; the page is never newer than the cards."""
     from finbench import leaderboard
@@ -153,12 +157,12 @@ def test_a_leaderboard_killed_at_every_request(
         number += 1
         repo = f"org/{phase}{number}"
         arguments = {"folder": str(tmp_path / "board"), "to": f"hub:{repo}"}
-        killed = push_killed_at(dev_hub, pushers[0], number, phase, **arguments)
+        killed = push_killed_at(dev_hub, pusher, number, phase, **arguments)
         found = {
             kind: tree(api, repo, kind) if api.repo_exists(repo, repo_type=kind) else first[kind] for kind in first
         }
-        pushers[0].start(**arguments)
-        assert pushers[0].status() == 0
+        pusher.start(**arguments)
+        assert pusher.status() == 0
         new = {kind: tree(api, repo, kind) for kind in first}
         assert {"scorecards/guesses.json", "index.html"} <= {*new["dataset"], *new["space"]}
         assert all(found[kind] in (first[kind], new[kind]) for kind in first), f"a mix after request {number}"
