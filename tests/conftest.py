@@ -33,6 +33,14 @@ settings.load_profile("finbench")
 jinja2.Environment.compile = functools.lru_cache(1024)(jinja2.Environment.compile)  # type: ignore[method-assign]
 
 
+# tests of minutes, begun first: else one worker is at them when the other has nothing left
+LONGEST = ("test_tutorials", "test_gpu_check", "test_thinker", "test_machines")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def libraries_are_not_garbage() -> None:
     """Python looks for garbage after every training: not among the million objects of libraries that are loaded."""

@@ -13,7 +13,7 @@ from finbench.core import paths
 from finbench.data.sources import import_data
 
 ROOT = Path(__file__).parent.parent
-FILES = {"fpb": "fpb/Sentences_*Agree.txt", "fiqa_sa": "fiqa/task1_*_ABSA_*.json", "fnxl": "fnxl/*_sample.csv"}
+FILES = {"fpb": "fpb/Sentences_*Agree.txt", "fiqa_sa": "fiqa/task1_*_ABSA_*.json"}
 STATED = json.loads((paths.shipped("tasks") / "linear.json").read_text(encoding="utf-8"))
 
 
