@@ -250,3 +250,14 @@ def test_every_public_function_says_what_it_is() -> None:
             ):
                 silent.append(f"{path.name}: {node.name}")
     assert silent == []
+
+
+def test_no_pickle_and_no_stray_file_is_committed() -> None:
+    listed = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
+    unsafe = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".npy")
+    assert not [name for name in listed if name.endswith(unsafe)]  # what finbench would not load itself
+    known = {"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "SECURITY.md"}
+    assert {name for name in listed if "/" not in name and not name.startswith(".")} == known | {
+        "mkdocs.yml",
+        "pyproject.toml",
+    }

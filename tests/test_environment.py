@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import filelock
 import pytest
 import torch
+import yaml
 from test_training import recipe
 
 from finbench.core import environment
@@ -225,3 +226,15 @@ def test_no_message_says_by_itself_how_finbench_is_installed() -> None:
     package = Path(__file__).parents[1] / "finbench"
     found = [path.name for path in package.rglob("*.py") if re.search(r"pip install [^\n]*finbench", path.read_text())]
     assert found == ["installing.py"]
+
+
+def test_no_page_and_no_example_installs_finbench_from_where_it_is_not() -> None:
+    root = Path(__file__).parents[1]
+    pages = [root / "README.md", root / "CHANGELOG.md", root / "Makefile"]
+    pages += [path for folder in ("docs", "examples", "adapters_zoo") for path in (root / folder).rglob("*.*")]
+    of_index = re.compile(rb"""pip install ([^\n]* )?["']?finbench[\["' ]""")
+    assert [path.name for path in pages if path.is_file() and of_index.search(path.read_bytes())] == []
+    cluster = yaml.safe_load((root / "examples" / "cluster.yaml").read_text())
+    mounted = {there for there, here in cluster["file_mounts"].items() if (root / here / "pyproject.toml").is_file()}
+    assert {"~/finbench"} == mounted
+    assert any('pip install -e "$HOME/finbench[ray]"' in command for command in cluster["setup_commands"])

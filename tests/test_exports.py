@@ -51,6 +51,19 @@ def test_the_hub_reads_the_model_index(tmp_path: Path) -> None:
     assert ModelCardData(model_name=name, eval_results=results).to_dict()["model-index"] == index
 
 
+def test_a_part_of_a_test_is_named_where_the_hub_shows_its_score() -> None:
+    card = cardfiles.read(REAL)
+    scores = [
+        score.model_copy(update={"n": 30, "data": score.data.model_copy(update={"share": 0.743})})
+        for score in card.scores
+    ]
+    part = card.model_copy(update={"limit": 30, "scores": scores, "status": "partial"})
+    said = "74.3 % of the set, first 30 rows only"
+    _, results = model_index_to_eval_results(exports.model_index(part)["model-index"])
+    assert {result.dataset_name for result in results} == {f"fpb ({said})"}
+    assert all(entry["notes"].endswith(f"partial, {said}") for entry in exports.eval_results(part))
+
+
 def strings(value: Any) -> bool:
     return all(isinstance(part, str) for part in value.values())
 

@@ -355,6 +355,18 @@ def test_what_a_node_can_take_is_not(needs: dict[str, Any], tmp_path: Path) -> N
     nodes.check_nodes(grid_of(tmp_path, **needs), SMALL, growing=False)
 
 
+def test_gpus_cpus_and_memory_have_to_be_of_one_node(tmp_path: Path) -> None:
+    """A small node with GPUs beside a large one without."""
+    there = [{"CPU": 2.0, "memory": 4e9, "GPU": 2.0}, {"CPU": 32.0, "memory": 256e9}]
+    nodes.check_nodes(grid_of(tmp_path, gpus=2, cpus=2, memory=4), there, growing=False)
+    for needs in ({"cpus": 8}, {"memory": 16}):
+        with pytest.raises(FinbenchError) as fault:
+            nodes.check_nodes(grid_of(tmp_path, gpus=1, **needs), there, growing=False)
+        assert "beside 1 GPU; the largest node with so many offers 2 and 4.0 GB beside 2" in fault.value.message
+    [waits, *_] = nodes.unplaced(grid_of(tmp_path, gpus=4), there)
+    assert "beside 4 GPUs; the largest node offers 32 and 256.0 GB beside 0" in waits
+
+
 def test_a_dry_run_refuses_what_the_sweep_refuses_on_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

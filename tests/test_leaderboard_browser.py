@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import boards
+import finbench
 from finbench import leaderboard
 from finbench.data.sources import import_data
 from finbench.leaderboard import page as pages
@@ -356,3 +357,16 @@ def test_the_committed_page(visit: Any) -> None:
     page.locator("tbody .open").first.click()
     page.locator("#drawer h3", has_text="Reproduce it").wait_for()
     assert one.beyond(f"file://{ROOT / 'leaderboards'}") == []
+
+
+def test_plots_of_a_report_are_whole_on_a_phone(chromium: Any, tmp_path: Path) -> None:
+    """What lay beyond the edge was where the adapters' dots are."""
+    cards = [ROOT / "leaderboards" / "scorecards" / f"fpb-smollm2-135m{name}.json" for name in ("", "-lora-s0")]
+    finbench.report(cards, format="html", out=tmp_path / "report.html")
+    page = chromium.new_page(**PHONE)
+    page.goto((tmp_path / "report.html").as_uri())
+    wide = "[...document.querySelectorAll('.plots svg')].map((one) => one.getBoundingClientRect().right)"
+    ends = page.evaluate(wide)
+    page.close()
+    assert len(ends) == 2
+    assert max(ends) <= PHONE["viewport"]["width"]

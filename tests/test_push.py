@@ -422,7 +422,7 @@ def test_an_adapter_made_elsewhere_enters_the_zoo_with_what_is_unknown_marked(
     assert (entry.date, entry.licence, entry.scorecard, entry.scores) == ("unknown", "unknown", None, {})
     assert (entry.method, entry.rank, entry.bits, entry.base) == ("lora", 4, None, "org/tiny-llama")
     done = push(lora, "hub:org/again")
-    assert "that was not made by finbench" in done.readme
+    assert "what is not stated here is unknown. Its base model is\n[org/tiny-llama](" in done.readme
     assert "Unknown: training data" in done.readme
 
 

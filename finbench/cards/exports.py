@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from finbench.cards import cardfiles
-from finbench.cards.render import Heading, amount, in_brackets
+from finbench.cards.render import Heading, amount, in_brackets, parts_of
 from finbench.core.errors import unknown
 from finbench.core.files import write_atomic
 from finbench.core.records import Measure, Score, Scorecard
@@ -66,6 +66,7 @@ def _notes(card: Scorecard, score: Score) -> str:
         f"base {card.subject.base.revision or card.subject.base.fingerprint[:12]}",
         *([f"adapter {card.subject.adapter[:12]}"] if card.subject.adapter else []),
         *(["partial"] if card.status == "partial" else []),
+        *parts_of(card, score),
     ]
     return ", ".join(parts)
 
@@ -89,7 +90,7 @@ def eval_results(card: Scorecard) -> list[dict[str, Any]]:
 
 
 def model_index(card: Scorecard, model: str | None = None) -> dict[str, Any]:
-    """The ``model-index`` of a model card (the older format): every strict metric of each task."""
+    """The ``model-index`` of a model card (the older format): every strict metric; the data set says which part."""
     from huggingface_hub import EvalResult
     from huggingface_hub.repocard_data import eval_results_to_model_index
 
@@ -98,7 +99,7 @@ def model_index(card: Scorecard, model: str | None = None) -> dict[str, Any]:
             task_type="text-generation",
             task_name=score.task,
             dataset_type=BENCHMARK,
-            dataset_name=score.data.set,
+            dataset_name=score.data.set + (f" ({', '.join(part)})" if (part := parts_of(card, score)) else ""),
             dataset_config=score.task,
             dataset_split=score.data.split,
             metric_type=name,

@@ -54,17 +54,21 @@ def unplaced(board: Schedule, nodes: Sequence[Mapping[str, float]], planned: boo
     """
     found = []
     for step in board.steps.values():
-        cpus, memory = step.needs.cpus, (step.needs.memory or 0) * 1e9
+        cpus, memory, gpus = step.needs.cpus, (step.needs.memory or 0) * 1e9, step.needs.gpus or 0
+        able = [node for node in nodes if node.get("GPU", 0) >= gpus]
         if (
             step.outcome
-            or (planned and step.needs.gpus)
-            or any(node.get("CPU", 0) >= cpus and node.get("memory", 0) >= memory for node in nodes)
+            or (planned and gpus)
+            or any(node.get("CPU", 0) >= cpus and node.get("memory", 0) >= memory for node in able)
         ):
             continue
-        wants = f"{cpus:g} CPU{'s' if cpus > 1 else ''}" + (f" and {memory / 1e9:g} GB" if memory else "")
-        most = max(nodes, key=lambda node: (node.get("memory", 0), node.get("CPU", 0)), default={})
+        beside = f" beside {gpus:g} GPU{'s' if gpus > 1 else ''}" if gpus else ""
+        wants = f"{cpus:g} CPU{'s' if cpus > 1 else ''}" + (f" and {memory / 1e9:g} GB" if memory else "") + beside
+        most = max(able or nodes, key=lambda node: (node.get("memory", 0), node.get("CPU", 0)), default={})
         has = f"{most.get('CPU', 0):g} and {most.get('memory', 0) / 1e9:.1f} GB"
-        found.append(f"{step.name} needs {wants}; the largest node offers {has}")
+        has += f" beside {most.get('GPU', 0):g}" if gpus else ""
+        which = "the largest node with so many" if gpus and able else "the largest node"
+        found.append(f"{step.name} needs {wants}; {which} offers {has}")
     return found
 
 

@@ -76,7 +76,7 @@ def runs(found: Sequence[Run], place: Path) -> None:
     done = [run for run in found if run.state == "done"]
     if not tasks and done:
         how = "adapter" if done[0].recipe else "model"
-        put(f"\nNo scores are there yet: finbench eval --{how} {escape(done[0].folder)}", wrap=True)
+        put(f"\nNo scores of a whole test are there yet: finbench eval --{how} {escape(done[0].folder)}", wrap=True)
 
 
 def _valued(value: object) -> str:
