@@ -296,6 +296,7 @@ def _finqa_files(folder: Path, **changes: Any) -> list[Path]:
         ({"pre_text": "gone"}, "entry 2: pre_text expected, found post_text, filename"),
         ({"qa": {"question": "q?", "exe_ans": float("nan")}}, "exe_ans, a number or yes or no, found 'nan'"),
         ({"qa": {"q": "q?"}}, "qa has a question and exe_ans"),
+        ({"qa": {"question": "q?"}}, r"it has no answer \(exe_ans\): private_test.json comes without; give test.json"),
         ({"table": "a | b"}, "table is a list of rows"),
         ({"pre_text": [1]}, "the text is a list of sentences"),
         ({"annotation": {}}, "a conversation of ConvFinQA"),
@@ -402,7 +403,7 @@ def test_line_ends_do_not_matter_and_a_pointer_of_git_lfs_is_named(tmp_path: Pat
 def test_tatqa_without_answers_and_single_turns_are_refused(tmp_path: Path) -> None:
     blind = context(1)
     file = tmp_path / "tatqa_dataset_test.json"
-    for empty in ({"answer": None, "answer_type": None, "scale": None}, {}):
+    for empty in ({"answer": None, "answer_type": None, "scale": None}, {"answer": "", "answer_type": ""}, {}):
         given = ("uid", "order", "question")
         blind["questions"] = [{key: one[key] for key in given} | empty for one in blind["questions"]]
         file.write_text(json.dumps([blind]))
@@ -413,6 +414,12 @@ def test_tatqa_without_answers_and_single_turns_are_refused(tmp_path: Path) -> N
     file = tmp_path / "dev_turn.json"
     file.write_text(json.dumps([turn]))
     with pytest.raises(FinbenchError, match=r"one turn of a conversation; give the authors' train.json and dev.json"):
+        import_data("convfinqa", [file], tmp_path / "data")
+    blind = conversation(1)
+    del blind["annotation"]["exe_ans_list"]
+    file = tmp_path / "test_private.json"
+    file.write_text(json.dumps([conversation(2), blind]))
+    with pytest.raises(FinbenchError, match=r"entry 2: it has no answers \(exe_ans_list\): test_private.json comes"):
         import_data("convfinqa", [file], tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
