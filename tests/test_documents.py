@@ -178,6 +178,18 @@ def test_the_page_of_speed_is_that_of_the_committed_measurement() -> None:
     assert _read("docs/speed.md") == bench["page"](json.loads(_read("benchmarks/eval_cpu.json")))
 
 
+def test_the_page_of_long_reports_is_that_of_the_committed_count_over_the_rows_of_today(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    counted = json.loads(_read("benchmarks/reports_cpu.json"))
+    bench = runpy.run_path(str(ROOT / "benchmarks" / "reports_cpu.py"))
+    assert _read("docs/reports-speed.md") == bench["page"](counted)
+    numeric = _read("docs/numeric.md")
+    for row in counted["count"]:
+        assert f"\n| {row['task']} | {row['rows']:,} |" in numeric  # the rows that are attacked there
+
+
 def test_pages_have_what_was_measured_on_gpus_or_say_that_nobody_did() -> None:
     for path, text in runpy.run_path(str(ROOT / "benchmarks" / "gpu_check.py"))["pages"]().items():
         assert path.read_text() == text, "run: python benchmarks/gpu_check.py page"

@@ -296,6 +296,7 @@ def _finqa_files(folder: Path, **changes: Any) -> list[Path]:
         ({"pre_text": "gone"}, "entry 2: pre_text expected, found post_text, filename"),
         ({"qa": {"question": "q?", "exe_ans": float("nan")}}, "exe_ans, a number or yes or no, found 'nan'"),
         ({"qa": {"q": "q?"}}, "qa has a question and exe_ans"),
+        ({"qa": {"question": "q?"}}, r"it has no answer \(exe_ans\): private_test.json comes without; give test.json"),
         ({"table": "a | b"}, "table is a list of rows"),
         ({"pre_text": [1]}, "the text is a list of sentences"),
         ({"annotation": {}}, "a conversation of ConvFinQA"),
@@ -402,7 +403,7 @@ def test_line_ends_do_not_matter_and_a_pointer_of_git_lfs_is_named(tmp_path: Pat
 def test_tatqa_without_answers_and_single_turns_are_refused(tmp_path: Path) -> None:
     blind = context(1)
     file = tmp_path / "tatqa_dataset_test.json"
-    for empty in ({"answer": None, "answer_type": None, "scale": None}, {}):
+    for empty in ({"answer": None, "answer_type": None, "scale": None}, {"answer": "", "answer_type": ""}, {}):
         given = ("uid", "order", "question")
         blind["questions"] = [{key: one[key] for key in given} | empty for one in blind["questions"]]
         file.write_text(json.dumps([blind]))
@@ -413,6 +414,12 @@ def test_tatqa_without_answers_and_single_turns_are_refused(tmp_path: Path) -> N
     file = tmp_path / "dev_turn.json"
     file.write_text(json.dumps([turn]))
     with pytest.raises(FinbenchError, match=r"one turn of a conversation; give the authors' train.json and dev.json"):
+        import_data("convfinqa", [file], tmp_path / "data")
+    blind = conversation(1)
+    del blind["annotation"]["exe_ans_list"]
+    file = tmp_path / "test_private.json"
+    file.write_text(json.dumps([conversation(2), blind]))
+    with pytest.raises(FinbenchError, match=r"entry 2: it has no answers \(exe_ans_list\): test_private.json comes"):
         import_data("convfinqa", [file], tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
@@ -498,6 +505,15 @@ def test_hostile_workbooks_are_refused(tmp_path: Path, content: Any, said: str) 
         ("$5/share", tatqa("$5 per share"), True), ("$5 a month", tatqa("$5 per share"), False),
         ("€5", tatqa("$5"), False), ("US$5", tatqa("$5"), True), ("500%", tatqa("$5"), False),
         ("€5 million", tatqa("$5 million", scale="million"), False), ("5x", tatqa("5"), True),
+        # the sign and the point of a span, with a lead and without
+        ("-12.6", tatqa("12.6"), False), ("- $5 million", tatqa("$5 million"), False), (".5", tatqa("5"), False),
+        ("Answer: **-5**", tatqa("5"), False), ("-5 | 6", tatqa("5 | 6", "multi-span"), False),
+        ("The answer is -168", tatqa("(168)"), True), ("The answer is (168) thousand", tatqa("(168) thousand"), True),
+        ("The answer is -168", tatqa("168"), False), ("-5% in 2019", tatqa("5% in 2019"), False),
+        ("- dies", tatqa("dies"), True), ("> (dies)", tatqa("dies"), True), ("• 5", tatqa("5"), True),
+        # a share is no copy of a number without a unit, nor a count
+        ("201900%", tatqa("2019"), False), ("400%", tatqa("4", "count"), False), ("0%", tatqa("0"), True),
+        ("87%", tatqa("0.87", "arithmetic"), True), ("0.0951", tatqa("9.51%"), True),
     ],
 )  # fmt: skip
 def test_tatqa_compares_values_and_words(answer: str, doc: dict[str, Any], right: bool) -> None:
@@ -505,6 +521,34 @@ def test_tatqa_compares_values_and_words(answer: str, doc: dict[str, Any], right
     assert scored["acc"] == float(right)
     assert scored["acc_lenient"] >= scored["acc"]
     assert scored[reports.KINDS[doc["kind"]]] == (1.0, float(right))
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "right"),
+    [
+        ("They are dies and moulds.", "moulds | dies", True), ("In 2018-2019", "2019 | 2018", True),
+        ("It was 5 and 6 million", "5 million | 6 million", True), ("It was -5 | 6", "5 | 6", False),
+        ("It lost 5,062 | (43) thousand", "(5,062) thousand | (43) thousand", False),
+        ("It was -5,062 | -43 thousand", "(5,062) thousand | (43) thousand", True),
+        ("It was -5% in 2019", "5% in 2019", False), ("It was 5", "5 | 6", False),
+    ],
+)  # fmt: skip
+def test_several_spans_of_tatqa_keep_their_signs_in_leniency(answer: str, gold: str, right: bool) -> None:
+    doc = tatqa(gold, "multi-span" if "|" in gold else "span")
+    scored = reports.score_tatqa(doc, [answer])
+    assert (scored["acc"], scored["acc_lenient"]) == (0.0, float(right))
+
+
+def test_no_real_span_of_tatqa_is_right_with_another_sign(real_data: Path) -> None:
+    (source,) = expand([real_data / "tatqa" / "tatqa_dataset_dev.json"], "*")
+    units = read("tatqa", *(record.row for record in decoder_of(source, None)(source)))
+    rows = [row for unit in units if isinstance(unit, sets.Unit) for row in unit.rows if row["kind"] == "span"]
+    values = [(row, amount.value) for row in rows if (amount := reports.parse(row["answer"])) and amount.value]
+    assert len(values) > 250
+    for lead in ("", "The answer is "):
+        said = [reports.score_tatqa(row, [f"{lead}{-value:f}"]) for row, value in values]
+        assert sum(one["acc"] + one["acc_lenient"] for one in said) == 0
+    assert all(reports.score_tatqa(row, [f"The answer is {row['answer']}"])["acc"] for row, _ in values)
 
 
 def test_tatqa_accuracies_apart_are_means_of_their_kind() -> None:

@@ -77,7 +77,7 @@ def chosen_mean(items: Sequence[tuple[float, float]]) -> float:
 
 # ---------------------------------------------------------------- TAT-QA
 
-_TOKEN = re.compile(r"[-−–](?=\.?\d)|\w+(?:[.,]\d+)*|%")
+_TOKEN = re.compile(r"(?:[-−–]\.?(?=\d))?\w+(?:[.,]\d+)*|%")
 KINDS = {"span": "acc_span", "multi-span": "acc_spans", "count": "acc_count", "arithmetic": "acc_arithmetic"}
 
 
@@ -104,6 +104,8 @@ def _is(said: str, gold: str, slack: Decimal) -> bool:
 def _is_value(found: Any, right: Any, slack: Decimal) -> bool:
     if any(one and other and one != other for one, other in zip(_units(found), _units(right), strict=True)):
         return False
+    if not slack and found.number and found.kind == "percent" != right.kind:  # what is copied or counted is no share
+        return False
     near = amounts.shifted(slack, right.power - 2 * (right.kind == "percent"))
     return _one_side(found.value, right.value) and bool(abs(found.value - right.value) <= near)
 
@@ -124,19 +126,23 @@ def _same_spans(said: Sequence[str], golds: Sequence[str], slack: Decimal) -> bo
     return not left
 
 
-def _unled(answer: str) -> str:
-    """The line that answers, without what announces it."""
-    lines = answers.lines(answer)
-    found = next((line[answers.body(line)[0] :] for line in lines if line[answers.body(line)[0] :].strip(_DRESS)), "")
-    return found.strip(_DRESS)
+def _unled(answer: str, *marks: str) -> str:
+    """The line that answers, without what announces it, nor ``marks`` (of words, if none are given)."""
+    bodies = (line[answers.body(line, *marks)[0] :].strip(_DRESS) for line in answers.lines(answer))
+    return next(filter(None, bodies), "")
 
 
 def _forgiven(answer: str, golds: Sequence[str], slack: Decimal) -> bool:
     """Lenient: every gold span stands in the answer; of a number its last one, its scale forgiven."""
     right = parse(golds[0]) if len(golds) == 1 else None
     if right is None:
-        text = " ".join(_words(answers.said(answer)[:_PROSE]))
-        return all((gold := " ".join(_words(part))) and f" {gold} " in f" {text} " for part in golds)
+        text = re.sub(r"(?<=\w)[-−–](?=\d)", " ", answers.said(answer)[:_PROSE])  # "2018-2019" has no minus sign
+        told = {value for found in amounts.numbers(text) if found for value in (found.number, found.value)}
+        words = f" {' '.join(_words(text))} "
+        return all(
+            bool({one.number, one.value} & told) if (one := parse(part)) else f" {' '.join(_words(part))} " in words
+            for part in golds
+        )
     found = _loose(answer)
     return found is not None and any(
         _one_side(value, right.number) and abs(value - right.number) <= slack
@@ -152,8 +158,10 @@ def score_tatqa(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any
     read = amounts.number(results[0]) if number else None
     if number:
         right = read is not None and _is_value(read, parse(golds[0]), slack)
-    else:  # a span may begin as leads do
-        right = any(_same_spans(spans_of(text), golds, slack) for text in (line, _unled(results[0])))
+    else:  # a span may begin as leads do; brackets, signs and points are a part of a number, and of no word
+        words = _unled(results[0])
+        texts = (line, _unled(results[0], answers.MARKS), words if words[:1].isalpha() else "")
+        right = any(_same_spans(spans_of(text), golds, slack) for text in texts)
     em, f1 = official_tatqa(*without_scale(said), doc["spans"], doc["scale"], number)
     return {
         "acc": float(right),
@@ -292,7 +300,8 @@ def score_finqa(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, flo
     """
     line, gold = _line(results[0]), doc["answer"]
     result = programs.execute(line, doc.get("table") or "[]") if "(" in line and not parse(line) else None
-    equal = _exact(line, gold) if result is None else _equal(result, gold)
+    target = gold if gold in ("yes", "no") else float(gold)
+    equal = _exact(line, gold) if result is None else result == target
     right, parsed = (equal, True) if result is not None else _right(results[0], gold, units.of_row(doc, gold))
     return {
         "acc": float(right),
@@ -300,10 +309,6 @@ def score_finqa(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, flo
         "acc_lenient": float(right or _loosely(results[0], gold)),
         "parse_rate": float(parsed),
     }
-
-
-def _equal(result: float | str, gold: str) -> bool:
-    return result == gold if gold in ("yes", "no") or isinstance(result, str) else result == float(gold)
 
 
 def _exact(line: str, gold: str) -> bool:

@@ -129,6 +129,8 @@ def _annotated(told: Row, row: Row, place: str) -> Row | Item:
             f"{place}: one turn of a conversation; give the authors' train.json and dev.json, not *_turn.json"
         )
     needs(row, place, "id", "pre_text", "post_text", "table")
+    if "dialogue_break" in told and "exe_ans_list" not in told:
+        raise WrongFile(f"{place}: it has no answers (exe_ans_list): test_private.json comes without; give dev.json")
     needs(told, place, "dialogue_break", "exe_ans_list")
     text = page_of(prose(row["pre_text"], place), markdown(row["table"], place), prose(row["post_text"], place))
     questions, answers = (unpacked(told[key], place) for key in ("dialogue_break", "exe_ans_list"))

@@ -146,7 +146,7 @@ def _question(given: Any, text: str, place: str) -> Row | Item:
     if not isinstance(given, dict) or not isinstance(given.get("question"), str) or not plain(given["question"]):
         return f"{place}: not a question of TAT-QA"
     kind, scale, answer = given.get("answer_type"), given.get("scale"), unpacked(given.get("answer"), place)
-    if "answer" not in given or (gap(answer) and gap(kind)):
+    if "answer" not in given or ((gap(answer) or answer in ("", [])) and (gap(kind) or kind == "")):
         raise WrongFile(f"{place}: it has no answer: tatqa_dataset_test.json comes without; give ..._test_gold.json")
     if kind not in _KINDS or scale not in _SCALES:
         return f"{place}: answer_type {str(kind)[:40]!r}, scale {str(scale)[:40]!r} are not of TAT-QA"
@@ -284,6 +284,8 @@ def _finqa(row: Row, place: str) -> _Read | str:
     if "annotation" in row:
         raise WrongFile(f"{place}: a conversation of ConvFinQA; import it with: finbench data import convfinqa")
     needs(row, place, "id", "pre_text", "post_text", "table", "qa")
+    if isinstance(qa, dict) and "question" in qa and "exe_ans" not in qa:
+        raise WrongFile(f"{place}: it has no answer (exe_ans): private_test.json comes without; give test.json")
     if not isinstance(qa, dict) or not {"question", "exe_ans"} <= set(qa):
         raise WrongFile(f"{place}: qa has a question and exe_ans")
     result, human = result_of(qa["exe_ans"]), plain(qa.get("answer")).removesuffix("\\n").strip()
