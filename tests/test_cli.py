@@ -34,6 +34,16 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
+def test_an_unknown_task_is_told_before_torch_is_imported() -> None:
+    code = (
+        "import sys; from finbench.cli.app import app; from typer.testing import CliRunner as R\n"
+        "done = R().invoke(app, ['eval', '--model', 'smollm2-135m', '--tasks', 'nope'])\n"
+        "print(str(done.exception).splitlines()[0], 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "Unknown task 'nope'. Did you mean ner? False\n", done.stderr
+
+
 def test_a_fault_is_one_line_and_what_to_type_with_exit_1() -> None:
     done = run("train", "--task", "fbp")
     assert done.returncode == 1

@@ -15,6 +15,7 @@ import finbench
 from finbench import evaluation, serving, training
 from finbench.cli import command, show
 from finbench.cli.command import DataDir, Found, taking
+from finbench.core import catalog
 from finbench.core.settings import Evaluation
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def scored(cards: Sequence[Scorecard], out: Path) -> Found:
 @taking(Evaluation)
 def eval_(stated: Evaluation) -> Found:
     """Score adapters beside their base: scorecards, a table, report.md and report.html."""
+    catalog.expand(stated.named)  # a name that nobody knows is told at once, and not after seconds of imports
     return scored(finbench.evaluate(**vars(stated)), stated.out)
 
 
@@ -97,7 +99,6 @@ def demo(
     out: Annotated[Path | None, "Folder for everything it makes; default: runs/demo, or runs/demo-BASE."] = None,
 ) -> Found:
     """The whole path in a few minutes: train a small adapter, score it beside its base, show the result."""
-    from finbench.core import catalog
     from finbench.core.console import say
     from finbench.core.errors import Interrupted
 
