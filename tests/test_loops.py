@@ -291,6 +291,50 @@ def test_a_fallback_says_why(llama: Path, gpt2: Path) -> None:
     assert (noisy.passes.loop, "pvera treats" in noisy.slower) == ("packed", True)
 
 
+@pytest.mark.parametrize("loop", ["padded", "packed"])
+def test_noise_in_embeddings_is_bounded_by_the_tokens_of_each_row(loop: str, llama: Path, tmp_path: Path) -> None:
+    """Whatever stands beside it: every row fills its own bound, and its mean is nothing."""
+    run = runner.prepare(recipe(llama, neftune=5.0, loop=loop))
+    model, _ = runner.begin(run, torch.float32)
+    rows = sorted(run.rows, key=lambda row: len(row.ids))
+    made = run.passes.prepare([rows[0], rows[-1]], torch.device("cpu"))
+    ids = made["input_ids"] if isinstance(made, dict) else made.ids
+    embed = model.get_input_embeddings()
+    plain = embed(ids)
+    with loops.noise(model, made, 5.0):
+        moves = embed(ids) - plain
+    assert torch.equal(embed(ids), plain)
+    short, long = len(rows[0].ids), len(rows[-1].ids)
+    assert short < long
+    if loop == "packed":  # in any order, each without its last token, which is not run
+        second = int((made.positions[0] == 0).nonzero()[1])
+        parts = {second + 1: moves[0, :second], ids.shape[1] - second + 1: moves[0, second:]}
+    else:
+        parts = {short: moves[0, -short:], long: moves[1]}
+    assert sorted(parts) == [short, long]
+    for tokens, part in parts.items():
+        bound = 5.0 / (tokens * part.shape[-1]) ** 0.5
+        assert 0.99 * bound < float(part.abs().max()) <= bound * 1.0001
+        assert abs(float(part.mean())) < 0.05 * bound
+
+
+def test_noise_is_of_the_training_alone_and_of_each_row(llama: Path, tmp_path: Path) -> None:
+    noisy, quiet = (runner.prepare(recipe(llama, neftune=alpha)) for alpha in (5.0, 0.0))
+    assert (noisy.passes.loop, "noise of its own" in noisy.slower) == ("packed", True)
+    with pytest.raises(FinbenchError, match="Rows cannot be shared here: each row draws noise"):
+        runner.prepare(recipe(llama, neftune=5.0, loop="shared"))
+    assert noisy.recipe.model_dump()["neftune"] == 5.0
+    assert "neftune" not in quiet.recipe.model_dump()  # records of trainings without it are as they were
+    model = moved(runner.begin(noisy, torch.float32)[0])
+    made = noisy.passes.prepare(noisy.rows[:4], model.device)
+    with torch.no_grad(), noisy.passes.at_work(model), loops.attending(made):
+        before = loops.loss(model.eval(), made)
+    one, other = (gradients(run, model, "packed", run.rows[:4], tmp_path)[0] for run in (noisy, quiet))
+    assert one != other
+    with torch.no_grad(), noisy.passes.at_work(model), loops.attending(made):
+        assert torch.equal(loops.loss(model.eval(), made), before)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

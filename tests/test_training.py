@@ -166,7 +166,7 @@ train(recipe(Path(sys.argv[1]), epochs=6), Path(sys.argv[2]), resume=True)
 @pytest.mark.parametrize(
     "overrides",
     [
-        {"accumulate": 3, "epochs": 2.5},
+        {"accumulate": 3, "epochs": 2.5, "neftune": 5.0},
         FULL,
         {"tasks": ["mini_sentiment", "mini_headline:0.3"], "limit": 30},
         {"limit": 5, "epochs": 4, "save_every": 1},

@@ -116,6 +116,9 @@ class Recipe(Record):
     rank: int = Field(ge=1)
     alpha: float = Field(gt=0)
     dropout: float = Field(ge=0, lt=1)
+    neftune: float = Field(
+        default=0.0, ge=0, description="NEFTune's alpha: noise in embeddings in training"
+    )
     target_modules: str | list[str] = Field(min_length=1, description="'all-linear' or module name endings")
     lr: float = Field(gt=0)
     schedule: Literal["linear", "cosine", "constant"]
@@ -179,9 +182,10 @@ class Recipe(Record):
 
     @model_serializer(mode="wrap")
     def _short(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without validation its keys are left out: they mean nothing then."""
+        """Without validation its keys are left out: they mean nothing then; so is noise where there is none."""
         found: dict[str, Any] = handler(self)
-        return found if self.validation is not None else {k: v for k, v in found.items() if k not in VALIDATION}
+        idle = {*(VALIDATION if self.validation is None else ()), *(() if self.neftune else ("neftune",))}
+        return {key: value for key, value in found.items() if key not in idle}
 
     @property
     def learnt(self) -> dict[str, float]:

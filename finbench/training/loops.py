@@ -57,6 +57,8 @@ def without_sharing(model: Any, recipe: Recipe) -> str:
     drops += [getattr(config, name, 0) for name in ("attention_dropout", "attn_pdrop")]
     if recipe.dropout or any(drops):
         return f"the {'recipe' if recipe.dropout else 'base'} has dropout, of which each row draws its own"
+    if recipe.neftune:
+        return "each row draws noise of its own (neftune)"
     if not method_named(recipe.method).tokenwise(recipe):
         return f"{recipe.method} treats the tokens of a pass together, or draws noise"
     return ""
@@ -161,6 +163,34 @@ def _wide(found: Any) -> Any:
 def attending(made: dict[str, Any] | packing.Packed) -> contextlib.AbstractContextManager[None]:
     """Around the forward and the backward pass over what ``prepare`` made."""
     return packing.attending(made) if isinstance(made, packing.Packed) else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def noise(model: Any, made: dict[str, Any] | packing.Packed, alpha: float) -> Iterator[None]:
+    """NEFTune (Jain et al. 2023, arXiv:2310.05914): embeddings move by uniform noise below alpha / sqrt(L d).
+
+    L is the number of tokens of a row, whatever stands beside it in its pass, and d the width of the embeddings. Not
+    around a pass whose rows share their starts.
+    """
+    if not alpha:
+        yield
+        return
+    if isinstance(made, packing.Packed):
+        starts = torch.cat([(made.positions[0] == 0).nonzero()[:, 0], made.positions.new_tensor([made.ids.shape[1]])])
+        run = starts.diff()  # of each row; its last token is not run
+        lengths = (run + 1).repeat_interleave(run)[None]
+    else:
+        lengths = made["attention_mask"].sum(1, keepdim=True)
+
+    def moved(module: Any, given: Any, found: Any) -> Any:
+        bound = alpha / (lengths * found.shape[-1]).sqrt()
+        return found + bound[..., None].to(found.dtype) * torch.empty_like(found).uniform_(-1, 1)
+
+    hook = model.get_input_embeddings().register_forward_hook(moved)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def loss(model: Any, made: dict[str, Any] | packing.Packed) -> Any:

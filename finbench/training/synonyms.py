@@ -43,6 +43,7 @@ _ALIKE = {
     "select": "load_best_model_at_end",
     "patience": "early_stopping_patience early_stopping",
     "seed": "random_seed data_seed random_state",
+    "neftune": "neftune_noise_alpha noisy_embedding_alpha",
 }
 SYNONYMS = {other: key for key, others in _ALIKE.items() for other in others.split()}
 _INSTEAD = {
@@ -54,7 +55,6 @@ _INSTEAD = {
     "include_num_input_tokens_seen log_level disable_tqdm",
     "the two newest checkpoints are kept, none after the end": "save_total_limit save_strategy save_only_model "
     "save_safetensors save_on_each_node",
-    "no noise is added to embeddings": "neftune_noise_alpha noisy_embedding_alpha",
     "--out names the folder": "output_dir overwrite_output_dir",
     "--resume goes on": "resume_from_checkpoint auto_resume_from_checkpoints ignore_data_skip",
     "finbench push publishes": "push_to_hub hub_model_id hub_token hub_strategy hub_private_repo hub_always_push "

@@ -182,7 +182,7 @@ class AnswerTrainer(StepTrainer):
         total = torch.zeros((), device=self.args.device)
         for number, (part, share) in enumerate(parts, start=1):
             made = self.passes.prepare(part, self.args.device)
-            with loops.attending(made):
+            with loops.attending(made), loops.noise(model, made, self.recipe.neftune):
                 loss = share * loops.loss(model, made)
                 if number == len(parts) and (penalty := self.method.penalty(model)) is not None:
                     loss = loss + penalty
