@@ -414,3 +414,20 @@ def test_sizes_of_other_tuners_are_bounded(lora: Path, tmp_path: Path, stated: d
     (folder / "adapter_config.json").write_text(json.dumps({"target_modules": ["q_proj"], "seed": 10**12, **stated}))
     with pytest.raises(FinbenchError, match="no adapter's is so large"):
         adapters.read(folder)
+
+
+def test_configurations_of_finbench_are_read_in_c_as_they_are_in_python_and_others_never() -> None:
+    from finbench.core import paths, taskfiles
+
+    files = [path for name in ("tasks", "adapters_zoo") for path in paths.shipped(name).glob("*")]
+    files = [path for path in files if path.suffix in ("", ".yaml") and path.is_file()]  # templates have no ending
+    assert len(files) > 100
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        one, other = (
+            taskfiles._constructed(text, path.parent, kind) for kind in (taskfiles._FastLoader, taskfiles._StrictLoader)
+        )
+        assert one == other, path
+        assert taskfiles._is_ours(path)
+    assert not taskfiles._is_ours(paths.shipped("tasks") / "lib" / "some.yaml")
+    assert not taskfiles._is_ours(paths.shipped("tasks").parent / "some.yaml")

@@ -116,9 +116,7 @@ class Recipe(Record):
     rank: int = Field(ge=1)
     alpha: float = Field(gt=0)
     dropout: float = Field(ge=0, lt=1)
-    neftune: float = Field(
-        default=0.0, ge=0, description="NEFTune's alpha: noise in embeddings in training"
-    )
+    neftune: float = Field(default=0.0, ge=0, description="NEFTune's alpha: noise in embeddings in training")
     target_modules: str | list[str] = Field(min_length=1, description="'all-linear' or module name endings")
     lr: float = Field(gt=0)
     schedule: Literal["linear", "cosine", "constant"]
