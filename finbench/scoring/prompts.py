@@ -60,12 +60,12 @@ def load(
     ours = [task for task in tasks if not task.shipped and not task.own]
     _fetch([task for task in ours if not (home / task.set / "test.jsonl").is_file()], data_dir)
     stated = {**_checked(tasks, metadata or {}), "finbench_data_dir": str(home)}
-    manager = TaskManager(include_path=str(paths.shipped("tasks")), include_defaults=False, metadata=stated)
+    manager = TaskManager(include_defaults=False, metadata=stated)  # which has read none of its own, nor of ours
     loaded = {}
     for task in tasks:
         own = catalog.own(task.name)
         try:
-            lm_task = foreign.build(own, stated) if own else manager.load([task.name])["tasks"][task.name]
+            lm_task = foreign.build(own, stated) if own else manager.load([_file(task)])["tasks"][task.name]
         except (ValueError, FileNotFoundError) as fault:
             raise FinbenchError(f"Task {task.name}: {fault}", f"Import it again: {task.data}") from fault
         if shots:
@@ -80,6 +80,10 @@ def load(
     if few:
         raise FinbenchError(f"{'; '.join(few)}.", "Ask these without --shots, in a run of their own.")
     return loaded
+
+
+def _file(task: Task) -> str:
+    return str(paths.shipped("tasks") / f"{task.name}.yaml")
 
 
 def _may_show(task: Task, lm_task: Any) -> None:
