@@ -45,8 +45,9 @@ def scored(out: Path, **options: Any) -> Any:
 
 def thinks(score: Any) -> None:
     """It reasons for a sentence, nearly every answer parses strictly, and it answers better than by chance."""
-    assert score.parse_rate.value >= 0.95
-    assert score.answers.truncated.value <= 0.05
+    misses = max(2, 0.05 * score.n)
+    assert score.parse_rate.value >= 1 - misses / score.n
+    assert score.answers.truncated.value <= misses / score.n
     assert score.metrics["acc"].value > 0.45  # of three labels, after 192 examples
     assert 15 < score.answers.thinking_tokens / score.n < 80
 
@@ -54,12 +55,12 @@ def thinks(score: Any) -> None:
 def test_through_transformers(thinker: Path, tmp_path: Path) -> None:
     model: dict[str, Any] = {"model": str(thinker), "arguments": {"dtype": "float32"}}
     thinks(scored(tmp_path / "think", **model))
-    plain = scored(tmp_path / "chat", **model, profile="chat")
+    plain = scored(tmp_path / "chat", **model, profile="chat", limit=24)
     assert plain.answers.thinking_tokens == 0  # the template's switch is off
-    assert plain.parse_rate.value >= 0.95
-    direct = scored(tmp_path / "direct", **model, profile="direct", max_tokens=None, chat=True)
+    assert plain.parse_rate.value >= 0.9
+    direct = scored(tmp_path / "direct", **model, profile="direct", max_tokens=None, chat=True, limit=12)
     assert direct.parse_rate.value < 0.05  # why there are profiles
-    cut = scored(tmp_path / "cut", **model, max_tokens=12)
+    cut = scored(tmp_path / "cut", **model, max_tokens=12, limit=12)
     assert (cut.answers.truncated.value, cut.parse_rate.value, cut.answers.answer_tokens) == (1.0, 0.0, 0)
     sampled = scored(tmp_path / "s", **model, limit=12, temperature=0.7, top_p=0.95, samples=3)
     assert sampled.parse_rate.value >= 0.9
