@@ -45,9 +45,8 @@ def scored(out: Path, **options: Any) -> Any:
 
 def thinks(score: Any) -> None:
     """It reasons for a sentence, nearly every answer parses strictly, and it answers better than by chance."""
-    misses = max(2, 0.05 * score.n)
-    assert score.parse_rate.value >= 1 - misses / score.n
-    assert score.answers.truncated.value <= misses / score.n
+    assert score.parse_rate.value >= 0.95
+    assert score.answers.truncated.value <= 0.05
     assert score.metrics["acc"].value > 0.45  # of three labels, after 192 examples
     assert 15 < score.answers.thinking_tokens / score.n < 80
 
@@ -57,7 +56,7 @@ def test_through_transformers(thinker: Path, tmp_path: Path) -> None:
     thinks(scored(tmp_path / "think", **model))
     plain = scored(tmp_path / "chat", **model, profile="chat", limit=24)
     assert plain.answers.thinking_tokens == 0  # the template's switch is off
-    assert plain.parse_rate.value >= 0.9
+    assert plain.parse_rate.value >= 0.95
     direct = scored(tmp_path / "direct", **model, profile="direct", max_tokens=None, chat=True, limit=12)
     assert direct.parse_rate.value < 0.05  # why there are profiles
     cut = scored(tmp_path / "cut", **model, max_tokens=12, limit=12)
@@ -112,10 +111,10 @@ def endpoint(thinker: Path) -> Iterator[str]:
 
 
 def test_through_an_endpoint(thinker: Path, endpoint: str, tmp_path: Path) -> None:
-    stated: dict[str, Any] = {"engine": "server", "model": "thinker", "arguments": {"url": endpoint}, "limit": 16}
+    stated: dict[str, Any] = {"engine": "server", "model": "thinker", "arguments": {"url": endpoint}, "limit": 24}
     found = scored(tmp_path / "server", **stated)
     thinks(found)
-    here = scored(tmp_path / "hf", model=str(thinker), arguments={"dtype": "float32"}, limit=16)
+    here = scored(tmp_path / "hf", model=str(thinker), arguments={"dtype": "float32"}, limit=24)
     assert abs(found.main.value - here.main.value) < 0.1
     assert found.answers.thinking_tokens == pytest.approx(here.answers.thinking_tokens, rel=0.2)
 

@@ -4,7 +4,7 @@
     finbench eval --model ./runs/thinker --tasks mini_sentiment --profile think --max-tokens 96
 
 The rows are made of the training rows of mini_sentiment: a few words of the sentence, what they mean for an investor,
-and the label. Every other row answers without thinking. Takes two minutes on two cores.
+and the label. Every other row answers without thinking. Takes some minutes on two cores.
 """
 
 from __future__ import annotations
