@@ -54,7 +54,7 @@ def thinks(score: Any) -> None:
 def test_through_transformers(thinker: Path, tmp_path: Path) -> None:
     model: dict[str, Any] = {"model": str(thinker), "arguments": {"dtype": "float32"}}
     thinks(scored(tmp_path / "think", **model))
-    plain = scored(tmp_path / "chat", **model, profile="chat", limit=24)
+    plain = scored(tmp_path / "chat", **model, profile="chat")
     assert plain.answers.thinking_tokens == 0  # the template's switch is off
     assert plain.parse_rate.value >= 0.95
     direct = scored(tmp_path / "direct", **model, profile="direct", max_tokens=None, chat=True, limit=12)
