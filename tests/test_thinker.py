@@ -57,9 +57,9 @@ def test_through_transformers(thinker: Path, tmp_path: Path) -> None:
     plain = scored(tmp_path / "chat", **model, profile="chat")
     assert plain.answers.thinking_tokens == 0  # the template's switch is off
     assert plain.parse_rate.value >= 0.95
-    direct = scored(tmp_path / "direct", **model, profile="direct", max_tokens=None, chat=True)
+    direct = scored(tmp_path / "direct", **model, profile="direct", max_tokens=None, chat=True, limit=12)
     assert direct.parse_rate.value < 0.05  # why there are profiles
-    cut = scored(tmp_path / "cut", **model, max_tokens=12)
+    cut = scored(tmp_path / "cut", **model, max_tokens=12, limit=12)
     assert (cut.answers.truncated.value, cut.parse_rate.value, cut.answers.answer_tokens) == (1.0, 0.0, 0)
     sampled = scored(tmp_path / "s", **model, limit=12, temperature=0.7, top_p=0.95, samples=3)
     assert sampled.parse_rate.value >= 0.9
@@ -111,10 +111,10 @@ def endpoint(thinker: Path) -> Iterator[str]:
 
 
 def test_through_an_endpoint(thinker: Path, endpoint: str, tmp_path: Path) -> None:
-    stated: dict[str, Any] = {"engine": "server", "model": "thinker", "arguments": {"url": endpoint}, "limit": 16}
+    stated: dict[str, Any] = {"engine": "server", "model": "thinker", "arguments": {"url": endpoint}, "limit": 24}
     found = scored(tmp_path / "server", **stated)
     thinks(found)
-    here = scored(tmp_path / "hf", model=str(thinker), arguments={"dtype": "float32"}, limit=16)
+    here = scored(tmp_path / "hf", model=str(thinker), arguments={"dtype": "float32"}, limit=24)
     assert abs(found.main.value - here.main.value) < 0.1
     assert found.answers.thinking_tokens == pytest.approx(here.answers.thinking_tokens, rel=0.2)
 

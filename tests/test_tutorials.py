@@ -1,4 +1,4 @@
-"""The tutorials run as they stand: every ```sh block in order, and what its comments say it prints."""
+"""The tutorials run: every ```sh block in order, and what its comments say it prints. One trains on fewer rows."""
 
 from __future__ import annotations
 
