@@ -929,6 +929,23 @@ def _main(scored: dict[str, Any], metric: str) -> bool:
     return bool(found == 1.0 if isinstance(found, float | int) else found[0] == found[1])
 
 
+@pytest.mark.parametrize(
+    ("name", "record", "hint"),
+    [
+        ("convfinqa", page(1), "It reads as a file of finqa: finbench data import finqa ..."),
+        ("tatqa", page(1), "It reads as a file of finqa: finbench data import finqa ..."),
+        ("finqa", context(1), "It reads as a file of tatqa: finbench data import tatqa ..."),
+        ("finqa", {"any": 1}, "Is it a file of finqa? Its authors' are: train.json dev.json test.json finqa_*.json"),
+    ],
+)
+def test_a_file_of_another_set_is_named(name: str, record: dict[str, Any], hint: str, tmp_path: Path) -> None:
+    (tmp_path / "dev.json").write_text(json.dumps([record]), encoding="utf-8")
+    with pytest.raises(FinbenchError) as caught:
+        import_data(name, [tmp_path / "dev.json"], tmp_path / "data")
+    assert caught.value.hint == hint
+    assert not (tmp_path / "data" / name).exists()
+
+
 # ---- one family of pages
 
 
