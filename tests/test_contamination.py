@@ -27,7 +27,7 @@ def _test_split(data: Path, texts: list[str]) -> None:
     (data / "fpb" / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-TOLD = 'The board\'s view: R&D costs of €5.6m rose "a little" - to 3.1 % of sales.'
+TOLD = 'The board\'s view: R&D costs of €5.6m rose "a little" - to 3.1 % of all sales of the group.'
 
 
 def test_training_warns_of_test_texts_of_ranked_tasks_and_records_them(
@@ -61,9 +61,9 @@ def test_a_score_carries_the_overlap_of_its_own_set_and_nothing_where_nobody_loo
         {"prompt": "Label this: " + json.dumps({"t": TOLD})},
         {"prompt": "Label this: " + json.dumps({"t": TOLD}, ensure_ascii=False)},
         {"body": "<p>The board&#x27;s <b>view</b>: R&amp;D costs of \u20ac5.6m&nbsp;rose &quot;a little&quot; - "
-                 "to 3.1 % of sales.</p>"},
+                 "to 3.1 % of all sales of the group.</p>"},
         {"text": "The board\u2019s view: R&D co\u00adsts of \u20ac5.6m rose \u201ca little\u201d \u2014 "
-                 "to 3.1\u00a0% of sales."},
+                 "to 3.1\u00a0% of all sales of the group."},
         {"text": f"Yesterday. {TOLD.partition(' ')[2]}"},
         {"text": TOLD.rpartition(" ")[0] + " ..."},
         {"text": r"\times " + TOLD.upper()},
@@ -79,5 +79,7 @@ def test_half_of_a_text_and_a_formula_are_no_copies() -> None:
     formula = r"Find $\theta$ where \neg x \times \beta = \frac{a}{b} holds for the rate of the bond"
     index = Index({"own": [TOLD, formula]})
     assert index.overlap([{"text": " ".join(TOLD.split()[:8])}, {"text": " ".join(TOLD.split()[8:])}]).found == {}
+    short = Index({"own": ["Alder plc said its output came to EUR 67 mn ."]})
+    assert short.overlap([{"text": "Birch plc said its output came to EUR 67 mn ."}]).found == {}
     assert index.overlap([{"text": formula}]).found == {"own": 1}
     assert index.overlap([{"text": json.dumps(formula)}]).found == {"own": 1}

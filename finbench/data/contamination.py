@@ -1,10 +1,11 @@
 """Test texts inside training data: found by containment, so that prompts and conversations hide nothing.
 
 Texts are compared normalised, as splits are divided (no case, punctuation, links), and as they are read: HTML, JSON in
-a text and a typesetter's quotes are undone. A test text of eight words or more counts as seen when nine tenths of them,
-or of the first 200, stand in this order, without a gap, in one training row. One of three to seven words
-must be a field of the row, or what a prompt in it asks about: such texts occur by chance inside others. Shorter ones
-are not looked for. Where each row of a test has a question of its own, the question is what counts.
+a text and a typesetter's quotes are undone. A test text of eight words or more counts as seen when all of them, or the
+first 200, stand in this order, without a gap, in one training row; of 20 words or more nine tenths are enough. One of
+three to seven words must be a field of the row, or what a prompt in it asks about: such texts occur by chance inside
+others. Shorter ones are not looked for. Where each row of a test has a question of its own, the question is what
+counts.
 
 Where rows ask several questions about a page, or name it, the page counts, once, for other sets lay the same pages out
 otherwise. It is seen by its name, or by a quarter of its runs of eight words in one row, in any order: up to 64 runs
@@ -37,7 +38,7 @@ _RUNS, _SHARE = 64, 0.25  # by which a page is known, and the share of them that
 _ASKED = 4  # times fewer of them are enough where the row asks one of its questions
 _NAME = 200  # characters that the name of a page may have
 _AROUND = re.compile(r"^(?:single|double)_|[-_#]\d+$")  # what sets put around the name of a page: kind, question
-_WHOLE = 0.9  # the share of a text's words, without a gap, that is the text: files cut texts at a length
+_CUT, _TENTH = 20, 10  # words from which on a text may lack a tenth: of shorter ones another name makes another text
 _ESCAPE = re.compile(r'\\(?:u[0-9a-fA-F]{4}|[nrtbf"/\\])')  # of JSON, where a row holds a text of it
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
 _SPELT = str.maketrans(
@@ -134,7 +135,8 @@ class Index:
         for at, run in enumerate(_runs(words)):
             for place, offset in self._anchors.get(run, ()):
                 number, own = self._wanted[place]
-                if number not in found and _common(words, at, own, offset) >= _WHOLE * len(own):
+                lacks = len(own) - _common(words, at, own, offset)
+                if number not in found and lacks <= (len(own) // _TENTH if len(own) >= _CUT else 0):
                     (asked if number in self._enough else found).add(number)
             if run in self._runs:
                 hits.add(run)
