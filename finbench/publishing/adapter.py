@@ -19,7 +19,6 @@ from finbench.hub import SAFE_FILES, File, Kind
 from finbench.models import adapters, bases
 from finbench.models.adapters import AdapterFolder
 from finbench.publishing import modelcard
-from finbench.publishing.belonging import bits_of
 from finbench.publishing.evidence import CURVES, PICTURE, RECIPE, files_of, find
 from finbench.publishing.licences import licence_of
 from finbench.training import curves
@@ -27,6 +26,7 @@ from finbench.training import curves
 # of an adapter that finbench did not make: what peft reads, and a tokenizer if it brings one
 _OF_PEFT = ["adapter_config.json", adapters.WEIGHTS, "tokenizer.json", "tokenizer_config.json", "tokenizer.model"]
 _OF_PEFT += ["special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "vocab.json", "merges.txt"]
+_OF_PEFT += [adapters.COMBINED]
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,11 @@ def bundle(wanted: PushSettings, repo: str) -> Bundle:
         repo=repo,
         name=found.name,
         record=record,
+        combined=found.combined,
         config=found.config,
         kind=found.kind,
         base=base,
-        bits=bits_of(found),
+        bits=found.bits,
         licence=licence_of(record, base, wanted.licence),
         cards=[card for _, card in own],
         base_cards=[card for _, card in beside],
@@ -114,7 +115,7 @@ def base_of(found: AdapterFolder, named: str | None) -> BaseModelId:
     ``named`` (hub:org/name@commit) is needed where it was trained on a folder, whose weights must be the recorded ones,
     and for an adapter made elsewhere that names no repository.
     """
-    recorded = found.record.base if found.record else None
+    recorded = found.base
     if named is not None:
         base = bases.resolve(named).id
         if not base.hub_id:
