@@ -767,6 +767,33 @@ def test_ones_own_training_files_against_a_test(tmp_path: Path) -> None:
     assert code == 1
 
 
+def renamed(made: list[dict[str, str]], text: str, label: str) -> list[dict[str, str]]:
+    return [{text: row["text"], label: row["label"]} for row in made]
+
+
+def test_columns_of_other_names_are_named_or_said_not_to_be_known(tmp_path: Path) -> None:
+    faulty = rows(60, 1)
+    faulty += [
+        {"text": row["text"], "label": "positive" if row["label"] != "positive" else "neutral"} for row in faulty[:6]
+    ]
+    seen = audit([table(tmp_path / "kategorie.csv", renamed(faulty, "Ticket-Text (DE/EN)", "Kategorie"))])
+    assert one(seen, "conflicts").count == 6
+    own = table(tmp_path / "own.csv", renamed(faulty, "was gesagt wurde", "wie es war"))
+    unknown = audit([own])
+    assert found(unknown, "conflicts") == []
+    assert "--map answer=COLUMN" in one(unknown, "no-answer").said
+    assert one(unknown, "no-answer").level == "note"
+    named = audit([own], columns={"text": "was gesagt wurde", "answer": "wie es war"})
+    assert one(named, "conflicts").count == 6
+    assert found(named, "no-answer") == []
+    done = CliRunner().invoke(app, ["data", "audit", str(own), "--map", "answer=wie es war", "--strict"])
+    assert done.exit_code == 1
+    assert "conflicts" in done.output
+    for columns, said in (({"answer": "gibt es nicht"}, "No file has the column"), ({"label": "x"}, "text and answer")):
+        with pytest.raises(FinbenchError, match=said):
+            audit([own], columns=columns)
+
+
 # ---------------------------------------------------------------- size, and the authors' files
 
 

@@ -77,12 +77,12 @@ def test_a_table_of_texts_takes_its_answers_in_order(data: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.json", '{"00000001-q1": "x"}', "9 of the 10 test rows of finbench_tatqa have no answer: 00000001-q2"),
+        ("a.json", '{"00000001-q1": "x"}', "9 of the 10 test rows of finbench_tatqa have no answer: '00000001-q2'"),
         ("a.json", "[1, 2]", "neither answers by id nor rows"),
         ("a.json", '{"a": "x", "a": "y"}', "not valid JSON"),
         ("a.csv", "id,answer,output\n00000001-q1,x,y\n", "more than one column of answers among id, answer, output"),
         ("a.csv", "id,said\n00000001-q1,x\n", "no column of answers among id, said"),
-        ("a.csv", "id,answer\n7,x\n", "no ids or texts of the test among id, answer"),
+        ("a.csv", "id,answer\n7,x\n", "none of its 1 row is in the test, by id, answer"),
         ("a.csv", "", "the file is empty"),
     ],
 )

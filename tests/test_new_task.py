@@ -403,3 +403,19 @@ def test_a_benchmark_is_pushed_if_its_licence_allows(tmp_path: Path) -> None:
     names = {change.path for change in done.plan.changes}
     assert {"free.yaml", "rows/test.jsonl", "lib/labels.py", "README.md"} <= names
     assert "license: cc-by-4.0" in done.readme
+
+
+def test_rows_that_are_all_for_the_test_make_a_benchmark_without_train(tmp_path: Path) -> None:
+    rows = [(text, stance, "test") for text, stance in sentences(60)]
+    path = table(tmp_path / "tests.csv", rows, ("sentence", "stance", "part"), ";")
+    made = new(path, split="part", prompt="Read: {{text}}\\nStance:")  # as a shell gives it
+    assert made.rows == {"train": 0, "validation": 0, "test": 60}
+    assert any("all rows are test" in note for note in made.notes)
+    assert any("60 test rows are few: differences below about 13 points" in note for note in made.notes)
+    assert not list(task_faults(made.task))
+    lm_task = prompts.load([made.task], None)[made.task.name]
+    assert prompts.shown(lm_task, prompts.rows(lm_task, "test")[0]).endswith("\nStance:")
+    [card] = evaluate(engine="dummy", arguments={"answers": "gold"}, tasks=[str(made.folder)], out=tmp_path / "cards")
+    assert card.scores[0].main.value == 1.0
+    with pytest.raises(FinbenchError, match="no split for worked examples"):
+        evaluate(engine="dummy", tasks=[str(made.folder)], shots=2, out=tmp_path / "shots")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from finbench.cards import cardfiles, plots
@@ -31,16 +32,16 @@ def report(
     spread: str = "interval",
     tasks: Sequence[str] = (),
     out: Path | None = None,
-    figures: Sequence[str] = ("svg",),
+    figures: Sequence[str] | None = None,
 ) -> str:
     """Render the scorecards (files, or folders of them) as one table; also written to ``out`` if that is named.
 
     ``spread``: ``interval`` shows 95 % intervals over documents, a line a card; ``seeds`` shows mean and standard
     deviation of subjects that differ only in their seed. Bold is who is significantly better than every other
     line of its column (paired permutation tests, or Welch's t test over seeds; 5 %, Holm over the table); a
-    dagger marks who is not significantly different from the best. Plots are part of HTML; for other formats they
-    are written beside ``out`` in the formats of ``figures``: svg, pdf, png. Each has error bars of one kind, which
-    its caption names; LaTeX includes the pdf or png, Markdown the svg or png.
+    dagger marks who is not significantly different from the best. Plots are part of HTML; for other formats they are
+    written beside ``out`` in the formats of ``figures``: svg, pdf, png; by default what the report can show. Each has
+    error bars of one kind, which its caption names; LaTeX includes the pdf or png, Markdown the svg or png.
 
     Raises FinbenchError for a file that is no scorecard, and an unknown format, spread or task.
     """
@@ -48,15 +49,18 @@ def report(
         raise unknown("format", format, FORMATS, "finbench report --help")
     if spread not in SPREADS:
         raise unknown("spread", spread, SPREADS, "finbench report --help")
+    stated = figures is not None
+    if figures is None:  # LaTeX includes no SVG
+        figures = ("pdf",) if format == "latex" and find_spec("vl_convert") else ("svg",)
     for kind in figures:
         if kind not in FIGURES:
             raise unknown("figure format", kind, FIGURES, "finbench report --help")
-    if out is None and tuple(figures) != ("svg",):
+    if out is None and stated:
         raise FinbenchError("Figures are written beside the report, and it is not written.", "Add --out table.tex")
     names = [task.name for task in catalog.expand(tasks)]
     shown = table(cardfiles.expand(cards), spread, names)
     drawn: list[tuple[plots.Plot, str]] = []  # with the file that the report shows
-    if out is not None and (format != "html" or tuple(figures) != ("svg",)):
+    if out is not None and (format != "html" or stated):
         wanted = [kind for kind in _SHOWN[format] if kind in figures]
         for plot in shown.plots:
             stem = f"{out.stem}-{slug(plot.title)}"

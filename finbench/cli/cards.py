@@ -60,10 +60,14 @@ def report(
     spread: Annotated[str, "interval: 95 % over documents; seeds: mean and deviation."] = "interval",
     tasks: Tasks = None,
     out: Annotated[Path | None, "File to write, with its plots beside it."] = None,
-    figures: Annotated[str, "Formats of the plots, by comma: svg, pdf, png."] = "svg",
+    figures: Annotated[
+        str | None, "Formats of the plots, by comma: svg, pdf, png; default: what the report shows."
+    ] = None,
 ) -> Found:
     """A table as in a paper: best in bold only where the difference is significant; with plots."""
-    text = finbench.report(cards, format=format_, spread=spread, tasks=_named(tasks), out=out, figures=_named(figures))
+    text = finbench.report(
+        cards, format=format_, spread=spread, tasks=_named(tasks), out=out, figures=_named(figures) or None
+    )
     value = {"format": format_, "text": text, "out": str(out) if out else None}
     return Found(value, lambda: typer.echo(f"Report: {out}" if out else text.rstrip()))
 

@@ -10,6 +10,7 @@ import typer
 from finbench import data
 from finbench.cli import command, show
 from finbench.cli.command import DataDir, Found
+from finbench.core.errors import FinbenchError
 
 
 def data_import(
@@ -82,6 +83,9 @@ def data_audit(
     against: Annotated[
         list[Path] | None, "Your training files, repeatable: which test texts of these sets are in them?"
     ] = None,
+    map_: Annotated[
+        str | None, "--map", "Which columns are what, where their names do not say it: text=body,answer=grade."
+    ] = None,
     strict: Annotated[bool, "--strict", "Exit 1 if there is an error or a warning."] = False,
     data_dir: DataDir = None,
 ) -> Found:
@@ -89,7 +93,12 @@ def data_audit(
     from finbench.core.console import out
 
     audit = data.audit
-    found = audit.audit_against(what or [], against, data_dir) if against else audit.audit(what or [], data_dir)
+    if against:
+        if map_:
+            raise FinbenchError("--against reads every column: it takes no --map.", "Leave it out.")
+        found = audit.audit_against(what or [], against, data_dir)
+    else:
+        found = audit.audit(what or [], data_dir, command.columns([map_]) if map_ else None)
 
     def shown() -> None:
         for piece in audit.audit_tables(found):

@@ -211,6 +211,11 @@ def _check(file: SourceFile, encoding: str) -> None:
 Decoder = Callable[[SourceFile], Iterator["RawRecord | str"]]
 
 
+def delimiter_of(header: str) -> str:
+    """The sign between the fields of a CSV file, by its first line: spreadsheets write semicolons in many countries."""
+    return "," if "," in header else max(",;\t|", key=header.count)
+
+
 def decode_csv(file: SourceFile, delimiter: str = ",") -> Iterator[RawRecord | str]:
     """CSV with a header line."""
     with text_of(file) as text:

@@ -8,6 +8,7 @@ intervals cluster. The rule that splits is ``tasks/lib/sets/splits.py``, for lm-
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -23,7 +24,16 @@ from finbench.core import catalog, paths
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import cannot_write, check_replaced, folder_atomic, sha256_file, write_atomic
-from finbench.data.readers import RawRecord, SourceFile, decoder_of, expand, explained
+from finbench.data.readers import (
+    RawRecord,
+    SourceFile,
+    decode_csv,
+    decoder_of,
+    delimiter_of,
+    expand,
+    explained,
+    text_of,
+)
 
 SPLITS = ("train", "validation", "test")
 WRITTEN = (
@@ -256,7 +266,11 @@ def _records(chosen: Any, sources: list[tuple[SourceFile, str]]) -> Iterator[Raw
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of one file, by its ending. The first row that cannot be read is a FinbenchError."""
     file = SourceFile(path)
-    for record in decoder_of(file, None)(file):
+    decode = decoder_of(file, None)
+    if file.suffix == ".csv":
+        with text_of(file) as text:
+            decode = functools.partial(decode_csv, delimiter=delimiter_of(text.readline(1_000_000)))
+    for record in decode(file):
         if isinstance(record, str):
             raise FinbenchError(f"{record}.", "Correct the file.")
         yield record.row

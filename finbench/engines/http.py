@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from finbench.core.errors import FinbenchError, shortened
+from finbench.core.console import say
+from finbench.core.errors import FinbenchError, counted, shortened
 from finbench.engines.pace import Pace
 
 KEYS = ("FINBENCH_SERVER_KEY", "OPENAI_API_KEY")  # environment variables, the first that is set counts
@@ -27,6 +28,7 @@ _AGAIN = {408, 409, 425, 429, *range(500, 600)} - {501, 505}  # states that pass
 _COMPUTED = (0, 408, 504)  # after these (0: silence, or half an answer) the answer may have been computed, and billed
 _FOR_GOOD = ("insufficient_quota", "billing_hard_limit_reached")  # codes of 429 that no pause mends
 _LONGEST = 30.0  # seconds between two attempts
+_TOLD = 10.0  # seconds between two lines about an endpoint that does not answer
 _ASKED = 120.0  # seconds that an endpoint may ask to wait; more is a quota, not a peak
 _REFUSED = 2.0  # seconds for an endpoint that takes no connection, before the first answer
 _STREAM = re.compile(rb"\s*(?:data|event|id|retry)?:")  # server-sent events
@@ -73,6 +75,7 @@ class Wire:
     def __init__(self, name: str, secrets: tuple[str, ...] = (), *, attempts: int = 6, timeout: float = 600.0,
                  own: bool = False, pace: Pace | None = None) -> None:  # fmt: skip
         self.name, self.secrets, self.attempts, self.timeout = name, secrets, attempts, timeout
+        self.said = time.monotonic()
         self.pace, self.reached = pace or Pace(), False
         self.stopped = False  # nobody wants more answers: no further attempt is made
         try:  # redirects are not followed: one would carry the key to another host
@@ -143,12 +146,19 @@ class Wire:
             if faults >= most or time.monotonic() - started >= 2 * self.timeout or after > _ASKED:
                 asks = f" (it asks to wait {after:,.0f} s)" if after > _ASKED else ""
                 raise Refused(
-                    f"{self.name} does not answer after {faults} attempts: {self.hidden(str(last))}{asks}",
+                    f"{self.name} does not answer after {counted(faults, 'attempt')}: {self.hidden(str(last))}{asks}",
                     _AGAIN_LATER,
                 ) from last
             # "Retry-After: 0" is common; threads that were refused together come back one by one
             pause = max(after, min(_LONGEST, 0.5 * 2 ** (faults - 1))) * random.uniform(1.0, 1.4)
+            self._waits(f"{self.hidden(str(last))}; asked again in {pause:.0f} s (attempt {faults + 1} of {most})")
             time.sleep(pause if self.reached else min(pause, _REFUSED / 4))
+
+    def _waits(self, said: str) -> None:
+        """Say that an endpoint does not answer, once in a while: many threads wait for the same."""
+        if self.reached and time.monotonic() - self.said >= _TOLD:
+            self.said = time.monotonic()
+            say(f"{self.name}: {said}")
 
     def exchange(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> Any:
         """Send a request once; the JSON that answers. Passing, Rejected and FinbenchError as ``once``."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from typing import Any
 from finbench.cards import cardfiles, write_reports
 from finbench.core import catalog, paths
 from finbench.core.console import say
-from finbench.core.errors import FinbenchError, reason
+from finbench.core.errors import FinbenchError, counted, reason
 from finbench.core.files import sha256_file, unique_keys
 from finbench.core.records import UNKNOWN, BaseModelId, Provenance, Scorecard, Subject, Task
 from finbench.core.version import __version__
@@ -103,8 +104,10 @@ def _columns(file: Path, rows: Sequence[Mapping[str, Any]], docs: Sequence[Mappi
     best = max(fits, key=lambda name: fits[name], default=None)
     if len(answers) != 1 or best is None or not fits[best][0] or best in answers:
         several = "more than one column of answers" if answers else "no column of answers"
-        lacks = "no ids or texts of the test" if len(answers) == 1 else several
-        raise FinbenchError(f"{file}: {lacks} among {', '.join(map(str, names))[:200]}.", _SHAPES)
+        named = ", ".join(map(str, names))[:200]
+        if len(answers) == 1:
+            raise FinbenchError(f"{file}: none of its {counted(len(rows), 'row')} is in the test, by {named}.", _SHAPES)
+        raise FinbenchError(f"{file}: {several} among {named}.", _SHAPES)
     found: Answers = {}
     for row in rows:
         key = str(row.get(best)) if str(row.get(best)) in keys else _normal(row.get(best))
@@ -148,7 +151,8 @@ def _matched(file: Path, told: Answers, docs: Sequence[Mapping[str, Any]], task:
     for at in order:
         key = next((key for key in _keys(docs[at]) if left.get(key)), None)
         if key is None:
-            missing.append(_keys(docs[at])[-1 if not docs[at].get("uid") else 1][:60])
+            named = str(docs[at].get("uid") or docs[at].get("text") or docs[at].get("id"))
+            missing.append(repr(textwrap.shorten(named, 60, placeholder=" ...")))
         else:
             found[at] = left[key].pop(0)
     if missing:
@@ -156,7 +160,8 @@ def _matched(file: Path, told: Answers, docs: Sequence[Mapping[str, Any]], task:
         raise FinbenchError(
             f"{file}: {len(missing):,} of the {len(docs):,} test rows of {task.name} have no answer: {shown}"
             + (", ..." if len(missing) > _SHOWN else "."),
-            f"Give an answer to each row of the data here, or import the same rows: {task.data}",
+            "Give an answer to each row of the data here"
+            + ("." if task.shipped else f", or import the same rows: {task.data}"),
         )
     over = Counter({key: len(answers) for key, answers in left.items() if answers and key in told})
     known = {key for doc in docs for key in _keys(doc)}

@@ -182,7 +182,7 @@ def _mend(who: Candidate, bad: Sequence[_Heard], wanted: Evaluation) -> str:
     """The option that would help, by what the answers look like."""
     most = len(bad) / 2
     if wanted.profile != "direct" and sum(one.cut for one in bad) > most:
-        return f"Give them more room: --max-tokens {4 * (wanted.max_tokens or 1024)}."
+        return f"Give them more room: --max-tokens {4 * (wanted.max_tokens or prompts.BUDGET[wanted.profile])}."
     if sum("<think>" in one.text or "</think>" in one.text for one in bad) > most:
         return "They are its thinking: try --profile think."
     chat = who.subject.chat or wanted.profile in ("chat", "think")

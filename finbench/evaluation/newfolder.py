@@ -42,6 +42,8 @@ def write(
     stated: dict[str, Any] = {"task": name, "include": bases[0] if len(bases) == 1 else list(bases)}
     if not divided["validation"]:
         stated["validation_split"] = None
+    if not divided["train"]:
+        stated |= {"training_split": None, "fewshot_split": None}
     longest = max((len(label) for label in labels), default=0)
     if wanted.kind in ("labels", "yesno") and longest > 24:
         stated["generation_kwargs"] = {"until": ["\n"], "max_gen_toks": longest // 2 + 8, "do_sample": False}

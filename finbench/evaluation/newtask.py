@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from collections import Counter
@@ -77,14 +78,23 @@ def new_task(wanted: TaskSettings) -> NewTask:
     _tellable(labels, found)
     divided = _divide(found, name, by_author=bool(wanted.split))
     counts = {split: len(divided[split]) for split in SPLITS}
-    if min(counts["train"], counts["test"]) < _LEAST:
+    if counts["test"] < _LEAST or (counts["train"] < _LEAST and not wanted.split):
         raise FinbenchError(
             f"{len(found.rows):,} rows give {counts['train']} to train and {counts['test']} to test; "
             f"{_LEAST} each are the least.",
-            "Label more rows: 300 tell large differences, 2,000 small ones.",
+            "Mark more rows as test in the column of --split."
+            if wanted.split
+            else "Label more rows: 300 tell large differences, 2,000 small ones. Are all of them for the test? Say so "
+            "in a column: --split COLUMN",
         )
+    if not counts["train"]:
+        found.notes.append("all rows are test: there is nothing to train on, and no worked examples (--shots)")
     if counts["test"] < _SMALL:
-        found.notes.append(f"{counts['test']} test rows are few: differences below about 10 points will not show")
+        # half the width of a 95 % interval of the difference of two models that disagree on one row in four
+        points = 100 * 1.96 * math.sqrt(0.25 / counts["test"])
+        found.notes.append(
+            f"{counts['test']} test rows are few: differences below about {points:.0f} points will not show"
+        )
     if name != newrows.title(folder):
         found.notes.append(f"finbench has a task of that name: this one is called {name}")
     with folder_atomic(folder) as staging:
@@ -170,7 +180,7 @@ def _prompt(wanted: TaskSettings) -> tuple[str, list[str]]:
     """(template, the further columns that it shows)."""
     from jinja2 import Environment, TemplateError, meta
 
-    stated = wanted.prompt
+    stated = wanted.prompt.replace("\\n", "\n") if wanted.prompt else None  # a shell leaves the two signs as they are
     if stated is None or "{{" not in stated:
         ask = {
             "labels": "Text: {{text}}",

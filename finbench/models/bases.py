@@ -47,6 +47,8 @@ def resolve(text: str, source: str | None = None) -> Base:
         alias = next((entry.alias for entry in catalog.bases().values() if entry.hub_id == ref.name), ref.name)
         return _located(alias, ref.name, sha, "hub", folder)
     if ref.kind == "zoo" or ref.name not in catalog.bases():
+        if Path(text).is_dir():
+            raise FinbenchError(f"Unknown base {text!r}, but there is a folder of this name.", f"Write ./{text}")
         raise unknown("base", text, catalog.bases(), "finbench bases")
     entry = catalog.bases()[ref.name]
     unpacked = paths.cache_dir() / "bases" / entry.alias

@@ -37,7 +37,7 @@ def way_on(folder: Path) -> str:
     """The command that goes on with an unfinished run, or, where a program began it, what to do."""
     command = (stated(folder) or {}).get("command")
     if isinstance(command, str) and command.isprintable():
-        return f"{command} --resume"
+        return command if command.startswith("finbench demo") else f"{command} --resume"
     return "Repeat what began it, with --resume (finbench.train: resume=True)."
 
 

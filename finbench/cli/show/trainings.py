@@ -46,9 +46,11 @@ def trained(adapter: Adapter, folder: Path, base: str) -> None:
     named = "" if base in catalog.bases() else f" --base {shlex.quote(base)}"
     own = (catalog.own(task) for task in adapter.recipe.tasks)
     folders = [str(one.root) for one in own if one and one.task.own == "folder"]
-    asked = ",".join(folders) if adapter.recipe.tasks else "fpb"  # rows of one's own are no test: any task may follow
-    named += f" --tasks {shlex.quote(asked)}" if asked else ""
-    put(f"Next: finbench eval --adapter {escape(reference + named)}")
+    if not adapter.recipe.tasks:  # rows of one's own are no test
+        put("Next: a benchmark of rows that it has not seen: finbench tasks new FILE --text COLUMN --label COLUMN")
+        folders = ["./FOLDER"]
+    named += f" --tasks {shlex.quote(','.join(folders))}" if folders else ""
+    put(f"{'Next' if adapter.recipe.tasks else 'Then'}: finbench eval --adapter {escape(reference + named)}")
 
 
 def runs(found: Sequence[Run], place: Path) -> None:

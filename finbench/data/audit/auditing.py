@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from finbench.core import catalog, paths
 from finbench.core.console import progress
@@ -34,6 +35,16 @@ from finbench.data.readers import RawRecord, beside
 
 _SAMPLE = 1000  # rows by which a file's columns are known
 Rows = Iterator[tuple[Item, RawRecord]]
+
+
+def unlabelled(context: AuditContext) -> Iterator[Finding]:
+    """Files in which no column was taken for the answer: of them nothing is known about labels."""
+    sources = [source for source in context.sources if not source.layout.gold]
+    if sources:
+        said = "No column was taken for the answer, so labels were not checked. Name it: --map answer=COLUMN"
+        yield context.find("no-answer", "note", sources, (len(sources), len(context.sources)), said)
+
+
 CHECKS: tuple[Callable[[AuditContext], Iterator[Finding]], ...] = (
     label_checks.copies,
     tones.meanings,
@@ -50,18 +61,20 @@ CHECKS: tuple[Callable[[AuditContext], Iterator[Finding]], ...] = (
     copies.row_split,
     near.near,
     label_checks.skew,
+    unlabelled,
     known.licences,
 )
 
 
-def audit(what: Sequence[str | Path], data_dir: Path | None = None) -> Audit:
+def audit(what: Sequence[str | Path], data_dir: Path | None = None, columns: Mapping[str, str] | None = None) -> Audit:
     """Audit files, folders, zip archives, sets that are here (by name) and data sets of the Hub (hub:org/name[@rev]).
 
+    ``columns``: which column is the ``text`` and which the ``answer``, where their names do not say it.
     Without any: every set that is here. Raises FinbenchError if a name is unknown or nothing can be read; a file of a
     folder that holds no rows is left out and named in ``skipped``.
     """
     with RowStore() as store:
-        reader = Reader(store)
+        reader = Reader(store, columns or {})
         with progress() as bar:
             line = bar.add_task("reading", total=None, note="")
             for each in resolved([str(name) for name in what], data_dir):
@@ -71,6 +84,7 @@ def audit(what: Sequence[str | Path], data_dir: Path | None = None) -> Audit:
         if not reader.sources:
             why = "; ".join(reader.skipped.values()) or "there is none"
             raise FinbenchError(f"No rows to audit: {why}", "Name files, folders, or sets: finbench data list")
+        reader.check_columns()
         store.settle()
         context = AuditContext(store, reader.sources)
         found = [finding for texts in reader.texts for finding in texts.findings(context)]
@@ -175,11 +189,20 @@ def resolved(names: list[str], data_dir: Path | None) -> Iterator[Input]:
 class Reader:
     """Puts rows into the store, and remembers where they come from."""
 
-    def __init__(self, store: RowStore) -> None:
-        self.store = store
+    def __init__(self, store: RowStore, columns: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.store, self.columns = store, columns
         self.sources: list[AuditedFile] = []
         self.texts: list[Texts] = []  # of each source
         self.skipped: dict[str, str] = {}
+
+    def check_columns(self) -> None:
+        """Raise FinbenchError for a column that the user has named and that no file has, or for an unknown role."""
+        for role, column in self.columns.items():
+            if role not in ("text", "answer"):
+                raise FinbenchError(f"--map names {role!r}; there are text and answer.", "--map text=...,answer=...")
+            known = [source.layout.text if role == "text" else source.layout.gold for source in self.sources]
+            if not any(column == name or column in name for name in known):
+                raise FinbenchError(f"No file has the column {column!r} of --map.", "See the first line of the file.")
 
     def audit(self, found: list[Finding]) -> Audit:
         found = sorted(found, key=lambda finding: LEVELS.index(finding.level))
@@ -195,11 +218,11 @@ class Reader:
             found = itertools.chain.from_iterable(map(formats.unfolded, found))
             good = [item for item in sample if isinstance(item, RawRecord)]
             try:
-                made = layout(good, each.name)
+                made = layout(good, each.name, self.columns)
             except FinbenchError:  # its texts may lie in objects
                 sample, found = [formats.flat(item) for item in sample], map(formats.flat, found)
                 good = [item for item in sample if isinstance(item, RawRecord)]
-                made = layout(good, each.name)
+                made = layout(good, each.name, self.columns)
         except FinbenchError as fault:
             self.skipped[each.name] = fault.message
             return

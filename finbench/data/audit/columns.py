@@ -6,9 +6,11 @@ import ast
 import json
 import math
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os.path import commonprefix
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from finbench.core.errors import FinbenchError
@@ -69,6 +71,8 @@ ANSWERS = (
         "explanation",
     ),
     *("definition", "score", "sentimentscore", "info", "y", "chosen", "polarity", "rating", "probability"),
+    *("stance", "intent", "topic", "kategorie", "klasse", "etikett", "stimmung", "thema", "antwort", "categorie"),
+    *("classe", "etiquette", "reponse", "categoria", "clase", "etiqueta", "sentimiento", "respuesta", "risposta"),
 )
 _GOLD_ENDS = ("label", "labels", "tags", "target", "sentiment", "class", "answer")
 _WORKED = ("exeans", "finalresult", "derivation")  # what gives the answer too: a program's result, arithmetic
@@ -124,8 +128,8 @@ class Layout:
 
 
 def key_of(column: Any) -> str:
-    """A column's name without case, spaces and underscores."""
-    return re.sub(r"[^a-z0-9]", "", str(column).casefold())
+    """A column's name without case, accents, spaces and underscores."""
+    return re.sub(r"[^a-z0-9]", "", unicodedata.normalize("NFKD", str(column)).casefold())
 
 
 def is_answer(column: Any) -> bool:
@@ -133,21 +137,25 @@ def is_answer(column: Any) -> bool:
     return key_of(column) in (*ANSWERS, *_WORKED)
 
 
-def layout(sample: Sequence[RawRecord], name: str) -> Layout:
-    """The layout of a file by a sample of its rows. FinbenchError if no column holds text."""
+def layout(sample: Sequence[RawRecord], name: str, named: Mapping[str, str] = MappingProxyType({})) -> Layout:
+    """The layout of a file by a sample of its rows, and by the columns that the user has ``named``: text, answer.
+
+    FinbenchError if no column holds text.
+    """
     columns = list(dict.fromkeys(column for raw in sample for column in raw.row))
     keys = {key_of(column): column for column in reversed(columns)}
     values = {column: [raw.row.get(column) for raw in sample] for column in columns}
     for key in _CHAT:
         if key in keys and any(isinstance(value, list) for value in values[keys[key]]):
             return Layout(keys[key], [], ["(last turn)"], [], chat=True)
-    text = _text_column(keys, values)
+    own = {role: column for role, column in named.items() if column in values}
+    text = own.get("text") or _text_column(keys, values)
     if text is None:
         raise FinbenchError(
             f"{name}: no column of text among {', '.join(map(str, columns))[:120]}.",
-            "Name the column of the texts in the header: text",
+            "Name the column of the texts: --map text=COLUMN",
         )
-    gold = _gold_columns(keys, values, text)
+    gold = [own["answer"]] if "answer" in own else _gold_columns(keys, values, text)
     asked = [keys[key] for key in _ASKED if key in keys and keys[key] not in (text, *gold)]
     asked = [column for column in asked if any(as_text(value).strip() for value in values[column])]
     worked = next((keys[key] for key in _WORKED if key in keys and keys[key] not in gold), None)

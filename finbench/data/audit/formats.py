@@ -120,8 +120,7 @@ def _decoded(file: SourceFile, strict: bool) -> Iterator[RawRecord | str]:
         with text_of(file) as text:
             header = text.readline()
         # a comma, or what the header has in place of one
-        delimiter = "," if "," in header else max(",;\t|", key=header.count)
-        decoder = functools.partial(readers.decode_csv, delimiter=delimiter)
+        decoder = functools.partial(readers.decode_csv, delimiter=readers.delimiter_of(header))
     elif file.suffix in (".txt", ".conll", ".data"):
         decoder = _sniffed(file)
     else:
