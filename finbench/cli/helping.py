@@ -39,7 +39,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "bases": ("bases", "bases --json"),
     "push": ("push runs/a hub:org/name --dry-run", "push scorecards hub:org/results --public"),
     "adopt": ("adopt runs/a", "adopt runs/a --json"),
-    "pull": ("pull hub:org/name --out adapter", "pull zoo:name --out adapter"),
+    "pull": ("pull hub:org/name --out adapter", "pull ./old --convert --out adapter"),
     "card import": ("card import lm-eval-output/", "card import answers.csv --task fpb --name gpt-x"),
     "card export": (
         "card export scorecards/a.json --format lm-eval",

@@ -35,14 +35,14 @@ _DTYPES = {
 }
 
 
-class Refused(Exception):
+class NoTensors(Exception):
     """The file holds something that is no tensor as safetensors stores them; the text says what."""
 
 
 def convert(pickle: IO[bytes], target: IO[bytes], size: int) -> None:
     """Write the tensors of ``pickle`` (``size`` bytes, torch.save's of a state dict) to ``target`` as safetensors.
 
-    Raises Refused for whatever else it holds, and what torch raises for a file that is torn or asks for more.
+    Raises NoTensors for whatever else it holds, and what torch raises for a file that is torn or asks for more.
     """
     _check_archive(pickle, size)
     # only tensors and plain containers: torch refuses every other name that a pickle would call
@@ -70,36 +70,36 @@ def _check_archive(pickle: IO[bytes], size: int) -> None:
     with zipfile.ZipFile(pickle) as archive:
         parts = archive.infolist()
     if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-        raise Refused("its archive is compressed, which torch.save never does")
+        raise NoTensors("its archive is compressed, which torch.save never does")
     if sum(part.file_size for part in parts) > size:
-        raise Refused("its archive states more bytes than the file has")
+        raise NoTensors("its archive states more bytes than the file has")
     pickle.seek(0)
 
 
 def _checked(found: Any, size: int) -> dict[str, torch.Tensor]:
-    """The tensors by name, in the order of a safetensors file; Refused for anything else."""
+    """The tensors by name, in the order of a safetensors file; NoTensors for anything else."""
     if not isinstance(found, dict) or not found:
-        raise Refused(f"it holds a {type(found).__name__}, not tensors by their names")
+        raise NoTensors(f"it holds a {type(found).__name__}, not tensors by their names")
     if len(found) > _MOST_NAMES:
-        raise Refused(f"it names {len(found):,} tensors; no model has so many")
+        raise NoTensors(f"it names {len(found):,} tensors; no model has so many")
     storages, total = dict[int, int](), 0
     for name, value in found.items():
         if not isinstance(name, str) or not 0 < len(name) <= _LONGEST or name == "__metadata__" or not name.isascii():
-            raise Refused(f"it names a tensor {str(name)[:60]!r}")
+            raise NoTensors(f"it names a tensor {str(name)[:60]!r}")
         if type(value) not in (torch.Tensor, torch.nn.Parameter):
-            raise Refused(f"{name[:80]} is a {type(value).__name__}, not a tensor")
+            raise NoTensors(f"{name[:80]} is a {type(value).__name__}, not a tensor")
         if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
             kind = "quantised" if value.is_quantized else str(value.layout).rpartition(".")[2].replace("_", " ")
-            raise Refused(f"{name[:80]} is no plain tensor ({kind}, {value.device.type})")
+            raise NoTensors(f"{name[:80]} is no plain tensor ({kind}, {value.device.type})")
         if value.dtype not in _DTYPES:
-            raise Refused(f"{name[:80]} is of the type {str(value.dtype).rpartition('.')[2]}")
+            raise NoTensors(f"{name[:80]} is of the type {str(value.dtype).rpartition('.')[2]}")
         storage = value.untyped_storage()
         storages[storage.data_ptr()] = storage.nbytes()
         total += value.nbytes
         if value.nbytes > storage.nbytes():
-            raise Refused(f"{name[:80]} repeats its values: it has more than the file holds of it")
+            raise NoTensors(f"{name[:80]} repeats its values: it has more than the file holds of it")
     if sum(storages.values()) > size or total > 2 * size:  # a head that is the embedding is there twice
-        raise Refused("its tensors share their values: together they have far more bytes than the file")
+        raise NoTensors("its tensors share their values: together they have far more bytes than the file")
     plain = {name: value.detach() for name, value in found.items()}
     return dict(sorted(plain.items(), key=lambda pair: (-pair[1].element_size(), pair[0])))
 
@@ -114,7 +114,7 @@ def _said(fault: BaseException) -> str:
     if isinstance(fault, MemoryError) or "allocate memory" in text:
         return "it asks for more memory than tensors of its size take"
     lines = text.strip().splitlines() or ["torn"]
-    return lines[0] if isinstance(fault, Refused) else f"{type(fault).__name__}: {lines[0]}"
+    return lines[0] if isinstance(fault, NoTensors) else f"{type(fault).__name__}: {lines[0]}"
 
 
 def _rehearse() -> None:
