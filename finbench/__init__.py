@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from finbench.pretraining import pretrain
     from finbench.publishing import pull, push
     from finbench.serving import serve
-    from finbench.training import check_data, merge, plan, train, tune
+    from finbench.training import check_data, export, merge, plan, train, tune
 else:
     __getattr__ = face(__name__)
 
@@ -44,6 +44,7 @@ __all__ = [
     "check_data",
     "compare",
     "evaluate",
+    "export",
     "export_card",
     "import_card",
     "import_data",

@@ -23,6 +23,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "serve": ("serve --adapter runs/a --adapter runs/b", "serve --adapter hub:org/name --port 8001 --gpu-memory 0.5"),
     "demo": ("demo", "demo --out /tmp/demo"),
     "doctor": ("doctor", "doctor --all"),
+    "export": ("export runs/a --to ollama --out ollama", "export runs/a --to gguf --weights q8_0 --out gguf"),
     "merge": ("merge runs/a --out merged", "merge hub:org/name --out merged --dtype float16"),
     "tune": ("tune --task fpb --base smollm2-135m", "tune my-recipe.yaml --budget 4 --dry-run"),
     "methods": ("methods", "methods dora"),

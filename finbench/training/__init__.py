@@ -17,6 +17,7 @@ from finbench.core.faces import face
 if TYPE_CHECKING:
     from finbench.training import checkpoints, curves, leaks, recipes
     from finbench.training.checking import CheckedData, check_data
+    from finbench.training.exporting import Exported, export, exported_in_words
     from finbench.training.found import Run, runs_in
     from finbench.training.launch import process_count
     from finbench.training.machines import GIB
@@ -34,6 +35,7 @@ else:
 __all__ = [
     "GIB",
     "CheckedData",
+    "Exported",
     "Keeper",
     "Made",
     "Run",
@@ -42,6 +44,8 @@ __all__ = [
     "check_sharding",
     "checkpoints",
     "curves",
+    "export",
+    "exported_in_words",
     "leaks",
     "merge",
     "merge_in_words",

@@ -19,7 +19,7 @@ from finbench.core.records import Adapter, Recipe
 from finbench.methods import method_named
 from finbench.pretraining import Pretrained, report
 from finbench.pretraining.report import amount, size
-from finbench.training import Made, Run, merge_in_words
+from finbench.training import Exported, Made, Run, exported_in_words, merge_in_words
 
 
 def trained(adapter: Adapter, folder: Path, base: str) -> None:
@@ -101,6 +101,11 @@ def merged(made: Made, folder: Path) -> None:
         f"{100 * close.agreement:.1f} % of next tokens and {100 * close.answers:.1f} % of answers agree.",
         wrap=True,
     )
+
+
+def exported(made: Exported, folder: Path) -> None:
+    """What an export wrote, how close it is, and what to type next."""
+    put(exported_in_words(made, folder), wrap=True)
 
 
 def tuned(recipe: Recipe, path: Path) -> None:
