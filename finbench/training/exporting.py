@@ -10,11 +10,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from finbench.core import environment
-from finbench.core.closeness import Closeness
 from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import folder_atomic, sha256_file, write_atomic
-from finbench.core.records import BaseModelId, Bits, Merge, Provenance
+from finbench.core.records import BaseModelId, Bits, Closeness, Merge, Provenance
 from finbench.core.strict import Record
 from finbench.models import adapters, bases, ggufs, modelfiles
 from finbench.training import gguf_lora, merging, modelfile
