@@ -159,6 +159,11 @@ class Tokenizer:
     def __init__(self, template: str, eos: str = "<|im_end|>", bos: str = "<s>", more: tuple[str, ...] = ()) -> None:
         self.chat_template, self.eos_token, self.bos_token = template, eos, bos
         self.all_special_tokens = [eos, bos, *more]
+        self.bos_token_id = 1
+
+    def encode(self, text: str) -> list[int]:
+        """It begins by a token of its own, but where that begins every turn."""
+        return [*([1] if self.bos_token == "<s>" else []), *map(ord, text)]
 
     def apply_chat_template(self, messages: Any, add_generation_prompt: bool, **_: Any) -> str:
         from transformers.utils.chat_template_utils import _compile_jinja_template
@@ -194,9 +199,12 @@ def spoken(turns: modelfile.Turns, messages: list[tuple[str, str]]) -> str:
     return text
 
 
-@pytest.mark.parametrize(("template", "system"), [(CHATML, True), (NO_SYSTEM, False)])
-def test_a_conversation_reads_as_the_base_writes_it(template: str, system: bool) -> None:
-    tokenizer = Tokenizer(template)
+@pytest.mark.parametrize(
+    ("template", "system", "bos"),
+    [(CHATML, True, "<s>"), (CHATML, True, "<|im_start|>"), (NO_SYSTEM, False, "<s>")],
+)
+def test_a_conversation_reads_as_the_base_writes_it(template: str, system: bool, bos: str) -> None:
+    tokenizer = Tokenizer(template, bos=bos)
     turns = modelfile.turns_of(tokenizer, "base")
     messages = [("user", "One?"), ("assistant", "Two."), ("user", "Three?")]
     for told in (messages[:1], messages, [("system", "Brief."), *messages])[: 3 if system else 2]:

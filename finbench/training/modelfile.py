@@ -75,8 +75,8 @@ def turns_of(tokenizer: Any, base: str) -> Turns:
         system, after_system, *rest = _around(spoken, (_SYSTEM, _FIRST, _REPLY, _SECOND), base)
         if rest != [asked, replied, asked]:
             raise _no_form(base, "its turns depend on the system text")
-    begins = str(tokenizer.bos_token or "")  # which llama.cpp writes by itself
-    if begins and first.startswith(begins):
+    begins = str(tokenizer.bos_token or "")
+    if begins and tokenizer.encode("a")[:1] == [tokenizer.bos_token_id]:  # then llama.cpp writes it by itself
         first = first.removeprefix(begins)
         system = None if system is None else system.removeprefix(begins)
     found = Turns(first, system, after_system, asked, replied)
