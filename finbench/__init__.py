@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from finbench.pretraining import pretrain
     from finbench.publishing import pull, push
     from finbench.serving import serve
-    from finbench.training import check_data, combine, merge, plan, train, tune
+    from finbench.training import check_data, combine, export, merge, plan, train, tune
 else:
     __getattr__ = face(__name__)
 
@@ -45,6 +45,7 @@ __all__ = [
     "combine",
     "compare",
     "evaluate",
+    "export",
     "export_card",
     "import_card",
     "import_data",

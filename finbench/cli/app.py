@@ -40,6 +40,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {  # as --help lists them
     "demo": evaluation.demo,
     "doctor": evaluation.doctor,
     "merge": training.merge,
+    "export": training.export,
     "tune": training.tune,
     "methods": tasks.methods,
     "pretrain": training.pretrain,
@@ -94,7 +95,20 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
     ),
     "dev": ("For developers, and to rehearse: a Hub on this machine.", {"hub": hub.dev_hub}),
 }
-_TAKE_TASKS = {"train", "plan", "eval", "ask", "try", "tune", "sweep run", "compare", "verify", "report", "merge"}
+_TAKE_TASKS = {
+    "train",
+    "plan",
+    "eval",
+    "ask",
+    "try",
+    "tune",
+    "sweep run",
+    "compare",
+    "verify",
+    "report",
+    "merge",
+    "export",
+}
 _TAKE_TASKS |= {"push", "card import", "tasks list", "tasks show"}
 
 

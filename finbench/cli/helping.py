@@ -23,6 +23,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "serve": ("serve --adapter runs/a --adapter runs/b", "serve --adapter hub:org/name --port 8001 --gpu-memory 0.5"),
     "demo": ("demo", "demo --out /tmp/demo"),
     "doctor": ("doctor", "doctor --all"),
+    "export": ("export runs/a --to ollama --out ollama", "export runs/a --to gguf --weights q8_0 --out gguf"),
     "merge": ("merge runs/a --out merged", "merge runs/a runs/b --how ties --weights 0.7,0.3 --out ab"),
     "tune": ("tune --task fpb --base smollm2-135m", "tune my-recipe.yaml --budget 4 --dry-run"),
     "methods": ("methods", "methods dora"),
@@ -39,7 +40,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "bases": ("bases", "bases --json"),
     "push": ("push runs/a hub:org/name --dry-run", "push scorecards hub:org/results --public"),
     "adopt": ("adopt runs/a", "adopt runs/a --json"),
-    "pull": ("pull hub:org/name --out adapter", "pull zoo:name --out adapter"),
+    "pull": ("pull hub:org/name --out adapter", "pull ./old --convert --out adapter"),
     "card import": ("card import lm-eval-output/", "card import answers.csv --task fpb --name gpt-x"),
     "card export": (
         "card export scorecards/a.json --format lm-eval",

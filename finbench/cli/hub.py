@@ -24,15 +24,19 @@ def push(stated: PushSettings) -> Found:
 
 
 def pull(
-    ref: Annotated[str, "hub:org/name[@revision] or zoo:name"],
+    ref: Annotated[str, "hub:org/name[@revision] or zoo:name; with --convert also ./folder"],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
+    convert: Annotated[
+        bool,
+        typer.Option("--convert", help="Write pickled weights (.bin, .pt) as safetensors; nothing of them is run."),
+    ] = False,
 ) -> Found:
     """Fetch an adapter: safetensors, JSON and tokenizer files only, every hash checked, whole or not at all.
 
     Only to have it as a folder: eval, serve and merge take the reference itself, and the cache keeps what they fetch.
     """
 
-    done = finbench.pull(ref, out)
+    done = finbench.pull(ref, out, convert)
     return Found(done.as_dict(), lambda: show.publications.pulled(done))
 
 

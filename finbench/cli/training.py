@@ -117,6 +117,20 @@ def merge(
     return Found(made, lambda: show.trainings.merged(made, out))
 
 
+def export(
+    adapter: Annotated[str, "./folder, or hub:org/name[@rev]."],
+    out: Annotated[Path, typer.Option(help="New folder for the files.")],
+    to: Annotated[str, "gguf: for llama.cpp; ollama: a Modelfile beside it."] = "gguf",
+    base: Annotated[str | None, "The adapter's base, where bases.yaml does not know it."] = None,
+    bits: Annotated[int | None, "16, 8 or 4: of the base that an adapter without finbench.json was trained on."] = None,
+    weights: Annotated[str, "f16; q8_0: half the size; bf16 or f32."] = "f16",
+) -> Found:
+    """Write an adapter for llama.cpp and Ollama: with its base as one GGUF, and the LoRA alone as another."""
+
+    made = finbench.export(adapter, out, to=to, base=base, bits=command.bits(bits), weights=weights)
+    return Found(made, lambda: show.trainings.exported(made, out))
+
+
 def pretrain(
     recipe: Annotated[Path, "A YAML file: examples/pretrain-*.yaml, docs/pretrain.md."],
     out: Annotated[Path | None, "Folder of the run; default runs/<name>."] = None,

@@ -23,7 +23,16 @@ if TYPE_CHECKING:
         page,
         shown_endpoint,
     )
-    from finbench.hub.fetching import SAFE_FILES, fetch, fetch_files, fetch_paths, head, names_below, sha256_there
+    from finbench.hub.fetching import (
+        PICKLES,
+        SAFE_FILES,
+        fetch,
+        fetch_files,
+        fetch_paths,
+        head,
+        names_below,
+        sha256_there,
+    )
     from finbench.hub.plans import Change, File, Plan, make_plan
     from finbench.hub.pushing import Published, execute, moved
 else:
@@ -31,6 +40,7 @@ else:
 
 __all__ = [
     "OFFICIAL",
+    "PICKLES",
     "SAFE_FILES",
     "Change",
     "File",

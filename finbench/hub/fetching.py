@@ -26,6 +26,7 @@ from finbench.hub.listing import BY_HAND, Remote, blob_id, is_file, items, remot
 # What a model is made of, and nothing that runs code when it is loaded. Only files at the top of a repository.
 SAFE_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".msgpack", ".h5")
+_PICKLED = re.compile(r"(adapter|pytorch)_model[\w.-]*\.(bin|pt|pth|pkl)", re.ASCII)  # of weights, not of an optimizer
 LARGEST_TEXT = 64 * 2**20  # bytes of a JSON, vocabulary or template; the largest tokenizers have 35 MB
 MOST_FILES = 20_000  # of a repository with a model
 _CHECKED_AGAIN = 2**30  # bytes up to which every hash is taken again at each use, lest a disk has lost bits
@@ -39,13 +40,14 @@ class Fetched(NamedTuple):
     sha: str
 
 
-def fetch(repo: str, revision: str | None = None) -> Fetched:
+def fetch(repo: str, revision: str | None = None, pickled: bool = False) -> Fetched:
     """Fetch a model's or adapter's safetensors, JSON and tokenizer files; return (folder, commit).
 
-    Raises Unreachable without a network and without a cached copy; FinbenchError for a repository that is missing,
-    gated, private or hostile, and for a file whose hash is not what the Hub says.
+    With ``pickled``, of a repository without safetensors, its pickled weights with them, in a folder of their own that
+    nothing but ``models.pickles`` opens. Raises Unreachable without a network and without a cached copy; FinbenchError
+    for a repository that is missing, gated, private or hostile, and for a file whose hash is not what the Hub says.
     """
-    wanted, place = address(repo, revision=revision), _Place(repo)
+    wanted, place = address(repo, revision=revision), _Place(repo, pickled)
     pinned = revision if revision and _SHA.fullmatch(revision) else None
     if pinned and place.whole(pinned):
         return Fetched(place.view(pinned), pinned)
@@ -57,7 +59,7 @@ def fetch(repo: str, revision: str | None = None) -> Fetched:
             if pinned and sha != pinned:
                 raise FinbenchError(f"{sentence(wanted)}: the Hub answered with commit {sha}.", "Is HF_ENDPOINT right?")
             if not place.whole(sha):
-                place.download(sha, _chosen(items(repo, "model", sha, most=MOST_FILES), sentence(wanted)))
+                place.download(sha, _chosen(items(repo, "model", sha, most=MOST_FILES), sentence(wanted), pickled))
     except Unreachable:
         for known in [pinned] if pinned else place.remembered(revision or "main"):
             if place.whole(known) or place.taken_over(known):
@@ -130,11 +132,11 @@ def names_below(repo: str, revision: str, folder: str) -> list[str]:
 class _Place:
     """Where a repository's folders lie in finbench's cache, and how they get there."""
 
-    def __init__(self, repo: str) -> None:
-        self.repo = repo
+    def __init__(self, repo: str, pickled: bool = False) -> None:
+        self.repo, self.pickled = repo, pickled
         host = re.sub(r"[^A-Za-z0-9.-]+", "-", shown_endpoint().partition("://")[2])
         org, _, self.name = repo.rpartition("/")
-        self.root = paths.cache_dir() / "hub" / host / "models" / (org or "-")
+        self.root = paths.cache_dir() / "hub" / host / ("pickled" if pickled else "models") / (org or "-")
         self.branches = self.root / f"{self.name}.refs"  # the commits they were at when last asked for
         self.client = _client_cache() / f"models--{repo.replace('/', '--')}"
 
@@ -198,10 +200,12 @@ class _Place:
         sources = {}
         for path in sorted((self.client / "snapshots" / sha).glob("*")):
             named = path.resolve().name
-            if _is_safe(path.name) and re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", named):
+            if (_is_safe(path.name) or (self.pickled and _PICKLED.fullmatch(path.name))) and re.fullmatch(
+                r"[0-9a-f]{40}|[0-9a-f]{64}", named
+            ):
                 large = named if len(named) == 64 else None
                 sources[path.name] = (path, Remote(path.name, path.stat().st_size, large, named))
-        if not any(name.endswith(".safetensors") for name in sources):
+        if not any(_PICKLED.fullmatch(name) if self.pickled else name.endswith(".safetensors") for name in sources):
             return False
         for path, file in sources.values():
             if _hash(path, file.hash) != file.hash:
@@ -225,15 +229,21 @@ def _is_safe(name: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in SAFE_FILES)
 
 
-def _chosen(listed: Iterable[Any], said: str) -> list[Remote]:
-    """The files to fetch. Refuses a repository that only has pickles, and files too large to be read."""
+def _chosen(listed: Iterable[Any], said: str, pickled: bool = False) -> list[Remote]:
+    """The files to fetch. Refuses a repository that only has pickles, and files too large to be read.
+
+    With ``pickled``, pickles are fetched too, and one that has safetensors is refused.
+    """
     found, names = [], []
     for item in listed:
         names.append(item.path)
         plain = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,150}", item.path, re.ASCII)
-        if plain and is_file(item) and _is_safe(item.path):
+        if plain and is_file(item) and (_is_safe(item.path) or (pickled and _PICKLED.fullmatch(item.path))):
             found.append(remote(item))
     weights = [file for file in found if file.name.endswith(".safetensors")]
+    if pickled and weights:
+        raise FinbenchError(f"{said} has safetensors: nothing is to be converted.", "Leave --convert out.")
+    weights += [file for file in found if pickled and _PICKLED.fullmatch(file.name)]
     for file in found:
         if file not in weights:
             _within(file, said)
@@ -241,7 +251,7 @@ def _chosen(listed: Iterable[Any], said: str) -> list[Remote]:
     if pickles and not weights:
         raise FinbenchError(
             f"{said} has only pickled weights ({pickles[0][:80]}), which can run code and are never loaded.",
-            "Ask its author for safetensors; the Hub converts a model at a click (Space safetensors/convert).",
+            "Have their tensors written as safetensors: finbench pull hub:org/name --convert --out ./name",
         )
     if len({file.name.lower() for file in found}) != len(found):
         raise FinbenchError(

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.models import adapters, adopting, bases, modelfiles, prefixes, structured, unfinished, zoo
+    from finbench.models import (
+        adapters,
+        adopting,
+        bases,
+        ggufs,
+        modelfiles,
+        pickles,
+        prefixes,
+        structured,
+        unfinished,
+        zoo,
+    )
     from finbench.models.described import has_template, taken_for
     from finbench.models.ggufs import accept
     from finbench.models.modelfiles import STRUCTURE, empty_model, is_structured, template_digest
@@ -23,9 +34,11 @@ __all__ = [
     "adopting",
     "bases",
     "empty_model",
+    "ggufs",
     "has_template",
     "is_structured",
     "modelfiles",
+    "pickles",
     "prefixes",
     "structured",
     "taken_for",

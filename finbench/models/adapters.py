@@ -32,7 +32,7 @@ KINDS = {"lora", irqlora.KIND.lower(), *TUNERS, *REFUSED_TUNERS, *_TUNERS_OF_OUR
 _COSTLY_STARTS = ("mica", "orthogonal")  # decompositions, which are left out where weights are filled in afterwards
 _PEFT_RAISES = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)
 Made = TypeVar("Made", Adapter, Combined)
-_PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pkl")
+PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter_model.pkl", "pytorch_model.bin")
 
 
 def record(folder: Path) -> Adapter:
@@ -91,9 +91,13 @@ def read(folder: Path) -> AdapterFolder:
     config = stated_config(folder)
     weights = folder / WEIGHTS
     if not weights.is_file():
-        pickles = [name for name in _PICKLES if (folder / name).is_file()]
+        pickles = [name for name in PICKLES if (folder / name).is_file()]
         reason = f"only pickled weights ({pickles[0]}), which are never loaded" if pickles else f"no {WEIGHTS}"
-        raise FinbenchError(f"{folder} has {reason}.", "Save it again with safetensors: model.save_pretrained(folder)")
+        hint = "Save it again with safetensors: model.save_pretrained(folder)"
+        if pickles:
+            place = shlex.quote(str(folder) if "/" in str(folder) else f"./{folder}")
+            hint = f"Have their tensors written as safetensors: finbench pull {place} --convert --out ./converted"
+        raise FinbenchError(f"{folder} has {reason}.", hint)
     if found is not None:
         _compare(folder, found)
     safety.check_adapter(config, folder / "adapter_config.json", safety.check_header(weights))

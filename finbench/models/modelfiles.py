@@ -75,7 +75,8 @@ def _shards(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         raise FinbenchError(
-            f"{folder} has no safetensors weights.", "Pickled weights (.bin) are never loaded; convert them first."
+            f"{folder} has no safetensors weights.",
+            "Pickled weights (.bin) are never loaded: finbench pull ./folder --convert --out ./converted",
         )
     weight_map = read_json(index, folder, LARGEST_JSON).get("weight_map")
     names = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []

@@ -16,7 +16,7 @@ from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError, harmless
 from finbench.core.files import folder_atomic
 from finbench.core.records import Score, Scorecard
-from finbench.models import adapters, zoo
+from finbench.models import adapters, modelfiles, pickles, zoo
 from finbench.models.adapters import AdapterFolder
 from finbench.publishing.belonging import alike, is_plain, weights_at
 from finbench.publishing.evidence import check, published
@@ -27,30 +27,31 @@ _LONGEST_NAME = 200  # characters of a name that somebody else has given
 
 @dataclass(frozen=True)
 class Pulled:
-    """An adapter that lies in a folder of the user's own now."""
+    """An adapter, or a model that was converted (``adapter`` is None), in a folder of the user's own."""
 
     folder: Path
     source: str
-    adapter: AdapterFolder
+    adapter: AdapterFolder | None
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
-        return {
-            "folder": str(self.folder),
-            "source": self.source,
-            "adapter": self.adapter.identity,
-            "kind": self.adapter.kind,
-            "base": stated_base(self.adapter),
-        }
+        stated = {"folder": str(self.folder), "source": self.source}
+        if self.adapter is None:
+            return {**stated, "kind": "model"}
+        found = {"adapter": self.adapter.identity, "kind": self.adapter.kind, "base": stated_base(self.adapter)}
+        return {**stated, **found}
 
 
-def pull(reference: str, out: Path) -> Pulled:
+def pull(reference: str, out: Path, convert: bool = False) -> Pulled:
     """Fetch ``hub:org/name[@rev]`` or ``zoo:name`` into the folder ``out``, whole or not at all.
 
     Only safetensors, JSON and tokenizer files, each hash checked; an adapter is read and checked before it gets its
-    name. Raises FinbenchError for a folder that holds something else.
+    name. With ``convert``, one that exists only as pickles, or a folder or model that does (``models.pickles``).
+    Raises FinbenchError for a folder that holds something else.
     """
     ref = refs.parse(reference)
+    if convert:
+        return _converted(ref, out)
     if ref.kind not in ("hub", "zoo"):
         raise FinbenchError(
             f"{reference} is no reference to the Hub.{refs.meant(reference)}", "Write hub:org/name or zoo:name."
@@ -66,6 +67,33 @@ def pull(reference: str, out: Path) -> Pulled:
         # a name that is no part of an adapter: its record lists every file that is
         (staging / _MARK).write_text("\n".join([found.source, *names]) + "\n", encoding="utf-8")
     return Pulled(out, found.source, adapters.read(out))
+
+
+def _converted(ref: refs.Ref, out: Path) -> Pulled:
+    if ref.kind not in ("hub", "folder"):
+        raise FinbenchError(f"--convert takes a repository or a folder, not {ref.name}.", "hub:org/name or ./folder")
+    if strange := _others(out):
+        raise FinbenchError(f"{out} holds other files: {strange}.", "Choose an empty or a new folder with --out.")
+    folder, source = ref.path, str(ref.path)
+    if ref.kind == "hub":
+        folder, sha = hub.fetch(ref.name, ref.revision, pickled=True)
+        source = f"hub:{ref.name}@{sha}"
+    elif out.resolve() == folder.resolve():
+        raise FinbenchError(f"{out} is the folder that is to be converted.", "Choose a new one with --out.")
+    with folder_atomic(out) as staging:
+        try:
+            pickles.convert(folder, staging, source if ref.kind == "hub" else folder.resolve().name, ref.kind == "hub")
+            adapter = (staging / "adapter_config.json").is_file()
+            if adapter:
+                adapters.read(staging)
+            else:
+                modelfiles.check_folder(staging)
+        except FinbenchError as fault:  # it is never seen under the name that it has here
+            named = (text.replace(str(staging), str(out)) for text in (fault.message, fault.hint))
+            raise FinbenchError(*named) from fault
+        names = sorted(path.name for path in staging.iterdir())
+        (staging / _MARK).write_text("\n".join([source, *names]) + "\n", encoding="utf-8")
+    return Pulled(out, source, adapters.read(out) if adapter else None)
 
 
 def _others(out: Path) -> str | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from finbench.training import checkpoints, curves, leaks, recipes
     from finbench.training.checking import CheckedData, check_data
     from finbench.training.combining import combine
+    from finbench.training.exporting import Exported, export, exported_in_words
     from finbench.training.found import Run, runs_in
     from finbench.training.launch import process_count
     from finbench.training.machines import GIB
@@ -35,6 +36,7 @@ else:
 __all__ = [
     "GIB",
     "CheckedData",
+    "Exported",
     "Keeper",
     "Made",
     "Run",
@@ -44,6 +46,8 @@ __all__ = [
     "checkpoints",
     "combine",
     "curves",
+    "export",
+    "exported_in_words",
     "leaks",
     "merge",
     "merge_in_words",

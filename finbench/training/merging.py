@@ -80,11 +80,11 @@ def merge(
     folder = adapters.find(adapter)
     if folder.kind == "model":
         raise FinbenchError(f"{adapter} is a whole model already.", "It can be used as it is.")
-    trained = _bits(folder, bits)
+    trained = recorded_bits(folder, bits)
     place = _onto(onto, trained)
     on = adapters.base_of(folder, base)
     with folder_atomic(out) as staging:
-        report = _write(folder, on, trained, place, dtype, staging)
+        report = write(folder, on, trained, place, dtype, staging)
         made = _record(folder, on, trained, bits is not None, report, staging)
         named = "finbench.json" if isinstance(made, Adapter) else "merge.json"
         write_atomic(staging / "README.md", model_card(made))
@@ -113,9 +113,8 @@ def _dense(source: bases.Base, out: Path, dtype: str) -> DenseCopy:
     )
 
 
-def _write(
-    folder: adapters.AdapterFolder, on: bases.Base, bits: Bits, place: Place, dtype: str, staging: Path
-) -> Merge:
+def write(folder: adapters.AdapterFolder, on: bases.Base, bits: Bits, place: Place, dtype: str, staging: Path) -> Merge:
+    """Write the sum of adapter and base into ``staging``, in ``dtype``, read it again, and say how close it is."""
     recipe = folder.record.recipe if folder.record else None
     template = bases.chat_template(bases.load_tokenizer(on), on.id.alias) if recipe and recipe.chat else None
     texts = probes(list(recipe.tasks) if recipe else [], template)
@@ -181,7 +180,8 @@ def _record(
     return folder.record.model_copy(update={**changed, "merge": report, "provenance": here})
 
 
-def _bits(folder: adapters.AdapterFolder, stated: Bits | None) -> Bits:
+def recorded_bits(folder: adapters.AdapterFolder, stated: Bits | None) -> Bits:
+    """The bits of the base that an adapter was trained on: recorded, else ``stated``, else 16."""
     if folder.record is None:
         if stated is None:
             say("It has no finbench.json: its base is taken to be in 16 bits. If it was quantised, say --bits 4 or 8.")

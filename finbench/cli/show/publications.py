@@ -81,8 +81,11 @@ def pulled(done: Pulled) -> None:
     from finbench.publishing import stated_base
 
     put(f"{escape(done.source)} is in {escape(str(done.folder))}")
-    put(f"It states the base {escape(stated_base(done.adapter))}.")
     folder = str(done.folder) if "/" in str(done.folder) else f"./{done.folder}"
+    if done.adapter is None:
+        put(f"Next: finbench eval --model {escape(folder)}")
+        return
+    put(f"It states the base {escape(stated_base(done.adapter))}.")
     put(f"Next: finbench eval --adapter {escape(folder)}")
 
 

@@ -20,7 +20,7 @@ from finbench.core.records import Adapter, Recipe
 from finbench.methods import method_named
 from finbench.pretraining import Pretrained, report
 from finbench.pretraining.report import amount, size
-from finbench.training import Made, Run, merge_in_words
+from finbench.training import Exported, Made, Run, exported_in_words, merge_in_words
 
 
 def trained(adapter: Adapter, folder: Path, base: str) -> None:
@@ -114,6 +114,11 @@ def combined(made: Combined, folder: Path) -> None:
     if made.lost:
         put(f"Cut to rank {made.rank}, no update moved by more than {100 * made.lost:.2g} % of its norm.", wrap=True)
     put(f"Score it: finbench eval --adapter {shlex.quote(str(folder))}", wrap=True)
+
+
+def exported(made: Exported, folder: Path) -> None:
+    """What an export wrote, how close it is, and what to type next."""
+    put(exported_in_words(made, folder), wrap=True)
 
 
 def tuned(recipe: Recipe, path: Path) -> None:
