@@ -9,6 +9,7 @@ from finbench.core.faces import face
 if TYPE_CHECKING:
     from finbench.cards import cardfiles, plots, trackers
     from finbench.cards.comparison import RowsByTask, aggregation_of, compare, follows
+    from finbench.cards.confidence import CardCalibration, calibrate
     from finbench.cards.elsewhere import endpoint_notes, what_it_cost, who_answered
     from finbench.cards.exports import eval_results, export_card, model_index
     from finbench.cards.render import (
@@ -34,12 +35,14 @@ else:
 
 __all__ = [
     "LEVEL",
+    "CardCalibration",
     "Comparison",
     "Contest",
     "Heading",
     "RowsByTask",
     "aggregation_of",
     "amount",
+    "calibrate",
     "cardfiles",
     "compare",
     "conditions_of",

@@ -60,8 +60,13 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
         {"run": training.sweep_run, "status": training.sweep_status, "fetch": training.sweep_fetch},
     ),
     "card": (
-        "Scorecards of others in, ours out in other formats, older ones by the tasks of today.",
-        {"import": cards.card_import, "export": cards.card_export, "rescore": cards.card_rescore},
+        "Scorecards of others in, ours out in other formats, older ones by the tasks of today; how sure they are.",
+        {
+            "import": cards.card_import,
+            "export": cards.card_export,
+            "rescore": cards.card_rescore,
+            "calibration": cards.card_calibration,
+        },
     ),
     "tasks": (
         "The tasks: list, show, check; their folder for lm-eval; a benchmark of your own rows.",

@@ -12,6 +12,7 @@ from finbench import evaluation, leaderboard
 from finbench.cli import show
 from finbench.cli.command import DataDir, Found
 from finbench.cli.evaluation import scored
+from finbench.core.errors import FinbenchError
 
 Cards = Annotated[list[Path], "Scorecards (.json), or folders of them."]
 CardBase = Annotated[str | None, "The card's base, where bases.yaml does not know it."]
@@ -108,6 +109,23 @@ def card_rescore(
     found = evaluation.rescore_cards(cards, data_dir=data_dir, ask=ask, adapter=adapter, base=base)
     fault = typer.Exit(1) if any(one.refused for one in found) else None
     return Found([one.as_dict() for one in found], lambda: show.scorecards.rescored(found), fault)
+
+
+def card_calibration(
+    cards: Cards,
+    tasks: Tasks = None,
+    validation: Annotated[
+        Path | None, "Card of the same subject on validation rows, to fit the temperature on."
+    ] = None,
+    error: Annotated[str, "Error rates to find a guaranteed threshold for, by comma."] = "0.05,0.1,0.2",
+) -> Found:
+    """How sure subjects were when they were right: calibration, abstaining, thresholds with a guarantee."""
+    try:
+        wanted = [float(rate) for rate in _named(error)]
+    except ValueError as fault:
+        raise FinbenchError(f"--error {error}: not numbers.", "Say 0.05 for 5 %: --error 0.05,0.1") from fault
+    found = finbench.calibrate(cards, tasks=_named(tasks), validation=validation, wanted=wanted)
+    return Found([one.as_dict() for one in found], lambda: show.sureness.calibrated(found))
 
 
 def board_add(
