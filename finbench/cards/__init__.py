@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         write_reports,
     )
     from finbench.cards.reporting import report
+    from finbench.cards.robustness import UnderNoise, robustness
     from finbench.cards.setups import setup_of
     from finbench.cards.verdicts import LEVEL, Comparison, Contest, shown_points, shown_probability
 else:
@@ -40,6 +41,7 @@ __all__ = [
     "Contest",
     "Heading",
     "RowsByTask",
+    "UnderNoise",
     "aggregation_of",
     "amount",
     "calibrate",
@@ -58,6 +60,7 @@ __all__ = [
     "percent",
     "plots",
     "report",
+    "robustness",
     "setup_of",
     "shorten_name",
     "shown_points",

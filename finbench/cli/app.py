@@ -66,6 +66,7 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
             "export": cards.card_export,
             "rescore": cards.card_rescore,
             "calibration": cards.card_calibration,
+            "noise": cards.card_noise,
         },
     ),
     "tasks": (

@@ -128,6 +128,16 @@ def card_calibration(
     return Found([one.as_dict() for one in found], lambda: show.sureness.calibrated(found))
 
 
+def card_noise(
+    card: Annotated[Path, "Scorecard of the texts as they are."],
+    noisy: Annotated[list[Path], "Cards of the same subject from --metadata noise=..., or folders of them."],
+    tasks: Tasks = None,
+) -> Found:
+    """What noise does to a subject: its score on the same documents, and how many answers flip."""
+    found = finbench.robustness(card, noisy, tasks=_named(tasks))
+    return Found([one.as_dict() for one in found], lambda: show.sureness.noises(found))
+
+
 def board_add(
     cards: Annotated[list[Path], "Scorecards, folders of them, or lm-eval's output folder."],
     to: Annotated[Path, "Leaderboard folder."] = Path("leaderboards"),

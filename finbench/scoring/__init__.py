@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.scoring import calibration, metrics, prompts, sampling
+    from finbench.scoring import calibration, metrics, noise, prompts, sampling
     from finbench.scoring.foreign import has_our_scorer
     from finbench.scoring.measuring import (
         BASELINES,
@@ -57,6 +57,7 @@ __all__ = [
     "mean_over_trainings",
     "measure",
     "metrics",
+    "noise",
     "overlap_with_training",
     "p_apart",
     "paired_difference",

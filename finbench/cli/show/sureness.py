@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from rich.markup import escape
 
-from finbench.cards import CardCalibration, in_brackets, percent
+from finbench.cards import CardCalibration, UnderNoise, amount, in_brackets, percent, shown_points
 from finbench.cli.show.layout import columned, put, put_facts
 from finbench.core.catalog import PREFIX
 from finbench.core.console import out
+from finbench.scoring import metrics
 
 _WIDTH = 30  # characters of a full bar
 
@@ -55,3 +56,29 @@ def calibrated(found: Sequence[CardCalibration]) -> None:
                 put(f"{said}take answers of more than {rule.least:.4f}: {percent(rule.coverage)} % of documents,"
                     f" {percent(rule.wrong)} % of them wrong here", wrap=True)  # fmt: skip
     put("[dim]| mean confidence; a guarantee holds with 95 % probability, for documents like these[/]", wrap=True)
+
+
+def noises(found: Sequence[UnderNoise]) -> None:
+    """A line for each noise on each task."""
+    put(f"[bold]{escape(found[0].subject)}[/]", wrap=True)
+    table = columned(
+        "task", "noise", "n", "as it is", "noisy", "difference", "95 % interval", "flips, %", numbers=range(2, 8)
+    )
+    for one in found:
+        share = metrics.is_share(one.metric)
+        ends = [shown_points(one.metric, end) for end in one.difference.interval or ()]
+        table.add_row(
+            one.task.removeprefix(PREFIX),
+            one.noise + (" (flips)" if one.rule == "flipped" else ""),
+            f"{one.n:,}",
+            amount(one.plain.value, share),
+            amount(one.noisy.value, share),
+            shown_points(one.metric, one.difference.value),
+            " to ".join(ends) or "–",
+            in_brackets(one.flips),
+        )
+    out.print(table)
+    put(
+        "[dim]n: documents that the noise changes; flips: answers that do not follow its rule (stay, or turn)[/]",
+        wrap=True,
+    )
