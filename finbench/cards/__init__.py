@@ -28,8 +28,9 @@ if TYPE_CHECKING:
         write_reports,
     )
     from finbench.cards.reporting import report
-    from finbench.cards.robustness import UnderNoise, robustness
+    from finbench.cards.riskpage import RiskPage, risk
     from finbench.cards.setups import setup_of
+    from finbench.cards.undernoise import UnderNoise, robustness
     from finbench.cards.verdicts import LEVEL, Comparison, Contest, shown_points, shown_probability
 else:
     __getattr__ = face(__name__)
@@ -40,6 +41,7 @@ __all__ = [
     "Comparison",
     "Contest",
     "Heading",
+    "RiskPage",
     "RowsByTask",
     "UnderNoise",
     "aggregation_of",
@@ -60,6 +62,7 @@ __all__ = [
     "percent",
     "plots",
     "report",
+    "risk",
     "robustness",
     "setup_of",
     "shorten_name",

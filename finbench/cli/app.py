@@ -46,6 +46,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {  # as --help lists them
     "compare": cards.compare,
     "verify": cards.verify,
     "report": cards.report,
+    "risk": cards.risk,
     "runs": training.runs,
     "lm-eval": cards.lm_eval,
     "bases": tasks.bases,

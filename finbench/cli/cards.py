@@ -18,11 +18,19 @@ Cards = Annotated[list[Path], "Scorecards (.json), or folders of them."]
 CardBase = Annotated[str | None, "The card's base, where bases.yaml does not know it."]
 Rerun = Annotated[str, "Documents of each task to ask the model again; auto: as many as it takes."]
 Tasks = Annotated[str | None, "Only these tasks, by comma."]
+Rates = Annotated[str, "Error rates to find a guaranteed threshold for, by comma."]
 Board = Annotated[Path, typer.Argument(help="Leaderboard folder, with scorecards/ in it.")]
 
 
 def _named(tasks: str | None) -> list[str]:
     return [name.strip() for name in (tasks or "").split(",") if name.strip()]
+
+
+def _rates(stated: str) -> list[float]:
+    try:
+        return [float(rate) for rate in _named(stated)]
+    except ValueError as fault:
+        raise FinbenchError(f"--error {stated}: not numbers.", "Say 0.05 for 5 %: --error 0.05,0.1") from fault
 
 
 def compare(
@@ -67,6 +75,23 @@ def report(
     text = finbench.report(cards, format=format_, spread=spread, tasks=_named(tasks), out=out, figures=_named(figures))
     value = {"format": format_, "text": text, "out": str(out) if out else None}
     return Found(value, lambda: typer.echo(f"Report: {out}" if out else text.rstrip()))
+
+
+def risk(
+    subject: Annotated[Path, "Adapter folder, or a scorecard of the subject."],
+    cards: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Its cards and its base's: files, folders; default: where the card lies, else scorecards/."
+        ),
+    ] = None,
+    out: Annotated[Path, "Page to write: .html, or .md for a model card."] = Path("risk.html"),
+    error: Rates = "0.05,0.1,0.2",
+    watts: Annotated[float | None, "What the machine draws; default: 700 for each GPU, else 100."] = None,
+) -> Found:
+    """Would you put it into production: a page of scores, calibration, noise, cost, and what is untested."""
+    page = finbench.risk(subject, cards or (), out=out, wanted=_rates(error), watts=watts)
+    return Found(page.as_dict() | {"out": str(out)}, lambda: show.sureness.risky(page, out))
 
 
 def lm_eval(
@@ -117,14 +142,10 @@ def card_calibration(
     validation: Annotated[
         Path | None, "Card of the same subject on validation rows, to fit the temperature on."
     ] = None,
-    error: Annotated[str, "Error rates to find a guaranteed threshold for, by comma."] = "0.05,0.1,0.2",
+    error: Rates = "0.05,0.1,0.2",
 ) -> Found:
     """How sure subjects were when they were right: calibration, abstaining, thresholds with a guarantee."""
-    try:
-        wanted = [float(rate) for rate in _named(error)]
-    except ValueError as fault:
-        raise FinbenchError(f"--error {error}: not numbers.", "Say 0.05 for 5 %: --error 0.05,0.1") from fault
-    found = finbench.calibrate(cards, tasks=_named(tasks), validation=validation, wanted=wanted)
+    found = finbench.calibrate(cards, tasks=_named(tasks), validation=validation, wanted=_rates(error))
     return Found([one.as_dict() for one in found], lambda: show.sureness.calibrated(found))
 
 

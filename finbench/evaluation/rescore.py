@@ -15,7 +15,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.files import stable_json
 from finbench.core.records import Score, Scorecard, Task
 from finbench.core.seal import salted
-from finbench.scoring import LENIENT, baselines, metrics, prompts, sample_rows, sampling
+from finbench.scoring import LENIENT, baselines, metrics, noise, prompts, sample_rows, sampling
 
 Rows = Sequence[Mapping[str, Any]]
 Fault = tuple[str, str]  # a place in the samples or the card that cannot be right, and why
@@ -88,7 +88,7 @@ def chosen_rows(card: Scorecard) -> dict[str, Any]:
 def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: Path | None) -> Outcome:
     """Data digest, document hashes, golds and every value, by the task's own scorer on the real rows."""
     quiet()
-    chosen = {k: v for k, v in chosen_rows(card).items() if k in prompts.OF_EVERY or getattr(task, k, None)}
+    chosen = {k: v for k, v in chosen_rows(card).items() if k in noise.OF_EVERY or getattr(task, k, None)}
     lm_task = prompts.load([task], data_dir, metadata=chosen)[task.name]
     limit = prompts.taken(lm_task, card.limit, score.n)
     docs = prompts.rows(lm_task, "test")[:limit]

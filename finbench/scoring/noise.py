@@ -15,6 +15,7 @@ from typing import Any
 
 from finbench.core.errors import FinbenchError, unknown
 
+OF_EVERY = ("noise", "split")  # what may be chosen of the rows of every task, and is never ranked
 _WORD = re.compile(r"[A-Za-z]{4,}")
 _TYPOS, _MISREAD = 0.1, 0.1  # share of longer words with a slip, of letters that look alike that are misread
 _LOOKALIKES = {"l": "1", "I": "l", "o": "0", "O": "0", "e": "c", "m": "rn", "S": "5", "B": "8", "h": "b", "t": "f"}

@@ -97,13 +97,12 @@ def _may_show(task: Task, lm_task: Any) -> None:
 
 
 CHOICES = {"agreement": "fpb"}  # what may be chosen of a data set, by --metadata, and of which
-OF_EVERY = ("noise", "split")  # and of every one: what is never ranked
 
 
 def _choose_rows(lm_task: Any, stated: Mapping[str, Any]) -> None:
     """Put the validation rows in the place of the test, and noise into texts, as ``--metadata`` says."""
     name, found = lm_task.config.task, lm_task.dataset
-    chosen = {key: str(stated[f"finbench_{key}"]) for key in OF_EVERY if f"finbench_{key}" in stated}
+    chosen = {key: str(stated[f"finbench_{key}"]) for key in noise.OF_EVERY if f"finbench_{key}" in stated}
     if not chosen:
         return
     if lm_task.config.test_split != "test" or "test" not in found or lm_task.config.process_docs is not None:
@@ -123,8 +122,8 @@ def _checked(tasks: Iterable[Task], metadata: Mapping[str, Any]) -> dict[str, An
     stated = {}
     for name, value in metadata.items():
         short = name.removeprefix("finbench_")
-        if short not in (*CHOICES, *OF_EVERY):
-            raise unknown("choice", name, (*CHOICES, *OF_EVERY), "finbench eval --help")
+        if short not in (*CHOICES, *noise.OF_EVERY):
+            raise unknown("choice", name, (*CHOICES, *noise.OF_EVERY), "finbench eval --help")
         if short in CHOICES and not any(getattr(task, short) is not None for task in tasks):
             raise FinbenchError(f"No task here has a choice of {short}.", f"It is one of {CHOICES[short]}.")
         stated[f"finbench_{short}"] = value
@@ -158,7 +157,7 @@ def _origin(task: Task, data_dir: Path | None, stated: Mapping[str, Any]) -> dic
     choices = {
         name: str(stated.get(f"finbench_{name}", own)) for name in CHOICES if (own := getattr(task, name)) is not None
     }
-    choices |= {name: str(stated[f"finbench_{name}"]) for name in OF_EVERY if f"finbench_{name}" in stated}
+    choices |= {name: str(stated[f"finbench_{name}"]) for name in noise.OF_EVERY if f"finbench_{name}" in stated}
     if task.own:
         return {"origin": task.data if task.data.startswith("hub:") else "own", "choices": choices}
     about = {} if task.shipped else describe_set(task.set, data_dir) or {}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.markup import escape
 
-from finbench.cards import CardCalibration, UnderNoise, amount, in_brackets, percent, shown_points
+from finbench.cards import CardCalibration, RiskPage, UnderNoise, amount, in_brackets, percent, shown_points
 from finbench.cli.show.layout import columned, put, put_facts
 from finbench.core.catalog import PREFIX
 from finbench.core.console import out
@@ -82,3 +83,11 @@ def noises(found: Sequence[UnderNoise]) -> None:
         "[dim]n: documents that the noise changes; flips: answers that do not follow its rule (stay, or turn)[/]",
         wrap=True,
     )
+
+
+def risky(page: RiskPage, file: Path) -> None:
+    """What the page has, and what nobody tested."""
+    put(f"[bold]{escape(page.subject)}[/]: {', '.join(one.title.lower() for one in page.shown)}", wrap=True)
+    for one in page.untested:
+        put(f"[yellow]untested[/] {escape(one)}", wrap=True)
+    put(f"Page: {escape(str(file))}")
