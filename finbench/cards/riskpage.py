@@ -58,15 +58,8 @@ class RiskPage:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: the tables, without drawings."""
-        sections = [
-            {
-                "title": one.title,
-                "head": list(one.head),
-                "rows": [list(row) for row in one.rows],
-                "command": one.command,
-            }
-            for one in self.shown
-        ]
+        told = ("title", "head", "rows", "command")
+        sections = [{name: getattr(one, name) for name in told} for one in self.shown]
         return {"subject": self.subject, "sections": sections, "untested": self.untested}
 
 
