@@ -9,6 +9,7 @@ from finbench.core.faces import face
 if TYPE_CHECKING:
     from finbench.cards import cardfiles, plots, trackers
     from finbench.cards.comparison import RowsByTask, aggregation_of, compare, follows
+    from finbench.cards.confidence import CardCalibration, calibrate
     from finbench.cards.elsewhere import endpoint_notes, what_it_cost, who_answered
     from finbench.cards.exports import eval_results, export_card, model_index
     from finbench.cards.render import (
@@ -28,19 +29,25 @@ if TYPE_CHECKING:
         write_reports,
     )
     from finbench.cards.reporting import report
+    from finbench.cards.riskpage import RiskPage, risk
     from finbench.cards.setups import setup_of
+    from finbench.cards.undernoise import UnderNoise, robustness
     from finbench.cards.verdicts import LEVEL, Comparison, Contest, shown_points, shown_probability
 else:
     __getattr__ = face(__name__)
 
 __all__ = [
     "LEVEL",
+    "CardCalibration",
     "Comparison",
     "Contest",
     "Heading",
+    "RiskPage",
     "RowsByTask",
+    "UnderNoise",
     "aggregation_of",
     "amount",
+    "calibrate",
     "cardfiles",
     "combined_card",
     "compare",
@@ -57,6 +64,8 @@ __all__ = [
     "percent",
     "plots",
     "report",
+    "risk",
+    "robustness",
     "setup_of",
     "shorten_name",
     "shown_points",

@@ -22,7 +22,7 @@ from finbench.core.files import write_atomic
 from finbench.core.records import Adapter, Generation, Measure, MergedModel, Score, Scorecard, Subject
 from finbench.core.seal import salted
 from finbench.methods import method_named
-from finbench.scoring import BASELINES
+from finbench.scoring import BASELINES, noise
 from finbench.scoring.metrics import is_share, spoken
 
 _BAR = 24  # characters of a full bar in the terminal
@@ -139,7 +139,8 @@ def parts_of(card: Scorecard, score: Score | None = None) -> tuple[str, ...]:
     whole = score.is_whole(card.limit) if score else card.limit is None
     limit = [] if whole else [f"first {score.n if score else card.limit} rows only"]
     share = [f"{percent(score.data.share)} % of the set"] if score and score.data.share else []
-    return (*share, *limit)
+    chosen = score.data.choices.items() if score else ()
+    return (*share, *(f"{name} {value}" for name, value in chosen if name in noise.OF_EVERY), *limit)
 
 
 def describe_subject(subject: Subject) -> str:

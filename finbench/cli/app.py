@@ -47,6 +47,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {  # as --help lists them
     "compare": cards.compare,
     "verify": cards.verify,
     "report": cards.report,
+    "risk": cards.risk,
     "runs": training.runs,
     "lm-eval": cards.lm_eval,
     "bases": tasks.bases,
@@ -61,8 +62,14 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
         {"run": training.sweep_run, "status": training.sweep_status, "fetch": training.sweep_fetch},
     ),
     "card": (
-        "Scorecards of others in, ours out in other formats, older ones by the tasks of today.",
-        {"import": cards.card_import, "export": cards.card_export, "rescore": cards.card_rescore},
+        "Scorecards of others in, ours out in other formats, older ones by the tasks of today; how sure they are.",
+        {
+            "import": cards.card_import,
+            "export": cards.card_export,
+            "rescore": cards.card_rescore,
+            "calibration": cards.card_calibration,
+            "noise": cards.card_noise,
+        },
     ),
     "tasks": (
         "The tasks: list, show, check; their folder for lm-eval; a benchmark of your own rows.",

@@ -12,16 +12,25 @@ from finbench import evaluation, leaderboard
 from finbench.cli import show
 from finbench.cli.command import DataDir, Found
 from finbench.cli.evaluation import scored
+from finbench.core.errors import FinbenchError
 
 Cards = Annotated[list[Path], "Scorecards (.json), or folders of them."]
 CardBase = Annotated[str | None, "The card's base, where bases.yaml does not know it."]
 Rerun = Annotated[str, "Documents of each task to ask the model again; auto: as many as it takes."]
 Tasks = Annotated[str | None, "Only these tasks, by comma."]
+Rates = Annotated[str, "Error rates to find a guaranteed threshold for, by comma."]
 Board = Annotated[Path, typer.Argument(help="Leaderboard folder, with scorecards/ in it.")]
 
 
 def _named(tasks: str | None) -> list[str]:
     return [name.strip() for name in (tasks or "").split(",") if name.strip()]
+
+
+def _rates(stated: str) -> list[float]:
+    try:
+        return [float(rate) for rate in _named(stated)]
+    except ValueError as fault:
+        raise FinbenchError(f"--error {stated}: not numbers.", "Say 0.05 for 5 %: --error 0.05,0.1") from fault
 
 
 def compare(
@@ -72,6 +81,23 @@ def report(
     return Found(value, lambda: typer.echo(f"Report: {out}" if out else text.rstrip()))
 
 
+def risk(
+    subject: Annotated[Path, "Adapter folder, or a scorecard of the subject."],
+    cards: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Its cards and its base's: files, folders; default: where the card lies, else scorecards/."
+        ),
+    ] = None,
+    out: Annotated[Path, "Page to write: .html, or .md for a model card."] = Path("risk.html"),
+    error: Rates = "0.05,0.1,0.2",
+    watts: Annotated[float | None, "What the machine draws; default: 700 for each GPU, else 100."] = None,
+) -> Found:
+    """Would you put it into production: a page of scores, calibration, noise, cost, and what is untested."""
+    page = finbench.risk(subject, cards or (), out=out, wanted=_rates(error), watts=watts)
+    return Found(page.as_dict() | {"out": str(out)}, lambda: show.sureness.risky(page, out))
+
+
 def lm_eval(
     arguments: Annotated[list[str] | None, typer.Argument(help="As for lm_eval: run --model finbench ...")] = None,
 ) -> None:
@@ -112,6 +138,29 @@ def card_rescore(
     found = evaluation.rescore_cards(cards, data_dir=data_dir, ask=ask, adapter=adapter, base=base)
     fault = typer.Exit(1) if any(one.refused for one in found) else None
     return Found([one.as_dict() for one in found], lambda: show.scorecards.rescored(found), fault)
+
+
+def card_calibration(
+    cards: Cards,
+    tasks: Tasks = None,
+    validation: Annotated[
+        Path | None, "Card of the same subject on validation rows, to fit the temperature on."
+    ] = None,
+    error: Rates = "0.05,0.1,0.2",
+) -> Found:
+    """How sure subjects were when they were right: calibration, abstaining, thresholds with a guarantee."""
+    found = finbench.calibrate(cards, tasks=_named(tasks), validation=validation, wanted=_rates(error))
+    return Found([one.as_dict() for one in found], lambda: show.sureness.calibrated(found))
+
+
+def card_noise(
+    card: Annotated[Path, "Scorecard of the texts as they are."],
+    noisy: Annotated[list[Path], "Cards of the same subject from --metadata noise=..., or folders of them."],
+    tasks: Tasks = None,
+) -> Found:
+    """What noise does to a subject: its score on the same documents, and how many answers flip."""
+    found = finbench.robustness(card, noisy, tasks=_named(tasks))
+    return Found([one.as_dict() for one in found], lambda: show.sureness.noises(found))
 
 
 def board_add(

@@ -24,7 +24,10 @@ from finbench.scoring import resolve_function, task_faults
 from finbench.training import recipes
 
 _LONGEST = 30  # lines of a task YAML
-_ROOTS = ("finbench", "finbench_mc", "finbench_long", "finbench_mini", "finbench_finlora", "finbench_published")
+_ROOTS = (
+    *("finbench", "finbench_mc", "finbench_long", "finbench_mini"),
+    *("finbench_noise", "finbench_finlora", "finbench_published"),
+)
 
 
 def check_tasks(write: bool = False) -> list[str]:
@@ -144,7 +147,7 @@ def _place_faults() -> Iterator[str]:
         yield f"{name}: in none of the groups {', '.join(_ROOTS)}"
     for root, tasks in members.items():
         for task in tasks:
-            kind = f"finbench_{task.family}" if task.family in ("mini", "finlora", "published") else None
+            kind = f"finbench_{task.family}" if task.family in ("mini", "noise", "finlora", "published") else None
             ends = {"_all_mc": "finbench_long", "_mc": "finbench_mc", "": "finbench"}
             kind = kind or next(group for end, group in ends.items() if task.name.endswith(end))
             if root != kind:
@@ -176,6 +179,7 @@ TITLES = {
     "general": "General ability: what fine-tuning forgets",
     "finlora": "FinLoRA's own prompts (compatibility, never ranked)",
     "published": "Tests as published (to compare with papers, never ranked)",
+    "noise": "Small changes that turn the answer (written for this project, never ranked)",
     "mini": "Small sets written for this project (demos and tests, never ranked)",
 }
 

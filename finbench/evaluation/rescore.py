@@ -15,7 +15,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.files import stable_json
 from finbench.core.records import Score, Scorecard, Task
 from finbench.core.seal import salted
-from finbench.scoring import LENIENT, baselines, metrics, prompts, sample_rows, sampling
+from finbench.scoring import LENIENT, baselines, metrics, noise, prompts, sample_rows, sampling
 
 Rows = Sequence[Mapping[str, Any]]
 Fault = tuple[str, str]  # a place in the samples or the card that cannot be right, and why
@@ -88,7 +88,7 @@ def chosen_rows(card: Scorecard) -> dict[str, Any]:
 def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: Path | None) -> Outcome:
     """Data digest, document hashes, golds and every value, by the task's own scorer on the real rows."""
     quiet()
-    chosen = {k: v for k, v in chosen_rows(card).items() if getattr(task, k.removeprefix("finbench_"), None)}
+    chosen = {k: v for k, v in chosen_rows(card).items() if k in noise.OF_EVERY or getattr(task, k, None)}
     lm_task = prompts.load([task], data_dir, metadata=chosen)[task.name]
     limit = prompts.taken(lm_task, card.limit, score.n)
     docs = prompts.rows(lm_task, "test")[:limit]
@@ -199,6 +199,8 @@ def _gold(row: Mapping[str, Any]) -> Any:
 def _differing(row: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Fault]:
     if row["cluster"] != new["cluster"]:
         yield _at(row, "cluster"), "is not the hash of that row's source"
+    if row.get("of") != new.get("of"):
+        yield _at(row, "of"), f"is not the row that this one was made of ({new.get('of')})"
     for name, value in new["values"].items():
         if stable_json(row["values"].get(name)) != stable_json(value):
             said = f"is {stable_json(row['values'].get(name))}; the scorer gives {stable_json(value)}"

@@ -319,7 +319,7 @@ def _rows(card: Scorecard, score: Score, rows: list[dict[str, Any]], found: Veri
     apart = _GENERATED if generated and generated.profile != "direct" else set[str]()
     apart = apart | {"sample", "reading"} if samples > 1 else apart
     if task is not None:
-        _evidence(task, rows, apart, found)
+        _evidence(task, rows, apart | {"of"} if "noise" in score.data.choices else apart, found)
     if bool(apart) != (score.answers is not None) or any(apart - row.keys() for row in rows):
         found.fault(f"{place}.answers", "does not go with the card's profile, or with its sample rows")
         return

@@ -20,7 +20,7 @@ from finbench.evaluation import drawing, import_card, verify
 from finbench.leaderboard import attested, precedence
 from finbench.leaderboard.board import FAMILIES, SCORECARDS
 
-_KEYS = {"task", "index", "doc", "cluster", "values", "answer", "answer_sha256"}
+_KEYS = {"task", "index", "doc", "cluster", "values", "answer", "answer_sha256", "of"}
 _HASHES = ("doc", "cluster", "answer_sha256")
 _NOT_SHOWN = "none of its tasks is shown"
 _LONGEST = 200  # characters of a name, or of one word: the longest XBRL tags have 150
@@ -125,6 +125,10 @@ def check(path: Path, *, data_dir: Path | None = None) -> list[str]:
     ]
     if own := [score.task for score in card.scores if (task := catalog.tasks().get(score.task)) is None or task.own]:
         faults.append(f"{', '.join(own)} is no task of finbench, and never stands beside those that are ranked")
+    if chosen := sorted(
+        {f"{k}={v}" for score in card.scores for k, v in score.data.choices.items() if k != "agreement"}
+    ):
+        faults.append(f"--metadata {', '.join(chosen)}: only scores of the test as it is are ranked")
     if not any(score.family in FAMILIES for score in card.scores):
         asked = ", ".join(score.task.removeprefix(catalog.PREFIX) for score in card.scores)
         faults.append(f"{_NOT_SHOWN} ({asked}); families that are: {', '.join(FAMILIES)}")

@@ -10,7 +10,7 @@ from finbench.evaluation import Verification
 from finbench.leaderboard.attested import AttestedAdapter
 from finbench.scoring import SeedVariance, seed_variance
 
-UNRANKED = ("finlora", "published", "mini")  # families for compatibility and for demos: never ranked, mini never shown
+UNRANKED = ("finlora", "published", "mini", "noise")  # for compatibility, demos, noise: never ranked, mini never shown
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.scoring import metrics, prompts, sampling
+    from finbench.scoring import calibration, metrics, noise, prompts, sampling
     from finbench.scoring.foreign import has_our_scorer
     from finbench.scoring.measuring import (
         BASELINES,
         LENIENT,
+        RIGHT,
         answers,
         baselines,
         clusters_of,
@@ -38,12 +39,14 @@ __all__ = [
     "EXACT",
     "LENIENT",
     "RESAMPLES",
+    "RIGHT",
     "UNTESTABLE",
     "Z95",
     "Difference",
     "SeedVariance",
     "answers",
     "baselines",
+    "calibration",
     "clusters_of",
     "documents_needed",
     "golden_prompt",
@@ -54,6 +57,7 @@ __all__ = [
     "mean_over_trainings",
     "measure",
     "metrics",
+    "noise",
     "overlap_with_training",
     "p_apart",
     "paired_difference",

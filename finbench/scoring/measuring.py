@@ -16,7 +16,7 @@ import numpy as np
 from finbench.core.files import stable_json
 from finbench.core.records import Answers, Contamination, Measure, Overlap
 from finbench.core.seal import leaves, salted
-from finbench.scoring import foreign, metrics, paired, prompts, sampling, stats
+from finbench.scoring import foreign, metrics, noise, paired, prompts, sampling, stats
 from finbench.scoring.metrics import Aggregation, bounds, known_as, summed
 
 LENIENT = "_lenient"
@@ -225,6 +225,7 @@ def sample_rows(
             "doc": salted(asked),
             "cluster": salted(source)[:16],
             "values": {name: _shown(value, words) if restricted else value for name, value in found.items()},
+            **noise.row_of(doc),
         }
         if choice or not restricted:
             row["answer"] = answer

@@ -20,7 +20,7 @@ from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
 from finbench.core.records import DataId, Generation, Task
 from finbench.hub import Unreachable
-from finbench.scoring import foreign
+from finbench.scoring import foreign, noise
 
 Template = Callable[..., str]  # lm-eval's chat_template: messages, add_generation_prompt -> text
 BUDGET = {"chat": 512, "think": 4096, "cot": 1024}  # tokens of an answer, where neither user nor task wants more
@@ -73,6 +73,7 @@ def load(
             lm_task.set_config(key="num_fewshot", value=shots)
             lm_task.finbench_seed = seed
         lm_task.finbench_origin = _origin(task, data_dir, stated)
+        _choose_rows(lm_task, stated)
         loaded[task.name] = lm_task
     # only where they are needed, for reading takes seconds
     counts = {name: len(rows(lm_task, "train")) for name, lm_task in loaded.items()} if shots else {}
@@ -98,14 +99,32 @@ def _may_show(task: Task, lm_task: Any) -> None:
 CHOICES = {"agreement": "fpb"}  # what may be chosen of a data set, by --metadata, and of which
 
 
+def _choose_rows(lm_task: Any, stated: Mapping[str, Any]) -> None:
+    """Put the validation rows in the place of the test, and noise into texts, as ``--metadata`` says."""
+    name, found = lm_task.config.task, lm_task.dataset
+    chosen = {key: str(stated[f"finbench_{key}"]) for key in noise.OF_EVERY if f"finbench_{key}" in stated}
+    if not chosen:
+        return
+    if lm_task.config.test_split != "test" or "test" not in found or lm_task.config.process_docs is not None:
+        raise FinbenchError(f"{name}: its rows cannot be chosen, for they are not finbench's.", "Name another task.")
+    if (split := chosen.get("split", "test")) not in ("test", "validation"):
+        raise unknown("split", split, ("test", "validation"), "finbench eval --help")
+    if not len(found[split]):
+        raise FinbenchError(f"{name} has no {split} rows.", "Leave --metadata split out, or name another task.")
+    asked = found[split]
+    if "noise" in chosen:
+        asked = type(asked).from_list(noise.noisy(chosen["noise"], list(asked), name))
+    lm_task.dataset = {**found, "test": asked}
+
+
 def _checked(tasks: Iterable[Task], metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata by lm-eval's names. A choice that is unknown, or that no task has, is a fault."""
     stated = {}
     for name, value in metadata.items():
         short = name.removeprefix("finbench_")
-        if short not in CHOICES:
-            raise unknown("choice", name, CHOICES, "finbench eval --help")
-        if not any(getattr(task, short) is not None for task in tasks):
+        if short not in (*CHOICES, *noise.OF_EVERY):
+            raise unknown("choice", name, (*CHOICES, *noise.OF_EVERY), "finbench eval --help")
+        if short in CHOICES and not any(getattr(task, short) is not None for task in tasks):
             raise FinbenchError(f"No task here has a choice of {short}.", f"It is one of {CHOICES[short]}.")
         stated[f"finbench_{short}"] = value
     return stated
@@ -138,8 +157,9 @@ def _origin(task: Task, data_dir: Path | None, stated: Mapping[str, Any]) -> dic
     choices = {
         name: str(stated.get(f"finbench_{name}", own)) for name in CHOICES if (own := getattr(task, name)) is not None
     }
+    choices |= {name: str(stated[f"finbench_{name}"]) for name in noise.OF_EVERY if f"finbench_{name}" in stated}
     if task.own:
-        return {"origin": task.data if task.data.startswith("hub:") else "own"}
+        return {"origin": task.data if task.data.startswith("hub:") else "own", "choices": choices}
     about = {} if task.shipped else describe_set(task.set, data_dir) or {}
     found: dict[str, Any] = {"origin": "shipped" if task.shipped else "files", "choices": choices}
     if hub := about.get("hub"):

@@ -1,0 +1,400 @@
+"""One page for whoever answers for a model in use: what its cards say of risk, and what nobody has tested."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finbench.cards import cardfiles, confidence, sureplots, undernoise
+from finbench.cards.comparison import aggregation_of, difference, documents
+from finbench.cards.render import amount, describe_subject, from_template, in_brackets, parts_of, percent
+from finbench.cards.setups import apart, setup_of
+from finbench.cards.verdicts import shown_points
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError
+from finbench.core.files import write_atomic
+from finbench.core.records import Score, Scorecard
+from finbench.models import adapters
+from finbench.scoring import clusters_of, hidden_metrics, metrics, samples_of, values_of
+
+GENERAL = "general"  # family of the tasks that show what a training forgot
+CHIP, MACHINE = 700.0, 100.0  # watts that are assumed of a GPU, and of a machine without one
+_JOULES = 3.6e6  # of a kilowatt hour
+_TEMPLATES = {".html": "risk.html.j2", ".md": "risk.md.j2"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: a table, plots, and how to get the numbers oneself. Without rows it was not tested."""
+
+    title: str
+    about: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    command: str
+    missing: str  # what is not known without it
+    plots: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class RiskPage:
+    """Everything that the templates show."""
+
+    subject: str
+    what: str
+    base: str
+    written: str
+    sections: list[Section]
+    untested: list[str]
+
+    @property
+    def shown(self) -> list[Section]:
+        """The sections that have something to show."""
+        return [section for section in self.sections if section.rows]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: the tables, without drawings."""
+        told = ("title", "head", "rows", "command")
+        sections = [{name: getattr(one, name) for name in told} for one in self.shown]
+        return {"subject": self.subject, "sections": sections, "untested": self.untested}
+
+
+@dataclass
+class _Held:
+    """A score of the subject with its card, where it lies, its rows, and the base's beside it."""
+
+    path: Path
+    card: Scorecard
+    score: Score
+    rows: list[dict[str, Any]]
+    base: _Held | None = None
+
+    @property
+    def task(self) -> str:
+        said = self.score.task.removeprefix(catalog.PREFIX)
+        return ", ".join([said, *parts_of(self.card, self.score)])
+
+
+@dataclass
+class _Cards:
+    """What lies in the folders: scores of the subject on tests as they are, and cards of it under noise."""
+
+    subject: Scorecard
+    path: Path
+    own: list[_Held] = field(default_factory=list)
+    noisy: list[Path] = field(default_factory=list)
+
+
+def risk(
+    subject: Path | str,
+    cards: Sequence[Path | str] = (),
+    *,
+    out: Path | None = None,
+    wanted: Sequence[float] = (0.05, 0.1, 0.2),
+    watts: float | None = None,
+) -> RiskPage:
+    """What is known of the risk of a ``subject``: an adapter folder, or a scorecard of it; written to ``out``.
+
+    ``cards``: files and folders in which its cards lie, and its base's; default: the folder of the card, else
+    ``scorecards``; folders within them are looked through too (cards under noise). ``out`` ends in .html or .md.
+    ``wanted``: error rates to find thresholds for; ``watts``: what the machine draws while it answers.
+
+    Raises FinbenchError where no card of the subject lies there, and for another ending of ``out``.
+    """
+    if out is not None and out.suffix not in _TEMPLATES:
+        raise FinbenchError(f"{out} is neither a page nor Markdown.", "Name a file that ends in .html or .md")
+    if watts is not None and not 0 < watts < float("inf"):
+        raise FinbenchError(f"--watts {watts:g} is no power.", "Say what the machine draws in watts: --watts 120")
+    found = _gathered(Path(subject), [Path(place) for place in cards])
+    sections = [
+        _scores(found),
+        _calibration(found, wanted),
+        _noise(found),
+        _forgetting(found),
+        _contamination(found),
+        _cost(found, watts),
+    ]
+    card = found.subject
+    page = RiskPage(
+        subject=card.subject.name,
+        what=describe_subject(card.subject),
+        base=card.subject.base.alias,
+        written=card.provenance.created[:10],
+        sections=sections,
+        untested=list(_untested(found, sections)),
+    )
+    if out is not None:
+        write_atomic(out, from_template(_TEMPLATES[out.suffix], escape=out.suffix == ".html", page=page))
+    return page
+
+
+# ---------------------------------------------------------------- whose cards
+
+
+def _gathered(subject: Path, places: Sequence[Path]) -> _Cards:
+    folder = subject.is_dir()
+    home = Path("scorecards") if folder else subject.parent
+    paths = [path for place in places or [home] for path in _within(place)]
+    if folder:
+        identity = adapters.read(subject).identity
+        named = [path for path in paths if cardfiles.read(path).subject.adapter == identity]
+        if not named:
+            raise FinbenchError(
+                f"No scorecard of {subject} lies in {', '.join(map(str, places or [home]))}.",
+                f"Make one: finbench eval --adapter {shlex.quote(str(subject))}; or name the folder it lies in.",
+            )
+        subject = named[0]
+    first = cardfiles.read(subject)
+    found = _Cards(first, subject)
+    bases: list[_Held] = []
+    for path in dict.fromkeys([subject, *paths]):
+        card = cardfiles.read(path)
+        same = _weights(card) == _weights(first)
+        if not same and not _is_base_of(card, first):
+            continue
+        rows = cardfiles.rows_by_task(path, card)
+        held = [_Held(path, card, score, rows.get(score.task, [])) for score in card.scores]
+        if any(undernoise.noise_of(one.score) for one in held):
+            found.noisy += [path] if same else []
+        elif not any(one.score.data.choices.get("split") for one in held):
+            (found.own if same else bases).extend(held)
+    found.own = list({one.task: one for one in reversed(found.own)}.values())[::-1]
+    for one in found.own:
+        setup = setup_of(one.card, one.score)
+        alike = (b for b in bases if b.score.task == one.score.task and not apart(setup, setup_of(b.card, b.score)))
+        one.base = next(alike, None)
+    found.own.sort(key=lambda one: (one.score.family == GENERAL, one.score.family, one.task))
+    return found
+
+
+def _within(place: Path) -> Iterator[Path]:
+    """Scorecards at a place, and in folders within it."""
+    if not place.is_dir():
+        yield from cardfiles.expand([place])
+        return
+    for folder in [place, *sorted(path for path in place.rglob("*") if path.is_dir())]:
+        if any(folder.glob("*.json")):
+            yield from (path for path in sorted(folder.glob("*.json")) if _readable(path))
+
+
+def _readable(path: Path) -> bool:
+    try:
+        cardfiles.read(path)
+    except FinbenchError:  # other JSON files are passed over
+        return False
+    return True
+
+
+def _weights(card: Scorecard) -> tuple[Any, ...]:
+    return card.subject.base.fingerprint, card.subject.adapter, card.subject.bits, card.subject.kind
+
+
+def _is_base_of(card: Scorecard, other: Scorecard) -> bool:
+    same = card.subject.base.fingerprint == other.subject.base.fingerprint and card.subject.bits == other.subject.bits
+    return card.subject.kind == "base" and other.subject.kind != "base" and same
+
+
+# ---------------------------------------------------------------- sections
+
+
+def _scores(found: _Cards) -> Section:
+    own = [one for one in found.own if one.score.family != GENERAL]
+    return Section(
+        "Score",
+        "The main metric of each test, with its 95 % interval, and the paired difference to its base.",
+        ("task", "metric", "score", "base", "difference", "documents"),
+        [
+            [one.task, metrics.spoken(one.score.main_metric), _main(one), *_beside(one), f"{one.score.n:,}"]
+            for one in own
+        ],
+        f"{_asked(found, own)}; finbench compare {_file(found)} BASE.json",
+        "how often it is right",
+    )
+
+
+def _main(one: _Held) -> str:
+    return in_brackets(one.score.main, metrics.is_share(one.score.main_metric))
+
+
+def _beside(one: _Held) -> tuple[str, str]:
+    """The base's score, and the paired difference with its interval."""
+    if one.base is None:
+        return "not scored", ""
+    metric, base = one.score.main_metric, one.base
+    value = amount(base.score.main.value, metrics.is_share(metric))
+    hidden = not one.rows or not base.rows or metric in hidden_metrics(one.rows) | hidden_metrics(base.rows)
+    if hidden or documents(one.rows) != documents(base.rows):
+        return value, ""
+    catalog.recall(one.score.task, one.score.task_digest)
+    how = aggregation_of(one.score.task, metric)
+    a, b = values_of(one.rows)[metric], values_of(base.rows)[metric]
+    gap = difference(a, b, how, clusters_of(one.rows), one.card.subject.name, samples_of(one.rows)).measure
+    ends = " to ".join(shown_points(metric, end) for end in gap.interval or ())
+    return value, shown_points(metric, gap.value) + (f" [{ends}]" if ends else "")
+
+
+def _calibration(found: _Cards, wanted: Sequence[float]) -> Section:
+    told = [one for one in found.own if not confidence.untold(one.card, one.score, one.rows)]
+    made = [(one, confidence.of_rows(one.card, one.score, one.rows, wanted=wanted).found) for one in told]
+    rows = []
+    for one, own in made:
+        heat = "" if own.tempered is None else f"{own.tempered.temperature:.2f}" + (" (none helps)" * own.tempered.edge)
+        rules = [_rule(rule.wanted, rule.least, rule.coverage) for rule in own.thresholds]
+        rows.append([one.task, percent(own.confidence), percent(own.accuracy.value), in_brackets(own.error),
+                     percent(own.chance), heat, in_brackets(own.selective), "; ".join(rules)])  # fmt: skip
+    drawn: list[tuple[Callable[..., str], str]] = [
+        (sureplots.reliability, "reliability"), (sureplots.coverage, "what abstaining buys"),
+    ]  # fmt: skip
+    plots = [
+        draw(f"{one.task}: {name}", own) for one, own in made if one.score.family != GENERAL for draw, name in drawn
+    ]
+    return Section(
+        "How sure it is",
+        "Confidence is the probability that it gives its own answer. Calibration error: mean distance from how often "
+        "it is right; chance alone shows as much as its column says. Temperature: fitted on the test, in parts.",
+        (
+            "task",
+            "confidence",
+            "accuracy",
+            "calibration error",
+            "by chance",
+            "temperature",
+            "surest 80 % right",
+            "rule",
+        ),
+        rows,
+        f"finbench card calibration {_file(found)}",
+        "how sure it is when it is right: no score here has log-likelihoods of labels, or several answers a prompt",
+        plots,
+        ["A rule holds with 95 % probability, for documents like these: another source or year is not covered."]
+        * bool(rows),
+    )
+
+
+def _rule(wanted: float, least: float | None, coverage: float) -> str:
+    if least is None:
+        return f"{100 * wanted:g} % wrong: none"
+    if least == 0:
+        return f"{100 * wanted:g} % wrong: take all"
+    return f"{100 * wanted:g} % wrong: above {least:.3f} ({percent(coverage)} % taken)"
+
+
+def _noise(found: _Cards) -> Section:
+    rows, known = [], {(one.path, one.score.task): one for one in found.own}
+    for home in dict.fromkeys(path for path, _ in known):
+        try:
+            under = undernoise.robustness(home, found.noisy) if found.noisy else []
+        except FinbenchError:  # these are under noise of another card of the subject
+            continue
+        for one in under:
+            share = metrics.is_share(one.metric)
+            ends = " to ".join(shown_points(one.metric, end) for end in one.difference.interval or ())
+            gap = shown_points(one.metric, one.difference.value) + (f" [{ends}]" if ends else "")
+            rows.append([one.task.removeprefix(catalog.PREFIX), one.noise, one.rule, f"{one.n:,}",
+                         amount(one.plain.value, share), amount(one.noisy.value, share), gap,
+                         in_brackets(one.flips)])  # fmt: skip
+    return Section(
+        "Noise",
+        "The same documents with and without noise. Flips: answers in % that do not follow the rule, right or wrong.",
+        ("task", "noise", "answer", "documents", "as it is", "noisy", "difference", "flips"),
+        rows,
+        f"{_asked(found, found.own)} --metadata noise=NAME --out noisy; finbench card noise {_file(found)} noisy",
+        "what typing errors, other names, number formats and negation do: finbench eval --metadata noise=typos",
+    )
+
+
+def _forgetting(found: _Cards) -> Section:
+    general = [one for one in found.own if one.score.family == GENERAL]
+    alone = found.subject.subject.kind == "base"
+    return Section(
+        "Forgetting",
+        "General tasks, which say nothing of finance: what is lost to the base on the same rows.",
+        ("task", "score", "base", "difference", "documents"),
+        [] if alone else [[one.task, _main(one), *_beside(one), f"{one.score.n:,}"] for one in general],
+        f"{_asked(found, general)}; finbench compare {_file(found)} BASE.json --tasks general",
+        "nothing is forgotten by a base alone" if alone else "what it forgot: finbench eval --tasks general",
+    )
+
+
+def _contamination(found: _Cards) -> Section:
+    rows = [
+        [one.task, f"{seen.texts:,} of {seen.of:,}", percent(seen.texts / seen.of)]
+        for one in found.own
+        if (seen := one.score.overlap) is not None
+    ]
+    return Section(
+        "Contamination",
+        "Texts of the test that stood in the rows it was trained on, as its own record states. "
+        "What its base has read before nobody knows.",
+        ("task", "texts seen in training", "%"),
+        rows,
+        f"finbench verify {_file(found)}",
+        "whether it was trained on texts of the test (of a base nobody knows)",
+    )
+
+
+def _cost(found: _Cards, watts: float | None) -> Section:
+    rows = []
+    for one in found.own:
+        score, chip = one.score, one.card.provenance.hardware.get("gpu")
+        seconds = 1000 * score.seconds / score.n
+        power = watts or (CHIP * int(one.card.provenance.hardware.get("gpus", 1)) if chip else MACHINE)
+        price = "" if score.price is None else f"{score.price:,.2f}"
+        energy = "" if score.hosted or not score.seconds else f"{seconds * power / _JOULES * 1000:,.3g}"
+        memory = "" if score.hosted else f"{one.card.peak_memory_bytes / 1e9:.1f}"
+        rows.append([one.task, f"{seconds:,.0f}", f"{score.prompt_tokens / score.n:,.0f}", memory, price, energy])
+    machines = dict.fromkeys(
+        f"{card.engine}, {card.computed or 'not known'}, "
+        f"{card.provenance.hardware.get('gpu', card.provenance.hardware.get('cpu', 'hardware not stated'))}"
+        for card in (one.card for one in found.own)
+    )
+    assumed = f"{watts:g} W" if watts else f"{CHIP:g} W for each GPU, {MACHINE:g} W for a machine without one"
+    return Section(
+        "Cost of 1,000 documents",
+        "As measured while it was scored, which is in batches and not one request at a time.",
+        ("task", "seconds", "tokens a prompt", "peak memory, GB", "USD", "energy, Wh"),
+        rows,
+        f"{_asked(found, found.own)}; for another power: finbench risk {_file(found)} --watts N",
+        "what it costs",
+        notes=[
+            f"Energy is an estimate: seconds times {assumed}; nothing was measured, cooling and idling are left out.",
+            f"Measured on: {'; '.join(machines)}.",
+        ],
+    )
+
+
+def _asked(found: _Cards, held: Sequence[_Held]) -> str:
+    """The command that scores the subject on these tasks."""
+    subject, tasks = found.subject.subject, dict.fromkeys(one.score.task.removeprefix(catalog.PREFIX) for one in held)
+    adapter = subject.adapter_source or f"./{subject.adapter_name or subject.name}"
+    alone = subject.kind == "base"
+    who = f"--model {shlex.quote(subject.base.alias)}" if alone else f"--adapter {shlex.quote(adapter)}"
+    return f"finbench eval {who} --tasks {','.join(tasks)}"
+
+
+def _file(found: _Cards) -> str:
+    return shlex.quote(found.path.name)
+
+
+def _untested(found: _Cards, sections: Sequence[Section]) -> Iterator[str]:
+    """What the page does not show, a sentence each, the reader's own cards first."""
+    alone = found.subject.subject.kind == "base"
+    yield from (
+        f"{one.title}: {one.missing}."
+        for one in sections
+        if not one.rows and not (alone and "base alone" in one.missing)
+    )
+    lone = [one.task for one in found.own if one.base is None]
+    if lone and not alone:
+        yield f"Its base was not scored beside it on {'; '.join(lone)}."
+    if part := [one.task for one in found.own if not one.score.is_whole(one.card.limit)]:
+        yield f"A part of the test only: {'; '.join(part)}."
+    if not alone:
+        yield "Another training of the same recipe: intervals are over documents, not over trainings (finbench sweep)."
+    yield "Other wordings of the prompt: each task was asked in one wording."
+    yield "A later year, another language or another source than the test's."
+    yield "Attacks: instructions hidden in documents, and answers that harm."

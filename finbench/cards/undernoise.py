@@ -1,0 +1,136 @@
+"""What noise does: a subject on texts under a noise beside the same subject on the texts as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finbench.cards import cardfiles
+from finbench.cards.comparison import aggregation_of
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Measure, Score, Scorecard
+from finbench.scoring import clusters_of, measure, metrics, noise, paired_difference, samples_of, values_of
+
+_HOW = "Score both: finbench eval ... and the same with --metadata noise=typos --out noisy"
+_FLIPPED = {"positive": "negative", "negative": "positive"}
+
+
+@dataclass(frozen=True)
+class UnderNoise:
+    """One noise on one task: scores on the rows that it changes, and answers that do not follow its rule."""
+
+    subject: str
+    task: str
+    noise: str  # with its seed, where that is not 0
+    rule: str
+    metric: str
+    n: int  # documents that it changes
+    of: int  # documents of the test as it is
+    plain: Measure  # of the same documents without noise
+    noisy: Measure
+    difference: Measure  # noisy minus plain, paired
+    p: float  # of the paired permutation test
+    flips: Measure  # share of the documents whose answer does not follow the rule
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {name: one.model_dump() if isinstance(one, Measure) else one for name, one in vars(self).items()}
+
+
+def noise_of(score: Score) -> str | None:
+    """The noise that a score is under; None for the test as it is."""
+    return score.data.choices.get("noise")
+
+
+def robustness(plain: Path | str, noisy: Sequence[Path | str], *, tasks: Sequence[str] = ()) -> list[UnderNoise]:
+    """Scores of the card ``plain`` beside those of ``noisy`` (files, or folders), document by document.
+
+    A flip is an answer that does not follow the rule of the noise: another label where the answer should stay,
+    anything but the opposite of the first answer where it should turn. Right or wrong does not matter for it.
+
+    Raises FinbenchError for cards of another subject or setup, and where no task is in both.
+    """
+    first, own = cardfiles.read(Path(plain)), Path(plain)
+    rows, names = cardfiles.rows_by_task(own, first), {task.name for task in catalog.expand(tasks)}
+    scores = {score.task: score for score in first.scores if noise_of(score) is None}
+    found = []
+    for path in cardfiles.expand(noisy):
+        card = cardfiles.read(path)
+        under = [score for score in card.scores if noise_of(score) and (not names or score.task in names)]
+        if not under or path.resolve() == own.resolve():
+            continue
+        _same(first, card, path)
+        others = cardfiles.rows_by_task(path, card)
+        for score in under:
+            if score.task in scores and rows.get(score.task) and others.get(score.task):
+                found.append(beside(first, scores[score.task], rows[score.task], score, others[score.task]))
+    if not found:
+        raise FinbenchError(f"No task of {own} is scored under noise in the other cards.", _HOW)
+    return sorted(found, key=lambda one: (one.task, list(noise.NOISES).index(one.noise.partition("@")[0])))
+
+
+def _same(one: Scorecard, other: Scorecard, path: Path) -> None:
+    """Refuse a card of other weights, or asked in another way."""
+    told = [
+        {"weights": card.subject.base.fingerprint, "adapter": card.subject.adapter, "bits": card.subject.bits,
+         "chat": card.subject.chat, "shots": card.shots, "engine": card.engine, "dtype": card.dtype,
+         "profile": card.generation and card.generation.model_dump()}
+        for card in (one, other)
+    ]  # fmt: skip
+    if apart := [name for name in told[0] if told[0][name] != told[1][name]]:
+        raise FinbenchError(f"{path} differs from the card without noise: {', '.join(apart)}.", _HOW)
+
+
+def beside(
+    card: Scorecard, plain: Score, rows: Sequence[Mapping[str, Any]], noisy: Score, others: Sequence[Mapping[str, Any]]
+) -> UnderNoise:
+    """One task under noise beside itself; documents that only one of the two cards has are left out."""
+    if (plain.version, plain.task_digest) != (noisy.version, noisy.task_digest):
+        raise FinbenchError(f"{plain.task}: the two cards are of different versions of it.", _HOW)
+    catalog.recall(plain.task, plain.task_digest)
+    if any("of" not in row for row in others):
+        raise FinbenchError(f"{noisy.task}: its samples do not say which rows they were made of.", _HOW)
+    known = {(row["index"], row.get("sample", 0)): row for row in rows}
+    kept = [row for row in others if (row["of"], row.get("sample", 0)) in known]
+    if not kept:
+        raise FinbenchError(f"{plain.task}: the two cards have no document in common.", "Give both the same --limit.")
+    before, samples = [known[row["of"], row.get("sample", 0)] for row in kept], samples_of(kept)
+    how, sources = aggregation_of(plain.task, plain.main_metric), clusters_of(before)
+    a, b = (values_of(own)[plain.main_metric] for own in (kept, before))
+    found = paired_difference(a, b, how, sources, samples)
+    stated = str(noise_of(noisy))
+    kind, _ = noise.named(stated)
+    flips = [float(not _follows(kind.rule, one, other)) for one, other in zip(before, kept, strict=True)]
+    within = metrics.bounds(plain.main_metric)
+    return UnderNoise(
+        card.subject.name,
+        plain.task,
+        stated,
+        kind.rule,
+        plain.main_metric,
+        len(kept) // samples,
+        plain.n,
+        measure(b, how, sources, within=within, samples=samples),
+        measure(a, how, sources, within=within, samples=samples),
+        found.measure,
+        found.p,
+        measure(flips, metrics.mean, sources, within=(0.0, 1.0), samples=samples),
+    )
+
+
+def _follows(rule: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether the second answer is what the rule makes of the first."""
+    one, other = _label(before), _label(after)
+    return other == (_FLIPPED.get(str(one), one) if rule == "flipped" else one)
+
+
+def _label(row: Mapping[str, Any]) -> str | None:
+    """What the scorer read: the label, None for an answer that did not parse."""
+    for value in row["values"].values():
+        match value:
+            case [_, (str() | None) as said, [*_]] | [str(), str(), (str() | None) as said]:
+                return said
+    return str(row["values"].get("acc"))  # where a scorer keeps no label, right or wrong stands for it

@@ -1,0 +1,93 @@
+"""What is printed about how sure a model is. No logic: each function shows what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+
+from finbench.cards import CardCalibration, RiskPage, UnderNoise, amount, in_brackets, percent, shown_points
+from finbench.cli.show.layout import columned, put, put_facts
+from finbench.core.catalog import PREFIX
+from finbench.core.console import out
+from finbench.scoring import metrics
+
+_WIDTH = 30  # characters of a full bar
+
+
+def calibrated(found: Sequence[CardCalibration]) -> None:
+    """Numbers, reliability as bars, and thresholds, of each score."""
+    for number, one in enumerate(found):
+        if number:
+            out.print()
+        own = one.found
+        put(f"[bold]{escape(one.subject)}, {escape(one.task.removeprefix(PREFIX))}[/]: {one.signal}", wrap=True)
+        table = columned("", "")
+        facts: dict[str, object] = {
+            "accuracy": f"{in_brackets(own.accuracy)} %, n = {own.n:,}, sources {own.sources:,}",
+            "mean confidence": f"{percent(own.confidence)} %",
+            "calibration error": f"{in_brackets(own.error)} % (of chance alone {percent(own.chance)})",
+            "Brier score": f"{in_brackets(own.brier.score, share=False)} = reliability {own.brier.reliability:.3f}"
+            f" - resolution {own.brier.resolution:.3f} + uncertainty {own.brier.uncertainty:.3f}"
+            f" + within bins {own.brier.within:.3f}",
+        }
+        if own.tempered:
+            edge = " (as far as was looked: none helps)" if own.tempered.edge else ""
+            facts["temperature"] = f"{own.tempered.temperature:.2f}{edge}, fitted on {own.tempered.fitted_on}"
+            facts["its gain"] = (
+                f"{in_brackets(own.tempered.gain, share=False)} nats of log loss;"
+                f" calibration error then {in_brackets(own.tempered.error)} %"
+            )
+        facts["the surest 80 %"] = f"{in_brackets(own.selective)} % right"
+        facts["area under risk-coverage"] = f"{percent(own.area)} % wrong"
+        put_facts(table, facts)
+        bars = columned("confidence", "right", "n", "", numbers=range(3))
+        for point in own.bins:
+            filled, mark = round(_WIDTH * point.accuracy), min(_WIDTH - 1, round(_WIDTH * point.confidence))
+            drawn = "█" * filled + "·" * (_WIDTH - filled)
+            drawn = f"{drawn[:mark]}[bold red]|[/]{drawn[mark + 1 :]}"
+            bars.add_row(percent(point.confidence), percent(point.accuracy), f"{point.n:,}", drawn)
+        out.print(bars)
+        for rule in own.thresholds:
+            said = f"at most {100 * rule.wanted:g} % wrong: "
+            if rule.least is None:
+                put(f"{said}[yellow]no threshold can be guaranteed on these {rule.n:,} documents[/]", wrap=True)
+            else:
+                put(f"{said}take answers of more than {rule.least:.4f}: {percent(rule.coverage)} % of documents,"
+                    f" {percent(rule.wrong)} % of them wrong here", wrap=True)  # fmt: skip
+    put("[dim]| mean confidence; a guarantee holds with 95 % probability, for documents like these[/]", wrap=True)
+
+
+def noises(found: Sequence[UnderNoise]) -> None:
+    """A line for each noise on each task."""
+    put(f"[bold]{escape(found[0].subject)}[/]", wrap=True)
+    table = columned(
+        "task", "noise", "n", "as it is", "noisy", "difference", "95 % interval", "flips, %", numbers=range(2, 8)
+    )
+    for one in found:
+        share = metrics.is_share(one.metric)
+        ends = [shown_points(one.metric, end) for end in one.difference.interval or ()]
+        table.add_row(
+            one.task.removeprefix(PREFIX),
+            one.noise + (" (flips)" if one.rule == "flipped" else ""),
+            f"{one.n:,}",
+            amount(one.plain.value, share),
+            amount(one.noisy.value, share),
+            shown_points(one.metric, one.difference.value),
+            " to ".join(ends) or "–",
+            in_brackets(one.flips),
+        )
+    out.print(table)
+    put(
+        "[dim]n: documents that the noise changes; flips: answers that do not follow its rule (stay, or turn)[/]",
+        wrap=True,
+    )
+
+
+def risky(page: RiskPage, file: Path) -> None:
+    """What the page has, and what nobody tested."""
+    put(f"[bold]{escape(page.subject)}[/]: {', '.join(one.title.lower() for one in page.shown)}", wrap=True)
+    for one in page.untested:
+        put(f"[yellow]untested[/] {escape(one)}", wrap=True)
+    put(f"Page: {escape(str(file))}")

@@ -1,0 +1,208 @@
+"""Noise: what each transformation does to a text and to its answer, and what it does to a subject."""
+
+from __future__ import annotations
+
+import collections
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import finbench
+from finbench.cards import cardfiles
+from finbench.cli import app
+from finbench.core import catalog, paths
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Measure
+from finbench.leaderboard import intake
+from finbench.scoring import noise, prompts
+
+LABELS = ["negative", "neutral", "positive"]
+
+
+def row(text: str, label: str = "positive") -> dict[str, Any]:
+    return {"text": text, "label": label, "choices": LABELS}
+
+
+def under(name: str, text: str, label: str = "positive") -> tuple[str, str] | None:
+    """The text and its answer; None where the row is dropped."""
+    beside = row("Sales of Acme Oyj rose by 1,000.5 in 2009 .")  # reached by every noise
+    made = noise.noisy(name, [row(text, label), beside], "t")
+    return next(((one["text"], one["label"]) for one in made if one["noise_of"] == 0), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "made"),
+    [
+        ("lower", "Nokia ROSE", "nokia rose"), ("upper", "Nokia rose", "NOKIA ROSE"),
+        ("numbers", "EUR 1,234.5 mn, 12.5 %", "EUR 1.234,5 mn, 12,5 %"),
+        ("numbers", "EUR 12,000 of 3,500,000.25.", "EUR 12.000 of 3.500.000,25."),
+        ("numbers", "on 12.5.2010 in 2010, version 1.2.3", None),
+        ("dates", "sales of 2,010 units; EUR 2010 mn; $2010; 2010 million", None),
+        ("names", "The Group said so", None), ("names", "profit of the company", None),
+        ("opposite", "Net profit rose by 5 %", "Net profit fell by 5 %"),
+        ("opposite", "Net profit rose to 5 from 4", None),  # the figures would say the opposite
+        ("opposite", "Sales rose but profit fell", None), ("opposite", "Sales rose less than expected", None),
+        ("opposite", "The loss decreased", None), ("opposite", "It did not increase. Sales rose", None),
+        ("negation", "Costs decreased by 5 %", "Costs did not decrease but increased by 5 %"),
+    ],
+)  # fmt: skip
+def test_a_transformation_changes_what_it_says_and_nothing_else(name: str, text: str, made: str | None) -> None:
+    found = under(name, text)
+    assert (found and found[0]) == made
+    flipped = noise.NOISES[name].rule == "flipped"
+    assert found is None or found[1] == ("negative" if flipped else "positive")
+
+
+def test_years_of_a_text_move_alike_and_names_are_replaced_alike() -> None:
+    found = under("dates", "In 2008-2009 , up on 2007")
+    assert found is not None
+    years = [int(year) for year in found[0].replace("-", " ").split() if year.isdigit()]
+    assert years[0] - 2008 == years[1] - 2009 == years[2] - 2007 > 2
+    named = under("names", "Outotec Oyj rose . Outotec sold to Kone Corp ; $TSLA up")
+    assert named is not None
+    words = named[0].split()
+    assert "Outotec" not in named[0]
+    assert "Kone" not in named[0]
+    assert "$TSLA" not in named[0]
+    assert words[0] == words[4] != words[7]
+
+
+@pytest.mark.parametrize("name", ["typos", "ocr"])
+def test_slips_are_few_and_follow_the_seed(name: str) -> None:
+    text = "Operating profit of the company rose clearly in the financial year on strong demand in all its markets"
+    first, again, other = under(name, text), under(name, text), under(f"{name}@7", text)
+    assert first == again != other
+    assert first is not None
+    assert other is not None
+    words = text.split()
+    for made in (first[0], other[0]):
+        assert 1 <= sum(a != b for a, b in zip(words, made.split(), strict=True)) <= 8
+
+
+def test_a_flip_drops_what_is_neutral_and_labels_that_are_no_sentiment() -> None:
+    assert under("opposite", "Net sales rose", "neutral") is None
+    with pytest.raises(FinbenchError, match="no labels of it"):
+        noise.noisy("opposite", [{"text": "rates rose", "label": "hawkish", "choices": ["dovish", "hawkish"]}], "fomc")
+    with pytest.raises(FinbenchError, match="changes none"):
+        noise.noisy("numbers", [row("no figure")], "t")
+    with pytest.raises(FinbenchError, match="only where it is a label"):
+        noise.noisy("typos", [{"text": "a", "answer": "1"}], "finqa")
+    for wrong in ("typo", "typos@x"):
+        with pytest.raises(FinbenchError):
+            noise.named(wrong)
+
+
+def loaded(**metadata: str) -> Any:
+    return prompts.load(catalog.expand(["mini_sentiment"]), None, metadata=metadata)["finbench_mini_sentiment"]
+
+
+def test_the_test_split_alone_is_noisy() -> None:
+    plain, noisy = loaded(), loaded(noise="upper")
+    assert noisy.finbench_origin["choices"] == {"noise": "upper"}
+    before, after = prompts.rows(plain, "test"), prompts.rows(noisy, "test")
+    assert [one["text"] for one in after] == [one["text"].upper() for one in before]
+    assert prompts.rows(noisy, "train") == prompts.rows(plain, "train")
+    with pytest.raises(FinbenchError, match="no validation rows"):
+        loaded(split="validation")
+    with pytest.raises(FinbenchError, match="split"):
+        loaded(split="train")
+
+
+def test_a_subject_is_scored_under_noise_and_beside_itself(tmp_path: Path) -> None:
+    runs: dict[str, Path] = {}
+    for name in ("", "upper", "typos"):
+        out = tmp_path / (name or "plain")
+        chosen = {"noise": name} if name else {}
+        finbench.evaluate(
+            model="dummy", engine="dummy", tasks="mini_sentiment", out=out, metadata=chosen, limit=60, reports=False
+        )
+        (runs[name],) = out.glob("*.json")
+    found = finbench.robustness(runs[""], [runs["upper"].parent, runs["typos"]])
+    assert [one.noise for one in found] == ["typos", "upper"]
+    assert [one.n for one in found] == [60, 60]
+    card = cardfiles.read(runs[""])
+    assert found[1].plain == card.scores[0].main
+    assert finbench.verify(runs["upper"]).faults == []
+    assert any("only scores of the test as it is" in fault for fault in intake.check(runs["upper"]))
+    done = CliRunner().invoke(app.app, ["card", "noise", *map(str, runs.values()), "--json"])
+    assert done.exit_code == 0, done.output
+    assert [one["noise"] for one in json.loads(done.stdout)] == ["typos", "upper"]
+    with pytest.raises(FinbenchError, match="No task"):
+        finbench.robustness(runs[""], [runs[""]])
+
+
+def forged(path: Path, change: Any) -> None:
+    card, rows = cardfiles.read(path), cardfiles.read_samples(path)
+    for one in rows:
+        change(one)
+    cardfiles.write(path, card, rows)
+
+
+def test_flips_are_answers_that_do_not_follow_the_rule(tmp_path: Path) -> None:
+    for name in ("plain", "noisy"):
+        chosen = {"noise": "upper"} if name == "noisy" else {}
+        finbench.evaluate(
+            model="dummy",
+            engine="dummy",
+            tasks="mini_sentiment",
+            out=tmp_path / name,
+            metadata=chosen,
+            limit=60,
+            reports=False,
+        )
+    plain, noisy = (next((tmp_path / name).glob("*.json")) for name in ("plain", "noisy"))
+
+    def answer(path: Path, said: Any) -> None:
+        def change(one: dict[str, Any]) -> None:
+            gold, _, labels = one["values"]["macro_f1"]
+            new = said(one["index"], gold)
+            for name in ("macro_f1", "weighted_f1", "mcc"):
+                one["values"][name] = [gold, new, labels]
+            one["values"]["acc"] = float(gold == new)
+
+        forged(path, change)
+
+    answer(plain, lambda index, gold: gold)
+    answer(noisy, lambda index, gold: "neutral" if index < 30 else gold)
+    (found,) = finbench.robustness(plain, [noisy])
+    golds = [one["values"]["macro_f1"][0] for one in cardfiles.read_samples(plain)][:30]
+    assert found.plain.value == 1
+    assert found.flips.value == pytest.approx((30 - golds.count("neutral")) / 60)
+    assert found.flips.low is not None
+    assert 0 < found.flips.low < found.flips.value
+    assert found.difference.high is not None
+    assert found.difference.high < 0
+    assert isinstance(found.difference, Measure)
+    assert found.p < 0.001
+
+
+# ---------------------------------------------------------------- minimal pairs
+
+
+def test_pairs_are_the_scripts_and_differ_in_one_thing_and_the_label() -> None:
+    script = paths.shipped("tasks") / "mini" / "pairs.py"
+    subprocess.run([sys.executable, script, "--check"], check=True)
+    made = runpy.run_path(str(script))["rows"]("test")
+    pairs = collections.defaultdict(list)
+    for one in made:
+        pairs[one["group"]].append(one)
+    assert len(pairs) == 500
+    assert len({one["text"] for one in made}) == 1000
+    kinds: collections.Counter[tuple[str, str]] = collections.Counter()
+    for a, b in pairs.values():
+        assert {a["label"], b["label"]} == {"negative", "positive"}
+        apart = [(x, y) for x, y in zip(a["text"].split(), b["text"].split(), strict=True) if x != y]
+        assert len(apart) == 1, (a, b)
+        kinds[tuple(sorted(word.strip(".,").lower() for word in apart[0]))] += 1  # type: ignore[index]
+    assert kinds["loss", "profit"] > 100
+    assert kinds["narrowed", "widened"] > 50
+    # no word alone gives the label away
+    for word in ("rose", "fell", "increased", "declined"):
+        labels = collections.Counter(one["label"] for one in made if f" {word} " in one["text"] + " ")
+        assert min(labels.values()) > 0.35 * labels.total()

@@ -1,0 +1,141 @@
+"""``finbench risk``: one page from cards, with everything that was not tested in plain sight."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import finbench
+from finbench.cards import RiskPage, cardfiles
+from finbench.cli import app
+from finbench.core.errors import FinbenchError
+from finbench.models import adapters
+
+CARDS = Path(__file__).parent.parent / "leaderboards" / "scorecards"
+ADAPTER, SUITE = CARDS / "fpb-smollm2-135m-lora-s0.json", CARDS / "suite-smollm2-135m-lora-s0.json"
+
+
+def copied(card: Path, folder: Path, **subject: Any) -> Path:
+    """A card with its samples in a folder of its own; its subject may be called otherwise."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = cardfiles.read(card)
+    changed = found.model_copy(update={"subject": found.subject.model_copy(update=subject)})
+    cardfiles.write(folder / card.name, changed, cardfiles.read_samples(card))
+    return folder / card.name
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[RiskPage, Path]:
+    out = tmp_path_factory.mktemp("risk") / "risk.html"
+    return finbench.risk(ADAPTER, out=out), out
+
+
+def test_the_page_shows_what_the_cards_hold_beside_the_base(made: tuple[RiskPage, Path]) -> None:
+    page, out = made
+    assert [one.title for one in page.shown] == ["Score", "How sure it is", "Cost of 1,000 documents"]
+    scores = {row[0]: row for row in page.shown[0].rows}
+    assert scores["fpb_mc"][2] == "84.9 [82.0, 87.7]"
+    assert scores["fpb_mc"][3] == "17.9"
+    assert scores["fpb_mc"][4].startswith("+67.1 [+63.3")  # as finbench compare says
+    text = out.read_text(encoding="utf-8")
+    assert text.count("<svg") == 2
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")  # self-contained
+    assert "What was not tested" in text
+    for section in page.shown:
+        assert section.command.startswith("finbench ")
+
+
+def test_what_was_not_tested_is_said_and_what_was_is_not(made: tuple[RiskPage, Path]) -> None:
+    said = " ".join(made[0].untested)
+    assert "--metadata noise=typos" in said
+    assert "--tasks general" in said
+    assert "one wording" in said
+    assert "part of the test" not in said
+    suite = finbench.risk(SUITE, [SUITE])  # without its base, which takes seconds to test it against
+    assert "Forgetting" in [one.title for one in suite.shown]
+    assert "--tasks general" not in " ".join(suite.untested)
+    assert "A part of the test only" in " ".join(suite.untested)
+    alone = finbench.risk(base := CARDS / "fpb-smollm2-135m.json", [base])
+    assert not any("forgot" in one or "training of the same" in one for one in alone.untested)
+
+
+def test_cards_of_other_weights_stay_out(tmp_path: Path) -> None:
+    mine = copied(ADAPTER, tmp_path)
+    copied(CARDS / "fpb-smollm2-135m-lora-s1.json", tmp_path)
+    page = finbench.risk(mine)
+    assert [row[0] for row in page.shown[0].rows] == ["fpb", "fpb_mc"]
+    assert any("base was not scored" in one for one in page.untested)
+
+
+def test_an_adapter_folder_finds_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = copied(ADAPTER, tmp_path / "scorecards")
+    identity = cardfiles.read(card).subject.adapter
+    monkeypatch.setattr(adapters, "read", lambda folder: SimpleNamespace(identity=identity))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "adapter").mkdir()
+    assert finbench.risk("adapter").subject == "fpb-smollm2-135m-lora-s0"
+    monkeypatch.setattr(adapters, "read", lambda folder: SimpleNamespace(identity="f" * 64))
+    with pytest.raises(FinbenchError, match="No scorecard of adapter"):
+        finbench.risk("adapter")
+
+
+def test_noise_and_its_flips_are_on_the_page(tmp_path: Path) -> None:
+    for name in ("plain", "noisy"):
+        finbench.evaluate(
+            model="dummy",
+            engine="dummy",
+            tasks="mini_sentiment",
+            out=tmp_path if name == "plain" else tmp_path / name,
+            metadata={"noise": "lower"} if name == "noisy" else {},
+            limit=30,
+            reports=False,
+        )
+    (card,) = tmp_path.glob("*.json")
+    page = finbench.risk(card)
+    noise = next(one for one in page.shown if one.title == "Noise")
+    assert [row[:4] for row in noise.rows] == [["mini_sentiment", "lower", "same", "30"]]
+    assert [row[0] for row in page.shown[0].rows] == ["mini_sentiment, first 30 rows only"]
+
+
+def test_text_of_a_card_stays_text(tmp_path: Path) -> None:
+    card = copied(ADAPTER, tmp_path, name="<script>x</script>|a", adapter_name="a`<script>;reboot")
+    finbench.risk(card, out=tmp_path / "risk.html")
+    finbench.risk(card, out=tmp_path / "risk.md")
+    assert "<script>" not in (tmp_path / "risk.html").read_text(encoding="utf-8")
+    text = (tmp_path / "risk.md").read_text(encoding="utf-8")
+    assert "finbench eval --adapter './a<script>;reboot' " in text  # one word of the shell, within code
+    assert "<script>" not in re.sub("`[^`]*`", "", text)
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert tables
+    assert "### What was not tested" in text
+
+
+def test_the_energy_is_an_estimate_that_says_so(made: tuple[RiskPage, Path]) -> None:
+    plain, hot = made[0].shown[-1], finbench.risk(ADAPTER, [ADAPTER], watts=200).shown[-1]
+    for one, other in zip(plain.rows, hot.rows, strict=True):
+        assert float(other[-1]) == pytest.approx(2 * float(one[-1]), rel=0.01)
+        assert float(one[-1]) == pytest.approx(float(one[1]) * 100 / 3600, rel=0.01)
+    assert "estimate" in plain.notes[0]
+    with pytest.raises(FinbenchError, match="no power"):
+        finbench.risk(ADAPTER, watts=-1)
+
+
+def test_the_command_writes_the_page_and_says_what_is_missing(tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    base = CARDS / "fpb-smollm2-135m.json"
+    done = CliRunner().invoke(app.app, ["risk", str(base), str(base), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "untested" in done.output
+    assert out.is_file()
+    found = CliRunner().invoke(app.app, ["risk", str(base), str(base), "--out", str(out), "--json"])
+    assert json.loads(found.stdout)["sections"][0]["title"] == "Score"
+    for wrong in ("page.pdf", "page"):
+        refused = CliRunner().invoke(app.app, ["risk", str(ADAPTER), "--out", str(tmp_path / wrong)])
+        assert isinstance(refused.exception, FinbenchError)
+    assert isinstance(CliRunner().invoke(app.app, ["risk", str(tmp_path / "none.json")]).exception, FinbenchError)
