@@ -7,6 +7,7 @@ letters, whose metric is called so, for it is another measurement. ``docs/inspec
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import math
@@ -109,14 +110,18 @@ def _takes_raw(api: str) -> bool:
 
 def _ask() -> Any:
     async def solve(state: Any, generate: Any) -> Any:
-        model = get_model()
-        if "hf" in str(state.model).split("/")[:1]:
-            if isinstance(state.input, str):
-                if model.api.chat_template not in (None, _RAW) or model.api.use_chat_template is False:
-                    raise PrerequisiteError("A chat template was given, and prompts without turns: -T chat=true")
-                model.api.chat_template = _RAW
-            model.api.do_sample = bool(active_generate_config().temperature)
-        return await generate(state)
+        if not str(state.model).startswith("hf/"):
+            return await generate(state)
+        model, config = copy.copy(get_model()), active_generate_config()
+        model.api = copy.copy(model.api)  # a run of the same process in a chat has its own
+        model.api.do_sample = bool(config.temperature)
+        if isinstance(state.input, str):
+            if model.api.chat_template is not None or model.api.use_chat_template is False:
+                raise PrerequisiteError("A chat template was given, and prompts without turns: -T chat=true")
+            model.api.chat_template = _RAW
+        state.output = await model.generate(state.messages, config=config)
+        state.messages.append(state.output.message)
+        return state
 
     return solve
 
