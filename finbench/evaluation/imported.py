@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from finbench.cards import write_reports
-from finbench.core.console import quiet
+from finbench.cards import cardfiles, everyeval, write_reports
+from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Scorecard
 from finbench.evaluation.answers import import_answers
 from finbench.evaluation.inspectlogs import import_log
 from finbench.evaluation.lmeval import import_results
+from finbench.evaluation.verification import verify
 
+_EVERY = re.compile(r'\s*\{\s*"schema_version"\s*:.*"evaluation_id"', re.DOTALL)
 _INSPECT = re.compile(r'\s*\{\s*"version"\s*:')
 
 
@@ -28,7 +31,8 @@ def import_card(
     """The scorecards of a file, or of all that are known below a folder, written to ``out`` with their samples.
 
     With ``task``, ``source`` is a file of answers to its test rows: see ``finbench.evaluation.answers``. Else it is
-    lm-eval's ``results_*.json`` or inspect's log (``.eval``, ``.json``). ``name`` is that of the subject.
+    lm-eval's ``results_*.json``, inspect's log (``.eval``, ``.json``) or finbench's own record of Every Eval Ever.
+    ``name`` is that of the subject.
 
     Raises FinbenchError where nothing is known, and for what cannot be scored as our own task is.
     """
@@ -43,7 +47,7 @@ def import_card(
             made |= {card.run_key: card for card in reader(path, out, name, data_dir)}
     if not made:
         raise FinbenchError(
-            f"No results_*.json of lm-eval and no log of inspect: {place}.",
+            f"No results_*.json of lm-eval, no log of inspect and no record of Every Eval Ever: {place}.",
             "A file of answers needs --task; lm_eval's output is made like this: "
             'lm_eval run --include_path "$(finbench tasks path)" --tasks finbench_fpb --log_samples --output_path DIR',
         )
@@ -57,7 +61,25 @@ def _reader(path: Path) -> Callable[[Path, Path, str | None, Path | None], list[
         return lambda path, out, name, data_dir: import_results(path, out=out, name=name, data_dir=data_dir)
     if path.suffix == ".eval" or (path.suffix == ".json" and _INSPECT.match(_beginning(path))):
         return lambda path, out, name, data_dir: [import_log(path, out=out, name=name, data_dir=data_dir)]
+    if path.suffix == ".json" and _EVERY.match(_beginning(path)):
+        return _restored
     return None
+
+
+def _restored(path: Path, out: Path, name: str | None, data_dir: Path | None) -> list[Scorecard]:
+    """The card that a record of Every Eval Ever was made of, if everything in it follows from its answers."""
+    card, rows = everyeval.restored(path)
+    with tempfile.TemporaryDirectory() as scratch:
+        place, _ = cardfiles.store(Path(scratch), card, rows)
+        found = verify(place, data_dir=data_dir)
+    if found.faults:
+        fault = found.faults[0]
+        raise FinbenchError(f"{path}: {fault.field} {fault.message}", "Ask for the record as finbench wrote it.")
+    if name:
+        card = card.model_copy(update={"subject": card.subject.model_copy(update={"name": name})})
+    place, written = cardfiles.store(out, card, rows)
+    say(f"{path.name} -> {place}")
+    return [written]
 
 
 def _beginning(path: Path) -> str:
