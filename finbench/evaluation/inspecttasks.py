@@ -2,7 +2,7 @@
 
 inspect loads this module by its entry point. Rows, prompts and scorers are those of the task's YAML, as lm-eval
 builds them. inspect only generates: of tasks that rank by log-likelihoods and have no generated form there is one by
-letters, whose metric is called so, for it is another measurement. ``docs/inspect.md`` says what is the same.
+letters, whose metric is called so, for it is another measurement. ``docs/harnesses.md`` says what is the same.
 """
 
 from __future__ import annotations
