@@ -230,8 +230,8 @@ def _instance(row: Mapping[str, Any], score: Score, record: Mapping[str, Any], t
 
 
 def _is_reading(value: Any) -> bool:
-    """Whether a metric's value of a document is (gold, what was read, labels)."""
-    return isinstance(value, list | tuple) and len(value) == 3 and isinstance(value[2], list | tuple)
+    """Whether a metric's value of a document is (gold label, label that was read, labels)."""
+    return isinstance(value, list | tuple) and len(value) == 3 and [*map(type, (value[0], value[2]))] == [str, list]
 
 
 def _one_score(row: Mapping[str, Any], score: Score) -> tuple[str | None, float]:

@@ -74,7 +74,10 @@ def _restored(path: Path, out: Path, name: str | None, data_dir: Path | None) ->
         found = verify(place, data_dir=data_dir)
     if found.faults:
         fault = found.faults[0]
-        raise FinbenchError(f"{path}: {fault.field} {fault.message}", "Ask for the record as finbench wrote it.")
+        raise FinbenchError(
+            f"{path}: {fault.field} {fault.message}",
+            "Export its card again; one of an earlier version after: finbench card rescore CARD",
+        )
     if name:
         card = card.model_copy(update={"subject": card.subject.model_copy(update={"name": name})})
     place, written = cardfiles.store(out, card, rows)
