@@ -1,11 +1,10 @@
-"""Exports hold what their readers ask for: the Hub's own parsers, Every Eval Ever's keys, lm-eval's layout."""
+"""Exports hold what their readers ask for: the Hub's own parsers, lm-eval's layout."""
 
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -62,48 +61,6 @@ def test_a_part_of_a_test_is_named_where_the_hub_shows_its_score() -> None:
     _, results = model_index_to_eval_results(exports.model_index(part)["model-index"])
     assert {result.dataset_name for result in results} == {f"fpb ({said})"}
     assert all(entry["notes"].endswith(f"partial, {said}") for entry in exports.eval_results(part))
-
-
-def strings(value: Any) -> bool:
-    return all(isinstance(part, str) for part in value.values())
-
-
-def test_every_eval_ever_finds_the_keys_it_asks_for(card: Path, tmp_path: Path) -> None:
-    """Its schema (0.3.0) requires these keys, and text in every ``additional_details``."""
-    for source in (card, REAL):
-        [path] = exports.export_card(source, format="every-eval-ever", out=tmp_path)
-        name = path.relative_to(tmp_path).as_posix()
-        assert re.fullmatch(
-            r"data/finbench/[^/]+/[^/]+/[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\.json", name
-        )
-        record = json.loads(path.read_text())
-        required = "schema_version evaluation_id retrieved_timestamp source_metadata eval_library model_info"
-        assert set(required.split()) | {"evaluation_results"} <= set(record)
-        assert record["source_metadata"]["source_type"] == "evaluation_run"
-        assert record["model_info"]["additional_details"]["deployment_type"] == "self_deployed"
-        assert strings(record["model_info"]["additional_details"])
-        scores = {(s.task, name): m for s in cardfiles.read(source).scores for name, m in s.metrics.items()}
-        assert len(record["evaluation_results"]) == len(scores)
-        for result in record["evaluation_results"]:
-            measure = scores[result["evaluation_name"], result["metric_config"]["metric_id"]]
-            assert result["score_details"]["score"] == measure.value
-            interval = result["score_details"]["uncertainty"]["confidence_interval"]
-            assert (interval["lower"], interval["upper"]) == (measure.low, measure.high)
-            assert strings(result["source_data"]["additional_details"])
-            assert strings(result["metric_config"]["additional_details"])
-            assert strings(result["score_details"]["details"])
-            assert isinstance(result["metric_config"]["lower_is_better"], bool)
-            for bound in ("min_score", "max_score"):  # of a continuous score both are required; JSON has no infinity
-                found = result["metric_config"][bound]
-                assert isinstance(found, float) or found in ("-Infinity", "Infinity")
-    assert exports.export_card(REAL, format="every-eval-ever", out=tmp_path) == [path]  # the same file again
-
-
-def test_an_adapter_is_not_filed_under_its_bases_developer(tmp_path: Path) -> None:
-    assert exports.every_eval_ever(cardfiles.read(REAL))["model_info"]["id"].startswith("unknown/")
-    found = exports.every_eval_ever(cardfiles.read(REAL), "org/adapter")["model_info"]
-    assert found["id"] == "org/adapter"
-    assert found["additional_details"]["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def test_lm_eval_results_have_its_layout(card: Path, tmp_path: Path) -> None:

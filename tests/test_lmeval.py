@@ -16,7 +16,7 @@ from finbench.cards import cardfiles
 from finbench.core import paths
 from finbench.core.errors import FinbenchError
 from finbench.data.sources import import_data
-from finbench.evaluation import evaluator, lmeval
+from finbench.evaluation import evaluator, import_card
 from finbench.evaluation.verification import verify
 from finbench.scoring import prompts
 from make_data import write_sources
@@ -51,7 +51,7 @@ def output(llama: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def test_their_answers_give_the_scores_that_our_own_run_gives(
     output: Path, llama: Path, data: Path, tmp_path: Path
 ) -> None:
-    [theirs] = lmeval.import_card(output, out=tmp_path / "theirs", data_dir=data)
+    [theirs] = import_card(output, out=tmp_path / "theirs", data_dir=data)
     [ours] = evaluator.evaluate(
         model=str(llama),
         tasks=["mini_sentiment", "mini_ner", "fpb_mc"],
@@ -78,7 +78,7 @@ def test_their_answers_give_the_scores_that_our_own_run_gives(
 def test_cards_of_both_can_be_compared_and_say_no_path(output: Path, llama: Path, data: Path, tmp_path: Path) -> None:
     from finbench.cards.comparison import compare
 
-    lmeval.import_card(output, out=tmp_path / "theirs", data_dir=data)
+    import_card(output, out=tmp_path / "theirs", data_dir=data)
     evaluator.evaluate(
         model=str(llama), tasks=["mini_sentiment"], limit=12, out=tmp_path / "ours", arguments={"dtype": "float32"}
     )
@@ -93,20 +93,20 @@ def test_cards_of_both_can_be_compared_and_say_no_path(output: Path, llama: Path
 
 def test_importing_twice_writes_one_card_and_another_run_another(output: Path, data: Path, tmp_path: Path) -> None:
     for _ in range(2):
-        lmeval.import_card(output, out=tmp_path, data_dir=data, name="mine")
+        import_card(output, out=tmp_path, data_dir=data, name="mine")
     assert len(cardfiles.expand([tmp_path])) == 1
 
 
 def test_chat_template_and_worked_examples_are_recorded(llama: Path, data: Path, tmp_path: Path) -> None:
     options = ("--tasks", "finbench_mini_sentiment", "--apply_chat_template", "--num_fewshot", "2")
     out = stock(llama, data, tmp_path / "chat", *options)
-    [card] = lmeval.import_card(out, out=tmp_path / "cards", data_dir=data)
+    [card] = import_card(out, out=tmp_path / "cards", data_dir=data)
     assert (card.subject.chat, card.shots, card.seed) == (True, 2, 1234)
     assert card.chat_template
     assert (card.scores[0].fewshot_split, bool(card.scores[0].fewshot_digest)) == ("train", True)
     other = tamper(out, tmp_path / "t", "samples*", each(lambda r: r["arguments"]["gen_args_0"].update(arg_0="Good?")))
     with pytest.raises(FinbenchError, match="its prompt is not the task's"):
-        lmeval.import_card(other, out=tmp_path / "o", data_dir=data)
+        import_card(other, out=tmp_path / "o", data_dir=data)
 
 
 # ---------------------------------------------------------------- refused
@@ -213,7 +213,7 @@ REFUSED = {
 def test_what_is_not_our_task_is_refused(what: str, output: Path, data: Path, tmp_path: Path) -> None:
     pattern, alter, message = REFUSED[what]
     with pytest.raises(FinbenchError, match=message):
-        lmeval.import_card(tamper(output, tmp_path / "t", pattern, alter), out=tmp_path / "o", data_dir=data)
+        import_card(tamper(output, tmp_path / "t", pattern, alter), out=tmp_path / "o", data_dir=data)
     assert not list((tmp_path / "o").glob("*.json"))
 
 
@@ -224,7 +224,7 @@ def test_their_own_numbers_are_not_taken_over(
         results["results"]["finbench_mini_sentiment"]["acc,none"] = 0.99
 
     forged = tamper(output, tmp_path / "t", "results*", in_results(better))
-    [card] = lmeval.import_card(forged, out=tmp_path / "o", data_dir=data)
+    [card] = import_card(forged, out=tmp_path / "o", data_dir=data)
     score = next(score for score in card.scores if score.task == "finbench_mini_sentiment")
     assert score.metrics["acc"].value != 0.99
     assert "their file says acc = 0.9900" in " ".join(capsys.readouterr().err.split())
@@ -265,7 +265,7 @@ def cut(output: Path, target: Path) -> Path:
 
 def test_a_share_as_limit_gives_a_card_for_each_number_of_rows(output: Path, data: Path, tmp_path: Path) -> None:
     """``lm_eval --limit 0.1`` cuts every task at another number of rows."""
-    made = lmeval.import_card(cut(output, tmp_path / "t"), out=tmp_path / "o", data_dir=data)
+    made = import_card(cut(output, tmp_path / "t"), out=tmp_path / "o", data_dir=data)
     assert sorted((card.limit, len(card.scores), card.status) for card in made) == [
         (5, 1, "partial"),
         (12, 2, "partial"),
@@ -279,7 +279,7 @@ def test_a_share_as_limit_gives_a_card_for_each_number_of_rows(output: Path, dat
 def test_rows_that_were_taken_away_are_missed(output: Path, data: Path, tmp_path: Path) -> None:
     other = tamper(output, tmp_path / "t", "samples*sentiment*", lambda rows: rows[:5])
     with pytest.raises(FinbenchError, match="has 5 documents; its results file says 12"):
-        lmeval.import_card(other, out=tmp_path / "o", data_dir=data)
+        import_card(other, out=tmp_path / "o", data_dir=data)
 
 
 def test_a_set_with_fewer_rows_than_the_limit_is_whole(
@@ -296,7 +296,7 @@ def test_a_set_with_fewer_rows_than_the_limit_is_whole(
         return lm_tasks
 
     monkeypatch.setattr(prompts, "load", short)
-    [card] = lmeval.import_card(other, out=tmp_path / "o", data_dir=data)
+    [card] = import_card(other, out=tmp_path / "o", data_dir=data)
     assert card.limit == 12
     assert sorted(score.n for score in card.scores) == [5, 12, 12]
 
@@ -306,7 +306,7 @@ def test_tasks_of_others_do_not_change_the_shots(output: Path, data: Path, tmp_p
         results["versions"]["gsm8k"] = 3
         results["n-shot"]["gsm8k"] = 5
 
-    [card] = lmeval.import_card(
+    [card] = import_card(
         tamper(output, tmp_path / "t", "results*", in_results(others)), out=tmp_path / "o", data_dir=data
     )
     assert card.shots == 0
@@ -318,12 +318,12 @@ def test_a_path_of_windows_gives_its_last_part_only(output: Path, data: Path, tm
         results["model_name"] = "C:\\Users\\somebody\\tiny-llama"
 
     forged = tamper(output, tmp_path / "t", "results*", in_results(windows))
-    [card] = lmeval.import_card(forged, out=tmp_path / "o", data_dir=data)
+    [card] = import_card(forged, out=tmp_path / "o", data_dir=data)
     assert card.subject.name == card.subject.base.alias == "tiny-llama"
     assert "somebody" not in card.to_json()
 
 
 def test_an_empty_folder_is_answered_with_the_command_that_fills_it(tmp_path: Path) -> None:
     with pytest.raises(FinbenchError, match="No results_") as caught:
-        lmeval.import_card(tmp_path)
+        import_card(tmp_path)
     assert "--log_samples" in caught.value.hint

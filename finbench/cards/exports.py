@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
-import re
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from finbench.cards import cardfiles
+from finbench.cards import cardfiles, everyeval
 from finbench.cards.render import Heading, amount, in_brackets, parts_of
 from finbench.core.errors import unknown
 from finbench.core.files import write_atomic
@@ -21,22 +17,29 @@ from finbench.core.records import Measure, Score, Scorecard
 from finbench.scoring import LENIENT, Z95, metrics
 
 BENCHMARK = "finbench/finbench"  # the benchmark's data set on the Hub, of which every task is a part
-EEE_SCHEMA = "0.3.0"
 
 
-def export_card(card: Path | str, *, format: str, out: Path = Path("export"), model: str | None = None) -> list[Path]:
+def export_card(
+    card: Path | str,
+    *,
+    format: str,
+    out: Path = Path("export"),
+    model: str | None = None,
+    data_dir: Path | None = None,
+) -> list[Path]:
     """Write a scorecard in another format below ``out``; return the files.
 
     ``model`` is the subject's Hub id (org/name), which a card of an adapter folder cannot know.
 
     ``eval-results``: ``.eval_results/finbench.yaml`` for a model repository. ``model-index``: the metadata block of
-    its README. ``every-eval-ever``: one JSON of schema 0.3.0. ``lm-eval``: a ``results_*.json``. Raises
+    its README. ``every-eval-ever``: the aggregate JSON and a JSONL of a line an answer, of schema 0.3.0, with the
+    texts of rows that lie here (``data_dir``) and may be published. ``lm-eval``: a ``results_*.json``. Raises
     FinbenchError for an unknown format and an unreadable card.
     """
     formats: dict[str, Callable[[Scorecard], dict[str, str]]] = {
         "eval-results": lambda found: {".eval_results/finbench.yaml": _yaml(eval_results(found))},
         "model-index": lambda found: {"model-index.yaml": _yaml(model_index(found, model))},
-        "every-eval-ever": lambda found: _eee_file(found, model),
+        "every-eval-ever": lambda found: everyeval.files(found, Path(card), model, data_dir),
         "lm-eval": _lm_eval,
     }
     if format not in formats:
@@ -118,109 +121,6 @@ def _ends(measure: Measure, share: bool) -> dict[str, float]:
     return {end: float(amount(getattr(measure, end), share)) for end in ("low", "high")} | {"level": 0.95}
 
 
-def every_eval_ever(card: Scorecard, model: str | None = None) -> dict[str, Any]:
-    """One aggregate record of Every Eval Ever (schema 0.3.0): every strict metric with its interval."""
-    base, subject = card.subject.base, card.subject
-    base_id = base.hub_id or f"unknown/{base.alias}"
-    library = "finbench" if card.origin == "finbench" else "lm_eval"
-    version = card.provenance.finbench if card.origin == "finbench" else card.provenance.packages.get("lm-eval")
-    stamp = card.provenance.when().timestamp()
-    model_id = model or (base_id if not subject.adapter else f"unknown/{subject.name}")
-    details = {
-        "deployment_type": "self_deployed",
-        "model_availability": "open_weights" if base.hub_id else "unknown",
-        "base_model": base_id,
-        "base_fingerprint": base.fingerprint,
-        "bits": str(subject.bits),
-        **({"base_revision": base.revision} if base.revision else {}),
-        **({"adapter_sha256": subject.adapter, "adapter_method": subject.method or ""} if subject.adapter else {}),
-    }
-    return {
-        "schema_version": EEE_SCHEMA,
-        "evaluation_id": f"finbench/{model_id.replace('/', '_')}/{stamp:.0f}-{card.run_key[:12]}",
-        "evaluation_timestamp": f"{stamp:.0f}",
-        "retrieved_timestamp": f"{stamp:.0f}",
-        "source_metadata": {
-            "source_name": "finbench",
-            "source_type": "evaluation_run",
-            "source_organization_name": "finbench",
-            "evaluator_relationship": "other",
-            "additional_details": {"scorecard_schema": str(card.schema_), "run_key": card.run_key},
-        },
-        "eval_library": {"name": library, "version": version or "unknown"},
-        "model_info": {
-            "name": subject.name,
-            "id": model_id,
-            "inference_engine": {"name": card.engine},
-            "additional_details": details,
-        },
-        "evaluation_results": [
-            _eee_result(card, score, name, measure) for score in card.scores for name, measure in score.metrics.items()
-        ],
-    }
-
-
-def _eee_result(card: Scorecard, score: Score, name: str, measure: Measure) -> dict[str, Any]:
-    uncertainty: dict[str, Any] = {}
-    if measure.interval is not None:
-        ends = {"lower": measure.low, "upper": measure.high}
-        uncertainty["confidence_interval"] = {**ends, "confidence_level": 0.95, "method": measure.method}
-    low, high = (str(end).replace("inf", "Infinity") if math.isinf(end) else end for end in metrics.bounds(name))
-    return {
-        "evaluation_result_id": f"{score.task}/{name}",
-        "evaluation_name": score.task,
-        "evaluation_timestamp": card.provenance.created,
-        "source_data": {
-            "dataset_name": score.data.set,
-            "source_type": "other",
-            "additional_details": {
-                "split": score.data.split,
-                "digest": score.data.digest,
-                "rows": str(score.data.rows),
-                "licence": score.licence,
-            },
-        },
-        "metric_config": {
-            "metric_id": name,
-            "metric_name": metrics.spoken(name),
-            "metric_unit": "proportion" if metrics.is_share(name) else "points",
-            "lower_is_better": name in score.lower_is_better,
-            "score_type": "continuous",
-            "min_score": low,
-            "max_score": high,
-            "additional_details": {"main": str(name == score.main_metric).lower(), "task_digest": score.task_digest},
-        },
-        "score_details": {
-            "score": measure.value,
-            "details": {"parse_rate": f"{score.parse_rate.value:.6f}", "task_version": str(score.version)},
-            "uncertainty": uncertainty | {"num_samples": score.n},
-        },
-        "generation_config": {
-            "generation_args": {"temperature": (card.generation and card.generation.temperature) or 0.0}
-            | ({"top_p": card.generation.top_p} if card.generation and card.generation.top_p else {}),
-            "additional_details": {
-                "shots": str(card.shots),
-                "chat_template": str(card.subject.chat).lower(),
-                "form": score.form,
-            },
-        },
-    }
-
-
-def _eee_file(card: Scorecard, model: str | None) -> dict[str, str]:
-    """Named by a UUID of version 4 that follows from the card, so that exporting twice writes one file."""
-    record = every_eval_ever(card, model)
-    seed = hashlib.sha256(f"{card.run_key} {card.samples}".encode()).digest()[:16]
-    developer, _, short = record["model_info"]["id"].partition("/")
-    name = f"data/finbench/{_part(developer)}/{_part(short)}/{uuid.UUID(bytes=seed, version=4)}.json"
-    return {name: json.dumps(record, indent=1, ensure_ascii=False) + "\n"}
-
-
-def _part(name: str) -> str:
-    """A name as part of a path: whoever wrote the card, it stays below the folder that was named."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".") or "unknown"
-
-
 def _lm_eval(card: Scorecard) -> dict[str, str]:
     """The aggregate results as lm-eval writes them; standard errors are a quarter of what the intervals span."""
     results = {}
@@ -257,5 +157,5 @@ def _lm_eval(card: Scorecard) -> dict[str, str]:
         "transformers_version": card.provenance.packages.get("transformers", "unknown"),
         "total_evaluation_time_seconds": str(card.seconds),
     }
-    name = f"{_part(card.subject.name)}/results_{card.provenance.when():%Y-%m-%dT%H-%M-%S}.json"
+    name = f"{everyeval.path_part(card.subject.name)}/results_{card.provenance.when():%Y-%m-%dT%H-%M-%S}.json"
     return {name: json.dumps(made, indent=2, ensure_ascii=False) + "\n"}

@@ -106,13 +106,13 @@ def lm_eval(
 
 
 def card_import(
-    folder: Annotated[Path, "Output folder of lm_eval (--log_samples); with --task: a file of answers."],
+    folder: Annotated[Path, "lm_eval's output folder, inspect's log, or a folder; with --task: a file of answers."],
     out: Annotated[Path, "Folder for the scorecards."] = Path("scorecards"),
     name: Annotated[str | None, "Name of the subject; default: that of the model, or of the file."] = None,
     task: Annotated[str | None, "The task that a file of answers is about: JSON by id, CSV, JSONL."] = None,
     data_dir: DataDir = None,
 ) -> Found:
-    """Scorecards from what others' models answered, in lm_eval or in a file: every answer is scored again by us."""
+    """Scorecards from answers in lm_eval's output, inspect's logs or a file: every answer is scored again by us."""
     return scored(finbench.import_card(folder, out=out, name=name, task=task, data_dir=data_dir), out)
 
 
@@ -121,9 +121,12 @@ def card_export(
     format_: Annotated[str, typer.Option("--format", help="eval-results, model-index, every-eval-ever or lm-eval.")],
     model: Annotated[str | None, "Hub id of the subject, org/name."] = None,
     out: Annotated[Path, "Folder to write into."] = Path("export"),
+    data_dir: DataDir = None,
 ) -> Found:
     """A scorecard in another format: for the Hub, for Every Eval Ever, or as lm-eval's own results."""
-    written = [str(path) for path in finbench.export_card(card, format=format_, out=out, model=model)]
+    written = [
+        str(path) for path in finbench.export_card(card, format=format_, out=out, model=model, data_dir=data_dir)
+    ]
     return Found(written, lambda: typer.echo("\n".join(written)))
 
 

@@ -412,8 +412,8 @@ class Scorecard(Document):
     newest: ClassVar[int] = SCHEMA
     schema_: int = Field(alias="schema", default=SCHEMA, ge=SCHEMA, description="number of this schema")
     status: Literal["complete", "partial"] = Field(description="partial: tasks are missing, or --limit was given")
-    origin: Literal["finbench", "lm-eval", "answers"] = Field(
-        description="who asked the model; answers of stock lm-eval, or of a file, are scored again by finbench"
+    origin: Literal["finbench", "lm-eval", "inspect", "answers"] = Field(
+        description="who asked the model; answers of lm-eval, of inspect or of a file are scored again by finbench"
     )
     subject: Subject = Field(description="what was evaluated")
     scores: list[Score] = Field(description="one for each task, sorted by name")

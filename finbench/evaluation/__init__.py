@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from finbench.evaluation.doctor import DoctorLine, examine_machine
     from finbench.evaluation.evaluator import evaluate
     from finbench.evaluation.harness import run_lm_eval
-    from finbench.evaluation.lmeval import import_card
+    from finbench.evaluation.imported import import_card
     from finbench.evaluation.newtask import NewTask, described, new_task
     from finbench.evaluation.rerun import Answered
     from finbench.evaluation.rescoring import Rescored, rescore_cards

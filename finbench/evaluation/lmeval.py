@@ -16,14 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import cardfiles, write_reports
+from finbench.cards import cardfiles
 from finbench.core import catalog
-from finbench.core.console import quiet, say
+from finbench.core.console import say
 from finbench.core.errors import FinbenchError, reason
 from finbench.core.files import json_lines, sha256_file, stable_json
 from finbench.core.records import UNKNOWN, BaseModelId, Bits, Provenance, Score, Scorecard, Subject, Task
 from finbench.core.version import __version__
-from finbench.evaluation.answers import import_answers
 from finbench.evaluation.scored import asked_rows, score_answers, status
 from finbench.scoring import prompts
 
@@ -33,39 +32,14 @@ _AGAIN = 'Run it again: lm_eval run --include_path "$(finbench tasks path)" --lo
 _LARGEST = 2**30  # bytes of a samples file; lm-eval repeats every prompt in it
 
 
-def import_card(
-    folder: Path | str,
-    *,
-    out: Path = Path("scorecards"),
-    name: str | None = None,
-    task: str | None = None,
-    data_dir: Path | None = None,
-) -> list[Scorecard]:
-    """One scorecard for each results file below ``folder``, written to ``out`` with its samples.
-
-    With ``task``, ``folder`` is a file of answers to its test rows: see ``finbench.evaluation.answers``.
+def import_results(path: Path, *, out: Path, name: str | None, data_dir: Path | None) -> list[Scorecard]:
+    """One scorecard for a ``results_*.json``, written to ``out`` with its samples.
 
     Where ``--limit`` was a share, so that each task was cut at another number of rows, there is a card for each number.
 
-    Raises FinbenchError where there are no results or samples of our tasks, for another version of a task, and
-    for documents or prompts that are not those of the task, naming file and document.
+    Raises FinbenchError where there are no samples of our tasks beside it, for another version of a task, and for
+    documents or prompts that are not those of the task, naming file and document.
     """
-    quiet()
-    if task:
-        return import_answers(Path(folder), task, out=out, name=name, data_dir=data_dir)
-    found = sorted(Path(folder).rglob("results_*.json"))
-    if not found:
-        raise FinbenchError(
-            f"No results_*.json below {folder}.",
-            "A file of answers needs --task; lm_eval's output is made like this: "
-            'lm_eval run --include_path "$(finbench tasks path)" --tasks finbench_fpb --log_samples --output_path DIR',
-        )
-    made = [card for path in found for card in _cards(path, out, name, data_dir)]
-    write_reports(out)
-    return made
-
-
-def _cards(path: Path, out: Path, name: str | None, data_dir: Path | None) -> list[Scorecard]:
     with _stated(path):
         results = json.loads(path.read_text(encoding="utf-8"))
         if not all(isinstance(results[key], dict) for key in ("results", "versions", "config", "n-shot")):

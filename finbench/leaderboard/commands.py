@@ -44,6 +44,9 @@ def reproduce(entry: BoardCard) -> Steps:
     if card.origin == "lm-eval":
         steps.append(("Run the same tasks, with stock lm-eval", _stock(card, folder)))
         steps.append(("Score its answers again", "finbench card import lm-eval-output"))
+    elif card.origin == "inspect":
+        steps.append(("Run the same tasks, with inspect-ai", _inspected(card)))
+        steps.append(("Score its answers again", "finbench card import logs"))
     else:
         steps.append(("Run the same tasks", _evaluation(card, folder)))
     again = f"finbench verify {file} --rerun auto" + (f" --adapter {folder}" if folder else "")
@@ -91,6 +94,22 @@ def _generation(card: Scorecard) -> list[str]:
     parts += [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in options.items()]
     sampled = card.generation is not None and card.generation.temperature and not card.shots
     return [*parts, f"--seed {card.seed}"] if sampled else parts
+
+
+def _inspected(card: Scorecard) -> str:
+    """The run of inspect-ai whose answers the card holds."""
+    base, provider = card.subject.base, card.engine.removeprefix("inspect ")
+    tasks = [f"finbench/{score.task.removeprefix(catalog.PREFIX)}" for score in card.scores]
+    parts = [
+        "inspect eval",
+        *map(shlex.quote, tasks),
+        f"--model {shlex.quote(f'{provider}/{base.hub_id or base.alias}')}",
+    ]
+    parts += [f"-M revision={shlex.quote(base.revision)}"] if base.revision else []
+    parts += [f"-M dtype={shlex.quote(card.dtype)}"] if card.dtype != "unknown" else []
+    parts += [f"-T chat={str(card.subject.chat).lower()}"]
+    parts += [f"-T shots={card.shots} -T seed={card.seed}"] if card.shots else []
+    return " ".join([*parts, *([f"--limit {card.limit}"] if card.limit else [])])
 
 
 def _stock(card: Scorecard, folder: str | None) -> str:

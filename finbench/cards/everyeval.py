@@ -1,0 +1,310 @@
+"""Scorecards as records of Every Eval Ever (schema 0.3.0), and back.
+
+A record is an aggregate JSON and a JSONL of a line an answer. The scorecard lies in the first and its sample rows in
+the second, as text, so that both become a card again. Texts that may not be published are in neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from finbench.cards import cardfiles
+from finbench.core import catalog
+from finbench.core.console import say
+from finbench.core.errors import FinbenchError, reason
+from finbench.core.files import json_lines, strict_json
+from finbench.core.records import Measure, Score, Scorecard, Task
+from finbench.data import describe_set
+from finbench.scoring import metrics, prompts, value_of
+
+SCHEMA = "0.3.0"
+_LIBRARIES = {  # who asked the model: its name there, and its package among a card's
+    "finbench": ("finbench", None),
+    "lm-eval": ("lm_eval", "lm-eval"),
+    "inspect": ("inspect_ai", "inspect-ai"),
+    "answers": ("unknown", "unknown"),
+}
+_ROW = "finbench_row"  # of an answer's metadata: its sample row, without the answer
+_LARGEST = 2**30  # bytes of a file
+_RIGHT = ("acc", "exact_match")
+_EXPORT = "Write it with: finbench card export CARD.json --format every-eval-ever"
+
+
+def files(card: Scorecard, path: Path, model: str | None, data_dir: Path | None) -> dict[str, str]:
+    """The two files by name; without the samples of the card at ``path`` the first alone.
+
+    Named by a UUID of version 4 that follows from the card, so that exporting twice writes the same files.
+    """
+    record = aggregate(card, model)
+    seed = hashlib.sha256(f"{card.run_key} {card.samples}".encode()).digest()[:16]
+    developer, _, short = record["model_info"]["id"].partition("/")
+    stem = f"data/finbench/{path_part(developer)}/{path_part(short)}/{uuid.UUID(bytes=seed, version=4)}"
+    if card.samples is None:
+        return {f"{stem}.json": _json(record)}
+    found = cardfiles.rows_by_task(path, card)
+    answers = [
+        _instance(row, score, record, texts)
+        for score in card.scores
+        for texts in [_texts(score, data_dir)]
+        for row in found[score.task]
+    ]
+    lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+    record["detailed_evaluation_results"] = {
+        "format": "jsonl",
+        "file_path": f"{stem}_samples.jsonl",
+        "hash_algorithm": "sha256",
+        "checksum": hashlib.sha256(lines.encode()).hexdigest(),
+        "total_rows": len(answers),
+    }
+    return {f"{stem}.json": _json(record), f"{stem}_samples.jsonl": lines}
+
+
+def _text(value: Any) -> str:
+    """JSON on a line, its keys in their order."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _json(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+
+
+def aggregate(card: Scorecard, model: str | None = None) -> dict[str, Any]:
+    """The aggregate record: every strict metric with its interval; the scorecard itself lies in its details."""
+    base, subject = card.subject.base, card.subject
+    base_id = base.hub_id or f"unknown/{base.alias}"
+    library, package = _LIBRARIES[card.origin]
+    version = card.provenance.packages.get(package) if package else card.provenance.finbench
+    hosted = any(score.hosted for score in card.scores)
+    stamp = card.provenance.when().timestamp()
+    model_id = model or (base_id if not subject.adapter else f"unknown/{subject.name}")
+    details = {
+        "deployment_type": "externally_managed" if hosted else "unknown" if package else "self_deployed",
+        "model_availability": "open_weights" if base.hub_id else "unknown",
+        "base_model": base_id,
+        "base_fingerprint": base.fingerprint,
+        "bits": str(subject.bits),
+        **({"base_revision": base.revision} if base.revision else {}),
+        **({"adapter_sha256": subject.adapter, "adapter_method": subject.method or ""} if subject.adapter else {}),
+    }
+    return {
+        "schema_version": SCHEMA,
+        "evaluation_id": f"finbench/{model_id.replace('/', '_')}/{stamp:.0f}-{card.run_key[:12]}",
+        "evaluation_timestamp": f"{stamp:.0f}",
+        "retrieved_timestamp": f"{stamp:.0f}",
+        "source_metadata": {
+            "source_name": "finbench",
+            "source_type": "evaluation_run",
+            "source_organization_name": "finbench",
+            "evaluator_relationship": "other",
+            "additional_details": {"scorecard": _text(json.loads(card.to_json()))},
+        },
+        "eval_library": {"name": library, "version": version or "unknown"},
+        "model_info": {
+            "name": subject.name,
+            "id": model_id,
+            "inference_engine": {"name": card.engine},
+            "additional_details": details,
+        },
+        "evaluation_results": [
+            _result(card, score, name, measure) for score in card.scores for name, measure in score.metrics.items()
+        ],
+    }
+
+
+def _result(card: Scorecard, score: Score, name: str, measure: Measure) -> dict[str, Any]:
+    uncertainty: dict[str, Any] = {}
+    if measure.interval is not None:
+        ends = {"lower": measure.low, "upper": measure.high}
+        uncertainty["confidence_interval"] = {**ends, "confidence_level": 0.95, "method": measure.method}
+    low, high = (str(end).replace("inf", "Infinity") if math.isinf(end) else end for end in metrics.bounds(name))
+    return {
+        "evaluation_result_id": f"{score.task}/{name}",
+        "evaluation_name": score.task,
+        "evaluation_timestamp": card.provenance.created,
+        "source_data": {
+            "dataset_name": score.data.set,
+            "source_type": "other",
+            "additional_details": {
+                "split": score.data.split,
+                "digest": score.data.digest,
+                "rows": str(score.data.rows),
+                "licence": score.licence,
+            },
+        },
+        "metric_config": {
+            "metric_id": name,
+            "metric_name": metrics.spoken(name),
+            "metric_unit": "proportion" if metrics.is_share(name) else "points",
+            "lower_is_better": name in score.lower_is_better,
+            "score_type": "continuous",
+            "min_score": low,
+            "max_score": high,
+            "additional_details": {"main": str(name == score.main_metric).lower(), "task_digest": score.task_digest},
+        },
+        "score_details": {
+            "score": measure.value,
+            "details": {"parse_rate": f"{score.parse_rate.value:.6f}", "task_version": str(score.version)},
+            "uncertainty": uncertainty | {"num_samples": score.n},
+        },
+        "generation_config": {
+            "generation_args": {"temperature": (card.generation and card.generation.temperature) or 0.0}
+            | ({"top_p": card.generation.top_p} if card.generation and card.generation.top_p else {}),
+            "additional_details": {
+                "shots": str(card.shots),
+                "chat_template": str(card.subject.chat).lower(),
+                "form": score.form,
+            },
+        },
+    }
+
+
+def path_part(name: str) -> str:
+    """A name as part of a path: whoever wrote the card, it stays below the folder that was named."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".") or "unknown"
+
+
+def _texts(score: Score, data_dir: Path | None) -> tuple[Any, list[dict[str, Any]], str]:
+    """(lm-eval's task, its rows, empty), or (None, none, why the texts are withheld)."""
+    task: Task | None = catalog.tasks().get(score.task)
+    if task is None:
+        return None, [], f"{score.task} is not known here"
+    if task.restricted:
+        return None, [], f"the licence of {task.set} does not allow its texts to be published"
+    missing = f"the rows of {task.set} that were scored are not on this machine"
+    if not task.shipped and not task.own and describe_set(task.set, data_dir) is None:
+        say(f"{task.name}: {missing}; hashes stand for their texts. Get them: {task.data}")
+        return None, [], missing
+    lm_task = prompts.load([task], data_dir, metadata=score.data.choices)[task.name]
+    docs = prompts.rows(lm_task, "test")
+    if prompts.data_id(task, lm_task, "test", docs[: score.data.rows]).digest != score.data.digest:
+        say(f"{task.name}: {missing}; hashes stand for their texts.")
+        return None, [], missing
+    return lm_task, docs, ""
+
+
+def _instance(row: Mapping[str, Any], score: Score, record: Mapping[str, Any], texts: Any) -> dict[str, Any]:
+    """The line of an answer."""
+    lm_task, docs, withheld = texts
+    gold = next((value[0] for value in row["values"].values() if _is_reading(value)), None)
+    if lm_task is None:
+        raw, reference, choices = f"[withheld: {withheld}; salted SHA-256 {row['doc']}]", [gold] if gold else [], None
+    else:
+        doc = docs[row["index"]]
+        raw, reference = prompts.shown(lm_task, doc), [prompts.gold_answer(lm_task, doc)]
+        choices = [str(c) for c in lm_task.doc_to_choice(doc)] if lm_task.config.doc_to_choice is not None else None
+    answer = row.get("answer")
+    said = [f"[withheld: {withheld}; salted SHA-256 {row.get('answer_sha256')}]"] if answer is None else [str(answer)]
+    said = [repr(part) for part in answer] if isinstance(answer, list) else said
+    read = next((value[1] for value in row["values"].values() if _is_reading(value)), None)
+    metric, value = _one_score(row, score)
+    return {
+        "schema_version": SCHEMA,
+        "evaluation_id": record["evaluation_id"],
+        "model_id": record["model_info"]["id"],
+        "evaluation_name": score.task,
+        **({"evaluation_result_id": f"{score.task}/{metric}"} if metric else {}),
+        "sample_id": "-".join(str(row[key]) for key in ("index", "sample") if key in row),
+        "sample_hash": hashlib.sha256((raw + "".join(reference)).encode()).hexdigest(),
+        "interaction_type": "single_turn",
+        "input": {"raw": raw, "reference": reference, **({"choices": choices} if choices else {})},
+        "output": {"raw": said},
+        "answer_attribution": [
+            {
+                "turn_idx": 0,
+                "source": "output.raw",
+                "extracted_value": str(read) if read is not None else "" if gold is not None else said[0],
+                "extraction_method": "log-likelihood" if score.form == "choice" else "strict reading of finbench",
+                "is_terminal": True,
+            }
+        ],
+        "evaluation": {"score": value, "is_correct": value == 1},
+        "metadata": {_ROW: _text({key: part for key, part in row.items() if key != "answer"})},
+    }
+
+
+def _is_reading(value: Any) -> bool:
+    """Whether a metric's value of a document is (gold label, label that was read, labels)."""
+    return isinstance(value, list | tuple) and len(value) == 3 and [*map(type, (value[0], value[2]))] == [str, list]
+
+
+def _one_score(row: Mapping[str, Any], score: Score) -> tuple[str | None, float]:
+    """The metric that says whether an answer is right, else the main one of it alone, else whether it parsed."""
+    values = row["values"]
+    for name in _RIGHT:
+        if name in score.metrics and isinstance(values.get(name), int | float):
+            return name, float(values[name])
+    main = values.get(score.main_metric)
+    if main is not None and not isinstance(main, dict):
+        try:
+            alone = value_of([main], metrics.aggregations(score.task)[score.main_metric])
+        except (ArithmeticError, ValueError, KeyError):
+            alone = math.nan
+        if math.isfinite(alone):
+            return score.main_metric, alone
+    return None, float(values.get("parse_rate", 0.0))
+
+
+def restored(path: Path) -> tuple[Scorecard, dict[str, list[dict[str, Any]]]]:
+    """Card and sample rows by task of an aggregate JSON with its JSONL beside it.
+
+    Raises FinbenchError for what finbench did not write, for files that are torn or do not belong together, and where
+    a number of the record is not that of its card.
+    """
+    beside = path.with_name(f"{path.stem}_samples.jsonl")
+    try:
+        if max(file.stat().st_size for file in (path, beside)) > _LARGEST:
+            raise FinbenchError(f"{path} is larger than any record of a card can be.", _EXPORT)
+        record, lines = strict_json(path.read_text(encoding="utf-8")), beside.read_bytes()
+        version, details = record["schema_version"], record["source_metadata"].get("additional_details") or {}
+        if version != SCHEMA:
+            raise FinbenchError(f"{path} is of schema {version} of Every Eval Ever; {SCHEMA} is read here.", _EXPORT)
+        if "scorecard" not in details:
+            raise FinbenchError(
+                f"{path} holds no scorecard: of what finbench did not write only the answers can be scored.",
+                "A file of answers: finbench card import FILE --task TASK",
+            )
+        if record["detailed_evaluation_results"]["checksum"] != hashlib.sha256(lines).hexdigest():
+            raise FinbenchError(f"{beside} is not as {path.name} names it: its SHA-256 differs.", _EXPORT)
+        card = Scorecard.parse(strict_json(details["scorecard"]), str(path))
+        _same(path, card, record["evaluation_results"])
+        rows: dict[str, list[dict[str, Any]]] = {score.task: [] for score in card.scores}
+        for line in json_lines(lines.decode("utf-8")):
+            row = strict_json(line["metadata"][_ROW])
+            if "answer_sha256" not in row:
+                said: Sequence[str] = line["output"]["raw"]
+                choice = next(score.form for score in card.scores if score.task == row["task"]) == "choice"
+                row["answer"] = [float(part) for part in said] if choice else said[0]
+            rows[row["task"]].append(row)
+    except FileNotFoundError as fault:
+        raise FinbenchError(f"{beside} is missing.", f"It belongs beside {path}.") from fault
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        StopIteration,
+        IndexError,
+        OSError,
+        RecursionError,
+    ) as fault:
+        raise FinbenchError(f"{path} is no record of finbench ({reason(fault)}).", _EXPORT) from fault
+    return card, rows
+
+
+def _same(path: Path, card: Scorecard, results: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a record whose numbers are not those of its card."""
+    stated = {
+        (one["evaluation_name"], one["metric_config"]["metric_id"]): one["score_details"]["score"] for one in results
+    }
+    ours = {(score.task, name): measure.value for score in card.scores for name, measure in score.metrics.items()}
+    for task, name in sorted(stated.keys() | ours.keys()):
+        if stated.get((task, name)) != ours.get((task, name)):
+            numbers = f"{stated.get((task, name))} of {task}, its scorecard {ours.get((task, name))}"
+            raise FinbenchError(f"{path}: it says {name} = {numbers}.", _EXPORT)
