@@ -80,7 +80,6 @@ EXPECTED = {
     "finbench/recipe.yaml",
     "finbench/scores.svg",
     "finbench/training.svg",
-    ".eval_results/finbench.yaml",
 }
 
 
@@ -108,13 +107,10 @@ def test_what_a_stranger_finds(dev_hub: DevHub, api: HfApi, made: tuple[Path, Pa
     scores = {result.metric_type: result.metric_value for result in card.data.eval_results}
     local = next(card for card in cardfiles.folder(made[1]) if card.subject.adapter).scores[0]
     assert scores["acc"] == pytest.approx(100 * local.metrics["acc"].value, abs=0.06)
-    entries = yaml.safe_load(
-        hub.fetch_files("org/tiny", done.published.sha, [".eval_results/finbench.yaml"]).popitem()[1]
-    )
-    assert entries[0]["dataset"]["task_id"] == "finbench_mini_sentiment"
     for text in (
         "95 % intervals",
         "majority label",
+        "belong to no benchmark that is registered on the Hub",
         "PeftModel.from_pretrained",
         "vllm serve",
         "finbench eval",
@@ -317,7 +313,7 @@ def test_scores_of_a_model_that_is_not_ours_are_proposed(
     done = push(card, "hub:them/stranger", model=True, pr=True).published
     assert done is not None
     assert done.pull_request
-    assert ".eval_results/finbench.yaml" in names(api, "them/stranger", revision="refs/pr/1")
+    assert "finbench/scorecards/stranger.json" in names(api, "them/stranger", revision="refs/pr/1")
 
 
 def test_scorecards_go_to_a_data_set_of_results(
@@ -583,7 +579,7 @@ def test_cards_of_a_base_enter_the_repository_of_that_base_alone(
         with pytest.raises(FinbenchError, match="holds other weights"):
             push(of_base, f"hub:{repo}", model=True)
     push(of_base, "hub:org/tiny-llama", model=True)
-    assert ".eval_results/finbench.yaml" in names(api, "org/tiny-llama")
+    assert f"finbench/scorecards/{of_base.name}" in names(api, "org/tiny-llama")
 
 
 def test_results_on_another_base_or_in_other_bits_are_named_and_stand_apart(

@@ -90,10 +90,15 @@ def card_export(
     card: Annotated[Path, "Scorecard (.json)."],
     format_: Annotated[str, typer.Option("--format", help="eval-results, model-index, every-eval-ever or lm-eval.")],
     model: Annotated[str | None, "Hub id of the subject, org/name."] = None,
+    benchmark: Annotated[str | None, "eval-results: the data set they belong to, hub:org/name[@commit]."] = None,
+    source: Annotated[str | None, "eval-results: address at which the card can be seen."] = None,
     out: Annotated[Path, "Folder to write into."] = Path("export"),
 ) -> Found:
     """A scorecard in another format: for the Hub, for Every Eval Ever, or as lm-eval's own results."""
-    written = [str(path) for path in finbench.export_card(card, format=format_, out=out, model=model)]
+    written = [
+        str(path)
+        for path in finbench.export_card(card, format=format_, out=out, model=model, benchmark=benchmark, source=source)
+    ]
     return Found(written, lambda: typer.echo("\n".join(written)))
 
 

@@ -1,7 +1,8 @@
 """The only package that talks to the Hugging Face Hub.
 
 ``client`` holds address, account and what a refusal means; ``listing`` what lies in a repository; ``fetching`` brings
-safe files here, whole and checked; ``plans`` says what a publication would change; ``pushing`` does exactly that.
+safe files here, whole and checked; ``community`` knows benchmarks and results as the Hub reads them; ``plans`` says
+what a publication would change; ``pushing`` does exactly that.
 """
 
 from typing import TYPE_CHECKING
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
         page,
         shown_endpoint,
     )
+    from finbench.hub.community import (
+        EVAL_YAML,
+        FACTS,
+        FRAMEWORK,
+        BenchmarkRepo,
+        benchmark_faults,
+        find_benchmark,
+        result_faults,
+        taken,
+    )
     from finbench.hub.fetching import SAFE_FILES, fetch, fetch_files, fetch_paths, head, names_below, sha256_there
     from finbench.hub.plans import Change, File, Plan, make_plan
     from finbench.hub.pushing import Published, execute, moved
@@ -30,8 +41,12 @@ else:
     __getattr__ = face(__name__)
 
 __all__ = [
+    "EVAL_YAML",
+    "FACTS",
+    "FRAMEWORK",
     "OFFICIAL",
     "SAFE_FILES",
+    "BenchmarkRepo",
     "Change",
     "File",
     "Kind",
@@ -39,6 +54,7 @@ __all__ = [
     "Published",
     "Unreachable",
     "account",
+    "benchmark_faults",
     "data_explained",
     "dataset_sha",
     "dev",
@@ -47,6 +63,7 @@ __all__ = [
     "fetch",
     "fetch_files",
     "fetch_paths",
+    "find_benchmark",
     "has_token",
     "head",
     "make_plan",
@@ -54,6 +71,8 @@ __all__ = [
     "names_below",
     "offline",
     "page",
+    "result_faults",
     "sha256_there",
     "shown_endpoint",
+    "taken",
 ]
