@@ -133,6 +133,27 @@ def board_add(
     return Found([str(path) for path in added], lambda: typer.echo("\n".join(said)))
 
 
+def board_reproduce(
+    folder: Board = Path("leaderboards"),
+    key: Annotated[Path | None, "Private key of a maintainer, who vouches for each rerun by it."] = None,
+    only: Annotated[str | None, "Only these cards, by comma: their files' names without .json."] = None,
+    at: Annotated[list[Path] | None, "Folder with adapters that are on no Hub, repeatable; default: runs."] = None,
+    base: CardBase = None,
+    dry_run: Annotated[bool, "--dry-run", "Show what would be asked; ask nothing."] = False,
+    data_dir: DataDir = None,
+) -> Found:
+    """Ask the models of all rows again that nobody vouches for, and sign. Repeat it: it goes on where it was."""
+    done = leaderboard.reproduce(
+        folder, key=key, only=_named(only), at=at or [Path("runs")], base=base, data_dir=data_dir, dry_run=dry_run
+    )
+    failed = not dry_run and any(one.outcome == "not signed" for one in done)
+    said = [f"{one.card}: {one.outcome}. {one.said}" for one in done]
+    said += [f"Next: finbench leaderboard build {folder}"] if any(one.outcome == "signed" for one in done) else []
+    return Found(
+        [one.as_dict() for one in done], lambda: typer.echo("\n".join(said)), typer.Exit(1) if failed else None
+    )
+
+
 def board_build(
     folder: Board = Path("leaderboards"),
     check: Annotated[bool, "--check", "Write nothing; exit 1 if a card is unfit or a file is stale."] = False,

@@ -58,6 +58,10 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "data list": ("data list", "data list --json"),
     "data audit": ("data audit fpb", "data audit mine.jsonl"),
     "leaderboard add": ("leaderboard add scorecards", "leaderboard add scorecards/a.json --adapter runs/a --rerun 20"),
+    "leaderboard reproduce": (
+        "leaderboard reproduce --dry-run",
+        "leaderboard reproduce --key ~/.ssh/finbench --at runs --only a,b",
+    ),
     "leaderboard build": ("leaderboard build", "leaderboard build leaderboards --check"),
     "leaderboard push": ("leaderboard push hub:org/board --dry-run", "leaderboard push hub:org/board --public"),
     "zoo list": ("zoo list", "zoo list --json"),
