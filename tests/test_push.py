@@ -19,13 +19,14 @@ from safetensors.torch import load_file, save_file
 
 from conftest import TOKEN, files_of, upload
 from finbench import hub
-from finbench.cards import cardfiles
+from finbench.cards import cardfiles, exports
 from finbench.core.errors import FinbenchError
 from finbench.evaluation import evaluator, verification
 from finbench.hub.dev.calls import DevAccount
 from finbench.hub.dev.server import DevHub
 from finbench.models import adapters, adopting, zoo
 from finbench.publishing import modelcard, pulling
+from finbench.publishing.home import Home
 from finbench.publishing.publish import push
 from finbench.training import recipes
 from finbench.training.runner import train
@@ -119,6 +120,33 @@ def test_what_a_stranger_finds(dev_hub: DevHub, api: HfApi, made: tuple[Path, Pa
         assert text in done.readme
     assert sha in done.readme
     assert TOKEN not in done.readme
+
+
+def test_the_card_names_the_benchmark_that_results_belong_to(
+    dev_hub: DevHub,
+    api: HfApi,
+    made: tuple[Path, Path],
+    base: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    push(benchmark="hub:org/fin", tasks="mini_sentiment")
+    stated = {"cards": [made[1]], "base": base, "benchmark": "hub:org/fin"}
+    done = push(made[0], "hub:org/tiny", **stated)
+    assert "is no result of hub:org/fin: 12 rows; it asks 150." in " ".join(capsys.readouterr().err.split())
+    assert "belong to no benchmark that is registered" in done.readme
+    assert ".eval_results/finbench.yaml" not in names(api, "org/tiny")
+    monkeypatch.setattr(Home, "lacking", lambda *_: "")
+    monkeypatch.setattr(exports, "parts_of", lambda *_: [])
+    read = cardfiles.read
+    monkeypatch.setattr(cardfiles, "read", lambda path: read(path).model_copy(update={"status": "complete"}))
+    done = push(made[0], "hub:org/tiny", **stated)
+    sha = api.dataset_info("org/fin").sha
+    assert f"Results of the benchmark [org/fin]({dev_hub.url}/datasets/org/fin) at commit `{sha}`" in done.readme
+    assert "The Hub has not registered it as a benchmark" in done.readme
+    assert ".eval_results/finbench.yaml" in names(api, "org/tiny")
+    dev_hub.store.benchmarks.add("org/fin")
+    assert "The Hub lists them with it" in push(made[0], "hub:org/tiny", **stated, dry_run=True).readme
 
 
 def test_dry_run_sends_nothing_and_the_real_run_does_exactly_that(

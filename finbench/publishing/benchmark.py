@@ -69,7 +69,7 @@ def gather(wanted: PushSettings, repo: str) -> Bundle:
     if any(not held.shipped for held in sets.values()):
         files.append(File(_SCRIPT, from_template("import_rows.py.j2", escape=False, facts=facts).encode()))
     notes = left + _changed(before, facts)
-    message = f"finbench: benchmark {facts.version}, {len(asked)} tasks {facts.digest[:12]}"
+    message = f"finbench: benchmark {facts.version} {facts.digest[:12]}"
     return Bundle(
         files,
         message,

@@ -43,7 +43,7 @@ class BenchmarkFacts(Record):
     model_config = ConfigDict(populate_by_name=True)
 
     schema_: Literal[1] = Field(alias="schema", default=1)
-    repository: str
+    repository: str = Field(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")
     version: str
     digest: str
     tasks: dict[str, BenchmarkTask]

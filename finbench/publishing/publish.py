@@ -16,7 +16,7 @@ from finbench import hub
 from finbench.cards import cardfiles, from_template
 from finbench.core import catalog, owntasks, refs, taskcode, taskfiles
 from finbench.core.console import agreed, quiet, say
-from finbench.core.errors import FinbenchError
+from finbench.core.errors import FinbenchError, harmless
 from finbench.core.files import sha256_file
 from finbench.core.records import Scorecard
 from finbench.core.settings import PushSettings, called_with
@@ -97,7 +97,7 @@ def push(wanted: PushSettings) -> Pushed:
     if found.into and plan.compared and not plan.exists:
         raise FinbenchError(f"{to} does not exist: there are no weights of which these could be results.", _INTO)
     for note in found.notes:
-        say(note)
+        say(harmless(note))
     asked = not (found.results or plan.private or wanted.pr or wanted.yes)
     if asked and (wanted.dry_run or not agreed("Publish it without any result?")):
         raise FinbenchError(
