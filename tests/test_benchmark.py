@@ -169,13 +169,14 @@ def test_results_of_a_limit_an_older_version_or_other_rows_are_left_out(
     for changed, said in (
         ({}, ""),
         ({"version": 1}, "version 1 of the task; it asks version"),
-        ({"task_digest": "f" * 64}, "of the task; it asks version"),
+        ({"task_digest": "f" * 64}, "of another definition, though of version"),
         ({"data": data}, "other rows than it asks"),
         ({"task": "finbench_fpb"}, "a task that it does not have"),
     ):
         lacking = fin.lacking(card, score.model_copy(update=changed))
         assert said in lacking
         assert bool(said) == bool(lacking)
+    assert "a run with a limit" in fin.lacking(card.model_copy(update={"limit": 150}), score)
 
 
 def test_who_belongs_nowhere_is_told_so(

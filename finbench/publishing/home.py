@@ -64,10 +64,14 @@ class Home:
         asked = self.tasks.get(score.task)
         if asked is None:
             return "a task that it does not have"
-        if (asked.version, asked.digest) != (score.version, score.task_digest):
+        if asked.version != score.version:
             return f"version {score.version} of the task; it asks version {asked.version}"
-        if card.limit is not None or card.status == "partial" or score.n != asked.rows:
+        if asked.digest != score.task_digest:
+            return f"a task of another definition, though of version {asked.version} too"
+        if score.n != asked.rows:
             return f"{score.n:,} rows; it asks {asked.rows:,}"
+        if card.limit is not None or card.status == "partial":
+            return "a run with a limit, or one that did not end"
         return "" if score.data.digest == asked.data else "other rows than it asks (another edition, choice or fork)"
 
     def left_out(self, card: Scorecard) -> list[str]:
