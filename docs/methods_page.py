@@ -95,6 +95,30 @@ An adapter of another program, without finbench.json, can be merged too.
 Its files do not say the bits of its base, so 16 are assumed unless `--bits` says otherwise;
 `merge.json` and the card say what is unknown.
 
+### Several adapters as one
+
+```
+finbench merge runs/a runs/b --out ab                                  # the sum of their updates
+finbench merge runs/a runs/b --how ties --weights 0.7,0.3 --out ab     # TIES
+```
+
+Several LoRAs of one base become one LoRA, without loading the base. An update is what a LoRA adds
+to a weight. `cat` is the weighted sum of updates and `linear` their weighted mean; both are exact,
+and their rank is the sum of the parts' ranks. `ties` keeps the largest numbers of each update and
+takes the mean of those that have the sign of the majority ([Yadav et al. 2023]); `dare` drops
+numbers at random and scales the others up ([Yu et al. 2023]); `dare_ties` does both. What these
+make has no low rank: it is cut to `--rank`, and the largest error of that is printed and recorded.
+With equal weights `ties` is peft's `ties_svd`. peft's own `ties` and `linear` work on the two
+factors of an update apart, which adds products of one adapter's factor with the other's.
+
+`combined.json` names the parts with their hashes, weights and tasks. It states at most how many
+test texts the parts have learnt; of a part without a record that is not known. Score the result
+beside its parts, and beside one adapter trained on all tasks
+(`finbench train --task fpb --task headlines`): which is better depends on the tasks.
+
+[Yadav et al. 2023]: https://arxiv.org/abs/2306.01708
+[Yu et al. 2023]: https://arxiv.org/abs/2311.03099
+
 ## Methods and bits: what a step costs
 
 {work} Processor time of one thread ({cpu}, torch {torch}, {dtype}).

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from finbench.pretraining import pretrain
     from finbench.publishing import pull, push
     from finbench.serving import serve
-    from finbench.training import check_data, merge, plan, train, tune
+    from finbench.training import check_data, combine, merge, plan, train, tune
 else:
     __getattr__ = face(__name__)
 
@@ -42,6 +42,7 @@ __all__ = [
     "__version__",
     "ask",
     "check_data",
+    "combine",
     "compare",
     "evaluate",
     "export_card",

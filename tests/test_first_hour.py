@@ -172,7 +172,7 @@ def test_no_synonym_is_an_option_of_a_method() -> None:
         ("max_steps", "epochs says how long"),
         ("logging_steps", "every step is logged"),
         ("save_total_limit", "the two newest checkpoints are kept"),
-        ("neftune_noise_alpha", "no noise is added"),
+        ("neftune_noise_alpha", "here it is neftune"),
         ("learning-rate", "here it is lr"),
         ("--per_device_train_batch_size", "here it is batch_size"),
         ("sample_packing", "here it is loop"),

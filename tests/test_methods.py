@@ -19,10 +19,10 @@ from finbench.core.records import MergedModel
 from finbench.core.settings import Evaluation
 from finbench.engines.hf import HFEngine
 from finbench.evaluation import subjects
-from finbench.methods import METHODS, method_named, quantise
+from finbench.methods import METHODS, convert, method_named, quantise
 from finbench.methods.spectral import Residual
 from finbench.models import adapters, bases
-from finbench.training import recipes, runner
+from finbench.training import batches, recipes, runner
 from finbench.training.merging import log_probabilities, merge
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -31,6 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "oft": {"oft_block_size": 16},
     "rosa": {"lr": 1e-3},
 }
+RESIDUAL = [method.name for method in METHODS.values() if isinstance(method, Residual)]
 COMBINATIONS = [
     (method.name, base, bits)
     for method in METHODS.values()
@@ -87,7 +88,7 @@ def test_it_starts_as_the_base(method: str, base: str, bits: int, folders: dict[
     full = log_probabilities(plain, tokenizer, TEXT)
     model, _ = runner.begin(run, torch.float32)
     found = log_probabilities(model.eval(), tokenizer, TEXT)
-    if method == "loftq" or (method in ("pissa", "olora") and bits != 16):
+    if method == "loftq" or (method in RESIDUAL and bits != 16):
         assert (found - full).abs().mean() < (before - full).abs().mean()
         assert not torch.equal(found, before)
     elif method == "irqlora":  # its base is the weights in other codes
@@ -100,7 +101,7 @@ def test_it_starts_as_the_base(method: str, base: str, bits: int, folders: dict[
     trains = [tensor for tensor in model.parameters() if tensor.requires_grad]
     assert trains
     assert all(tensor.dtype is torch.float32 for tensor in trains)
-    if method in ("pissa", "olora"):
+    if method in RESIDUAL:
         with model.disable_adapter():
             assert not torch.allclose(log_probabilities(model, tokenizer, TEXT), before, atol=1e-3)
 
@@ -340,7 +341,7 @@ def test_a_whole_model_is_evaluated_in_the_bits_it_has(
 
 
 def test_converted_methods_are_ordinary_loras_of_one_rank(trained: Callable[..., Trained]) -> None:
-    for name, rank in (("pissa", 8), ("olora", 8), ("eva", 8), ("adalora", 6)):
+    for name, rank in (*((name, 8) for name in RESIDUAL), ("eva", 8), ("adalora", 6)):
         for base in ("llama", "gpt2"):
             run = trained(name, base, 16)
             config = json.loads((run.folder / "adapter_config.json").read_text())
@@ -361,7 +362,7 @@ def test_the_number_of_trained_parameters_is_the_papers(
     r = 4
     lora = sum(r * (layer.inputs + layer.outputs) for layer in layers)
     expected = {
-        **dict.fromkeys(("lora", "rslora", "lora+", "pissa", "olora"), lora),
+        **dict.fromkeys(("lora", "rslora", "lora+", *RESIDUAL), lora),
         "dora": lora + sum(layer.outputs for layer in layers),
         "lora-fa": sum(r * layer.outputs for layer in layers),
         "vera": sum(16 + layer.outputs for layer in layers),
@@ -392,6 +393,68 @@ def test_eva_does_not_look_for_ever(folders: dict[str, Path], monkeypatch: pytes
     with pytest.raises(FinbenchError, match="not settled after 1 batches") as caught:
         runner.begin(runner.prepare(recipe(folders["llama"], "eva", tau=1.0)), torch.float32)
     assert "tau=0.9" in caught.value.hint
+
+
+def _seen(base: Path, method: str, **overrides: Any) -> tuple[Any, Any, list[dict[str, Any]]]:
+    """(the model as it starts, the base, the first batches), float32."""
+    run = runner.prepare(recipe(base, method, **overrides))
+    plain, tokenizer = _loaded(base)
+    first = run.sampler.batches(0)[: overrides.get("batches", method_named(method).options["batches"])]
+    rows = [batches.collate([run.rows[i] for i in part], tokenizer.pad_token_id) for part in first]
+    return runner.begin(run, torch.float32)[0], plain, rows
+
+
+def _stored(layer: Any, weight: torch.Tensor) -> torch.Tensor:
+    return quantise.as_stored(layer, weight)
+
+
+@pytest.mark.parametrize("base", ["llama", "gpt2"])
+def test_lora_ga_starts_along_the_gradient(base: str, folders: dict[str, Path]) -> None:
+    """By the plain model's own autograd: A spans its first right singular vectors, B the next left ones."""
+    model, plain, rows = _seen(folders[base], "lora-ga", batches=3)
+    for batch in rows:
+        labels = torch.full_like(batch["input_ids"], -100)
+        labels[:, -batch["labels"].shape[1] :] = batch["labels"]
+        plain(**{**batch, "labels": labels}).loss.backward()
+    layers = dict(plain.named_modules())
+    for name, module in convert.lora_layers(model):
+        layer = layers[name.removeprefix(convert.PREFIX)]
+        u, s, vh = torch.linalg.svd(_stored(layer, layer.weight.grad), full_matrices=False)
+        a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
+        size = len(u) ** 0.25 / 4
+        gap = bool(s[3] > 1.05 * s[4]) and bool(s[7] > 1.05 * s[8])  # else the directions are not determined
+        torch.testing.assert_close(a @ a.T, size**2 * torch.eye(4), atol=1e-4, rtol=0)
+        torch.testing.assert_close(b.T @ b, size**2 * torch.eye(4), atol=1e-4, rtol=0)
+        if gap:
+            assert float((vh[:4] @ a.T).norm()) == pytest.approx(2 * size, rel=1e-3)
+            assert float((u[:, 4:8].T @ b).norm()) == pytest.approx(2 * size, rel=1e-3)
+
+
+@pytest.mark.parametrize(("base", "mode"), [("llama", "ipm"), ("gpt2", "ipm"), ("llama", "kpm")])
+def test_corda_takes_the_part_that_matters_to_the_inputs(base: str, mode: str, folders: dict[str, Path]) -> None:
+    """No part of this rank changes the outputs on the first batches by more (ipm), or by less (kpm)."""
+    model, plain, rows = _seen(folders[base], "corda", batches=4, mode=mode)
+    inputs: dict[str, list[torch.Tensor]] = {}
+    layers = {name: layer for name, layer in plain.named_modules() if hasattr(layer, "weight")}
+    for name, layer in layers.items():
+        layer.register_forward_hook(lambda _, given, __, name=name: inputs.setdefault(name, []).append(given[0]))
+    for batch in rows:
+        plain(**{key: tensor for key, tensor in batch.items() if key != "labels"})
+    real = [batch["attention_mask"].bool() for batch in rows]
+    for name, module in convert.lora_layers(model):
+        layer = layers[name.removeprefix(convert.PREFIX)]
+        tokens = torch.cat([x[mask] for x, mask in zip(inputs[name.removeprefix(convert.PREFIX)], real, strict=True)])
+        weight = _stored(layer, layer.weight.detach())
+        covariance = (tokens.T @ tokens).detach().double()
+        covariance = covariance / covariance.diagonal().mean() + 0.01 * torch.eye(len(covariance))
+        singular = torch.linalg.svdvals(weight.double() @ covariance)
+        part = module.scaling["default"] * module.lora_B["default"].weight @ module.lora_A["default"].weight
+        moved = float((part.detach().double() @ covariance).norm())
+        kept = singular[:4] if mode == "ipm" else singular[-4:]
+        assert moved == pytest.approx(float(kept.norm()), rel=1e-3 if mode == "ipm" else 0.03)  # tiny numbers
+        left = float(((weight - part).detach().double() @ covariance).norm())
+        rest = singular[4:] if mode == "ipm" else singular[:-4]
+        assert left == pytest.approx(float(rest.norm()), rel=1e-3)
 
 
 def test_loftq_is_nearer_to_the_weights_than_nf4_alone(folders: dict[str, Path]) -> None:

@@ -929,6 +929,23 @@ def _main(scored: dict[str, Any], metric: str) -> bool:
     return bool(found == 1.0 if isinstance(found, float | int) else found[0] == found[1])
 
 
+@pytest.mark.parametrize(
+    ("name", "record", "hint"),
+    [
+        ("convfinqa", page(1), "It reads as a file of finqa: finbench data import finqa ..."),
+        ("tatqa", page(1), "It reads as a file of finqa: finbench data import finqa ..."),
+        ("finqa", context(1), "It reads as a file of tatqa: finbench data import tatqa ..."),
+        ("finqa", {"any": 1}, "Is it a file of finqa? Its authors' are: train.json dev.json test.json finqa_*.json"),
+    ],
+)
+def test_a_file_of_another_set_is_named(name: str, record: dict[str, Any], hint: str, tmp_path: Path) -> None:
+    (tmp_path / "dev.json").write_text(json.dumps([record]), encoding="utf-8")
+    with pytest.raises(FinbenchError) as caught:
+        import_data(name, [tmp_path / "dev.json"], tmp_path / "data")
+    assert caught.value.hint == hint
+    assert not (tmp_path / "data" / name).exists()
+
+
 # ---- one family of pages
 
 
@@ -1018,13 +1035,28 @@ def test_one_page_in_two_sets_is_found_in_both() -> None:
     assert index.overlap([{"text": " ".join(_sentences(1)[::-1])}]).found == {"one": 1, "other": 1}
 
 
-def test_a_question_about_a_page_tells_the_page_and_a_short_one_does_not() -> None:
+def test_a_question_tells_the_page_where_the_row_holds_a_little_of_it() -> None:
+    """Alone it tells nothing: the same is asked of many pages."""
     asked = "what share of the total obligations of 2011 is due to leases?"
     rows = [{"document": "A/2010/page_1.pdf", "text": " ".join(_sentences(1)), "question": asked}]
     rows += [{"document": "A/2010/page_2.pdf", "text": " ".join(_sentences(2)), "question": "What is the sum?"}]
     index = contamination.Index({"own": contamination.texts_of(rows)})
-    assert index.overlap([{"q": asked.upper()}]).found == {"own": 1}
-    assert index.overlap([{"q": "What is the sum?"}]).found == {}
+    little = " ".join(_sentences(1)[:5])
+    assert index.overlap([{"q": asked.upper(), "page": little}]).found == {"own": 1}
+    assert (
+        index.overlap([{"q": asked}, {"page": little}, {"q": "What is the sum?", "page": _sentences(2)[:5]}]).found
+        == {}
+    )
+
+
+def test_pages_of_tatqa_are_found_by_their_text_and_not_by_what_is_asked_of_many() -> None:
+    asked = [f"What was the percentage change in {item} between 2018 and 2019?" for item in ("sales", "costs", "cash")]
+    asked.append("What does the table show?")
+    rows = [{"text": " ".join(_sentences(n)), "question": f"{question}{n}"} for n in range(8) for question in asked]
+    index = contamination.Index({"tatqa": contamination.texts_of(rows)})
+    assert index.texts == {"tatqa": 8}
+    assert index.overlap([{"context": _sentences(3)[::-1], "answer": "5"}]).found == {"tatqa": 1}
+    assert index.overlap([{"context": _sentences(30), "q": row["question"]} for row in rows]).found == {}
 
 
 def test_real_pages_of_convfinqa_are_found_in_rows_of_finqa_and_in_few_others(real_data: Path) -> None:

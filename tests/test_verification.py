@@ -285,6 +285,7 @@ CAREFUL = {  # seals, hashes and keys renewed: found by what is recomputed
     "the data digest": (put("0" * 64, "scores", 1, "data", "digest"), ".data.digest"),
     "the rows": (put(151, "scores", 1, "data", "rows"), ".n"),
     "the baselines": (put(0.01, "scores", 1, "baselines", "random", "acc"), ".baselines"),
+    "no baselines": (put({}, "scores", 1, "baselines"), ".baselines"),
     "a metric taken out": (lambda card, rows: card["scores"][1]["metrics"].pop("acc"), ".metrics"),
     "a count beyond all bounds": (put(10**30, "scores", 1, "n"), "samples[finbench_mini_sentiment].index"),
     "a score above one": (impossible_share, ".metrics.macro_f1"),

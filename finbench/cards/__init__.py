@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from finbench.cards.render import (
         Heading,
         amount,
+        combined_card,
         conditions_of,
         describe_subject,
         from_template,
@@ -41,6 +42,7 @@ __all__ = [
     "aggregation_of",
     "amount",
     "cardfiles",
+    "combined_card",
     "compare",
     "conditions_of",
     "describe_subject",

@@ -16,6 +16,7 @@ from rich.table import Table
 from finbench.cards import cardfiles
 from finbench.cards.elsewhere import endpoint_notes, unseen
 from finbench.core.catalog import PREFIX
+from finbench.core.combined import Combined
 from finbench.core.errors import harmless
 from finbench.core.files import write_atomic
 from finbench.core.records import Adapter, Generation, Measure, MergedModel, Score, Scorecard, Subject
@@ -403,3 +404,8 @@ def model_card(adapter: Adapter | MergedModel) -> str:
         tasks=tasks,
         pictured=adapter.merge is None,  # the training of a merged model was elsewhere
     )
+
+
+def combined_card(made: Combined, name: str) -> str:
+    """README.md of an adapter that was made of others."""
+    return from_template("combined.md.j2", escape=False, c=made, title=name).lstrip()

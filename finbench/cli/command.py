@@ -228,6 +228,16 @@ def settings(stated: Iterable[str]) -> dict[str, Any]:
         ) from fault
 
 
+def numbers(stated: str, option: str) -> list[float]:
+    """``0.7,0.3`` as numbers."""
+    try:
+        return [float(part) for part in stated.split(",")]
+    except ValueError as fault:
+        raise FinbenchError(
+            f"{option} {stated}: numbers with commas between are expected.", f"{option} 0.7,0.3"
+        ) from fault
+
+
 def bits(value: int | None) -> Bits | None:
     """``--bits`` as the records want it."""
     if value in (None, 16, 8, 4):

@@ -23,7 +23,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "serve": ("serve --adapter runs/a --adapter runs/b", "serve --adapter hub:org/name --port 8001 --gpu-memory 0.5"),
     "demo": ("demo", "demo --out /tmp/demo"),
     "doctor": ("doctor", "doctor --all"),
-    "merge": ("merge runs/a --out merged", "merge hub:org/name --out merged --dtype float16"),
+    "merge": ("merge runs/a --out merged", "merge runs/a runs/b --how ties --weights 0.7,0.3 --out ab"),
     "tune": ("tune --task fpb --base smollm2-135m", "tune my-recipe.yaml --budget 4 --dry-run"),
     "methods": ("methods", "methods dora"),
     "pretrain": ("pretrain examples/pretrain-small.yaml --dry-run", "pretrain mine.yaml --set structure.rank=64"),

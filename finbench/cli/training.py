@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -88,16 +88,32 @@ def runs(folder: Annotated[Path, typer.Argument(help="Folder of runs.")] = Path(
 
 
 def merge(
-    adapter: Annotated[str, "./folder, or hub:org/name[@rev]; of factors too."],
+    adapters: Annotated[list[str], "./folder, or hub:org/name[@rev]; of factors too. Several LoRAs become one LoRA."],
     out: Annotated[Path, typer.Option(help="New folder for the model.")],
     base: Annotated[str | None, "The adapter's base, where bases.yaml does not know it."] = None,
-    onto: Annotated[str, "auto; dequantised: what was trained; bf16: the weights as published."] = "auto",
-    dtype: Annotated[str, "bfloat16, float16 or float32."] = "bfloat16",
+    onto: Annotated[str | None, "auto; dequantised: what was trained; bf16: the weights as published."] = None,
+    dtype: Annotated[str | None, "bfloat16 (default), float16 or float32."] = None,
     bits: Annotated[int | None, "16, 8 or 4: of the base that an adapter without finbench.json was trained on."] = None,
+    how: Annotated[str | None, "Of several: cat (sum of updates), linear (mean), ties, dare, dare_ties."] = None,
+    weights: Annotated[str | None, "One for each of several, commas between; default: 1."] = None,
+    density: Annotated[float | None, "Share of numbers that ties and dare keep; default: 0.5."] = None,
+    rank: Annotated[int | None, "Of the new LoRA; default: the ranks added up."] = None,
+    seed: Annotated[int | None, "Of dare's draws; default: 0."] = None,
 ) -> Found:
-    """Make one 16-bit model of an adapter and its base, or of low-rank factors, and say how close the two are."""
-
-    made = finbench.merge(adapter, out, base=base, onto=onto, dtype=dtype, bits=command.bits(bits))
+    """Make one 16-bit model of an adapter and its base, or one LoRA of several, and say how close it comes."""
+    whole = {"base": base, "onto": onto, "dtype": dtype, "bits": bits}
+    several: dict[str, Any] = {"how": how, "weights": weights, "density": density, "rank": rank, "seed": seed}
+    if odd := [f"--{name}" for name, value in (whole if len(adapters) > 1 else several).items() if value is not None]:
+        what = "makes a LoRA of several" if len(adapters) > 1 else "makes a model of one adapter and its base"
+        raise FinbenchError(f"This {what}: it takes no {' or '.join(odd)}.", "See its options: finbench merge --help")
+    if len(adapters) > 1:
+        several["weights"] = None if weights is None else command.numbers(weights, "--weights")
+        chosen = {name: value for name, value in several.items() if value is not None}
+        combined = finbench.combine(adapters, out, **chosen)
+        return Found(combined, lambda: show.trainings.combined(combined, out))
+    given = {"onto": onto, "dtype": dtype}
+    stated = {name: value for name, value in given.items() if value is not None}
+    made = finbench.merge(adapters[0], out, base=base, bits=command.bits(bits), **stated)
     return Found(made, lambda: show.trainings.merged(made, out))
 
 

@@ -2,6 +2,7 @@
 
 __all__ = [
     "catalog",
+    "combined",
     "console",
     "environment",
     "errors",

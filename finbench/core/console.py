@@ -116,13 +116,14 @@ class Lines(Progress):
 def quiet() -> None:
     """Silence the libraries' own bars and notices: ours say what matters, and faults still raise."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for name in ("lm_eval", "lm-eval", "bitsandbytes", "accelerate", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)  # before they are imported: some complain at import
-    import datasets
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
+    if "datasets" in sys.modules:
+        sys.modules["datasets"].disable_progress_bars()
     warnings.filterwarnings("ignore", module=r"(peft|transformers|torch|bitsandbytes|accelerate)\b.*")

@@ -1,20 +1,26 @@
 """Test texts inside training data: found by containment, so that prompts and conversations hide nothing.
 
-Texts are compared normalised, as splits are divided (no case, punctuation, links). A test text of eight words or more
-counts as seen when all of them, or the first 200, stand in this order in one training row. One of three to seven words
-must be a field of the row, or what a prompt in it asks about: such texts occur by chance inside others. Shorter ones
-are not looked for. Where each row of a test has a question of its own, the question is what counts.
+Texts are compared normalised, as splits are divided (no case, punctuation, links), and as they are read: HTML, JSON in
+a text and a typesetter's quotes are undone. A test text of eight words or more counts as seen when all of them, or the
+first 200, stand in this order, without a gap, in one training row; of 20 words or more nine tenths are enough. One of
+three to seven words must be a field of the row, or what a prompt in it asks about: such texts occur by chance inside
+others. Shorter ones are not looked for. Where each row of a test has a question of its own, the question is what
+counts.
 
-Where rows name the page that they ask about, the page counts, once, for other sets lay the same pages out otherwise. It
-is seen by its name, by one of its questions of eight words, or by a quarter of its runs of eight words in one row, in
-any order: up to 64 runs that no other page of the test has, those with figures first, for pages of one company in two
-years share sentences, but few figures. A text with too few such runs is looked for as above.
+Where rows ask several questions about a page, or name it, the page counts, once, for other sets lay the same pages out
+otherwise. It is seen by its name, or by a quarter of its runs of eight words in one row, in any order: up to 64 runs
+that no other page of the test has, those with figures first, for pages of one company in two years share sentences, but
+few figures. With one of its questions of eight words a sixteenth is enough; the question alone says nothing, for the
+same is asked of many pages. A text with too few such runs is looked for as above, its questions too.
 """
 
 from __future__ import annotations
 
+import html
+import itertools
 import json
 import re
+import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,8 +35,15 @@ from finbench.data.sources import edition_of_test
 
 _LONG, _LEAST, _WORDS = 8, 3, 200
 _RUNS, _SHARE = 64, 0.25  # by which a page is known, and the share of them that is enough
+_ASKED = 4  # times fewer of them are enough where the row asks one of its questions
 _NAME = 200  # characters that the name of a page may have
 _AROUND = re.compile(r"^(?:single|double)_|[-_#]\d+$")  # what sets put around the name of a page: kind, question
+_CUT, _TENTH = 20, 10  # words from which on a text may lack a tenth: of shorter ones another name makes another text
+_ESCAPE = re.compile(r'\\(?:u[0-9a-fA-F]{4}|[nrtbf"/\\])')  # of JSON, where a row holds a text of it
+_TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
+_SPELT = str.maketrans(
+    {**dict.fromkeys("\u2018\u2019\u201b\u2032", "'"), **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-")}
+)
 
 
 class Page(NamedTuple):
@@ -48,7 +61,7 @@ class Index:
     """The test texts and pages of some sets. ``seen`` says which of them stand in a row."""
 
     def __init__(self, tests: Mapping[str, Iterable[Known]]) -> None:
-        self._normal = paths.helper("sets").splits.signed
+        self._signed = paths.helper("sets").splits.signed
         self.texts: dict[str, int] = {}  # set -> different texts, a page being one
         self.tests: list[tuple[str, str]] = []  # (set, text normalised, or name of the page) by number
         self._anchors: dict[str, list[tuple[int, int]]] = {}  # words in a row -> (wanted words, where in them)
@@ -59,7 +72,7 @@ class Index:
         self._wanted: list[tuple[int, list[str]]] = []  # (text, words of it that must stand in a row)
         for name, texts in tests.items():
             known = set(texts)
-            normal = {str(self._normal(text)) for text in known if isinstance(text, str)}
+            normal = {self._normal(text) for text in known if isinstance(text, str)}
             self.texts[name] = 0
             for text in sorted(text for text in normal if text.count(" ") >= _LEAST - 1):
                 number, words = self._numbered(name, text), text.split()[:_WORDS]
@@ -71,11 +84,14 @@ class Index:
         runs = []  # of each text its first, middle and last words: the run that fewest others have is its anchor
         for _, words in self._wanted:
             last = len(words) - _LONG
-            runs.append([(" ".join(words[at : at + _LONG]), at) for at in sorted({0, last // 2, last})])
+            runs.append([(" ".join(words[at : at + _LONG]), at) for at in dict.fromkeys((last // 2, 0, last))])
         counts = Counter(run for choice in runs for run, _ in choice)
         for place, choice in enumerate(runs):
             run, at = min(choice, key=lambda found: counts[found[0]])
             self._anchors.setdefault(run, []).append((place, at))
+
+    def _normal(self, text: str) -> str:
+        return str(self._signed(plain(text)))
 
     def _numbered(self, name: str, text: str) -> int:
         self.tests.append((name, text))
@@ -83,15 +99,15 @@ class Index:
         return len(self.tests) - 1
 
     def _take(self, name: str, pages: Sequence[Page]) -> None:
-        split = [str(self._normal(page.text)).split() for page in pages]
+        split = [self._normal(page.text).split() for page in pages]
         counts = Counter(key for words in split for key in {_key(run) for run in _runs(words)})
         for page, words in zip(pages, split, strict=True):
             number = self._numbered(name, page.name or " ".join(words))
-            if str(self._normal(page.name)).count(" ") >= _LEAST - 1:
+            if self._normal(page.name).count(" ") >= _LEAST - 1:
                 self._names.setdefault(page.name.casefold().strip(), []).append(number)
             own = {run for run in _runs(words) if counts[_key(run)] == 1}
             chosen = sorted(own, key=lambda run: (not any(map(str.isdigit, run)), _key(run)))[:_RUNS]
-            asked = [str(self._normal(question)).split() for question in page.questions]
+            asked = [self._normal(question).split() for question in page.questions]
             if len(chosen) >= _RUNS * _SHARE:
                 self._enough[number] = int(len(chosen) * _SHARE)
                 for run in chosen:
@@ -105,27 +121,31 @@ class Index:
     def seen(self, fields: Iterable[str]) -> set[int]:
         """Numbers of the test texts that stand in a row of these texts."""
         found, words = set[int](), list[str]()
-        for field in fields:
-            normal = str(self._normal(field))
+        for field in itertools.chain.from_iterable(map(_spelt, fields)):
+            normal = self._normal(field)
             if self._whole:
-                for text in {normal, str(self._normal(unwrap(field)[0]))}:
+                for text in {normal, self._normal(unwrap(field)[0])}:
                     found.update(self._whole.get(text, ()))
             if self._names and len(field) <= _NAME:
                 name = field.casefold().strip()
                 for spelt in {name, _AROUND.sub("", name)}:
                     found.update(self._names.get(spelt, ()))
             words += normal.split()
-        hits = set[str]()
+        hits, asked = set[str](), set[int]()
         for at, run in enumerate(_runs(words)):
             for place, offset in self._anchors.get(run, ()):
                 number, own = self._wanted[place]
-                start = at - offset
-                if start >= 0 and number not in found and words[start : start + len(own)] == own:
-                    found.add(number)
+                lacks = len(own) - _common(words, at, own, offset)
+                if number not in found and lacks <= (len(own) // _TENTH if len(own) >= _CUT else 0):
+                    (asked if number in self._enough else found).add(number)
             if run in self._runs:
                 hits.add(run)
         counts = Counter(number for run in hits for number in self._runs[run])
-        return found | {number for number, count in counts.items() if count >= self._enough[number]}
+        return found | {
+            number
+            for number, count in counts.items()
+            if count >= self._enough[number] or (number in asked and count * _ASKED >= self._enough[number])
+        }
 
     def overlap(self, rows: Iterable[Mapping[str, Any]]) -> Contamination:
         """How many test texts of each set stand in training rows."""
@@ -142,6 +162,31 @@ class Index:
 
 def _runs(words: Sequence[str]) -> Iterator[str]:
     return (" ".join(words[at : at + _LONG]) for at in range(len(words) - _LONG + 1))
+
+
+def _common(words: Sequence[str], at: int, own: Sequence[str], offset: int) -> int:
+    """How many words of ``own`` stand in ``words`` without a gap around the run that both have at these places."""
+    after = zip(words[at : at + len(own)], own[offset:], strict=False)
+    before = zip(reversed(words[max(at - offset, 0) : at]), reversed(own[:offset]), strict=False)
+    return sum(sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], side)) for side in (before, after))
+
+
+def _spelt(field: str) -> Iterator[str]:
+    """The field, and what it says if it holds JSON: whether a formula's "\\times" begins with a tab nobody knows."""
+    yield field
+    if "\\" in field:
+        yield _ESCAPE.sub(lambda found: str(json.loads(f'"{found[0]}"')), field)
+
+
+def plain(text: str) -> str:
+    """The text as it is read, where a file holds it as HTML, or with a typesetter's quotes, dashes and hyphens."""
+    if "&" in text:
+        text = html.unescape(text)
+    if "<" in text:
+        text = _TAG.sub(" ", text)
+    if not text.isascii():
+        text = "".join(sign for sign in text.translate(_SPELT) if unicodedata.category(sign) != "Cf")
+    return text
 
 
 def _key(run: str) -> int:
@@ -187,22 +232,29 @@ def of_tests(data_dir: Path | None = None) -> dict[str, list[Known]]:
 
 
 def texts_of(rows: Sequence[Mapping[str, Any]]) -> list[Known]:
-    """What the rows of a test are known by. Of tasks of others without such columns: the one of longest texts."""
-    if rows and all(row.get("document") and row.get("text") for row in rows):
+    """What the rows of a test are known by: pages that they name, or ask two questions or more about on average; else
+    their questions; else their texts. Of tasks of others without such columns: the one of longest texts."""
+    texts = {str(row.get("text")) for row in rows}
+    named = all(row.get("document") for row in rows)
+    if rows and all(row.get("text") for row in rows) and (named or (_asks(rows) and 2 * len(texts) <= len(rows))):
         pages: dict[tuple[str, str], list[str]] = {}
         for row in rows:
-            asked = pages.setdefault((str(row["document"]), str(row["text"])), [])
+            asked = pages.setdefault((str(row.get("document") or ""), str(row["text"])), [])
             if "history" not in row and row.get("question"):  # a turn ("and in 2008?") is no text by which it is known
                 asked.append(str(row["question"]))
         return [Page(*page, tuple(asked)) for page, asked in pages.items()]
-    questions = {str(row["question"]) for row in rows if row.get("question")}
-    column = "question" if len(questions) > max(20, 0.5 * len(rows)) else "text"
+    column = "question" if _asks(rows) else "text"
     if not any(row.get(column) for row in rows):
         lengths = Counter[str]()
         for row in rows:
             lengths.update({name: len(value) for name, value in row.items() if isinstance(value, str)})
         column = next((name for name, _ in lengths.most_common(1)), column)
     return [str(row[column]) for row in rows if row.get(column)]
+
+
+def _asks(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether rows ask questions of their own, not one question about different texts."""
+    return len({str(row["question"]) for row in rows if row.get("question")}) > max(20, 0.5 * len(rows))
 
 
 def with_editions(found: Contamination, data_dir: Path | None = None) -> Contamination:

@@ -47,6 +47,7 @@ class ImportReport:
     faults: list[str] = field(default_factory=list)  # the first ``SHOWN``
     note: str = ""
     divided: bool = False  # by the authors' own files
+    first: tuple[dict[str, Any], str, str | None] | None = None  # row, where it stands, what its file's name tells
 
     def fault(self, said: str) -> None:
         self.rejected += 1
@@ -133,7 +134,12 @@ def _divide(
     except (OSError, sqlite3.Error) as fault:  # of the disk; what a source raises is a FinbenchError already
         raise cannot_write(report.folder, fault) from fault
     except helper.WrongFile as fault:
-        raise FinbenchError(f"{fault}.", f"Is it a file of {name}? Its authors' are: {chosen.files}") from fault
+        hint = f"Is it a file of {name}? Its authors' are: {chosen.files}"
+        if report.first and (
+            others := [other for other in helper.SETS if other != name and _is_of(other, report.first)]
+        ):
+            hint = f"It reads as a file of {' or '.join(others)}: finbench data import {others[0]} ..."
+        raise FinbenchError(f"{fault}.", hint) from fault
     if earlier and earlier["rows"] != report.rows:
         say(f"It takes the place of an earlier import with {sum(earlier['rows'].values()):,} rows.")
 
@@ -192,6 +198,7 @@ def _units(chosen: Any, records: Iterable[RawRecord | str], report: ImportReport
             if said:
                 report.fault(said)
             elif not isinstance(record, str):
+                report.first = report.first or (record.row, record.place, record.detail)
                 yield record.row, record.place, record.detail
 
     for item in chosen.units(good()):
@@ -202,6 +209,14 @@ def _units(chosen: Any, records: Iterable[RawRecord | str], report: ImportReport
         else:
             report.divided = report.divided or item.split is not None
             yield item
+
+
+def _is_of(name: str, first: tuple[dict[str, Any], str, str | None]) -> bool:
+    """Whether a file's first record reads as one of this set."""
+    try:
+        return any(isinstance(unit, sets().Unit) for unit in sets().SETS[name].units(iter([first])))
+    except (sets().WrongFile, FinbenchError, LookupError, TypeError, ValueError, AttributeError):
+        return False  # readers look at their own columns first: what else they raise comes from others' details
 
 
 def _unwritable(record: RawRecord) -> str:

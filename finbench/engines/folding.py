@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 
 # Rounding merged weights may move a probe's logits by this share of what the adapter moves them.
 FAITHFUL = 0.01
@@ -31,6 +30,8 @@ def _mergeable(model: Any, name: str) -> bool:
 
 def _layers(model: Any, name: str) -> list[Any]:
     """Layers in which adapter ``name`` has weights."""
+    from peft.tuners.tuners_utils import BaseTunerLayer  # two seconds, which a base alone need not wait for
+
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     return [layer for layer in layers if any(name in getattr(layer, kind, {}) for kind in layer.adapter_layer_names)]
 

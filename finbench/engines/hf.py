@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftType
 
 from finbench.core import environment
 from finbench.core.errors import FinbenchError
@@ -100,7 +99,7 @@ class HFEngine(Engine):
     def _attach(self, adapter: Path) -> None:
         """Put an adapter on the base. Only LoRAs stand side by side: others are taken off first."""
         kind = adapters.peft_config(adapter)
-        if kind.is_prompt_learning or kind.peft_type == PeftType.ADAPTION_PROMPT:
+        if kind.is_prompt_learning or kind.peft_type == "ADAPTION_PROMPT":
             raise FinbenchError(
                 f"{adapter} is of type {kind.peft_type.value}, which cannot be taken off to score the base beside it.",
                 "Score it alone: finbench lm-eval run --model finbench --model_args pretrained=FOLDER,peft=ADAPTER ...",

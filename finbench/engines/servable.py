@@ -69,13 +69,19 @@ def route(config: Mapping[str, Any], recorded: bool, architecture: str = "") -> 
     return Route("merged", tuple(reasons))
 
 
-def _obstacles(config: Mapping[str, Any]) -> list[str]:
+def beyond_lora(config: Mapping[str, Any]) -> list[str]:
+    """What makes a LoRA more than products of two factors that are added to weights of its base."""
     found = [f"it has {what} ({key})" for key, what in _OPTIONS.items() if config.get(key)]
     if config.get("bias", "none") != "none":
         found.append("it trains biases")
     start = config.get("init_lora_weights", True)
     if isinstance(start, str) and start.lower() not in _PLAIN_STARTS:
         found.append(f"it starts from changed base weights (init_lora_weights={start})")
+    return found
+
+
+def _obstacles(config: Mapping[str, Any]) -> list[str]:
+    found = beyond_lora(config)
     if served_rank(config) is None:
         found.append(f"its rank is {config.get('r')}; the largest that is served is {RANKS[-1]}")
     targets = config.get("target_modules") or []

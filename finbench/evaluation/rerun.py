@@ -141,7 +141,7 @@ def overlaps(card: Scorecard, adapter: str, data_dir: Path | None) -> Overlaps:
     _same("adapter", card.subject.adapter or UNKNOWN, found.identity)
     names = {score.task: catalog.tasks()[score.task] for score in card.scores}
     lm_tasks = prompts.load([task for task in names.values() if task.own], data_dir)
-    asked = Candidate(card.subject, None, found.folder, found.record)
+    asked = Candidate(card.subject, None, found.folder, found.record, found.contamination)
     return asked.overlaps({name: lm_tasks.get(name) for name in names}, data_dir, lambda line: None)
 
 

@@ -105,7 +105,7 @@ def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: P
             outcome.faults.append((_at(row, "doc"), "is not the hash of that row's prompt"))
         new = scored.get(cardfiles.in_order(row))
         outcome.faults += _differing(row, new) if new else []
-    if score.baselines not in ({}, baselines(lm_task, docs)):  # none: older than a constant of numbers
+    if score.baselines != baselines(lm_task, docs):
         outcome.faults.append((f"scores[{task.name}].baselines", "are not those of the rows here"))
     if scored:
         outcome.said = (

@@ -11,7 +11,7 @@ from finbench.core import catalog
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
-from finbench.core.records import Adapter, BaseModelId, Bits, Overlap, Subject
+from finbench.core.records import Adapter, BaseModelId, Bits, Contamination, Overlap, Subject
 from finbench.core.settings import Evaluation, Profile, Settings
 from finbench.data import edition_of_test
 from finbench.engines import Purse
@@ -32,6 +32,7 @@ class Candidate:
     base: bases.Base | None
     adapter: Path | None
     record: Adapter | None = None  # of its adapter: what it was trained on
+    known: Contamination | None = None  # test texts in the rows that it learnt from
     merged: Path | None = None
 
     @property
@@ -45,14 +46,13 @@ class Candidate:
         Of ranked tasks as its record states it. Of the tasks of others the rows are looked into that it learnt from;
         ``say`` is told what was found there.
         """
-        if self.record is None or self.adapter is None:
+        if self.known is None and self.record is None:
             return dict.fromkeys(lm_tasks)
         tasks = {name: catalog.tasks()[name] for name in lm_tasks}
         editions = {name: None if task.own else edition_of_test(task.set, data_dir) for name, task in tasks.items()}
-        known = self.record.contamination
-        found = {name: overlap_with_training(known, task.set, editions[name]) for name, task in tasks.items()}
+        found = {name: overlap_with_training(self.known, task.set, editions[name]) for name, task in tasks.items()}
         theirs = {name: lm_task for name, lm_task in lm_tasks.items() if tasks[name].own}
-        if theirs:
+        if theirs and self.record and self.adapter:
             near = [Path(), self.adapter.parent, *(catalog.root_of(name).parent for name in theirs)]
             seen = leaks.of_adapter(self.record, theirs, data_dir, near)
             found |= seen.found
@@ -81,7 +81,7 @@ def candidates(wanted: Evaluation) -> tuple[list[Candidate], list[str]]:
             candidate = _adapter_subject(adapter, on, wanted.bits, wanted.chat)
             beside = _base_subject(on, candidate.subject.bits, candidate.subject.chat, wanted.profile)
             found += [beside, candidate]
-            tasks += list(adapter.record.recipe.tasks) if adapter.record else []
+            tasks += adapter.tasks
         except FinbenchError as fault:
             faults.append(fault)
     if faults:
@@ -115,23 +115,21 @@ def _base_subject(base: bases.Base, bits: Bits, chat: bool, profile: Profile) ->
 
 def _adapter_subject(adapter: AdapterFolder, base: bases.Base, bits: Bits | None, chat: bool | None) -> Candidate:
     recipe = adapter.record.recipe if adapter.record else None
-    # a whole model has 16-bit weights whatever it was trained on: quantising them would be another model
-    trained = recipe.bits if recipe and adapter.kind == "peft" else 16
     subject = Subject(
         name=adapter.name,
         base=base.id,
         adapter=adapter.identity,
         adapter_name=adapter.name,
         adapter_source=adapter.source,
-        method=recipe.method if recipe else str(adapter.config.get("peft_type", "unknown")).lower(),
+        method=adapter.method,
         rank=recipe.rank if recipe else adapter.config.get("r"),
         trainable_parameters=adapter.record.training.trainable_parameters if adapter.record else None,
         seed=recipe.seed if recipe else None,
-        bits=bits or trained,
-        chat=chat if chat is not None else bool(recipe and recipe.chat),
+        bits=bits or adapter.bits,  # quantising a whole model would make another one
+        chat=chat if chat is not None else adapter.chat,
         kind=adapter.kind,
     )
-    return Candidate(subject, base, adapter.folder, adapter.record)
+    return Candidate(subject, base, adapter.folder, adapter.record, adapter.contamination)
 
 
 def models_of(engine: str, names: str | None, url: str | None, chat: bool) -> list[Candidate]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from finbench.core.errors import FinbenchError, unknown
 from finbench.methods.adalora import ADALORA
 from finbench.methods.base import SERVED, Cut, Layer, Method, Start, targets
+from finbench.methods.collected import CORDA, LORA_GA
 from finbench.methods.eva import EVA
 from finbench.methods.full import FULL
 from finbench.methods.irqlora import IRQLORA
@@ -21,7 +22,7 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         *(LORA, QLORA, IRQLORA, RSLORA, DORA, LORA_PLUS, LORA_FA),
-        *(PISSA, OLORA, EVA, LOFTQ, VERA, RANDLORA, ADALORA, OFT, ROSA, RELORA, FULL),
+        *(PISSA, OLORA, EVA, LORA_GA, CORDA, LOFTQ, VERA, RANDLORA, ADALORA, OFT, ROSA, RELORA, FULL),
     )
 }
 

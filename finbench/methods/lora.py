@@ -27,8 +27,8 @@ REFUSED = {
     "ensure_weight_tying": "embeddings are never targets here",
     "eva_config": "use --method eva",
     "loftq_config": "use --method loftq",
-    "corda_config": "it needs covariances that finbench does not collect",
-    "lora_ga_config": "it needs gradients that finbench does not collect",
+    "corda_config": "use --method corda",
+    "lora_ga_config": "use --method lora-ga",
     "kasa_config": "it cuts singular values off the base itself, so the base beside it would no longer be the base",
     "monteclora_config": "it needs a loss term of its own that peft leaves to the training loop",
     "arrow_config": "it routes between trained adapters and trains none",
@@ -46,11 +46,9 @@ REFUSED = {
 AS_OPTION = {"mica": "init_lora_weights=mica", "orthogonal": "init_lora_weights=orthogonal"}
 AS_REFUSED = {
     "kasa": "kasa_config",
-    "corda": "corda_config",
-    "lora-ga": "lora_ga_config",
     "monteclora": "monteclora_config",
 }
-_INITIAL = ("pissa", "olora", "eva", "loftq")  # starts that are methods of their own here
+_INITIAL = ("pissa", "olora", "eva", "loftq", "corda", "lora-ga")  # starts that are methods of their own here
 _SWITCHES = {"use_dora": "dora", "use_rslora": "rslora"}  # options that make lora, or qlora, one of these
 _OTHER_FUNCTION = ("use_dora", "use_bdlora")  # no longer Wx + sBAx with two whole matrices
 VARIANTS = (*_OTHER_FUNCTION, "velora_config")  # layers of another kind
@@ -152,7 +150,7 @@ class LoraMethod(PeftMethod):
                 "Leave init_lora_weights out, or use it with: --method lora",
             )
         if isinstance(initial, str):
-            kind = initial.lower().split("_niter")[0]
+            kind = initial.lower().split("_niter")[0].replace("_", "-")
             if kind in _INITIAL:
                 more = " --set niter=N" if "_niter" in initial else ""
                 raise FinbenchError(f"init_lora_weights={initial} is a method of its own.", f"--method {kind}{more}")

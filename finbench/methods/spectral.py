@@ -76,11 +76,11 @@ class Residual(LoraMethod):
         import torch
 
         wrapped = super().apply(model, recipe)
-        niter = self._iterations(recipe)
-        for _, module in convert.lora_layers(wrapped):
+        seen = self._look(wrapped, recipe, start)
+        for name, module in convert.lora_layers(wrapped):
             layer, scale = module.get_base_layer(), module.scaling["default"]
             weight = quantise.as_stored(layer, layer.weight.data.float())
-            a, b = split(weight, module.r["default"], scale, self.how, niter)
+            a, b = self._part(weight, seen.pop(name, None), module.r["default"], scale, recipe)
             _set(module, a, b)
             with torch.no_grad():
                 layer.weight.copy_(quantise.as_stored(layer, weight - scale * b @ a))
@@ -93,6 +93,14 @@ class Residual(LoraMethod):
                 _set(module, own.a.clone(), own.b.clone())
         wrapped.finbench_first = first
         return wrapped
+
+    def _look(self, model: Any, recipe: Recipe, start: Start | None) -> dict[str, Any]:
+        """What the split of a layer needs beside its weight, by name of the layer."""
+        return {}
+
+    def _part(self, weight: Any, seen: Any, rank: int, scale: float, recipe: Recipe) -> tuple[Any, Any]:
+        """(a, b) such that ``scale * b @ a`` is the part of ``weight`` (outputs, inputs) that the adapter takes."""
+        return split(weight, rank, scale, self.how, self._iterations(recipe))
 
     def save(self, model: Any, recipe: Recipe, folder: Path) -> None:
         """The converted LoRA; on a quantised residual the whole model in the dtype of the computation."""

@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 from finbench import hub
 from finbench.core import catalog, environment, refs, safety
+from finbench.core.combined import Combined
 from finbench.core.errors import FinbenchError, near_misses, reason
 from finbench.core.files import digest, sha256_file
 from finbench.core.records import Adapter, BaseModelId
 from finbench.methods import METHODS, REFUSED_TUNERS, TUNERS, Tuner, irqlora, one_dtype
 from finbench.models import bases, modelfiles, unfinished, zoo
+from finbench.models.adapterfolder import AdapterFolder as AdapterFolder
 from finbench.models.modelfiles import damaged
 
-WEIGHTS = "adapter_model.safetensors"
+WEIGHTS, COMBINED = "adapter_model.safetensors", "combined.json"
 _INCIDENTAL = ("base_model_name_or_path", "revision", "peft_version", "inference_mode")
 _SCANNED = 2**22  # values of a tensor that are looked at together, in 32 bits each
 _LARGEST_RECORD = 2**24  # bytes of a finbench.json; loss curve and digests take some 20,000
@@ -29,36 +31,20 @@ _TUNERS_OF_OURS = (name for name, method in METHODS.items() if isinstance(method
 KINDS = {"lora", irqlora.KIND.lower(), *TUNERS, *REFUSED_TUNERS, *_TUNERS_OF_OURS} - {*_OPENING_OTHERS}
 _COSTLY_STARTS = ("mica", "orthogonal")  # decompositions, which are left out where weights are filled in afterwards
 _PEFT_RAISES = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)
+Made = TypeVar("Made", Adapter, Combined)
 _PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pkl")
-
-
-@dataclass(frozen=True)
-class AdapterFolder:
-    """An adapter on this machine. ``record`` is None for one that finbench did not make (plain peft).
-
-    ``identity`` is a SHA-256 of all that decides its answers on a given base: weights and configuration.
-    """
-
-    folder: Path
-    record: Adapter | None
-    kind: Literal["peft", "model"]
-    identity: str
-    config: dict[str, Any]
-    source: str | None = None  # hub:org/name@commit
-
-    @property
-    def name(self) -> str:
-        """A name for people."""
-        return self.record.recipe.name if self.record else self.folder.resolve().name
 
 
 def record(folder: Path) -> Adapter:
     """The ``finbench.json`` of a folder."""
-    path = folder / "finbench.json"
+    return _parsed(Adapter, folder / "finbench.json")
+
+
+def _parsed(kind: type[Made], path: Path) -> Made:
     try:
         if path.stat().st_size > _LARGEST_RECORD:
             raise damaged(f"{path} is too large for a record ({path.stat().st_size:,} bytes).", "the adapter")
-        return Adapter.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
+        return kind.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
     except (OSError, ValueError, RecursionError) as fault:
         reason = "missing" if isinstance(fault, FileNotFoundError) else f"torn ({fault})"
         raise FinbenchError(f"{path} is {reason}.", "Train the adapter again, or fetch it again.") from fault
@@ -112,7 +98,20 @@ def read(folder: Path) -> AdapterFolder:
         _compare(folder, found)
     safety.check_adapter(config, folder / "adapter_config.json", safety.check_header(weights))
     _scan(weights)
-    return AdapterFolder(folder, found, "peft", identity(folder, config), config)
+    name = identity(folder, config)
+    combined = None if found else _combined(folder, name)
+    return AdapterFolder(folder, found, "peft", name, config, combined=combined)
+
+
+def _combined(folder: Path, name: str) -> Combined | None:
+    """What ``combined.json`` says of the adapter ``name``; FinbenchError where it is torn or of another one."""
+    path = folder / COMBINED
+    if not path.is_file():
+        return None
+    made = _parsed(Combined, path)
+    if made.identity != name:
+        raise damaged(f"{path} is of another adapter: weights or configuration have changed.", "the adapter")
+    return made
 
 
 def identity(folder: Path, config: dict[str, Any] | None = None) -> str:
@@ -221,7 +220,7 @@ def base_of(adapter: AdapterFolder, named: str | None) -> bases.Base:
     The adapter never chooses by itself. Raises FinbenchError when its record says that it was trained on
     another base: adapters of equal shape load anywhere and score nonsense.
     """
-    trained_on = adapter.record.base if adapter.record else None
+    trained_on = adapter.base
     name = named or _known_base(adapter, trained_on)
     if named is None and trained_on and trained_on.source == "hub" and trained_on.revision:
         name = f"hub:{trained_on.hub_id}@{trained_on.revision}"

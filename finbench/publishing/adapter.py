@@ -19,7 +19,6 @@ from finbench.hub import SAFE_FILES, File, Kind
 from finbench.models import adapters, bases
 from finbench.models.adapters import AdapterFolder
 from finbench.publishing import modelcard
-from finbench.publishing.belonging import bits_of
 from finbench.publishing.evidence import CURVES, PICTURE, RECIPE, files_of, find
 from finbench.publishing.home import home
 from finbench.publishing.licences import licence_of
@@ -28,6 +27,7 @@ from finbench.training import curves
 # of an adapter that finbench did not make: what peft reads, and a tokenizer if it brings one
 _OF_PEFT = ["adapter_config.json", adapters.WEIGHTS, "tokenizer.json", "tokenizer_config.json", "tokenizer.model"]
 _OF_PEFT += ["special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "vocab.json", "merges.txt"]
+_OF_PEFT += [adapters.COMBINED]
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,11 @@ def bundle(folder: Path, wanted: PushSettings, repo: str) -> Bundle:
         home=home(wanted.benchmark) if wanted.benchmark else None,
         name=found.name,
         record=record,
+        combined=found.combined,
         config=found.config,
         kind=found.kind,
         base=base,
-        bits=bits_of(found),
+        bits=found.bits,
         licence=licence_of(record, base, wanted.licence),
         cards=[card for _, card in own],
         base_cards=[card for _, card in beside],
@@ -117,7 +118,7 @@ def base_of(found: AdapterFolder, named: str | None) -> BaseModelId:
     ``named`` (hub:org/name@commit) is needed where it was trained on a folder, whose weights must be the recorded ones,
     and for an adapter made elsewhere that names no repository.
     """
-    recorded = found.record.base if found.record else None
+    recorded = found.base
     if named is not None:
         base = bases.resolve(named).id
         if not base.hub_id:

@@ -12,7 +12,6 @@ from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.records import UNKNOWN, BaseModelId, Bits, Scorecard
 from finbench.models import adapters, bases
-from finbench.models.adapters import AdapterFolder
 
 _CONFIG, _RECORD = "adapter_config.json", "finbench.json"
 
@@ -20,11 +19,6 @@ _CONFIG, _RECORD = "adapter_config.json", "finbench.json"
 def identity_of(card: Scorecard) -> str:
     """What was scored: the identity of the adapter, or the fingerprint of a base alone."""
     return card.subject.adapter or card.subject.base.fingerprint
-
-
-def bits_of(found: AdapterFolder) -> Bits:
-    """Of the base that an adapter was trained on, as its record says; else 16, as of every whole model."""
-    return found.record.recipe.bits if found.record and found.kind == "peft" else 16
 
 
 def same_base(one: BaseModelId, other: BaseModelId) -> bool:

@@ -13,6 +13,7 @@ import yaml
 from finbench import hub
 from finbench.cards import amount, conditions_of, from_template, in_brackets, model_index, plots, shorten_name
 from finbench.core import catalog
+from finbench.core.combined import Combined
 from finbench.core.records import Adapter, BaseModelId, Bits, Score, Scorecard
 from finbench.engines import servable
 from finbench.methods import METHODS, irqlora
@@ -33,6 +34,7 @@ class Facts:
     home: Home | None
     name: str
     record: Adapter | None
+    combined: Combined | None
     config: dict[str, Any]
     kind: str
     base: BaseModelId
@@ -65,7 +67,9 @@ class Facts:
     @property
     def method(self) -> str:
         """finbench's name of the method, or peft's."""
-        return self.record.recipe.method if self.record else str(self.config.get("peft_type", "unknown")).lower()
+        if self.record:
+            return self.record.recipe.method
+        return self.combined.how if self.combined else str(self.config.get("peft_type", "unknown")).lower()
 
     @property
     def alone(self) -> bool:
@@ -79,7 +83,7 @@ class Facts:
     @property
     def tasks(self) -> list[str]:
         """What it was trained on, else what it was evaluated on."""
-        trained = list(self.record.recipe.tasks) if self.record else []
+        trained = list(self.record.recipe.tasks) if self.record else self.combined.tasks if self.combined else []
         return trained or list(dict.fromkeys(score.task for card in self.cards for score in card.scores))
 
 
@@ -93,6 +97,7 @@ def write(facts: Facts) -> str:
         escape=False,
         f=facts,
         a=facts.record,
+        c=facts.combined,
         method=method,
         tasks=", ".join(facts.record.recipe.learnt if facts.record else asked) or "unknown data",
         rows=_rows(facts),
@@ -239,7 +244,8 @@ def _served(facts: Facts) -> int | None:
 
 
 def _overlaps(facts: Facts) -> list[str]:
-    found = facts.record.contamination if facts.record else None
+    made = facts.record or facts.combined
+    found = made.contamination if made else None
     if found is None:
         return ["Whether test texts were among its training rows: not checked."]
     hit = [f"{name}: {count:,} of {found.looked_for[name]:,}" for name, count in found.found.items() if count]

@@ -1,4 +1,4 @@
-"""A recipe in, an adapter out; rates searched, cost planned, adapters merged.
+"""A recipe in, an adapter out; rates searched, cost planned, adapters merged and combined.
 
 Read in this order: ``recipes``, ``preparation`` (rows, steps), ``runner`` (the whole run), ``trainer`` (the loop),
 ``loops`` and ``packing`` (how rows become passes). Beside them: ``holdout``, ``validation`` and ``answering`` (rows
@@ -17,6 +17,7 @@ from finbench.core.faces import face
 if TYPE_CHECKING:
     from finbench.training import checkpoints, curves, leaks, recipes
     from finbench.training.checking import CheckedData, check_data
+    from finbench.training.combining import combine
     from finbench.training.found import Run, runs_in
     from finbench.training.launch import process_count
     from finbench.training.machines import GIB
@@ -41,6 +42,7 @@ __all__ = [
     "check_data",
     "check_sharding",
     "checkpoints",
+    "combine",
     "curves",
     "leaks",
     "merge",

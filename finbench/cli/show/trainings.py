@@ -13,6 +13,7 @@ from rich.table import Table
 
 from finbench.cli.show.layout import columned, put, put_facts
 from finbench.core import catalog
+from finbench.core.combined import Combined
 from finbench.core.console import out
 from finbench.core.errors import counted
 from finbench.core.records import Adapter, Recipe
@@ -101,6 +102,16 @@ def merged(made: Made, folder: Path) -> None:
         f"{100 * close.agreement:.1f} % of next tokens and {100 * close.answers:.1f} % of answers agree.",
         wrap=True,
     )
+
+
+def combined(made: Combined, folder: Path) -> None:
+    """Of what a LoRA was made, and what was lost."""
+    out.print(f"[bold]{escape(str(folder))}[/]  one LoRA of rank {made.rank} ({made.how})")
+    for part in made.parts:
+        put(f"  {part.weight:g} x {part.source or part.name} ({part.method}, rank {part.rank})", wrap=True)
+    if made.lost:
+        put(f"Cut to rank {made.rank}, no update moved by more than {100 * made.lost:.2g} % of its norm.", wrap=True)
+    put(f"Score it: finbench eval --adapter {shlex.quote(str(folder))}", wrap=True)
 
 
 def tuned(recipe: Recipe, path: Path) -> None:

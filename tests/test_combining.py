@@ -1,0 +1,206 @@
+"""Several LoRAs become one: held against the sum of their updates and against peft's own ways of adding them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from conftest import make_lora
+from finbench.cli.app import app
+from finbench.core.combined import Combined
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Contamination
+from finbench.evaluation import evaluator
+from finbench.models import adapters
+from finbench.training import combine, combining
+
+IDS = torch.tensor([[5, 9, 33, 71, 12, 4]])
+
+
+@pytest.fixture(scope="module")
+def parts(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two LoRAs of other ranks, scales and modules."""
+    home = tmp_path_factory.mktemp("parts")
+    a = make_lora(home / "a", llama, "org/tiny", seed=1, lora_alpha=12, alpha_pattern={"layers.0.self_attn.q_proj": 5})
+    b = make_lora(
+        home / "b", llama, "org/tiny", seed=2, r=6, lora_alpha=9, use_rslora=True, target_modules=["q_proj", "up_proj"]
+    )
+    return [a, b]
+
+
+@pytest.fixture(scope="module")
+def alike(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three LoRAs of one shape."""
+    home = tmp_path_factory.mktemp("alike")
+    return [make_lora(home / name, llama, "org/tiny", seed=seed) for seed, name in enumerate("abc", 3)]
+
+
+def updates(base: Path, *folders: Path, **added: Any) -> dict[str, torch.Tensor]:
+    """What adapters add to each weight of the base, by peft itself; with ``added`` as peft combines them."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).state_dict()
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), folders[0], "0")
+    for number, folder in enumerate(folders[1:], 1):
+        model.load_adapter(folder, str(number))
+    if added:
+        model.add_weighted_adapter([str(n) for n in range(len(folders))], adapter_name="new", **added)
+        model.set_adapter("new")
+    merged = model.merge_and_unload().state_dict()
+    return {name: merged[name] - plain[name] for name in plain if not torch.equal(merged[name], plain[name])}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], error: float = 2e-6) -> None:
+    assert set(one) == set(other)
+    for name, update in one.items():
+        assert float((update - other[name]).abs().max()) < error, name
+
+
+def test_cat_is_the_weighted_sum_of_updates(llama: Path, parts: list[Path], tmp_path: Path) -> None:
+    made = combine([str(part) for part in parts], tmp_path / "ab", weights=[0.5, -2.0])
+    assert (made.rank, made.lost, [part.rank for part in made.parts]) == (10, 0.0, [4, 6])
+    one, other = (updates(llama, part) for part in parts)
+    expected = {name: 0.5 * one.get(name, 0) - 2.0 * other.get(name, 0) for name in {*one, *other}}
+    same(updates(llama, tmp_path / "ab"), expected)
+
+
+def test_linear_is_the_weighted_mean_and_a_rank_cuts_the_sum(llama: Path, alike: list[Path], tmp_path: Path) -> None:
+    names = [str(part) for part in alike]
+    combine(names, tmp_path / "mean", how="linear", weights=[1, 2, 1])
+    own = [updates(llama, part) for part in alike]
+    same(updates(llama, tmp_path / "mean"), {n: (own[0][n] + 2 * own[1][n] + own[2][n]) / 4 for n in own[0]})
+    made = combine(names, tmp_path / "cut", weights=[1, 0.5, 2], rank=5)
+    theirs = updates(llama, *alike, weights=[1, 0.5, 2], combination_type="svd", svd_rank=5)
+    same(updates(llama, tmp_path / "cut"), theirs)
+    assert made.rank == 5
+    assert 0.01 < made.lost < 1
+
+
+@pytest.mark.parametrize("density", [0.3, 1.0])
+def test_ties_is_that_of_peft_on_whole_updates(llama: Path, alike: list[Path], density: float, tmp_path: Path) -> None:
+    made = combine([str(part) for part in alike], tmp_path / "t", how="ties", density=density)
+    told = {"combination_type": "ties_svd", "density": density, "svd_rank": 12}
+    same(updates(llama, tmp_path / "t"), updates(llama, *alike, weights=[1, 1, 1], **told))
+    assert made.density == density
+
+
+def test_the_sign_is_that_of_the_weighted_sum() -> None:
+    stacked = torch.tensor([[[1.0, -2.0, 0.0]], [[-3.0, -1.0, 2.0]], [[-0.5, 4.0, 0.0]]])
+    assert combining._elected(stacked).tolist() == [[-1.75, 4.0, 2.0]]
+
+
+def test_dare_keeps_the_expected_update_and_repeats(llama: Path, alike: list[Path], tmp_path: Path) -> None:
+    names = [str(part) for part in alike]
+    combine(names, tmp_path / "all", how="dare", density=1.0)
+    combine(names, tmp_path / "sum", rank=12)
+    same(updates(llama, tmp_path / "all"), updates(llama, tmp_path / "sum"))
+    one, again, other = (
+        combine(names, tmp_path / name, how="dare", density=0.5, rank=64, seed=seed)
+        for name, seed in (("one", 1), ("again", 1), ("other", 2))
+    )
+    assert one.identity == again.identity != other.identity
+    factors = [combining._Module(torch.randn(3, 40), torch.randn(40, 3)) for _ in "ab"]
+    draws = torch.Generator().manual_seed(0)
+    drawn = [combining._update([(f, 1.0) for f in factors], "dare", 0.4, 40, draws)[0] for _ in range(400)]
+    mean = sum(module.b @ module.a for module in drawn) / len(drawn)
+    whole = sum(factor.b @ factor.a for factor in factors)
+    assert float((mean - whole).norm() / whole.norm()) < 0.1
+
+
+def test_a_large_weight_is_cut_by_random_projection() -> None:
+    draw = torch.Generator().manual_seed(0)
+    low = torch.randn(1100, 8, generator=draw) @ torch.randn(8, 1200, generator=draw)
+    kept, error = combining._cut(low, 8)
+    assert error < 1e-3
+    assert float((low - kept.b @ kept.a).norm() / low.norm()) == pytest.approx(error, abs=1e-6)
+    assert combining._cut(torch.zeros(4, 4), 2)[1] == 0.0
+
+
+def test_it_is_scored_on_its_base_and_says_what_it_is(llama: Path, parts: list[Path], tmp_path: Path) -> None:
+    combine([str(part) for part in parts], tmp_path / "ab", how="ties")
+    base = tmp_path / "tiny"
+    base.symlink_to(llama)
+    stated: dict[str, Any] = {"tasks": ["mini_sentiment"], "limit": 4, "base": str(base)}
+    *_, card = evaluator.evaluate(adapter=[str(tmp_path / "ab")], out=tmp_path / "cards", **stated)
+    assert (card.subject.method, card.subject.name, card.subject.rank) == ("ties", "ab", 10)
+    assert card.subject.adapter == adapters.find(str(tmp_path / "ab")).identity
+    text = (tmp_path / "ab" / "README.md").read_text()
+    assert text.startswith("---\n")
+    assert "| a | 1 | lora | 4 |" in text
+
+
+def test_what_it_learnt_by_heart_is_at_most_the_sum() -> None:
+    one = Contamination(looked_for={"fpb": 10, "tfns": 5}, found={"fpb": 3}, editions={"fpb": "x", "tfns": "y"})
+    other = Contamination(looked_for={"fpb": 10, "tfns": 5}, found={"fpb": 9}, editions={"fpb": "x", "tfns": "z"})
+    made = combining._together([one, other])
+    assert made == Contamination(looked_for={"fpb": 10}, found={"fpb": 10}, editions={"fpb": "x"})
+    assert combining._together([one, None]) is None
+
+
+def test_a_record_of_other_weights_is_refused(parts: list[Path], tmp_path: Path) -> None:
+    combine([str(part) for part in parts], tmp_path / "ab")
+    record = Combined.parse(json.loads((tmp_path / "ab" / "combined.json").read_text()), "combined.json")
+    assert adapters.read(tmp_path / "ab").combined == record
+    weights = load_file(tmp_path / "ab" / adapters.WEIGHTS)
+    save_file({name: tensor * 2 for name, tensor in weights.items()}, tmp_path / "ab" / adapters.WEIGHTS)
+    with pytest.raises(FinbenchError, match="combined.json is of another adapter"):
+        adapters.read(tmp_path / "ab")
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"use_dora": True}, "b is no plain LoRA: it has DoRA"),
+        ({"init_lora_weights": "pissa"}, "starts by 'pissa' changes the base"),
+        ({"modules_to_save": ["norm"]}, "b is no plain LoRA: it has whole modules"),
+        ({"bias": "all"}, "b is no plain LoRA: it trains biases"),
+    ],
+)
+def test_only_plain_loras_are_combined(
+    parts: list[Path], llama: Path, config: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    other = make_lora(tmp_path / "b", llama, "org/tiny")
+    stated = json.loads((other / "adapter_config.json").read_text()) | config
+    (other / "adapter_config.json").write_text(json.dumps(stated))
+    with pytest.raises(FinbenchError, match=said):
+        combine([str(parts[0]), str(other)], tmp_path / "ab")
+    assert not (tmp_path / "ab").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--how", "svd"], "--how is cat, linear, ties, dare, dare_ties, not 'svd'."),
+        (["--weights", "1"], "2 adapters have 2 weights"),
+        (["--weights", "1,nan"], "numbers other than 0"),
+        (["--weights", "1,x"], "numbers with commas between are expected"),
+        (["--how", "linear", "--weights", "1,-1"], "whose sum is not 0"),
+        (["--density", "0.5"], "takes no --density"),
+        (["--how", "ties", "--density", "1.5"], "a share above 0, at most 1"),
+        (["--rank", "0"], "--rank is at least 1"),
+        (["--dtype", "float32"], "This makes a LoRA of several: it takes no --dtype."),
+    ],
+)
+def test_what_does_not_fit_is_one_line(parts: list[Path], arguments: list[str], said: str, tmp_path: Path) -> None:
+    out = tmp_path / "ab"
+    done = CliRunner().invoke(app, ["merge", *map(str, parts), "--out", str(out), *arguments])
+    assert done.exit_code == 1
+    assert said in str(done.exception)
+    assert not out.exists()
+
+
+def test_other_bases_are_refused_and_one_adapter_takes_no_weights(
+    llama: Path, parts: list[Path], tmp_path: Path
+) -> None:
+    other = make_lora(tmp_path / "other", llama, "org/another")
+    with pytest.raises(FinbenchError, match="a and other were trained on different bases: org/tiny and org/another"):
+        combine([str(parts[0]), str(other)], tmp_path / "ab")
+    done = CliRunner().invoke(app, ["merge", str(parts[0]), "--out", str(tmp_path / "m"), "--how", "ties"])
+    assert "it takes no --how" in str(done.exception)
