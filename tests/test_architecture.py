@@ -258,6 +258,8 @@ def test_no_pickle_and_no_stray_file_is_committed() -> None:
     assert not [name for name in listed if name.endswith(unsafe)]  # what finbench would not load itself
     known = {"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "SECURITY.md"}
     assert {name for name in listed if "/" not in name and not name.startswith(".")} == known | {
+        "CITATION.cff",
+        "hatch_build.py",
         "mkdocs.yml",
         "pyproject.toml",
     }

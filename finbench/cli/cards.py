@@ -120,12 +120,17 @@ def card_export(
     card: Annotated[Path, "Scorecard (.json)."],
     format_: Annotated[str, typer.Option("--format", help="eval-results, model-index, every-eval-ever or lm-eval.")],
     model: Annotated[str | None, "Hub id of the subject, org/name."] = None,
+    benchmark: Annotated[str | None, "eval-results: the data set they belong to, hub:org/name[@commit]."] = None,
+    source: Annotated[str | None, "eval-results: address at which the card can be seen."] = None,
     out: Annotated[Path, "Folder to write into."] = Path("export"),
     data_dir: DataDir = None,
 ) -> Found:
     """A scorecard in another format: for the Hub, for Every Eval Ever, or as lm-eval's own results."""
     written = [
-        str(path) for path in finbench.export_card(card, format=format_, out=out, model=model, data_dir=data_dir)
+        str(path)
+        for path in finbench.export_card(
+            card, format=format_, out=out, model=model, data_dir=data_dir, benchmark=benchmark, source=source
+        )
     ]
     return Found(written, lambda: typer.echo("\n".join(written)))
 
@@ -182,6 +187,27 @@ def board_add(
     )
     said = [*(f"Added: {path}" for path in added), f"Next: finbench leaderboard build {to}"]
     return Found([str(path) for path in added], lambda: typer.echo("\n".join(said)))
+
+
+def board_reproduce(
+    folder: Board = Path("leaderboards"),
+    key: Annotated[Path | None, "Private key of a maintainer, who vouches for each rerun by it."] = None,
+    only: Annotated[str | None, "Only these cards, by comma: their files' names without .json."] = None,
+    at: Annotated[list[Path] | None, "Folder with adapters that are on no Hub, repeatable; default: runs."] = None,
+    base: CardBase = None,
+    dry_run: Annotated[bool, "--dry-run", "Show what would be asked; ask nothing."] = False,
+    data_dir: DataDir = None,
+) -> Found:
+    """Ask the models of all rows again that nobody vouches for, and sign. Repeat it: it goes on where it was."""
+    done = leaderboard.reproduce(
+        folder, key=key, only=_named(only), at=at or [Path("runs")], base=base, data_dir=data_dir, dry_run=dry_run
+    )
+    failed = not dry_run and any(one.outcome == "not signed" for one in done)
+    said = [f"{one.card}: {one.outcome}. {one.said}" for one in done]
+    said += [f"Next: finbench leaderboard build {folder}"] if any(one.outcome == "signed" for one in done) else []
+    return Found(
+        [one.as_dict() for one in done], lambda: typer.echo("\n".join(said)), typer.Exit(1) if failed else None
+    )
 
 
 def board_build(

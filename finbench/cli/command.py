@@ -40,7 +40,8 @@ def declared(command: Callable[..., Any]) -> Callable[..., None]:
     """A command with its options as typer wants them; if it returns a Found, that is printed, with ``--json`` or not.
 
     An option is declared as ``Annotated[type, help]``, or with another name ``Annotated[type, "--name", help]``; one
-    without a default is an argument. What has more to say is declared by typer's own Option or Argument.
+    without a default is an argument, as is ``Annotated[type, "NAME", help]``. What has more to say is declared by
+    typer's own Option or Argument.
     """
     own = signature(command, eval_str=True)
     options = [_option(one) for one in own.parameters.values()]
@@ -179,6 +180,8 @@ def _option(stated: Parameter, panel: str | None = None) -> Parameter:
         kind = type(get_args(choices[0])[0]) | None
     if stated.default is Parameter.empty:
         return stated.replace(annotation=Annotated[kind, typer.Argument(help=plain)])
+    if names and not names[0].startswith("-"):
+        return stated.replace(annotation=Annotated[kind, typer.Argument(help=plain, metavar=names[0])])
     return stated.replace(annotation=Annotated[kind, typer.Option(*names, help=plain, rich_help_panel=panel)])
 
 

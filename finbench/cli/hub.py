@@ -87,6 +87,7 @@ def zoo_add(
 def dev_hub(
     root: Annotated[Path, "Folder for repositories; kept between runs."] = Path("devhub"),
     port: Annotated[int, "Port; 0 takes a free one."] = 7860,
+    benchmark: Annotated[list[str] | None, "Data set (org/name) that counts as a registered benchmark."] = None,
     fault: Annotated[
         list[str] | None, "Break answers: KIND[=VALUE][@PATTERN][*TIMES], repeatable; see docs/hub.md."
     ] = None,
@@ -105,6 +106,7 @@ def dev_hub(
     except ValueError as problem:
         hub.server_close()
         raise FinbenchError(f"--fault: {problem}.", "finbench dev hub --fault 429=2") from problem
+    hub.store.benchmarks |= set(benchmark or [])
     hub.say = say
     with hub:
         show.publications.dev_hub(hub.url)

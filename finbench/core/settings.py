@@ -127,8 +127,10 @@ class PushSettings:
 
     __pydantic_config__: ClassVar = _STRICT
 
-    path: Annotated[Path, "Adapter, merged model, scorecards, <data dir>/<set>, or the tasks."]
-    to: Annotated[str, "hub:org/name"]
+    path: Annotated[
+        Path | None, "PATH", "Adapter, merged model, scorecards, <data dir>/<set>, or the tasks; none with --benchmark."
+    ] = None
+    to: Annotated[str | None, "TO", "hub:org/name"] = None
     _: KW_ONLY
     dry_run: Annotated[bool, "--dry-run", "Show what would be sent; send nothing."] = False
     public: Annotated[bool, "--public", "Make a new repository public; else private."] = False
@@ -138,6 +140,11 @@ class PushSettings:
     ] = ()
     base: Annotated[str | None, "hub:org/name@commit of the base, where it was a folder in training."] = None
     licence: Annotated[str | None, "Another licence than base and data give, by the Hub's id."] = None
+    benchmark: Annotated[
+        str | None, "Without PATH: publish the tasks as this benchmark, hub:org/name. With PATH: results belong to it."
+    ] = None
+    tasks: Annotated[str, "Of the benchmark: tasks or groups, by comma; default: all whose sets are here, whole."] = ""
+    data_dir: Annotated[Path | None, DATA_DIR] = None
     model: Annotated[bool, "--model", "Scorecards go to the model's own repository, not to a data set of results."] = (
         False
     )

@@ -1,7 +1,8 @@
 """The only package that talks to the Hugging Face Hub.
 
 ``client`` holds address, account and what a refusal means; ``listing`` what lies in a repository; ``fetching`` brings
-safe files here, whole and checked; ``plans`` says what a publication would change; ``pushing`` does exactly that.
+safe files here, whole and checked; ``community`` knows benchmarks and results as the Hub reads them; ``plans`` says
+what a publication would change; ``pushing`` does exactly that.
 """
 
 from typing import TYPE_CHECKING
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
         page,
         shown_endpoint,
     )
+    from finbench.hub.community import (
+        EVAL_YAML,
+        FACTS,
+        FRAMEWORK,
+        BenchmarkRepo,
+        benchmark_faults,
+        find_benchmark,
+        result_faults,
+        taken,
+    )
     from finbench.hub.fetching import (
         PICKLES,
         SAFE_FILES,
@@ -39,9 +50,13 @@ else:
     __getattr__ = face(__name__)
 
 __all__ = [
+    "EVAL_YAML",
+    "FACTS",
+    "FRAMEWORK",
     "OFFICIAL",
     "PICKLES",
     "SAFE_FILES",
+    "BenchmarkRepo",
     "Change",
     "File",
     "Kind",
@@ -49,6 +64,7 @@ __all__ = [
     "Published",
     "Unreachable",
     "account",
+    "benchmark_faults",
     "data_explained",
     "dataset_sha",
     "dev",
@@ -57,6 +73,7 @@ __all__ = [
     "fetch",
     "fetch_files",
     "fetch_paths",
+    "find_benchmark",
     "has_token",
     "head",
     "make_plan",
@@ -64,6 +81,8 @@ __all__ = [
     "names_below",
     "offline",
     "page",
+    "result_faults",
     "sha256_there",
     "shown_endpoint",
+    "taken",
 ]

@@ -199,7 +199,7 @@ def _installed(requirements: list[str], folder: Path) -> str:
     options = ["install", "--quiet", "--no-deps", "--target", str(folder), *requirements]
     if importlib.util.find_spec("pip"):
         command = [sys.executable, "-m", "pip", *options]
-    elif (uv := shutil.which("uv")) is not None:
+    elif (uv := os.environ.get("UV") or shutil.which("uv")) is not None:  # uvx names itself to what it runs
         command = [uv, "pip", *options, "--python", sys.executable]
     else:
         return "here is neither pip nor uv"

@@ -20,6 +20,7 @@ from finbench.models import adapters, bases
 from finbench.models.adapters import AdapterFolder
 from finbench.publishing import modelcard
 from finbench.publishing.evidence import CURVES, PICTURE, RECIPE, files_of, find
+from finbench.publishing.home import home
 from finbench.publishing.licences import licence_of
 from finbench.training import curves
 
@@ -48,9 +49,8 @@ class Bundle:
     into: bool = False
 
 
-def bundle(wanted: PushSettings, repo: str) -> Bundle:
+def bundle(folder: Path, wanted: PushSettings, repo: str) -> Bundle:
     """Everything to publish of an adapter folder, or of a whole model."""
-    folder = wanted.path
     merged = (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file()
     if merged and not (folder / "finbench.json").is_file():
         raise FinbenchError(
@@ -76,6 +76,7 @@ def bundle(wanted: PushSettings, repo: str) -> Bundle:
         )
     facts = modelcard.Facts(
         repo=repo,
+        home=home(wanted.benchmark) if wanted.benchmark else None,
         name=found.name,
         record=record,
         combined=found.combined,
@@ -93,6 +94,7 @@ def bundle(wanted: PushSettings, repo: str) -> Bundle:
             f"No result is on {base.hub_id} in {facts.bits} bits: all are shown with their conditions, and in the "
             "README alone."
         )
+    notes += facts.apart
     readme = modelcard.write(facts)
     files.append(File("README.md", readme.encode()))
     if record:
@@ -100,7 +102,8 @@ def bundle(wanted: PushSettings, repo: str) -> Bundle:
         recipe = yaml.safe_dump(record.recipe.model_dump(exclude={"name"}), sort_keys=False)
         files.append(File(RECIPE, f"# finbench train recipe.yaml\n{recipe}".encode()))
         files.append(File(CURVES, curves.picture(found.name, record.training).encode()))
-    files += files_of([path for path, _ in [*own, *beside]], facts.plain)[0]
+    plain = [(path, card) for path, card in own if card in facts.plain]
+    files += files_of([path for path, _ in [*own, *beside]], plain, repo, facts.home)
     if facts.plain:
         files.append(File(PICTURE, modelcard.plot(facts.plain, facts.base_cards, facts.tasks).encode()))
     files += evidence.history([file.path for file in files])

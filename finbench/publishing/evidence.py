@@ -22,6 +22,7 @@ from finbench.evaluation import verify
 from finbench.hub import File
 from finbench.models.adapters import AdapterFolder
 from finbench.publishing.belonging import alike, identity_of, weights_at
+from finbench.publishing.home import Home
 
 CARDS, HISTORY = "finbench/scorecards", "finbench/history"
 PICTURE, RECIPE, ENTRIES = "finbench/scores.svg", "finbench/recipe.yaml", ".eval_results/finbench.yaml"
@@ -134,20 +135,25 @@ def check(path: Path, said: str = "", hint: str = "") -> None:
         raise FinbenchError(message, hint or f"finbench verify {path}")
 
 
-def files_of(paths: Iterable[Path], cards: Sequence[Scorecard]) -> tuple[list[File], list[str]]:
-    """Scorecards with their samples, and ``.eval_results`` of ``cards`` for a model's repository; the tasks in it.
+def files_of(paths: Iterable[Path], plain: _Cards, repo: str, home: Home | None) -> list[File]:
+    """Scorecards with their samples, and ``.eval_results`` for a model's repository, of what belongs to a benchmark.
 
-    One entry a task; the Hub knows no conditions, so the plainest card counts.
+    One entry a task of the cards ``plain``; the Hub knows no conditions, so the plainest one counts. Without a
+    ``home`` there are none: an entry has to name a benchmark that is there.
     """
     files = [File(f"{CARDS}/{file.name}", file) for path in paths for file in _with_samples(path)]
     entries: dict[str, Any] = {}
-    for card in sorted(cards, key=lambda card: (card.limit is not None, card.shots, card.subject.chat)):
-        for entry in eval_results(card):
+    if home is None:
+        return files
+    for path, card in sorted(plain, key=lambda one: (one[1].shots, one[1].subject.chat)):
+        own = card.model_copy(update={"scores": [score for score in card.scores if not home.lacking(card, score)]})
+        source = hub.page(repo, "model", "blob/main", CARDS, path.name)
+        for entry in eval_results(own, f"{home.repo}@{home.sha}", source):
             entries.setdefault(str(entry["dataset"]["task_id"]), entry)
-    if cards:
+    if entries:
         text = yaml.safe_dump(list(entries.values()), sort_keys=False, allow_unicode=True)
         files.append(File(ENTRIES, text.encode()))
-    return files, list(entries)
+    return files
 
 
 def _local(found: AdapterFolder, named: Sequence[Path]) -> _Cards:

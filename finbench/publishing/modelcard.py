@@ -18,6 +18,7 @@ from finbench.core.records import Adapter, BaseModelId, Bits, Score, Scorecard
 from finbench.engines import servable
 from finbench.methods import METHODS, irqlora
 from finbench.publishing.belonging import alike, is_plain, named
+from finbench.publishing.home import Home
 from finbench.publishing.licences import Licence
 from finbench.scoring import metrics, prompts, task_of_examples
 
@@ -30,6 +31,7 @@ class Facts:
     """What is known of an adapter. ``record`` is None for one made elsewhere."""
 
     repo: str
+    home: Home | None
     name: str
     record: Adapter | None
     combined: Combined | None
@@ -46,6 +48,17 @@ class Facts:
     def plain(self) -> list[Scorecard]:
         """The results that count as its own: on its base, in the bits it was trained with."""
         return [card for card in self.cards if is_plain(card, self.base, self.bits)]
+
+    @property
+    def entered(self) -> list[str]:
+        """The tasks on which it has a result of the benchmark that it is said to belong to."""
+        pairs = [(card, score) for card in self.plain for score in card.scores] if self.home else []
+        return [score.task for card, score in pairs if self.home and not self.home.lacking(card, score)]
+
+    @property
+    def apart(self) -> list[str]:
+        """A sentence for each result that is none of that benchmark."""
+        return [line for card in self.plain for line in self.home.left_out(card)] if self.home else []
 
     @property
     def title(self) -> str:
@@ -96,6 +109,7 @@ def write(facts: Facts) -> str:
         example=",".join(name.removeprefix(catalog.PREFIX) for name in facts.tasks if name in catalog.tasks()),
         base_page=hub.page(facts.base.hub_id) if facts.base.hub_id else "",
         page=hub.page(facts.repo),
+        home_page=hub.page(facts.home.repo, "dataset") if facts.home else "",
         known=facts.base.hub_id in {entry.hub_id for entry in catalog.bases().values()},
     )
     return f"---\n{head}---\n\n{re.sub(chr(10) + '{3,}', chr(10) * 2, text).strip()}\n"

@@ -16,19 +16,22 @@ from finbench import hub
 from finbench.cards import cardfiles, from_template
 from finbench.core import catalog, owntasks, refs, taskcode, taskfiles
 from finbench.core.console import agreed, quiet, say
-from finbench.core.errors import FinbenchError
+from finbench.core.errors import FinbenchError, harmless
 from finbench.core.files import sha256_file
 from finbench.core.records import Scorecard
 from finbench.core.settings import PushSettings, called_with
 from finbench.hub import File, Plan, Published
+from finbench.publishing import benchmark
 from finbench.publishing.adapter import Bundle, bundle
 from finbench.publishing.belonging import holds, identity_of, is_plain, weights_at
 from finbench.publishing.evidence import check, files_of, there
+from finbench.publishing.home import home
 from finbench.publishing.licences import checked, hub_identifier
 
 _MARKS = ("adapter_config.json", "finbench.json", "config.json", "dataset.json", "finbench.yaml")
 _INTO = "Name the repository of the weights that were scored; or leave --model out, for a data set of results."
 _APART = "These results are on another base or in other bits than the model's own, so its page does not show them."
+_NOWHERE = "They belong to no benchmark of the Hub, which aggregates them nowhere: --benchmark hub:org/name names one."
 RESULTS = "results"  # results/<subject>/<revision>/<task>.json, as MTEB keeps them
 
 
@@ -49,24 +52,36 @@ class Pushed:
 
 @called_with(PushSettings)
 def push(wanted: PushSettings) -> Pushed:
-    """Publish an adapter or model folder, scorecards, a data set or the tasks to ``hub:org/name``.
+    """Publish an adapter or model folder, scorecards, a data set or the tasks to ``hub:org/name``; or a benchmark.
 
     One commit, on the very state the plan was made for; with ``pr`` a pull request. A new repository is private
     unless ``public``. ``dry_run`` returns the plan without sending anything, without a Hub too. ``cards`` are the
     scorecards to publish beside an adapter (default: those of it in ``scorecards/`` here and beside it); those that are
     there already stay, and those of other weights move to ``finbench/history``; ``base`` names the Hub's
     repository of a base that was a folder in training; ``licence`` overrides the one that base and data give;
-    ``model`` sends scorecards to a model's repository instead of a data set of results; ``yes`` makes an adapter public
-    that has no results.
+    ``benchmark`` alone publishes ``tasks`` (default: all whose sets are whole in ``data_dir``) as one; beside a path
+    it names the one that results belong to. ``model`` sends scorecards to a model's repository instead of a data set
+    of results; ``yes`` makes an adapter public that has no results.
 
     Raises FinbenchError for what cannot be published: restricted data, an adapter that is not whole, a card that
     ``finbench verify`` finds wrong, a token in a file, and for every refusal of the Hub.
     """
     quiet()
-    target = refs.parse(wanted.to)
+    to = wanted.to if wanted.path else wanted.benchmark
+    if not to:
+        missing = "where it goes" if wanted.path else "what to publish"
+        raise FinbenchError(
+            f"Say {missing}.", "finbench push PATH hub:org/name, or finbench push --benchmark hub:org/name"
+        )
+    target = refs.parse(to)
     if target.kind != "hub" or target.revision:
-        raise FinbenchError(f"{wanted.to} is no repository of the Hub to push to.", "Write hub:org/name.")
-    found = gather(wanted, target.name)
+        raise FinbenchError(f"{to} is no repository of the Hub to push to.", "Write hub:org/name.")
+    found = gather(wanted.path, wanted, target.name) if wanted.path else benchmark.gather(wanted, target.name)
+    if wanted.path and ((wanted.benchmark and found.kind != "model") or wanted.tasks):
+        raise FinbenchError(
+            "--benchmark is of results in a model's repository, --tasks of a benchmark that is published itself.",
+            "Add --model to scorecards, or leave PATH out: finbench push --help",
+        )
     plan = hub.make_plan(
         target.name,
         found.files,
@@ -80,13 +95,13 @@ def push(wanted: PushSettings) -> Pushed:
     if found.seen and plan.parent != found.seen:
         raise hub.moved(plan)
     if found.into and plan.compared and not plan.exists:
-        raise FinbenchError(f"{wanted.to} does not exist: there are no weights of which these could be results.", _INTO)
+        raise FinbenchError(f"{to} does not exist: there are no weights of which these could be results.", _INTO)
     for note in found.notes:
-        say(note)
+        say(harmless(note))
     asked = not (found.results or plan.private or wanted.pr or wanted.yes)
     if asked and (wanted.dry_run or not agreed("Publish it without any result?")):
         raise FinbenchError(
-            f"{wanted.to} would be public without any result; nothing was sent.",
+            f"{to} would be public without any result; nothing was sent.",
             f"finbench eval --adapter {wanted.path}, then push again; or add --yes",
         )
     if wanted.public and plan.exists and plan.private:
@@ -97,9 +112,8 @@ def push(wanted: PushSettings) -> Pushed:
     return Pushed(plan, found.readme, hub.execute(plan))
 
 
-def gather(wanted: PushSettings, repo: str) -> Bundle:
+def gather(path: Path, wanted: PushSettings, repo: str) -> Bundle:
     """The files to publish of whatever lies at the path."""
-    path = wanted.path
     if not path.exists():
         raise FinbenchError(f"No such folder: {path}", "Name an adapter folder, a folder of scorecards, or a data set.")
     if path.is_file() or not (any((path / name).is_file() for name in _MARKS) or any(path.glob("*.yaml"))):
@@ -108,22 +122,22 @@ def gather(wanted: PushSettings, repo: str) -> Bundle:
                 f"{path} holds nothing that can be published.",
                 "An adapter, a merged model, scorecards, <data dir>/<set>, or the tasks (finbench tasks path).",
             )
-        return _cards(path, repo, wanted.model)
+        return _cards(path, repo, wanted)
     if (path / "dataset.json").is_file():
         return _data(path, repo)
     if (path / "finbench.yaml").is_file():
         return _tasks(path, repo)
     if (path / "adapter_config.json").is_file() or (path / "config.json").is_file():
-        return bundle(wanted, repo)
+        return bundle(path, wanted, repo)
     if any(path.glob("*.yaml")):
         return _benchmark(path, wanted.licence)
-    return bundle(wanted, repo)
+    return bundle(path, wanted, repo)
 
 
-def _cards(place: Path, repo: str, model: bool) -> Bundle:
+def _cards(place: Path, repo: str, wanted: PushSettings) -> Bundle:
     """Scorecards for a data set of results: a file for each subject, revision and task, its samples beside it.
 
-    With ``model``: for the repository of the model itself, which need not be ours (a pull request then): the cards
+    With ``--model``: for the repository of the model itself, which need not be ours (a pull request then): the cards
     of one subject as they are, and entries of ``.eval_results``.
     """
     paths = cardfiles.expand([place])
@@ -132,10 +146,10 @@ def _cards(place: Path, repo: str, model: bool) -> Bundle:
         if card.engine == "dummy":
             raise FinbenchError(f"{path} is of the dummy engine, which is no model.", "Leave it out.")
         check(path)
-    return _for_model(paths, cards, repo) if model else _for_results(paths, cards)
+    return _for_model(paths, cards, repo, wanted.benchmark) if wanted.model else _for_results(paths, cards)
 
 
-def _for_model(paths: list[Path], cards: list[Scorecard], repo: str) -> Bundle:
+def _for_model(paths: list[Path], cards: list[Scorecard], repo: str, named: str | None) -> Bundle:
     identities = {identity_of(card) for card in cards}
     if len(identities) > 1:
         raise FinbenchError(
@@ -151,11 +165,16 @@ def _for_model(paths: list[Path], cards: list[Scorecard], repo: str) -> Bundle:
             _INTO,
         )
     known = [(path, card) for path, card in there(repo, *identities) if path.name not in {one.name for one in paths}]
-    every = [*cards, *(card for _, card in known)]
-    plain = [c for c in every if is_plain(c, (lying and lying.base) or c.subject.base, lying.bits if lying else 16)]
-    files, _ = files_of([*paths, *(path for path, _ in known)], plain)
-    shown = ", ".join(dict.fromkeys(score.task.removeprefix(catalog.PREFIX) for card in every for score in card.scores))
+    every = [*zip(paths, cards, strict=True), *known]
+    base, bits = lying.base if lying else None, lying.bits if lying else 16
+    plain = [(path, card) for path, card in every if is_plain(card, base or card.subject.base, bits)]
+    where = home(named) if named else None
+    files = files_of([path for path, _ in every], plain, repo, where)
+    shown = ", ".join(
+        dict.fromkeys(score.task.removeprefix(catalog.PREFIX) for _, card in every for score in card.scores)
+    )
     notes = [] if plain else [_APART]
+    notes += [line for _, card in plain for line in where.left_out(card)] if where else [_NOWHERE]
     return Bundle(files, f"finbench: scores of {cards[0].subject.name} on {shown}", "", notes=notes, into=True)
 
 

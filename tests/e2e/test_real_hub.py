@@ -94,3 +94,21 @@ def test_a_leaderboard(repo: str) -> None:
         assert HfApi().repo_info(repo, repo_type=kind).private
     again = leaderboard.push(f"hub:{repo}", folder)
     assert [pushed.published.new for pushed in again if pushed.published] == [False, False]
+
+
+def test_a_benchmark_and_the_results_that_belong_to_it(repo: str, tmp_path: Path) -> None:
+    """The Hub validates ``eval.yaml`` when it is pushed; whether it counts the benchmark, people there decide."""
+    import datasets
+
+    first = push(benchmark=f"hub:{repo}", tasks="mini_sentiment").published
+    assert first is not None
+    again = push(benchmark=f"hub:{repo}", tasks="mini_sentiment").published
+    assert again is not None
+    assert (again.sha, again.new) == (first.sha, False)
+    rows = datasets.load_dataset(repo, "mini_sentiment", split="test", cache_dir=str(tmp_path))
+    assert len(rows) == 150
+    entry = {"dataset": {"id": repo, "task_id": "finbench_mini_sentiment", "revision": first.sha}, "value": 50.0}
+    file = hub.File(".eval_results/finbench.yaml", json.dumps([entry]).encode())
+    hub.execute(hub.make_plan(repo, [file], message="a result"))
+    [found] = HfApi().model_info(repo, expand=["evalResults"]).eval_results or []
+    assert (found.dataset_id, found.value) == (repo, 50.0)

@@ -1,4 +1,4 @@
-"""A development Hub: the write and read protocol of the Hugging Face Hub, on this machine, standard library only.
+"""A development Hub: the write and read protocol of the Hugging Face Hub, on this machine, standard library and PyYAML.
 
 To rehearse a publication and to test clients; it is no service for others. ``store`` keeps repositories on disk,
 ``faults`` are the switches that break answers on purpose, ``server`` speaks HTTP.

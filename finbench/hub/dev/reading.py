@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import parse_qs, quote
 
+from finbench.hub.community import EVAL_YAML, read_yaml, result_faults
 from finbench.hub.dev.calls import Answer, Call
 from finbench.hub.dev.store import Refusal, Repository, git_oid
 
@@ -16,9 +18,12 @@ def info(call: Call, repo: Repository, revision: str = "main") -> dict[str, Any]
     known, sha = repo.info(), repo.resolve(revision)
     stated: dict[str, Any] = {"_id": sha[:24], "sha": sha}
     stated |= {"id": repo.name, "modelId": repo.name, "author": repo.owner}
-    stated |= {"private": known["private"], "gated": known["gated"], "disabled": False, "tags": []}
+    stated |= {"private": known["private"], "gated": known["gated"], "disabled": False}
+    stated["tags"] = ["benchmark:official"] if is_benchmark(repo) else []
+    if "evalResults" in call.query.get("expand", []):
+        stated["evalResults"] = [item for _, item in results(repo)]
     stated |= {"downloads": 0, "likes": 0, "createdAt": known["created"]}
-    stated |= {"siblings": [{"rfilename": path} for path in repo.tree(sha)]}
+    stated |= {"siblings": [{"rfilename": path, "size": file.size} for path, file in repo.tree(sha).items()]}
     return stated | {"lastModified": repo.commit_of(sha)["date"]}
 
 
@@ -125,3 +130,58 @@ def _stated(repo: Repository, found: dict[str, Any]) -> dict[str, Any]:
     stated = {"num": found["num"], "title": found["title"], "status": found["status"], "createdAt": found["date"]}
     stated |= {"author": {"name": found["author"]}, "isPullRequest": found["pull_request"]}
     return stated | {"repo": {"name": repo.name, "type": repo.kind.removesuffix("s")}}
+
+
+def is_benchmark(repo: Repository) -> bool:
+    """Whether it counts as a benchmark: a data set that is registered as one, with an ``eval.yaml``."""
+    registered = repo.kind == "datasets" and repo.name in repo.store.benchmarks
+    return registered and EVAL_YAML in repo.tree(repo.resolve("main"))
+
+
+def results(repo: Repository) -> list[tuple[str, dict[str, Any]]]:
+    """(file, entry as the Hub states it) of what a model has in ``.eval_results``; a wrong file is one entry."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for path, file in repo.tree(repo.resolve("main")).items():
+        folder, _, name = path.rpartition("/")
+        if folder == ".eval_results" and name.endswith(".yaml"):
+            text = repo.store.blob(file.sha256).read_text(encoding="utf-8", errors="replace")
+            if faults := result_faults(text):
+                found.append((path, {"filename": path, "error": "; ".join(faults)}))
+            else:
+                found += [(path, {"filename": path, "verified": False, "data": one}) for one in read_yaml(text)]
+    return found
+
+
+def leaderboard(call: Call, repo: Repository) -> list[dict[str, Any]]:
+    """The results of every model that name this benchmark, the best first; by default of models without a base."""
+    if not is_benchmark(repo):
+        raise Refusal(404, "This dataset does not have a leaderboard")
+    every = call.query.get("base_model", ["true"])[0].lower() == "false"
+    entries = []
+    for model in call.store.repositories("models"):
+        readme = model.tree(model.resolve("main")).get("README.md")
+        card = call.store.blob(readme.sha256).read_text(encoding="utf-8") if readme else ""
+        derived = re.search(r"^base_model:", card.split("\n---")[0], re.MULTILINE)
+        if not model.info()["private"] and (every or not derived):
+            entries += [(model, path, item["data"]) for path, item in results(model) if "data" in item]
+    tasks = {str(task["id"]) for task in _eval_yaml(call, repo)["tasks"]}
+    own = [one for one in entries if one[2]["dataset"]["id"] == repo.name and one[2]["dataset"]["task_id"] in tasks]
+    own.sort(key=lambda one: -float(one[2]["value"]))
+    return [
+        {"rank": rank, "modelId": model.name, "value": data["value"], "filename": path, "verified": False}
+        | {"source": data.get("source"), "notes": data.get("notes")}
+        | {"author": {"type": "user", "name": model.owner, "fullname": model.owner, "avatarUrl": ""}}
+        for rank, (model, path, data) in enumerate(own, 1)
+    ]
+
+
+def _eval_yaml(call: Call, repo: Repository) -> dict[str, Any]:
+    file = repo.tree(repo.resolve("main"))[EVAL_YAML]
+    return dict(read_yaml(call.store.blob(file.sha256).read_text(encoding="utf-8")))
+
+
+def benchmarks(call: Call) -> list[dict[str, Any]]:
+    """Data sets; only those with every tag that ``filter`` names."""
+    seen = [repo for repo in call.store.repositories("datasets") if not repo.info()["private"] or call.owns(repo.name)]
+    found = [info(call, repo) for repo in seen]
+    return [one for one in found if set(call.query.get("filter", [])) <= set(one["tags"])]

@@ -25,6 +25,7 @@ _OF_A_REPOSITORY: dict[tuple[str, str], Callable[..., Any]] = {
     ("GET", "refs"): reading.refs,
     ("GET", "commits"): reading.commits,
     ("GET", "auth-check"): reading.check,
+    ("GET", "leaderboard"): reading.leaderboard,
     ("GET", "discussions"): reading.discussions,
     ("POST", "paths-info"): reading.paths,
     ("POST", "preupload"): writing.preupload,
@@ -208,6 +209,8 @@ def _api(call: Call, parts: list[str]) -> Any:
         faults = card_faults(str(stated.get("content", "")), str(stated.get("repoType") or "model"))
         errors = [{"message": fault} for fault in faults]
         return Answer.json({"errors": errors, "warnings": []}, 400 if errors else 200)
+    if parts == ["datasets"] and call.method == "GET":
+        return reading.benchmarks(call)
     if len(parts) < 3 or parts[0] not in ("models", "datasets", "spaces"):
         raise Refusal(404, "Not found")
     repo = call.readable(parts[0], "/".join(parts[1:3]))

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from finbench.hub.community import EVAL_YAML, benchmark_faults
+
 LFS_ENDINGS = (".safetensors", ".bin", ".gguf", ".parquet", ".zst", ".model", ".png", ".zip", ".pt", ".pkl")
 _LFS_SIZE = 10 * 2**20  # bytes from which any file is large
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
@@ -92,6 +94,7 @@ class Store:
         self.lock = threading.RLock()  # held by all that writes a repository
         self.multipart = 0  # bytes from which uploads come in parts of 1 MiB; 0: never
         self.parts: dict[tuple[str, int], bytes] = {}
+        self.benchmarks: set[str] = set()  # data sets that count as registered
         (root / "blobs").mkdir(parents=True, exist_ok=True)
 
     def blob(self, sha256: str) -> Path:
@@ -112,6 +115,11 @@ class Store:
         if not _NAME.fullmatch(name) or ".." in name or "--" in name:
             raise Refusal(400, f"not a repository name: {name[:100]!r}")
         return Repository(self, kind, name)
+
+    def repositories(self, kind: str) -> list[Repository]:
+        """All that there are, by name."""
+        folders = sorted(path.parent for path in (self.root / kind).glob("*/*/repo.json"))
+        return [Repository(self, kind, folder.relative_to(self.root / kind).as_posix()) for folder in folders]
 
 
 @dataclass(frozen=True)
@@ -235,6 +243,7 @@ class Repository:
             for line in lines:
                 if line["key"] != "header":
                     self._apply(tree, line["key"], line["value"])
+            self._check_benchmark(tree)
             summary, description = str(header["summary"]), str(header.get("description") or "")
             sha = self._add_commit(base, summary, tree, description)
             if not create_pr:
@@ -243,6 +252,12 @@ class Repository:
             number = self.discuss(summary, description, author, pull_request=True)
             self._set_ref(f"refs/pr/{number}", sha)
             return sha, number
+
+    def _check_benchmark(self, tree: Mapping[str, StoredFile]) -> None:
+        if self.kind == "datasets" and (file := tree.get(EVAL_YAML)):
+            faults = benchmark_faults(self.store.blob(file.sha256).read_text(encoding="utf-8", errors="replace"))
+            if faults:
+                raise Refusal(400, f"{EVAL_YAML} is invalid: {'; '.join(faults)}")
 
     def _apply(self, tree: dict[str, StoredFile], key: str, value: Mapping[str, Any]) -> None:
         path = str(value.get("path", ""))
