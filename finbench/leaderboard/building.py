@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 from finbench.cards import cardfiles
 from finbench.core.errors import FinbenchError
 from finbench.core.files import write_atomic
-from finbench.leaderboard import charts, intake, page, published, tables
+from finbench.leaderboard import charts, details, intake, page, published, tables
 from finbench.leaderboard.board import SCORECARDS, Board, beside, board, entries
 
-DETAILS = "details"
+PARQUET = "leaderboard.parquet"  # written where pyarrow is, and beside the cards on the Hub; not meant for Git
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,9 @@ class Built:
 
 
 def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: Path | None = None) -> Built:
-    """Write ``leaderboard.md``, ``leaderboard.csv`` and ``index.html`` (beyond 200 cards ``details/`` too).
+    """Write the tables (``leaderboard.md``, csv, json, parquet) and the page (``index.html``, ``page/``, a feed).
+
+    Only files that change are written. Those of ``page/`` that an earlier build wrote and this one has not are removed.
 
     Every card is verified first. With ``check`` nothing is written: cards with restricted texts and files that are not
     what the cards give are a FinbenchError; ``stale`` names the files. Raises FinbenchError for a folder without cards.
@@ -54,26 +55,72 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: 
         if faults:
             raise FinbenchError("\n".join(faults), "Take these cards out of the pull request.")
     made, blocks = board(entries(folder, trusted), beside(trusted or folder)), published.read(folder)
-    files = {
-        "leaderboard.md": tables.markdown(made, blocks),
-        "leaderboard.csv": tables.table(made),
-        **page.files(made, blocks),
-    }
-    # named by their digest, and of ours by their first word: what else lies there is not ours to remove
-    scripts = [path for path in (folder / DETAILS).glob("*.js") if re.fullmatch(r"[0-9a-f]{12}\.js", path.name)]
-    there = {f"{DETAILS}/{path.name}" for path in scripts if path.read_bytes().startswith(b"finbenchDetail(")}
-    left_over = there - files.keys()  # details of cards that are gone
+    files = _files(folder, made, blocks, check)
+    names, stale, unlike = set(), [], _stale if check else _write
+    for name, content in files:
+        names.add(name)
+        if content is not None and unlike(folder, name, content):
+            stale.append(name)
+    left_over = _left_over(folder, names)
     if check:
-        here = {name: (folder / name).read_text("utf-8") for name in files if (folder / name).is_file()}
-        stale = [name for name, text in files.items() if name not in here or not page.same(here[name], text)]
-        return Built(folder, made, sorted(files), sorted([*left_over, *stale]))
+        return Built(folder, made, sorted(names), sorted([*left_over, *stale]))
     for name in left_over:
         (folder / name).unlink()
-    for name, text in files.items():
-        write_atomic(folder / name, text)
-    with contextlib.suppress(OSError):
-        (folder / DETAILS).rmdir()  # only where it is empty
-    return Built(folder, made, sorted(files))
+    return Built(folder, made, sorted(names))
+
+
+def _files(
+    folder: Path, made: Board, blocks: Sequence[published.PublishedScore], check: bool
+) -> Iterator[tuple[str, str | bytes | None]]:
+    """Name and content of every file; None where what lies there says that it is made of just this."""
+    records = tables.records(made)
+    yield "leaderboard.md", tables.markdown(made, blocks)
+    yield "leaderboard.csv", tables.as_csv(records)
+    yield "leaderboard.json", tables.as_json(records)
+    if (parquet := tables.as_parquet(records)) and not (check and not (folder / PARQUET).is_file()):
+        yield PARQUET, parquet
+    if check and not (folder / "index.html").is_file():  # a board may keep its page out of Git
+        return
+    yield from page.files(made, blocks)
+    for detail in details.of(made):
+        name = page.detail_file(detail)
+        # a check looks at the whole of it: whoever edits a file leaves its head alone
+        kept = not check and _head(folder / name).startswith(page.detail_head(detail))
+        yield name, None if kept else page.detail_text(detail)
+
+
+def _head(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with path.open("rb") as stream:
+        return stream.read(200).decode("utf-8", "replace")
+
+
+def _stale(folder: Path, name: str, content: str | bytes) -> bool:
+    """Whether a file is not what it should be."""
+    path = folder / name
+    if not path.is_file():
+        return True
+    there = path.read_bytes()
+    if isinstance(content, bytes):
+        return not tables.same_parquet(there, content)
+    return not page.same(name, there.decode("utf-8", "replace"), content)
+
+
+def _write(folder: Path, name: str, content: str | bytes) -> bool:
+    """Write a file unless it is there as it should be; whether it was written."""
+    path, data = folder / name, content.encode() if isinstance(content, str) else content
+    if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
+        return False
+    write_atomic(path, data)
+    return True
+
+
+def _left_over(folder: Path, names: Collection[str]) -> list[str]:
+    """Files that an earlier build wrote and this one has not; what else lies there is not ours to remove."""
+    there = (path for path in (folder / page.PAGE).glob("*/*") if path.is_file())
+    others = [path for path in there if path.relative_to(folder).as_posix() not in names]
+    return [path.relative_to(folder).as_posix() for path in others if page.ours(_head(path))]
 
 
 def _has_cards(folder: Path) -> None:
