@@ -334,7 +334,7 @@ def test_a_row_a_subject_and_two_subjects_have_addresses(site: Path, visit: Any)
     other.page.keyboard.press("Tab")
     step = other.page.locator(".step pre")
     assert "finbench compare 'leaderboards/scorecards/guess.json'" in step.inner_text()
-    assert "groups 2 and 1" in other.page.locator("tbody").inner_text()
+    assert "both in group 1" in other.page.locator("tbody").inner_text()
     address = other.page.url
     third = visit(**PHONE)
     third.page.goto(address)
@@ -421,7 +421,8 @@ def test_axe_finds_nothing_serious(scheme: str, device: dict[str, Any], site: Pa
     page = visit(color_scheme=scheme, reduced_motion="reduce", **device).open(site)
 
     def serious() -> list[Any]:
-        found = axe.run(page).response["violations"]
+        # the page's policy forbids axe to fetch the style sheet, which only an experimental rule of it reads
+        found = axe.run(page, options={"preload": False}).response["violations"]
         return [(v["id"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] in ("serious", "critical")]
 
     for tab in page.locator("[role=tab]").all():
