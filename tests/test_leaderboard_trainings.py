@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,12 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from boards import read_script
 from finbench.cards import cardfiles
 from finbench.core.records import Measure
 from finbench.evaluation import Verification
-from finbench.leaderboard import page, tables, trainings
+from finbench.leaderboard import details, tables, trainings
 from finbench.leaderboard.board import Board, _present, beside, board
 from finbench.leaderboard.groups import Rival, tied
+from finbench.leaderboard.payload import Payload
 from finbench.leaderboard.rows import BoardCard
 from finbench.scoring import EXACT, SeedVariance, seed_variance
 
@@ -181,22 +181,25 @@ def test_every_table_says_the_same(lucky: Board) -> None:
     text = tables.markdown(lucky, [])
     assert tables.seeds(test) in " ".join(text.split())
     assert f"| 1 | lora | smollm2-135m | lora, r 16 | 4 ± {deviation} | – | – | – |" in text
-    lines = {line["subject"]: line for line in csv.DictReader(io.StringIO(tables.table(lucky)))}
+    lines = {line["subject"]: line for line in csv.DictReader(io.StringIO(tables.as_csv(tables.records(lucky))))}
     assert (lines["lora"]["trainings"], lines["lora"]["seed"]) == ("4", "0 1 2 3")
     assert lines["lora"]["card"].split() == [f"lora-s{seed}" for seed in range(4)]
     assert float(lines["lora"]["seed_deviation"]) == pytest.approx(row.deviation)
     assert (lines["base"]["trainings"], lines["base"]["seed"], lines["dora-s0"]["trainings"]) == ("", "", "1")
-    made = page.payload(lucky)
-    [shown] = made["tests"]
-    cards = made["cards"]
-    of_page = {cards[one[0]]["name"]: one for one in shown["rows"]}
+    made = Payload(lucky)
+    cards = made.cards
+    of_page = {cards[one[0]]["name"]: one for one in made.rows(test)}
     assert [(cards[at]["name"], value) for at, value, *_ in of_page["lora"][11]] == [
         (f"lora-s{seed}", round(one, 5)) for seed, one in enumerate(row.values)
     ]
     assert (of_page["dora-s0"][11], of_page["base"][11]) == (1, None)
     assert of_page["lora"][12] == round(row.deviation or 0, 5)
-    details = page._details(lucky)
-    assert all(details[f"lora-s{seed}"]["scores"][test.key] for seed in range(4))
+    recipe = made.subjects[cards[of_page["lora"][0]]["who"]]
+    own = made.subject(recipe)
+    assert [card["name"] for card in own["cards"]] == ["lora", *(f"lora-s{seed}" for seed in range(4))]
+    assert [run[0] for run in own["rows"][test.key][0][11]] == [1, 2, 3, 4]
+    found = {detail.entry.key: detail.make() for detail in details.of(lucky)}
+    assert all(found[f"lora-s{seed}"]["scores"][test.key] for seed in range(4))
 
 
 def test_rows_steps_and_rate_are_those_of_the_adapters_record(lucky: Board) -> None:
@@ -243,12 +246,11 @@ def test_rslora_is_not_above_lora_on_tfns() -> None:
 
 
 def test_the_committed_page_has_the_seeds_of_fpb_as_one_row() -> None:
-    text = (COMMITTED / "index.html").read_text()
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
-    assert found
-    data = json.loads(found[1])
-    fpb = next(test for test in data["tests"] if test["task"] == "fpb" and test["whole"])
-    [row] = [row for row in fpb["rows"] if isinstance(row[11], list)]
-    assert data["cards"][row[0]]["name"] == "fpb-smollm2-135m-lora"
+    names = ("heads", "cards")
+    parts = dict(read_script((COMMITTED / "page" / f"{name}.js").read_text()) for name in names)
+    fpb = next(test for test in parts["heads"]["tests"] if test["task"] == "fpb" and test["whole"])
+    rows = read_script((COMMITTED / "page" / "task" / f"{fpb['file']}.js").read_text())[1]
+    [row] = [row for row in rows if isinstance(row[11], list)]
+    assert parts["cards"][row[0]]["name"] == "fpb-smollm2-135m-lora"
     assert len(row[11]) == 3
     assert row[1] == pytest.approx(statistics.mean(one[1] for one in row[11]), abs=1e-5)

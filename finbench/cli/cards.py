@@ -137,7 +137,7 @@ def board_build(
         Path | None, "Folder for what goes to the Hub: dataset/ (cards, table) and space/ (page)."
     ] = None,
 ) -> Found:
-    """Verify every card, then write leaderboard.md, leaderboard.csv and index.html."""
+    """Verify every card, then write the tables (Markdown, CSV, JSON, Parquet) and the page (index.html, page/)."""
     made = leaderboard.build(folder, check=check, trusted=trusted)
     drawn = leaderboard.pictures(folder, pictures) if pictures else []
     if export and not made.stale:
@@ -145,7 +145,7 @@ def board_build(
     said = "up to date" if check else f"written to {folder}: {', '.join(made.files[:6])}"
     said = f"{len(made.board.entries)} cards, {len(made.board.tests)} tasks; {said}"
     if made.stale:
-        said = f"Stale: {', '.join(made.stale)}. Run: finbench leaderboard build {folder}"
+        said = f"Stale: {made.stale_named}. Run: finbench leaderboard build {folder}"
     value = made.as_dict() | {"pictures": [str(path) for path in drawn]}
     return Found(value, lambda: typer.echo(said, err=bool(made.stale)), typer.Exit(1) if made.stale else None)
 

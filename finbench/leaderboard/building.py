@@ -25,6 +25,12 @@ class Built:
     files: list[str]
     stale: list[str] = field(default_factory=list)
 
+    @property
+    def stale_named(self) -> str:
+        """The first stale files, and how many more there are."""
+        more = len(self.stale) - 6
+        return ", ".join(self.stale[:6]) + (f" and {more:,} more" if more > 0 else "")
+
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         return {

@@ -36,7 +36,7 @@ def gather(folder: Path, repo: str | None = None) -> tuple[dict[Kind, dict[str, 
     if "index.html" not in made.files:
         raise FinbenchError(f"{folder} holds no page yet.", f"finbench leaderboard build {folder}")
     if made.stale:
-        raise FinbenchError(f"Stale: {', '.join(made.stale)}.", f"finbench leaderboard build {folder}")
+        raise FinbenchError(f"Stale: {made.stale_named}.", f"finbench leaderboard build {folder}")
     facts = {
         "cards": len(made.board.entries),
         "tests": len(made.board.tests),
