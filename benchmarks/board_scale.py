@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import board_browser
 import numpy as np
 import zstandard
 
@@ -255,11 +256,6 @@ def build(folder: Path) -> list[str]:
     return [sys.executable, "-m", "finbench", "leaderboard", "build", str(folder)]
 
 
-def interactive(folder: Path) -> dict[str, float]:
-    """Seconds until a page is interactive in Chromium, by page."""
-    return {}
-
-
 def measured(place: Path, count: int, tasks: int, documents: int, browser: bool) -> dict[str, Any]:
     """One size: made, built with an empty cache, built again, and with one card more."""
     folder, cache = place / f"board-{count}", place / f"cache-{count}"
@@ -279,7 +275,7 @@ def measured(place: Path, count: int, tasks: int, documents: int, browser: bool)
     found["cards_bytes"] = size(folder / "scorecards")
     found["cache_bytes"], found["page_bytes"] = size(cache), size(folder, "scorecards")
     found |= agreement(folder, truth)
-    return found | ({"interactive_s": interactive(folder)} if browser else {})
+    return found | (board_browser.measured(folder) if browser else {})
 
 
 def agreement(folder: Path, truth: dict[str, int]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from finbench.cards import in_brackets
-from finbench.leaderboard.payload import Payload, Subject
+from finbench.leaderboard.payload import Payload, BoardSubject
 from finbench.leaderboard.rows import BoardCard, BoardRow, BoardTest
 from finbench.scoring import metrics
 
@@ -65,7 +65,7 @@ def _entry(entry: BoardCard, card: dict[str, Any], rows: list[tuple[BoardTest, B
 """
 
 
-def badge(subject: Subject, card: dict[str, Any]) -> str:
+def badge(subject: BoardSubject, card: dict[str, Any]) -> str:
     """In how many tests a subject is in the first group, coloured by its evidence."""
     best = [max((row.group == 1 for row in rows), default=False) for rows in subject.rows.values()]
     many = "1 test" if len(best) == 1 else f"{len(best)} tests"

@@ -17,7 +17,7 @@ from typing import Any
 from finbench.cards import from_template
 from finbench.leaderboard import charts, details, feeds, published
 from finbench.leaderboard.board import Board
-from finbench.leaderboard.payload import LEVELS, Payload, Subject, file_of
+from finbench.leaderboard.payload import LEVELS, Payload, BoardSubject, file_of
 from finbench.leaderboard.rows import BoardTest
 
 PAGE = "page"  # folder of all but the first screen
@@ -91,7 +91,7 @@ def _task(test: BoardTest, made: Payload, shell: _Shell) -> Iterator[tuple[str, 
     yield f"{at}.js", script(f"task/{file_of(test)}", made.rows(test))
 
 
-def _subject(subject: Subject, made: Payload, shell: _Shell) -> Iterator[tuple[str, str]]:
+def _subject(subject: BoardSubject, made: Payload, shell: _Shell) -> Iterator[tuple[str, str]]:
     at, card = f"{PAGE}/subject/{subject.who}", made.cards[subject.card]
     yield f"{at}.html", shell.page("subject", subject.who, card["name"], "../")
     yield f"{at}.js", script(f"subject/{subject.who}", made.subject(subject))

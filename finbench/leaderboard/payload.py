@@ -28,7 +28,7 @@ _BUDGET = ("rows", "steps", "rate")  # of a training: filters that what was not 
 
 
 @dataclass
-class Subject:
+class BoardSubject:
     """A model with its adapter and bits, or a recipe with all its trainings: one line of the first screen, one page.
 
     ``rows`` holds its rows in each test, by the test's key.
@@ -57,12 +57,12 @@ class Payload:
         """Place of a row's card."""
         return self.place[row.entry.recipe or row.entry.key]
 
-    def _subjects(self) -> dict[str, Subject]:
-        found: dict[str, Subject] = {}
+    def _subjects(self) -> dict[str, BoardSubject]:
+        found: dict[str, BoardSubject] = {}
         for test in self.board.tests:
             for row in test.rows:
                 who = self.cards[self.of(row)]["who"]
-                found.setdefault(who, Subject(who, self.of(row))).rows.setdefault(test.key, []).append(row)
+                found.setdefault(who, BoardSubject(who, self.of(row))).rows.setdefault(test.key, []).append(row)
         return found
 
     def heads(self) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class Payload:
         """A test's rows; cards by their places."""
         return [_row(row, self.place) for row in test.rows]
 
-    def subject(self, subject: Subject) -> dict[str, Any]:
+    def subject(self, subject: BoardSubject) -> dict[str, Any]:
         """A subject's rows with the cards that they need, which are counted anew: other cards change nothing here."""
         held: dict[int, int] = {}
         rows = {key: [_row(row, self.place) for row in rows] for key, rows in subject.rows.items()}
@@ -113,7 +113,7 @@ class Payload:
         needed = {place for card, cells in lines for place in (card, *(cell[5] for cell in cells if len(cell) > 5))}
         return {"cards": {place: self.cards[place] for place in sorted(needed)}, "overview": shown}
 
-    def _cells(self, subject: Subject, keys: Sequence[str]) -> list[list[Any]]:
+    def _cells(self, subject: BoardSubject, keys: Sequence[str]) -> list[list[Any]]:
         cells: list[list[Any]] = []
         for key in keys:
             own = subject.rows.get(key, [])
