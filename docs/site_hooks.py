@@ -74,8 +74,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, source in ELSEWHERE.items():
         files.append(File.generated(config, name, abs_src_path=str(ROOT / source)))
     board = ROOT / "leaderboards"
-    shown = [path for path in sorted((board / "page").rglob("*")) if path.is_file()]
-    for path in (*shown, *(board / name for name in ("index.html", "feed.atom", "leaderboard.csv", "leaderboard.json"))):
+    shown = [board / name for name in ("index.html", "feed.atom", "leaderboard.csv", "leaderboard.json")]
+    for path in (*shown, *(path for path in sorted((board / "page").rglob("*")) if path.is_file())):
         name = f"board/{path.relative_to(board).as_posix()}"
         files.append(File.generated(config, name, abs_src_path=str(path)))
     for path in sorted(DOCS.glob("tutorials/*.ipynb")):

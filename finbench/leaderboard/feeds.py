@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from finbench.cards import in_brackets
-from finbench.leaderboard.payload import Payload, BoardSubject
+from finbench.leaderboard.payload import BoardSubject, Payload
 from finbench.leaderboard.rows import BoardCard, BoardRow, BoardTest
 from finbench.scoring import metrics
 

@@ -17,7 +17,7 @@ from typing import Any
 from finbench.cards import from_template
 from finbench.leaderboard import charts, details, feeds, published
 from finbench.leaderboard.board import Board
-from finbench.leaderboard.payload import LEVELS, Payload, BoardSubject, file_of
+from finbench.leaderboard.payload import LEVELS, BoardSubject, Payload, file_of
 from finbench.leaderboard.rows import BoardTest
 
 PAGE = "page"  # folder of all but the first screen
