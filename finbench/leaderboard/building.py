@@ -11,8 +11,10 @@ from typing import Any
 from finbench.cards import cardfiles
 from finbench.core.errors import FinbenchError
 from finbench.core.files import write_atomic
-from finbench.leaderboard import charts, intake, page, published, tables
-from finbench.leaderboard.board import SCORECARDS, Board, beside, board, entries
+from finbench.leaderboard import charts, page, published, tables
+from finbench.leaderboard.board import Board, board
+from finbench.leaderboard.reading import beside, entries, read
+from finbench.leaderboard.store import SCORECARDS
 
 DETAILS = "details"
 
@@ -32,6 +34,7 @@ class Built:
             "folder": str(self.folder),
             "cards": len(self.board.entries),
             "tests": len(self.board.tests),
+            "refused": {one.file: one.faults for one in self.board.refused},
             "files": self.files,
             "stale": self.stale,
         }
@@ -40,20 +43,14 @@ class Built:
 def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: Path | None = None) -> Built:
     """Write ``leaderboard.md``, ``leaderboard.csv`` and ``index.html`` (beyond 200 cards ``details/`` too).
 
-    Every card is verified first. With ``check`` nothing is written: cards with restricted texts and files that are not
-    what the cards give are a FinbenchError; ``stale`` names the files. Raises FinbenchError for a folder without cards.
+    Every card is verified first; one in which something is wrong is not shown, stops no other and stands in
+    ``board.refused``. With ``check`` nothing is written, and ``stale`` names the files that are not what the cards
+    give. Raises FinbenchError for a folder without cards.
     ``trusted``: a leaderboard whose keys, order of arrival and study are believed, not those in ``folder``.
     """
     _has_cards(folder)
-    if check:  # texts first: a card that holds some must go, whatever else is wrong with it
-        faults = [
-            f"{path.name}: {fault}"
-            for path in cardfiles.expand([folder / SCORECARDS])
-            for fault in intake.restricted(cardfiles.read_samples(path))
-        ]
-        if faults:
-            raise FinbenchError("\n".join(faults), "Take these cards out of the pull request.")
-    made, blocks = board(entries(folder, trusted), beside(trusted or folder)), published.read(folder)
+    cards = read(folder, trusted)
+    made, blocks = board(cards.entries, beside(trusted or folder), cards.refused), published.read(folder)
     files = {
         "leaderboard.md": tables.markdown(made, blocks),
         "leaderboard.csv": tables.table(made),
@@ -74,6 +71,11 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: 
     with contextlib.suppress(OSError):
         (folder / DETAILS).rmdir()  # only where it is empty
     return Built(folder, made, sorted(files))
+
+
+def refusals(made: Board) -> str:
+    """What is wrong with files of a leaderboard, a line a fault."""
+    return "\n".join(f"{one.file}: {fault}" for one in made.refused for fault in one.faults)
 
 
 def _has_cards(folder: Path) -> None:

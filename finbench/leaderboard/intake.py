@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from finbench.cards import cardfiles
 from finbench.core import catalog
@@ -15,15 +12,12 @@ from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file, write_atomic
 from finbench.core.records import Scorecard
-from finbench.core.seal import leaves
 from finbench.evaluation import drawing, import_card, verify
-from finbench.leaderboard import attested, precedence
-from finbench.leaderboard.board import FAMILIES, SCORECARDS
+from finbench.leaderboard import attested, examine, precedence
+from finbench.leaderboard.board import FAMILIES
+from finbench.leaderboard.store import SCORECARDS
 
-_KEYS = {"task", "index", "doc", "cluster", "values", "answer", "answer_sha256"}
-_HASHES = ("doc", "cluster", "answer_sha256")
 _NOT_SHOWN = "none of its tasks is shown"
-_LONGEST = 200  # characters of a name, or of one word: the longest XBRL tags have 150
 
 
 def add(
@@ -110,62 +104,13 @@ def _place(folder: Path, path: Path, card: Scorecard) -> Path:
 
 def check(path: Path, *, data_dir: Path | None = None) -> list[str]:
     """Everything that keeps a card off the leaderboard, a sentence each: what `finbench verify` finds, and texts."""
+    found, _ = examine.faults(path, data_dir=data_dir)
     card = cardfiles.read(path)
-    # texts first: a card that holds some must go, whatever else is wrong with it
-    texts = restricted(cardfiles.read_samples(path)) if card.samples is not None else []
-    found = verify(path, data_dir=data_dir)
-    faults = texts + [f"{fault.field} {fault.message}" for fault in found.faults]
-    if faults:
-        return faults
-    faults += [f"engine {fault}" for fault in [precedence.without_model(card)] if fault]
-    faults += [
-        f"{where} is no name: {len(str(value))} characters"
-        for where, value in leaves(card.subject.model_dump())
-        if isinstance(value, str) and len(value) > _LONGEST
-    ]
+    if found:
+        return found
     if own := [score.task for score in card.scores if (task := catalog.tasks().get(score.task)) is None or task.own]:
-        faults.append(f"{', '.join(own)} is no task of finbench, and never stands beside those that are ranked")
+        found.append(f"{', '.join(own)} is no task of finbench, and never stands beside those that are ranked")
     if not any(score.family in FAMILIES for score in card.scores):
         asked = ", ".join(score.task.removeprefix(catalog.PREFIX) for score in card.scores)
-        faults.append(f"{_NOT_SHOWN} ({asked}); families that are: {', '.join(FAMILIES)}")
-    return faults
-
-
-def restricted(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Texts in sample rows that may not be published, a sentence for each kind of place.
-
-    Of a restricted set a row holds labels, numbers and hashes: neither an answer in words nor any value that is not a
-    label of the task. Of every set it holds the keys of a sample row and no others.
-    """
-    found: Counter[str] = Counter()
-    for row in rows:
-        task = catalog.tasks().get(str(row.get("task")))
-        closed = task is None or task.restricted
-        labels = task.labels if task and task.labels else []
-        found.update(f"samples[{row.get('task')}].{place}" for place in _texts(row, labels if closed else None))
-    return [
-        f"{where} holds text that may not be published ({count} row{'' if count == 1 else 's'})"
-        for where, count in found.items()
-    ]
-
-
-def _texts(row: Mapping[str, Any], labels: Collection[str] | None) -> Iterator[str]:
-    """Places with text in a row; ``labels``: the only words that may stand in it, None where any may."""
-    yield from (key for key in row if key not in _KEYS)
-    yield from (key for key in _HASHES if not re.fullmatch("[0-9a-f]{0,4096}", str(row.get(key, ""))))
-    values = row.get("values")
-    if not isinstance(values, dict):
-        yield "values"
-        return
-    if labels is None:
-        return
-    if any(isinstance(leaf, str) for _, leaf in leaves(row.get("answer"))):
-        yield "answer"
-    for name, value in values.items():
-        if isinstance(value, dict) and set(value) == {"sha256"} and re.fullmatch("[0-9a-f]{32}", str(value["sha256"])):
-            continue
-        words = [leaf for _, leaf in leaves(value) if isinstance(leaf, str)]
-        words += [*value] if isinstance(value, dict) else []
-        # tags and the names of questions are one word; a sentence is not
-        if any(word not in labels and (re.search(r"\s", word) or len(word) > _LONGEST) for word in words):
-            yield f"values.{name}"
+        found.append(f"{_NOT_SHOWN} ({asked}); families that are: {', '.join(FAMILIES)}")
+    return found

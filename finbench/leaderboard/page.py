@@ -17,9 +17,11 @@ from typing import Any
 from finbench.cards import describe_subject, from_template, in_brackets, what_it_cost, who_answered
 from finbench.core.files import digest
 from finbench.core.records import Measure, Score, Scorecard
-from finbench.leaderboard import breakdown, charts, commands, precedence, published, tables, trainings
-from finbench.leaderboard.board import FAMILIES, SCORECARDS, Board
+from finbench.leaderboard import charts, commands, precedence, published, tables, trainings
+from finbench.leaderboard.board import FAMILIES, Board
+from finbench.leaderboard.evidence import evidence_of
 from finbench.leaderboard.rows import BoardCard, BoardRow, BoardTest
+from finbench.leaderboard.store import SCORECARDS
 from finbench.scoring import BASELINES, metrics
 
 LARGEST = 2_000_000  # bytes of the page; details that would make it larger, or are of more cards, lie beside it
@@ -263,7 +265,7 @@ def _scores(row: BoardRow) -> dict[str, Any]:
         "metrics": [_measure(name, measure) for name, measure in score.metrics.items()],
         "lenient": [_measure(name, measure) for name, measure in score.lenient.items()],
         "parsed": _measure("parse_rate", score.parse_rate),
-        "breakdown": breakdown.of(score, row.entry.samples.get(score.task, [])),
+        "breakdown": proof.breakdown if (proof := evidence_of(score, row.entry.samples)) else None,
         "facts": [
             ["Task", f"{score.task}, version {score.version}, {score.task_digest}"],
             ["Data", f"{score.data.set}, {score.data.split}, {score.data.digest}"],

@@ -12,11 +12,11 @@ from finbench.core.errors import FinbenchError
 from finbench.core.files import check_replaced, folder_atomic
 from finbench.hub import Kind
 from finbench.leaderboard.attested import ADAPTERS, ATTESTATIONS
-from finbench.leaderboard.board import SCORECARDS
-from finbench.leaderboard.building import DETAILS, build
+from finbench.leaderboard.building import DETAILS, build, refusals
 from finbench.leaderboard.precedence import ARRIVALS
 from finbench.leaderboard.published import FILE
 from finbench.leaderboard.signing import REVOKED, SIGNERS
+from finbench.leaderboard.store import SCORECARDS
 from finbench.publishing import Pushed
 
 # Cards are evidence: one that is published stays. Of the page what does not belong to it goes, and what the Hub puts
@@ -32,6 +32,8 @@ def gather(folder: Path, repo: str | None = None) -> tuple[dict[Kind, dict[str, 
     or a card holds restricted texts: what is published is what was checked.
     """
     made = build(folder, check=True)
+    if made.board.refused:
+        raise FinbenchError(refusals(made.board), "Take these cards out of the pull request.")
     if made.stale:
         raise FinbenchError(f"Stale: {', '.join(made.stale)}.", f"finbench leaderboard build {folder}")
     facts = {
