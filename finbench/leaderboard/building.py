@@ -28,6 +28,11 @@ class Built:
     files: list[str]
     stale: list[str] = field(default_factory=list)
 
+    @property
+    def refusals(self) -> list[str]:
+        """What is wrong with cards that are not shown, a line a fault."""
+        return [f"{one.file}: {fault}" for one in self.board.refused for fault in one.faults]
+
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         return {
@@ -71,11 +76,6 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: 
     with contextlib.suppress(OSError):
         (folder / DETAILS).rmdir()  # only where it is empty
     return Built(folder, made, sorted(files))
-
-
-def refusals(made: Board) -> str:
-    """What is wrong with files of a leaderboard, a line a fault."""
-    return "\n".join(f"{one.file}: {fault}" for one in made.refused for fault in one.faults)
 
 
 def _has_cards(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file, write_atomic
 from finbench.core.records import Scorecard
 from finbench.evaluation import drawing, import_card, verify
-from finbench.leaderboard import attested, examine, precedence
+from finbench.leaderboard import attested, examine, precedence, store
 from finbench.leaderboard.board import FAMILIES
 from finbench.leaderboard.store import SCORECARDS
 
@@ -29,6 +30,7 @@ def add(
     rerun: int | str = 0,
     key: Path | None = None,
     name: str | None = None,
+    owner: str | None = None,
     data_dir: Path | None = None,
 ) -> list[Path]:
     """Verify scorecards, or what stock lm-eval wrote, and copy them with their samples to ``to/scorecards``.
@@ -36,9 +38,11 @@ def add(
     ``adapter`` (a reference as for ``finbench eval``) adds its training record; with ``rerun`` that many documents a
     task (``auto``: as many as it takes) are asked again. ``key``, a private key of OpenSSH that the leaderboard
     believes, signs what they showed, and the card counts as reproduced. ``name`` is the subject's, for lm-eval's
-    output. Raises FinbenchError for a card in which anything is wrong, that holds restricted texts, or whose tasks are
+    output. ``owner``: who brings them; then they lie in ``scorecards/OWNER/SUBJECT``. Raises FinbenchError for a card in which anything is wrong, that holds restricted texts, or whose tasks are
     never shown. Nothing is copied unless every card is fit.
     """
+    if owner is not None and not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}", owner, re.ASCII):
+        raise FinbenchError(f"--owner is a name as on the Hub, got {owner[:100]!r}.", "Write it as in org/name: org.")
     with tempfile.TemporaryDirectory() as scratch:
         paths = [path for source in sources for path in _cards(Path(source), Path(scratch), name, data_dir)]
         if key and drawing.wanted(rerun) == 0:
@@ -59,14 +63,14 @@ def add(
         if found and found.level != "reproduced":
             said = [f"{fault.field} {fault.message}" for fault in found.faults] or found.notes
             raise FinbenchError("Not reproduced: " + "\n".join(said), "finbench verify CARD --rerun auto")
-        added = [_copy(path, to / SCORECARDS) for path in paths]
+        added = [_copy(path, to / SCORECARDS, owner) for path in paths]
         if adapter is not None:
             attested.keep_training(to, adapter, cardfiles.read(paths[0]).subject)
         if found and key:
             say(f"Signed: {attested.attest(to, added[0], found, key)}")
         elif found:
             say("The model answered the same. That gives no badge unless a maintainer signs it: --key FILE")
-        precedence.arrived(to, [path.stem for path in added])
+        precedence.arrived(to, [store.key_of(to, path) for path in added])
     return added
 
 
@@ -79,10 +83,11 @@ def _cards(source: Path, scratch: Path, name: str | None, data_dir: Path | None)
     return cardfiles.expand([source])
 
 
-def _copy(path: Path, folder: Path) -> Path:
+def _copy(path: Path, root: Path, owner: str | None) -> Path:
     """Card and samples under a name that is free; a card that is there already stays as it is."""
     card = cardfiles.read(path)
-    with cardfiles.lock(folder):
+    folder = root / owner / cardfiles.slug(card.subject.name) if owner else root
+    with cardfiles.lock(root):
         place = _place(folder, path, card)
         if not place.exists():
             if card.samples is not None:

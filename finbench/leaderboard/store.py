@@ -40,6 +40,11 @@ def owner_of(key: str) -> str:
     return key.partition("/")[0] if "/" in key else ""
 
 
+def key_of(folder: Path, path: Path) -> str:
+    """The key of a card's file in a leaderboard."""
+    return path.relative_to(folder / SCORECARDS).as_posix().removesuffix(".json")
+
+
 def places(folder: Path) -> tuple[list[Place], dict[str, str]]:
     """Every card of a leaderboard by its key, and what is wrong with files in which none could be found, by name."""
     root = folder / SCORECARDS
@@ -48,7 +53,7 @@ def places(folder: Path) -> tuple[list[Place], dict[str, str]]:
     files = sorted(_files(root))
     for path in files:
         if path.suffix == ".json":
-            key = path.relative_to(root).as_posix().removesuffix(".json")
+            key = key_of(folder, path)
             found[key] = Place(key, path)
             if not _KEY.fullmatch(key):
                 wrong[f"{key}.json"] = "lies too deep: cards are in scorecards/OWNER/SUBJECT/"
