@@ -159,7 +159,7 @@ def board_review(
     against: Annotated[Path, "Leaderboard that it would be merged into, whose keys and order are believed."],
     comment: Annotated[Path | None, "File for the answer to a pull request, in Markdown."] = None,
 ) -> Found:
-    """Check what a pull request adds to a leaderboard, and say where its cards would stand; exit 1 if they are unfit."""
+    """Check what a pull request adds to a leaderboard, and where its cards would stand; exit 1 if they are unfit."""
     made = leaderboard.review(folder, against)
     if comment:
         write_atomic(comment, made.comment)

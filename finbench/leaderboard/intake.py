@@ -38,8 +38,9 @@ def add(
     ``adapter`` (a reference as for ``finbench eval``) adds its training record; with ``rerun`` that many documents a
     task (``auto``: as many as it takes) are asked again. ``key``, a private key of OpenSSH that the leaderboard
     believes, signs what they showed, and the card counts as reproduced. ``name`` is the subject's, for lm-eval's
-    output. ``owner``: who brings them; then they lie in ``scorecards/OWNER/SUBJECT``. Raises FinbenchError for a card in which anything is wrong, that holds restricted texts, or whose tasks are
-    never shown. Nothing is copied unless every card is fit.
+    output. ``owner``: who brings them; then they lie in ``scorecards/OWNER/SUBJECT``. Raises FinbenchError for a card
+    in which anything is wrong, that holds restricted texts, or whose tasks are never shown. Nothing is copied unless
+    every card is fit.
     """
     if owner is not None and not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}", owner, re.ASCII):
         raise FinbenchError(f"--owner is a name as on the Hub, got {owner[:100]!r}.", "Write it as in org/name: org.")
