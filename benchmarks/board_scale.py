@@ -1,6 +1,7 @@
 """A leaderboard of thousands: simulated subjects whose true abilities are known, and what a build of them costs.
 
     python benchmarks/board_scale.py make FOLDER --subjects 1000 [--tasks 20] [--documents 100] [--seed 0]
+    python benchmarks/board_scale.py pairs FOLDER        groups beside those of every permutation test
     python benchmarks/board_scale.py run --sizes 100,1000,5000 [--out FOLDER] [--browser]
 
 Cards are those of real runs in every field: samples by the tasks' own scorers, intervals by the functions that make a
@@ -286,7 +287,7 @@ def agreement(folder: Path, truth: dict[str, int]) -> dict[str, Any]:
     with (folder / "leaderboard.csv").open(newline="") as handle:
         for row in csv.DictReader(handle):
             if row.get("group") and row["subject"] in truth:
-                by_test.setdefault(row["test"], []).append((int(row["group"]), truth[row["subject"]]))
+                by_test.setdefault(row["task"], []).append((int(row["group"]), truth[row["subject"]]))
     wrong = leaders = ordered = pairs = 0
     for rows in by_test.values():
         for group in sorted({group for group, _ in rows}):
@@ -303,6 +304,23 @@ def agreement(folder: Path, truth: dict[str, int]) -> dict[str, Any]:
     }
 
 
+def pairs(folder: Path) -> dict[str, Any]:
+    """Groups as they are built beside those of which every permutation test was done, and how many of these were."""
+    from finbench.leaderboard import groups
+    from finbench.leaderboard.board import board
+    from finbench.leaderboard.reading import entries
+
+    rows = alike = few = every = differing = 0
+    for test in board(entries(folder)).tests:
+        rivals = [groups.rival(row, test.spread) for row in test.rows]
+        made, all_of_them = groups.Pairs(), groups.Pairs()
+        quick = groups.tied(test.score, rivals, made)
+        slow = groups.tied(test.score, rivals, all_of_them, every=True)
+        rows, alike = rows + len(rivals), alike + sum(a == b for a, b in zip(quick, slow, strict=True))
+        few, every, differing = few + len(made.used), every + len(all_of_them.used), differing + (quick != slow)
+    return {"rows": rows, "same_group": alike, "tests_that_differ": differing, "done": few, "of": every}
+
+
 def growth(found: Sequence[dict[str, Any]], name: str) -> float:
     """The exponent of a number's growth with the subjects: least squares of logarithms."""
     x, y = np.log([one["subjects"] for one in found]), np.log([max(one[name], 1e-9) for one in found])
@@ -312,7 +330,7 @@ def growth(found: Sequence[dict[str, Any]], name: str) -> float:
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["make", "run"])
+    parser.add_argument("what", choices=["make", "run", "pairs"])
     parser.add_argument("folder", nargs="?", type=Path, default=Path("board-scale"))
     parser.add_argument("--subjects", type=int, default=100)
     parser.add_argument("--sizes", default="100,1000")
@@ -323,6 +341,9 @@ def main() -> None:
     stated = parser.parse_args()
     if stated.what == "make":
         make(stated.folder, stated.subjects, stated.tasks, stated.documents, stated.seed)
+        return
+    if stated.what == "pairs":
+        print(json.dumps(pairs(stated.folder)))
         return
     found = []
     for count in map(int, stated.sizes.split(",")):

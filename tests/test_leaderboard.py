@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -25,12 +26,14 @@ import zstandard
 from huggingface_hub import HfApi, hf_hub_download
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 import boards
 from boards import read_script
 from conftest import TOKEN, upload
 from finbench import leaderboard
 from finbench.cards import cardfiles
+from finbench.cli.app import app
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest, sha256_file
 from finbench.data.sources import import_data
@@ -41,6 +44,7 @@ from finbench.leaderboard import (
     breakdown,
     commands,
     details,
+    evidence,
     intake,
     page,
     published,
@@ -48,9 +52,9 @@ from finbench.leaderboard import (
     space,
     tables,
 )
-from finbench.leaderboard.board import Board, _place, board, entries, front
-from finbench.leaderboard.groups import Rival, _p, tied
-from finbench.scoring.paired import holm
+from finbench.leaderboard.board import Board, _place, board, front
+from finbench.leaderboard.groups import Rival, _rejected, _two_sided, tied
+from finbench.leaderboard.reading import entries
 from finbench.training import recipes
 from make_data import as_whole, write_sources
 
@@ -164,29 +168,40 @@ def test_who_is_not_above_a_constant_has_no_group(made: Board) -> None:
     assert before[0] == 1
 
 
+def rival(score: Any, rows: list[dict[str, Any]]) -> Rival:
+    proof = evidence.of(score, rows)
+    assert proof
+    return Rival([proof])
+
+
 def test_a_group_is_not_the_best_alone_among_many_equals() -> None:
     """40 subjects that guess alike: the best of them by luck leads nobody."""
     draw = random.Random(1)
     score: Any = type("S", (), {"task": "finbench_fin_math", "main_metric": "acc"})
     samples = [
         [
-            {"task": "finbench_fin_math", "doc": i, "cluster": i, "values": {"acc": float(draw.random() < 0.5)}}
+            {
+                "task": "finbench_fin_math",
+                "index": i,
+                "doc": i,
+                "cluster": i,
+                "values": {"acc": float(draw.random() < 0.5)},
+            }
             for i in range(120)
         ]
         for _ in range(40)
     ]
     samples.sort(key=lambda rows: -sum(row["values"]["acc"] for row in rows))
-    assert tied(score, [Rival([rows]) for rows in samples]) == [1] * 40
+    assert tied(score, [rival(score, rows) for rows in samples]) == [1] * 40
     samples[-1] = [row | {"values": {"acc": 0.0}} for row in samples[-1]]
-    assert tied(score, [Rival([rows]) for rows in samples]) == [*[1] * 39, 2]
+    assert tied(score, [rival(score, rows) for rows in samples]) == [*[1] * 39, 2]
 
 
 def test_holm_over_a_thousand_subjects_can_still_tell() -> None:
     """The least p of 10,000 permutations is too large for 1,000 tests at once; the tail takes over."""
-    found: Any = type("D", (), {"p": 1 / 10_001, "error": 0.01})
-    found.measure = type("M", (), {"value": 0.2})
-    assert max(holm([_p(found)] * 1000)) < 0.05
-    assert min(holm([found.p] * 1000)) > 0.05
+    tail = _two_sided(np.full(1000, 0.2), np.full(1000, 0.01))
+    assert _rejected(tail).all()
+    assert not _rejected(np.full(1000, 1 / 10_001)).any()
 
 
 points = st.lists(
@@ -263,11 +278,17 @@ def test_drawings_by_other_versions_of_the_libraries_are_alike(original: Path) -
     assert not page.same("page/cards.js", text, head.replace("altair", "altair 9.9, altair") + "\n" + rest)
 
 
-def test_a_faulty_card_stops_the_build_and_is_named(place: Path) -> None:
+def test_a_faulty_card_is_named_and_stops_no_other(place: Path) -> None:
     path = place / "scorecards" / "gold.json"
     path.write_text(path.read_text().replace('"rank": 8', '"rank": 9'))
-    with pytest.raises(FinbenchError, match=r"gold.json: subject.rank was edited"):
-        leaderboard.build(place)
+    (place / "scorecards" / "torn.json").write_text("{")
+    made = leaderboard.build(place)
+    assert [line.partition(" was edited")[0] for line in made.refusals[:1]] == ["gold.json: subject.rank"]
+    assert any(line.startswith("torn.json: ") and "is torn or not JSON" in line for line in made.refusals)
+    assert sorted(entry.key for entry in made.board.entries) == ["base", "guess", "partial"]
+    assert CliRunner().invoke(app, ["leaderboard", "build", str(place)]).exit_code == 0
+    found = CliRunner().invoke(app, ["leaderboard", "build", str(place), "--check"])
+    assert (found.exit_code, "Refused: gold.json" in found.output) == (1, True)
 
 
 def test_no_folder_of_cards(tmp_path: Path) -> None:
@@ -553,8 +574,8 @@ def test_the_check_of_a_pull_request_refuses_restricted_texts(place: Path, tmp_p
             del row["answer_sha256"]
             row["answer"] = row["values"]["macro_f1"][1]
     cardfiles.write(path, cardfiles.read(path), rows)
-    with pytest.raises(FinbenchError, match=r"guess.json: samples\[finbench_fpb\].answer holds text"):
-        leaderboard.build(place, check=True)
+    [refused] = leaderboard.build(place, check=True).board.refused
+    assert (refused.file, "samples[finbench_fpb].answer holds text" in refused.faults[0]) == ("guess.json", True)
     with pytest.raises(FinbenchError, match="holds text that may not be published"):
         leaderboard.add([path], to=tmp_path / "b")
 

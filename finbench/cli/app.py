@@ -86,7 +86,13 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
     ),
     "leaderboard": (
         "Scorecards in, tables and one static page out.",
-        {"add": cards.board_add, "build": cards.board_build, "push": cards.board_push},
+        {
+            "add": cards.board_add,
+            "build": cards.board_build,
+            "review": cards.board_review,
+            "pack": cards.board_pack,
+            "push": cards.board_push,
+        },
     ),
     "zoo": (
         "Published adapters and recipes: list, show, add.",

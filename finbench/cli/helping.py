@@ -59,6 +59,11 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "data audit": ("data audit fpb", "data audit mine.jsonl"),
     "leaderboard add": ("leaderboard add scorecards", "leaderboard add scorecards/a.json --adapter runs/a --rerun 20"),
     "leaderboard build": ("leaderboard build", "leaderboard build leaderboards --check"),
+    "leaderboard review": (
+        "leaderboard review leaderboards --against ../main/leaderboards",
+        "leaderboard review leaderboards --against ../main/leaderboards --comment comment.md",
+    ),
+    "leaderboard pack": ("leaderboard pack cards", "leaderboard pack dataset/scorecards leaderboards"),
     "leaderboard push": ("leaderboard push hub:org/board --dry-run", "leaderboard push hub:org/board --public"),
     "zoo list": ("zoo list", "zoo list --json"),
     "zoo show": ("zoo show fpb-smollm2-135m-lora", "zoo show NAME > mine.yaml"),

@@ -9,8 +9,10 @@ from finbench.core.faces import face
 if TYPE_CHECKING:
     from finbench.leaderboard.building import Built, build, pictures
     from finbench.leaderboard.intake import add
+    from finbench.leaderboard.review import Review, review
     from finbench.leaderboard.space import publication, push
+    from finbench.leaderboard.store import pack
 else:
     __getattr__ = face(__name__)
 
-__all__ = ["Built", "add", "build", "pictures", "publication", "push"]
+__all__ = ["Built", "Review", "add", "build", "pack", "pictures", "publication", "push", "review"]

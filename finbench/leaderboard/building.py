@@ -10,8 +10,10 @@ from typing import Any
 from finbench.cards import cardfiles
 from finbench.core.errors import FinbenchError
 from finbench.core.files import write_atomic
-from finbench.leaderboard import charts, details, intake, page, published, tables
-from finbench.leaderboard.board import SCORECARDS, Board, beside, board, entries
+from finbench.leaderboard import charts, details, page, published, tables
+from finbench.leaderboard.board import Board, board
+from finbench.leaderboard.reading import beside, entries, read
+from finbench.leaderboard.store import SCORECARDS
 
 PARQUET = "leaderboard.parquet"  # written where pyarrow is, and beside the cards on the Hub; not meant for Git
 
@@ -31,12 +33,18 @@ class Built:
         more = len(self.stale) - 6
         return ", ".join(self.stale[:6]) + (f" and {more:,} more" if more > 0 else "")
 
+    @property
+    def refusals(self) -> list[str]:
+        """What is wrong with cards that are not shown, a line a fault."""
+        return [f"{one.file}: {fault}" for one in self.board.refused for fault in one.faults]
+
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         return {
             "folder": str(self.folder),
             "cards": len(self.board.entries),
             "tests": len(self.board.tests),
+            "refused": {one.file: one.faults for one in self.board.refused},
             "files": self.files,
             "stale": self.stale,
         }
@@ -47,23 +55,16 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: 
 
     Only files that change are written. Those of ``page/`` that an earlier build wrote and this one has not are removed.
 
-    Every card is verified first. With ``check`` nothing is written: cards with restricted texts and files that are not
-    what the cards give are a FinbenchError; ``stale`` names the files. Raises FinbenchError for a folder without cards.
+    Every card is verified first; one in which something is wrong is not shown, stops no other and stands in
+    ``board.refused``. With ``check`` nothing is written, and ``stale`` names the files that are not what the cards
+    give. Raises FinbenchError for a folder without cards.
     ``trusted``: a leaderboard whose keys, order of arrival and study are believed, not those in ``folder``.
     """
     _has_cards(folder)
-    if check:  # texts first: a card that holds some must go, whatever else is wrong with it
-        faults = [
-            f"{path.name}: {fault}"
-            for path in cardfiles.expand([folder / SCORECARDS])
-            for fault in intake.restricted(cardfiles.read_samples(path))
-        ]
-        if faults:
-            raise FinbenchError("\n".join(faults), "Take these cards out of the pull request.")
-    made, blocks = board(entries(folder, trusted), beside(trusted or folder)), published.read(folder)
-    files = _files(folder, made, blocks, check)
+    cards = read(folder, trusted)
+    made, blocks = board(cards.entries, beside(trusted or folder), cards.refused), published.read(folder)
     names, stale, unlike = set(), [], _stale if check else _write
-    for name, content in files:
+    for name, content in _files(folder, made, blocks, check):
         names.add(name)
         if content is not None and unlike(folder, name, content):
             stale.append(name)

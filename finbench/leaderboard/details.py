@@ -12,10 +12,12 @@ from typing import Any
 from finbench.cards import in_brackets, what_it_cost, who_answered
 from finbench.core.files import digest
 from finbench.core.records import Measure, Score, Scorecard
-from finbench.leaderboard import breakdown, commands
-from finbench.leaderboard.board import SCORECARDS, Board
+from finbench.leaderboard import commands
+from finbench.leaderboard.board import Board
+from finbench.leaderboard.evidence import evidence_of
 from finbench.leaderboard.payload import detail_name, rounded
 from finbench.leaderboard.rows import BoardCard, BoardRow
+from finbench.leaderboard.store import SCORECARDS
 from finbench.scoring import metrics
 
 
@@ -61,7 +63,7 @@ def of(board: Board) -> Iterator[Detail]:
 def _code() -> str:
     """Digest of the modules that decide what is said."""
     here = Path(__file__).parent
-    parts = [here / f"{name}.py" for name in ("details", "breakdown", "commands", "payload")]
+    parts = [here / f"{name}.py" for name in ("details", "breakdown", "evidence", "commands", "payload")]
     parts += [here.parent / "cards" / "render.py", *sorted((here.parent / "scoring").glob("*.py"))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in parts)).hexdigest()
 
@@ -119,7 +121,7 @@ def _scores(row: BoardRow) -> dict[str, Any]:
         "metrics": [_measure(name, measure) for name, measure in score.metrics.items()],
         "lenient": [_measure(name, measure) for name, measure in score.lenient.items()],
         "parsed": _measure("parse_rate", score.parse_rate),
-        "breakdown": breakdown.of(score, row.entry.samples.get(score.task, [])),
+        "breakdown": proof.breakdown if (proof := evidence_of(score, row.entry.samples)) else None,
         "facts": [
             ["Task", f"{score.task}, version {score.version}, {score.task_digest}"],
             ["Data", f"{score.data.set}, {score.data.split}, {score.data.digest}"],

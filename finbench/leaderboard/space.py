@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from finbench import hub
-from finbench.cards import from_template
+from finbench.cards import cardfiles, from_template
 from finbench.core import refs
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
 from finbench.core.files import check_replaced, folder_atomic
 from finbench.hub import Kind
 from finbench.leaderboard.attested import ADAPTERS, ATTESTATIONS
-from finbench.leaderboard.board import SCORECARDS
 from finbench.leaderboard.building import PARQUET, build
 from finbench.leaderboard.page import PAGE
 from finbench.leaderboard.precedence import ARRIVALS
 from finbench.leaderboard.published import FILE
 from finbench.leaderboard.signing import REVOKED, SIGNERS
+from finbench.leaderboard.store import SCORECARDS
 from finbench.publishing import Pushed
 
 # Cards are evidence: one that is published stays. Of the page what does not belong to it goes, and what the Hub puts
@@ -29,8 +29,8 @@ _OWNED: dict[Kind, tuple[str, ...]] = {"dataset": (), "space": (f"{PAGE}/*", f"{
 def gather(folder: Path, repo: str | None = None) -> tuple[dict[Kind, dict[str, Path | bytes]], str]:
     """The files of a leaderboard's two repositories by their paths there, and what a commit of them is called.
 
-    ``repo`` (org/name) is where, for links between the two. Raises FinbenchError where the generated files are stale
-    or a card holds restricted texts: what is published is what was checked.
+    ``repo`` (org/name) is where, for links between the two. Raises FinbenchError where the generated files are stale;
+    cards that are refused stay here: what is published is what was checked.
     """
     made = build(folder, check=True)
     if "index.html" not in made.files:
@@ -46,6 +46,9 @@ def gather(folder: Path, repo: str | None = None) -> tuple[dict[Kind, dict[str, 
     }
     folders = (SCORECARDS, ADAPTERS, ATTESTATIONS)
     kept = [path for name in folders for path in sorted((folder / name).rglob("*")) if path.is_file()]
+    refused = {folder / SCORECARDS / one.file for one in made.board.refused}
+    refused |= {cardfiles.samples_path(path) for path in refused}
+    kept = [path for path in kept if path not in refused]
     beside = ("leaderboard.csv", "leaderboard.json", PARQUET, ARRIVALS, SIGNERS, REVOKED, FILE)
     kept += [folder / name for name in beside if (folder / name).is_file()]
     inside = {path.relative_to(folder): path for path in kept}
