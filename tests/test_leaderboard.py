@@ -244,15 +244,13 @@ def test_files_are_what_the_cards_give_and_a_stale_one_is_named(place: Path) -> 
     assert leaderboard.build(place, check=True).stale == []
 
 
-def test_only_what_changed_is_written_and_details_that_are_there_are_not_made_again(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_what_changed_is_written(place: Path) -> None:
+    changed = place / "page" / "details" / f"{digest('gold')[:12]}.js"
+    changed.write_text("/* finbench leaderboard */ torn")
     before = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
-    made = []
-    monkeypatch.setattr(details.Detail, "make", lambda self: made.append(self.entry.key))
     leaderboard.build(place)
-    assert made == []
-    assert {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()} == before
+    after = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
+    assert [path for path in after if after[path] != before.get(path)] == [changed]
 
 
 def test_details_whose_text_was_edited_are_stale(place: Path) -> None:
@@ -353,6 +351,7 @@ def test_one_card_more_changes_its_own_subject_and_no_other(original: Path) -> N
     before, after = dict(page.files(board)), dict(page.files(more))
     new = {name for name in after if after[name] != before.get(name)}
     assert sum(name.startswith("page/subject/") for name in new) == 3
+    assert sum(name.startswith("page/details/") for name in new) == 1
 
 
 def test_a_feed_and_a_badge_are_xml_whatever_a_name_holds(original: Path) -> None:
@@ -374,7 +373,7 @@ def test_a_feed_and_a_badge_are_xml_whatever_a_name_holds(original: Path) -> Non
 
 def test_parts_that_are_gone_go_and_what_a_user_put_there_stays(place: Path) -> None:
     there = place / "page" / "details"
-    (there / "0123456789ab.js").write_text("/* finbench leaderboard, made of x */\nfinbench()")
+    (there / "0123456789ab.js").write_text("/* finbench leaderboard */\nfinbench()")
     (there / "mine.js").write_text("of the user")
     (there / "abcdef012345.js").write_text("// finbench leaderboard, says the user")
     (place / "page" / "subject" / "mine.html").write_text("<!doctype html>finbench leaderboard")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import http.server
-import itertools
 import os
 import shutil
 import threading
@@ -18,8 +17,8 @@ import boards
 import finbench
 from finbench import leaderboard
 from finbench.data.sources import import_data
-from finbench.leaderboard import details, published
 from finbench.leaderboard import page as pages
+from finbench.leaderboard import published
 from finbench.leaderboard.board import Board
 from make_data import as_whole, write_sources
 
@@ -59,8 +58,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write(folder: Path, board: Board) -> Path:
-    made = ((pages.detail_file(detail), pages.detail_text(detail)) for detail in details.of(board))
-    for name, text in itertools.chain(pages.files(board), made):
+    for name, text in pages.files(board):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     return folder

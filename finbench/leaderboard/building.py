@@ -10,7 +10,7 @@ from typing import Any
 from finbench.cards import cardfiles
 from finbench.core.errors import FinbenchError
 from finbench.core.files import write_atomic
-from finbench.leaderboard import charts, details, page, published, tables
+from finbench.leaderboard import charts, page, published, tables
 from finbench.leaderboard.board import Board, board
 from finbench.leaderboard.reading import beside, entries, read
 from finbench.leaderboard.store import SCORECARDS
@@ -66,7 +66,7 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: 
     names, stale, unlike = set(), [], _stale if check else _write
     for name, content in _files(folder, made, blocks, check):
         names.add(name)
-        if content is not None and unlike(folder, name, content):
+        if unlike(folder, name, content):
             stale.append(name)
     left_over = _left_over(folder, names)
     if check:
@@ -78,8 +78,8 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: 
 
 def _files(
     folder: Path, made: Board, blocks: Sequence[published.PublishedScore], check: bool
-) -> Iterator[tuple[str, str | bytes | None]]:
-    """Name and content of every file; None where what lies there says that it is made of just this."""
+) -> Iterator[tuple[str, str | bytes]]:
+    """Name and content of every file."""
     records = tables.records(made)
     yield "leaderboard.md", tables.markdown(made, blocks)
     yield "leaderboard.csv", tables.as_csv(records)
@@ -89,11 +89,6 @@ def _files(
     if check and not (folder / "index.html").is_file():  # a board may keep its page out of Git
         return
     yield from page.files(made, blocks)
-    for detail in details.of(made):
-        name = page.detail_file(detail)
-        # a check looks at the whole of it: whoever edits a file leaves its head alone
-        kept = not check and _head(folder / name).startswith(page.detail_head(detail))
-        yield name, None if kept else page.detail_text(detail)
 
 
 def _head(path: Path) -> str:

@@ -2,70 +2,28 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 from finbench.cards import in_brackets, what_it_cost, who_answered
-from finbench.core.files import digest
 from finbench.core.records import Measure, Score, Scorecard
 from finbench.leaderboard import commands
 from finbench.leaderboard.board import Board
 from finbench.leaderboard.evidence import evidence_of
-from finbench.leaderboard.payload import detail_name, rounded
+from finbench.leaderboard.payload import rounded
 from finbench.leaderboard.rows import BoardCard, BoardRow
 from finbench.leaderboard.store import SCORECARDS
 from finbench.scoring import metrics
 
 
-@dataclass(frozen=True)
-class Detail:
-    """A card's details, made when asked for: taking thousands of samples apart is most of the work of a page.
-
-    ``made_of`` is the digest of all that they are made of, this code included.
-    """
-
-    entry: BoardCard
-    rows: Sequence[tuple[str, BoardRow]]  # with the key of their test
-
-    @property
-    def name(self) -> str:
-        """What their file is called."""
-        return detail_name(self.entry)
-
-    @property
-    def made_of(self) -> str:
-        """Equal for equal details."""
-        entry, found = self.entry, self.entry.found
-        trained = entry.trained and entry.trained.record.model_dump(mode="json")
-        seal = entry.card.seal or entry.card.model_dump(mode="json")
-        what = [entry.key, seal, entry.level, trained, found.checks, found.notes, [key for key, _ in self.rows]]
-        return digest([*what, _code()])[:24]
-
-    def make(self) -> dict[str, Any]:
-        """The details."""
-        return of_card(self.entry) | {"scores": {key: _scores(row) for key, row in self.rows}}
-
-
-def of(board: Board) -> Iterator[Detail]:
-    """The details of every card."""
+def of(board: Board) -> Iterator[tuple[BoardCard, dict[str, Any]]]:
+    """Every card with its details, one after the other: those of thousands are large."""
     rows: dict[str, list[tuple[str, BoardRow]]] = {entry.key: [] for entry in board.entries}
     for test in board.tests:
         for run in (run for row in test.rows for run in row.runs or (row,)):
             rows[run.entry.key].append((test.key, run))
-    return (Detail(entry, rows[entry.key]) for entry in board.entries)
-
-
-@functools.cache
-def _code() -> str:
-    """Digest of the modules that decide what is said."""
-    here = Path(__file__).parent
-    parts = [here / f"{name}.py" for name in ("details", "breakdown", "evidence", "commands", "payload")]
-    parts += [here.parent / "cards" / "render.py", *sorted((here.parent / "scoring").glob("*.py"))]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in parts)).hexdigest()
+    for entry in board.entries:
+        yield entry, of_card(entry) | {"scores": {key: _scores(row) for key, row in rows[entry.key]}}
 
 
 def of_card(entry: BoardCard) -> dict[str, Any]:

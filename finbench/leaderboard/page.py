@@ -17,7 +17,7 @@ from typing import Any
 from finbench.cards import from_template
 from finbench.leaderboard import charts, details, feeds, published
 from finbench.leaderboard.board import Board
-from finbench.leaderboard.payload import LEVELS, BoardSubject, Payload, file_of
+from finbench.leaderboard.payload import LEVELS, BoardSubject, Payload, detail_name, file_of
 from finbench.leaderboard.rows import BoardTest
 
 PAGE = "page"  # folder of all but the first screen
@@ -29,7 +29,7 @@ _POLICY = (
 
 
 def files(board: Board, blocks: Sequence[published.PublishedScore] = ()) -> Iterator[tuple[str, str]]:
-    """Name and content of ``index.html``, ``feed.atom`` and all of ``page/`` but the details of cards."""
+    """Name and content of ``index.html``, ``feed.atom`` and all of ``page/``."""
     made = Payload(board)
     heads, overview = made.heads(), made.overview()
     templates = importlib.resources.files("finbench").joinpath("templates/leaderboard")
@@ -51,27 +51,15 @@ def files(board: Board, blocks: Sequence[published.PublishedScore] = ()) -> Iter
         yield from _task(test, made, shell)
     for subject in made.subjects.values():
         yield from _subject(subject, made, shell)
+    for entry, found in details.of(board):
+        part = f"details/{detail_name(entry)}"
+        yield f"{PAGE}/{part}.js", script(part, found)
 
 
 def script(part: str, value: Any) -> str:
     """A file that gives ``value`` to the script of the page. A text of JSON is read faster than code is."""
     text = _json(value).replace("\\", "\\\\").replace("'", "\\'")
     return f"/* {MARK} */\nfinbench({_json(part)}, '{text}');\n"
-
-
-def detail_file(detail: details.Detail) -> str:
-    """Where a card's details lie."""
-    return f"{PAGE}/details/{detail.name}.js"
-
-
-def detail_head(detail: details.Detail) -> str:
-    """First line of a card's details: who finds it there need not make them again."""
-    return f"/* {MARK}, made of {detail.made_of} */\n"
-
-
-def detail_text(detail: details.Detail) -> str:
-    """The file of a card's details."""
-    return detail_head(detail) + script(f"details/{detail.name}", detail.make()).partition("\n")[2]
 
 
 def same(name: str, one: str, other: str) -> bool:
@@ -82,7 +70,7 @@ def same(name: str, one: str, other: str) -> bool:
 
 def ours(head: str) -> bool:
     """Whether a file under ``page/`` that begins so was written by a build."""
-    return re.match(rf"(/\* |<!-- |<!doctype html><!-- ){MARK}[ :,]", head) is not None
+    return re.match(rf"(/\* |<!-- |<!doctype html><!-- ){MARK}[ :]", head) is not None
 
 
 def _task(test: BoardTest, made: Payload, shell: _Shell) -> Iterator[tuple[str, str]]:

@@ -155,6 +155,10 @@
       from = to = 0;
       show();
     }
+    body.addEventListener("focusin", (event) => { // who goes through the rows by Tab never comes to an end that is none
+      const at = from + [...body.rows].indexOf(event.target.closest("tr"));
+      draw(Math.max(0, Math.min(from, at - AROUND)), Math.min(rows.length, Math.max(to, at + AROUND)));
+    });
     let waits = false;
     scroller.addEventListener("scroll", () => {
       if (!waits) requestAnimationFrame(() => { waits = false; show(); });
