@@ -349,13 +349,11 @@ def grouped(count: int, documents: int, seed: int, every: bool) -> dict[str, Any
     start = time.process_time()
     quick = groups.tied(score, rivals, pairs_made)
     took = time.process_time() - start
+    levels = [level for _, level, _ in found]
+    leaders = {group: levels[quick.index(group)] for group in set(quick)}
     wrong = sum(
-        any(
-            level == found[quick.index(group)][1]
-            for (_, level, _), own in zip(found, quick, strict=True)
-            if own > group
-        )
-        for group in set(quick)
+        any(level == leader for level, own in zip(levels, quick, strict=True) if own > group)
+        for group, leader in leaders.items()
     )
     made = {"subjects": count, "documents": documents, "groups": max(quick), "tests": len(pairs_made.used)}
     made |= {"seconds": round(took, 2), "leaders_told_from_their_equal": wrong}
