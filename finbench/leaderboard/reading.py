@@ -147,22 +147,22 @@ def _examined(places: Sequence[Place]) -> Iterator[tuple[Place, list[str]]]:
     yield from ((place, examine.examined(place.path)) for place in places if place not in done)
 
 
-def _ask(waiting: queue.SimpleQueue[Place], answers: queue.SimpleQueue[tuple[Place, list[str] | None] | None]) -> None:
+def _ask(waiting: queue.SimpleQueue[Place], answers: queue.SimpleQueue[tuple[Place, list[str]] | None]) -> None:
     """Have a process examine one card after the other, until none waits or it has died."""
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", "finbench.leaderboard.examine"]
-    try:
+    with contextlib.ExitStack() as done:
+        done.callback(answers.put, None)
+        done.enter_context(contextlib.suppress(OSError, queue.Empty, ValueError))
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ)
         assert process.stdin is not None
         assert process.stdout is not None
-        with contextlib.suppress(queue.Empty, OSError, ValueError), process:
+        with process:
             while True:
                 place = waiting.get_nowait()
                 process.stdin.write(os.fsencode(place.path) + b"\n")
                 process.stdin.flush()
                 answers.put((place, json.loads(process.stdout.readline())))  # no JSON: it died, and the parent does it
-    finally:
-        answers.put(None)
 
 
 def beside(folder: Path) -> list[BoardCard]:
