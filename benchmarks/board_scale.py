@@ -2,6 +2,7 @@
 
     python benchmarks/board_scale.py make FOLDER --subjects 1000 [--tasks 20] [--documents 100] [--seed 0]
     python benchmarks/board_scale.py pairs FOLDER        groups beside those of every permutation test
+    python benchmarks/board_scale.py groups --sizes 100,1000,5000 [--documents 100]   the same for one test, in memory
     python benchmarks/board_scale.py run --sizes 100,1000,5000 [--out FOLDER] [--browser]
 
 Cards are those of real runs in every field: samples by the tasks' own scorers, intervals by the functions that make a
@@ -321,6 +322,45 @@ def pairs(folder: Path) -> dict[str, Any]:
     return {"rows": rows, "same_group": alike, "tests_that_differ": differing, "done": few, "of": every}
 
 
+def grouped(count: int, documents: int, seed: int, every: bool) -> dict[str, Any]:
+    """Groups of ``count`` subjects in one test, without cards: permutation tests done, time, agreement."""
+    from finbench.leaderboard import evidence, groups
+
+    maker = Maker(1, documents, seed)
+    [one] = maker.asked
+    kinds = {stable_json(row["values"]["macro_f1"]): None for own in one.rows for row in own}
+    place = {kind: number for number, kind in enumerate(kinds)}
+    code = np.array([[place[stable_json(row["values"]["macro_f1"])] for row in own] for own in one.rows])
+    found = []
+    for who in itertools.islice(subjects(count, np.random.default_rng([seed, 1])), count):
+        said = maker._answers(one, who.ability)
+        codes = code[np.arange(documents), said].astype(np.uint32)
+        proof = evidence.Evidence("docs", None, 1, (), tuple(kinds), codes, None)
+        summed = metrics.summed("macro_f1", proof.values)
+        assert summed is not None
+        found.append((float(summed.statistic(summed.parts.sum(axis=0))), who.level, proof))
+    found.sort(key=lambda row: -row[0])
+    score: Any = argparse.Namespace(task=one.task, main_metric="macro_f1")
+    rivals, pairs_made = [groups.Rival([proof]) for _, _, proof in found], groups.Pairs()
+    start = time.process_time()
+    quick = groups.tied(score, rivals, pairs_made)
+    took = time.process_time() - start
+    levels = [level for _, level, _ in found]
+    leaders = {group: levels[quick.index(group)] for group in set(quick)}
+    wrong = sum(
+        any(level == leader for level, own in zip(levels, quick, strict=True) if own > group)
+        for group, leader in leaders.items()
+    )
+    made = {"subjects": count, "documents": documents, "groups": max(quick), "tests": len(pairs_made.used)}
+    made |= {"seconds": round(took, 2), "leaders_told_from_their_equal": wrong}
+    if every:
+        all_of_them, start = groups.Pairs(), time.process_time()
+        slow = groups.tied(score, rivals, all_of_them, every=True)
+        made |= {"same_group": sum(a == b for a, b in zip(quick, slow, strict=True)), "of_tests": len(all_of_them.used)}
+        made |= {"seconds_of_all": round(time.process_time() - start, 2)}
+    return made
+
+
 def growth(found: Sequence[dict[str, Any]], name: str) -> float:
     """The exponent of a number's growth with the subjects: least squares of logarithms."""
     x, y = np.log([one["subjects"] for one in found]), np.log([max(one[name], 1e-9) for one in found])
@@ -330,7 +370,7 @@ def growth(found: Sequence[dict[str, Any]], name: str) -> float:
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["make", "run", "pairs"])
+    parser.add_argument("what", choices=["make", "run", "pairs", "groups"])
     parser.add_argument("folder", nargs="?", type=Path, default=Path("board-scale"))
     parser.add_argument("--subjects", type=int, default=100)
     parser.add_argument("--sizes", default="100,1000")
@@ -344,6 +384,10 @@ def main() -> None:
         return
     if stated.what == "pairs":
         print(json.dumps(pairs(stated.folder)))
+        return
+    if stated.what == "groups":
+        for count in map(int, stated.sizes.split(",")):
+            print(json.dumps(grouped(count, stated.documents, stated.seed, count <= 1000)), flush=True)
         return
     found = []
     for count in map(int, stated.sizes.split(",")):

@@ -7,8 +7,7 @@ line each, and ends with it. ``reading`` starts as many as there are processors.
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from finbench.cards import cardfiles, follows
@@ -86,12 +85,11 @@ def _asked() -> Iterator[Path]:
     yield from (Path(line.decode("utf-8", "surrogateescape")) for line in lifeline.lines())
 
 
-def main(answers: Sequence[Path] | Iterator[Path]) -> None:
+def main(asked: Iterable[Path]) -> None:
     """Examine files, and say what is wrong with each in a line of JSON."""
-    for path in answers:
+    for path in asked:
         print(json.dumps(examined(path)), flush=True)
 
 
 if __name__ == "__main__":
-    sys.setswitchinterval(1)
     main(_asked())

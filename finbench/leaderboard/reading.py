@@ -129,7 +129,7 @@ def _examined(places: Sequence[Place]) -> Iterator[tuple[Place, list[str]]]:
         yield from ((place, examine.examined(place.path)) for place in places)
         return
     waiting: queue.SimpleQueue[Place] = queue.SimpleQueue()
-    answers: queue.SimpleQueue[tuple[Place, list[str] | None] | None] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[tuple[Place, list[str]] | None] = queue.SimpleQueue()
     for place in places:
         waiting.put(place)
     workers = [threading.Thread(target=_ask, args=(waiting, answers), daemon=True) for _ in range(count)]
@@ -143,30 +143,26 @@ def _examined(places: Sequence[Place]) -> Iterator[tuple[Place, list[str]]]:
             continue
         place, faults = answer
         done.add(place)
-        yield place, examine.examined(place.path) if faults is None else faults
+        yield place, faults
     yield from ((place, examine.examined(place.path)) for place in places if place not in done)
 
 
-def _ask(waiting: queue.SimpleQueue[Place], answers: queue.SimpleQueue[tuple[Place, list[str] | None] | None]) -> None:
-    """Have a process examine one card after the other, until none waits; no faults but None where it died."""
+def _ask(waiting: queue.SimpleQueue[Place], answers: queue.SimpleQueue[tuple[Place, list[str]] | None]) -> None:
+    """Have a process examine one card after the other, until none waits or it has died."""
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", "finbench.leaderboard.examine"]
-    with contextlib.suppress(OSError):
+    with contextlib.ExitStack() as done:
+        done.callback(answers.put, None)
+        done.enter_context(contextlib.suppress(OSError, queue.Empty, ValueError))
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ)
         assert process.stdin is not None
         assert process.stdout is not None
-        with contextlib.suppress(queue.Empty), process:
+        with process:
             while True:
                 place = waiting.get_nowait()
-                answer = b""
-                with contextlib.suppress(OSError):
-                    process.stdin.write(os.fsencode(place.path) + b"\n")
-                    process.stdin.flush()
-                    answer = process.stdout.readline()
-                answers.put((place, json.loads(answer) if answer.endswith(b"\n") else None))
-                if not answer:
-                    break
-    answers.put(None)
+                process.stdin.write(os.fsencode(place.path) + b"\n")
+                process.stdin.flush()
+                answers.put((place, json.loads(process.stdout.readline())))  # no JSON: it died, and the parent does it
 
 
 def beside(folder: Path) -> list[BoardCard]:
