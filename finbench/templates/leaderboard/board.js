@@ -496,17 +496,19 @@
       h("figcaption", {}, captions[axis]),
       h("div", { class: "plot", "data-axis": axis, role: "img", "aria-label": `${test.title}: score against ${title}; the numbers are in the table above` })));
     const made = h("div", { class: "charts" }, figures);
-    const far = rowsOf(test).length > WHOLE ? 100 : 1500; // pixels below the window: many points take their time
+    watch(made, test);
+    return made;
+  }
+  function watch(made, test) { // drawn when they come into sight: thousands of points take their time
+    const far = rowsOf(test).length > WHOLE ? 100 : 1500; // pixels below the window
     new IntersectionObserver(([seen], observer) => {
       if (!seen.isIntersecting) return;
       observer.disconnect();
-      made.dataset.seen = "";
-      draw(test);
+      if (made.isConnected) draw(test);
     }, { rootMargin: `${far}px` }).observe(made);
-    return made;
   }
   async function draw(test) {
-    const places = [...document.querySelectorAll(".charts[data-seen] .plot")];
+    const places = [...document.querySelectorAll(".charts .plot")];
     if (!places.length) return;
     try { await need("charts"); } catch (fault) { places[0].replaceChildren(absent(fault)); return; }
     drawn.forEach((result) => result.finalize());
@@ -654,7 +656,7 @@
     $("panel").replaceChildren(...parts_);
     for (const one of windows) one.start();
     clearTimeout(refresh.timer);
-    if (kept) refresh.timer = setTimeout(() => draw(byKey.get(state.test)), 250);
+    if (kept) refresh.timer = setTimeout(() => watch(kept, byKey.get(state.test)), 250);
     if (state.row) reach();
   }
   function reach() { // the row that the address names
