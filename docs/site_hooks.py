@@ -73,7 +73,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, name, content=text))
     for name, source in ELSEWHERE.items():
         files.append(File.generated(config, name, abs_src_path=str(ROOT / source)))
-    files.append(File.generated(config, "board/index.html", abs_src_path=str(ROOT / "leaderboards" / "index.html")))
+    board = ROOT / "leaderboards"
+    shown = [board / name for name in ("index.html", "feed.atom", "leaderboard.csv", "leaderboard.json")]
+    for path in (*shown, *(path for path in sorted((board / "page").rglob("*")) if path.is_file())):
+        name = f"board/{path.relative_to(board).as_posix()}"
+        files.append(File.generated(config, name, abs_src_path=str(path)))
     for path in sorted(DOCS.glob("tutorials/*.ipynb")):
         name = path.relative_to(DOCS).with_suffix(".md").as_posix()
         page, pictures = notebook_page(json.loads(path.read_text(encoding="utf-8")), path.stem)

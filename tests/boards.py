@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,13 @@ from finbench.leaderboard.rows import BoardCard
 HOSTILE = (
     '</script><img src=x onerror="window.hacked=1"><script>window.hacked=1</script>|`*_[x](javascript:alert(1))\u2028'
 )
+
+
+def read_script(text: str) -> tuple[str, Any]:
+    """Part and value of a data file of the page."""
+    found = re.search(r"finbench\((\".*?\"), '(.*)'\);\n", text)
+    assert found
+    return json.loads(found[1]), json.loads(re.sub(r"\\([\\'])", r"\1", found[2]))
 
 
 def scored(out: Path, data: Path, tasks: list[str], *, answers: str = "random", seed: int = 0, **options: Any) -> Path:

@@ -18,20 +18,26 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 import zstandard
 from huggingface_hub import HfApi, hf_hub_download
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 import boards
+from boards import read_script
 from conftest import TOKEN, upload
 from finbench import leaderboard
 from finbench.cards import cardfiles
+from finbench.cli.app import app
 from finbench.core.errors import FinbenchError
-from finbench.core.files import sha256_file
+from finbench.core.files import digest, sha256_file
 from finbench.data.sources import import_data
 from finbench.hub.dev.calls import DevAccount
 from finbench.hub.dev.server import DevHub
@@ -39,16 +45,18 @@ from finbench.leaderboard import (
     attested,
     breakdown,
     commands,
-    intake,
+    details,
+    evidence,
     page,
     published,
     signing,
     space,
     tables,
+    texts,
 )
-from finbench.leaderboard.board import Board, _place, board, entries, front
-from finbench.leaderboard.groups import Rival, _p, tied
-from finbench.scoring.paired import holm
+from finbench.leaderboard.board import Board, _place, board, front
+from finbench.leaderboard.groups import Rival, _rejected, _two_sided, tied
+from finbench.leaderboard.reading import entries, read
 from finbench.training import recipes
 from make_data import as_whole, write_sources
 
@@ -162,29 +170,40 @@ def test_who_is_not_above_a_constant_has_no_group(made: Board) -> None:
     assert before[0] == 1
 
 
+def rival(score: Any, rows: list[dict[str, Any]]) -> Rival:
+    proof = evidence.of(score, rows)
+    assert proof
+    return Rival([proof])
+
+
 def test_a_group_is_not_the_best_alone_among_many_equals() -> None:
     """40 subjects that guess alike: the best of them by luck leads nobody."""
     draw = random.Random(1)
     score: Any = type("S", (), {"task": "finbench_fin_math", "main_metric": "acc"})
     samples = [
         [
-            {"task": "finbench_fin_math", "doc": i, "cluster": i, "values": {"acc": float(draw.random() < 0.5)}}
+            {
+                "task": "finbench_fin_math",
+                "index": i,
+                "doc": i,
+                "cluster": i,
+                "values": {"acc": float(draw.random() < 0.5)},
+            }
             for i in range(120)
         ]
         for _ in range(40)
     ]
     samples.sort(key=lambda rows: -sum(row["values"]["acc"] for row in rows))
-    assert tied(score, [Rival([rows]) for rows in samples]) == [1] * 40
+    assert tied(score, [rival(score, rows) for rows in samples]) == [1] * 40
     samples[-1] = [row | {"values": {"acc": 0.0}} for row in samples[-1]]
-    assert tied(score, [Rival([rows]) for rows in samples]) == [*[1] * 39, 2]
+    assert tied(score, [rival(score, rows) for rows in samples]) == [*[1] * 39, 2]
 
 
 def test_holm_over_a_thousand_subjects_can_still_tell() -> None:
     """The least p of 10,000 permutations is too large for 1,000 tests at once; the tail takes over."""
-    found: Any = type("D", (), {"p": 1 / 10_001, "error": 0.01})
-    found.measure = type("M", (), {"value": 0.2})
-    assert max(holm([_p(found)] * 1000)) < 0.05
-    assert min(holm([found.p] * 1000)) > 0.05
+    tail = _two_sided(np.full(1000, 0.2), np.full(1000, 0.01))
+    assert _rejected(tail).all()
+    assert not _rejected(np.full(1000, 1 / 10_001)).any()
 
 
 points = st.lists(
@@ -212,31 +231,64 @@ def test_the_front_is_who_is_not_beaten(found: list[tuple[int, int | None, str]]
 
 def test_files_are_what_the_cards_give_and_a_stale_one_is_named(place: Path) -> None:
     assert leaderboard.build(place, check=True).stale == []
-    for name in ("leaderboard.md", "leaderboard.csv", "index.html"):
+    texts = ["leaderboard.md", "leaderboard.csv", "leaderboard.json", "index.html", "feed.atom", "page/cards.js"]
+    for name in texts:
         text = (place / name).read_text()
         (place / name).write_text(text.replace("adapter-2", "adapter-5"))
         assert leaderboard.build(place, check=True).stale == [name]
         (place / name).write_text(text)
+    gone = f"page/details/{digest('guess')[:12]}.js"
     (place / "scorecards" / "guess.json").unlink()
-    assert leaderboard.build(place, check=True).stale == ["index.html", "leaderboard.csv", "leaderboard.md"]
+    stale = leaderboard.build(place, check=True).stale
+    assert {*texts, gone, "leaderboard.parquet"} <= set(stale)
+    leaderboard.build(place)
+    assert not (place / gone).exists()
+    assert leaderboard.build(place, check=True).stale == []
 
 
-def test_pages_by_other_versions_of_the_libraries_are_compared_without_what_those_give(original: Path) -> None:
-    text = (original / "index.html").read_text()
-    other = text.replace(page._libraries(text), "altair 9.9, vl-convert-python 9.9")
-    other = other.replace("<script data-library>", "<script data-library>drawn otherwise;")
-    other = re.sub(r'Security-Policy" content="[^"]*"', 'Security-Policy" content="x"', other)
-    assert page.same(text, other)
-    assert not page.same(text, other.replace("adapter-2", "adapter-5"))
-    drawn = text.replace("<script data-library>", "<script data-library>drawn otherwise;")
-    assert not page.same(text, drawn)  # the same versions draw the same
+def test_only_what_changed_is_written(place: Path) -> None:
+    changed = place / "page" / "details" / f"{digest('gold')[:12]}.js"
+    changed.write_text("/* finbench leaderboard */ torn")
+    before = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
+    leaderboard.build(place)
+    after = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
+    assert [path for path in after if after[path] != before.get(path)] == [changed]
 
 
-def test_a_faulty_card_stops_the_build_and_is_named(place: Path) -> None:
+def test_details_whose_text_was_edited_are_stale(place: Path) -> None:
+    path = place / "page" / "details" / f"{digest('gold')[:12]}.js"
+    path.write_text(path.read_text().replace("samples", "Samples"))
+    assert leaderboard.build(place, check=True).stale == [f"page/details/{path.name}"]
+
+
+def test_a_board_may_keep_its_page_out_of_git(place: Path) -> None:
+    shutil.rmtree(place / "page")
+    (place / "index.html").unlink()
+    assert leaderboard.build(place, check=True).stale == []
+    with pytest.raises(FinbenchError, match="holds no page yet"):
+        space.publication(place, place.parent / "out")
+
+
+def test_drawings_by_other_versions_of_the_libraries_are_alike(original: Path) -> None:
+    name = "page/charts.js"
+    text = (original / name).read_text()
+    head, _, rest = text.partition("\n")
+    assert page.same(name, text, head.replace("altair", "altair 9.9, altair") + "\ndrawn otherwise")
+    assert not page.same(name, text, head + "\n" + rest + "drawn otherwise")  # the same versions draw the same
+    assert not page.same("page/cards.js", text, head.replace("altair", "altair 9.9, altair") + "\n" + rest)
+
+
+def test_a_faulty_card_is_named_and_stops_no_other(place: Path) -> None:
     path = place / "scorecards" / "gold.json"
     path.write_text(path.read_text().replace('"rank": 8', '"rank": 9'))
-    with pytest.raises(FinbenchError, match=r"gold.json: subject.rank was edited"):
-        leaderboard.build(place)
+    (place / "scorecards" / "torn.json").write_text("{")
+    made = leaderboard.build(place)
+    assert [line.partition(" was edited")[0] for line in made.refusals[:1]] == ["gold.json: subject.rank"]
+    assert any(line.startswith("torn.json: ") and "is torn or not JSON" in line for line in made.refusals)
+    assert sorted(entry.key for entry in made.board.entries) == ["base", "guess", "partial"]
+    assert CliRunner().invoke(app, ["leaderboard", "build", str(place)]).exit_code == 0
+    found = CliRunner().invoke(app, ["leaderboard", "build", str(place), "--check"])
+    assert (found.exit_code, "Refused: gold.json" in found.output) == (1, True)
 
 
 def test_no_folder_of_cards(tmp_path: Path) -> None:
@@ -245,11 +297,24 @@ def test_no_folder_of_cards(tmp_path: Path) -> None:
 
 
 def test_the_table_for_programs_has_every_row(made: Board) -> None:
-    rows = list(csv.DictReader(io.StringIO(tables.table(made))))
+    records = tables.records(made)
+    rows = list(csv.DictReader(io.StringIO(tables.as_csv(records))))
     assert len(rows) == sum(len(test.rows) for test in made.tests)
     gold = next(row for row in rows if row["card"] == "gold" and row["task"] == "finbench_fpb")
     assert (gold["group"], gold["value"], gold["method"], gold["bits"]) == ("1", "1.0", "dora", "4")
     assert all(row["whole_test"] == str(row["card"] != "partial") for row in rows)
+    read = json.loads(tables.as_json(records))
+    assert [dict(zip(read["columns"], values, strict=True)) for values in read["data"]] == records
+    parquet = tables.as_parquet(records)
+    assert parquet
+    found = pq.read_table(io.BytesIO(parquet)).to_pylist()
+    assert [row["value"] for row in found] == [row["value"] for row in records]
+    assert [row["group"] for row in found] == [row["group"] for row in records]
+    assert tables.same_parquet(parquet, parquet)
+    fewer = tables.as_parquet(records[1:])
+    assert fewer
+    assert not tables.same_parquet(parquet, fewer)
+    assert not tables.same_parquet(parquet[:-9], parquet)
 
 
 def test_partial_results_have_a_drawer_of_their_own(original: Path) -> None:
@@ -260,48 +325,89 @@ def test_partial_results_have_a_drawer_of_their_own(original: Path) -> None:
     assert "first 10 rows" in partial
 
 
-def test_the_page_stays_small_and_beyond_that_details_lie_beside_it(original: Path) -> None:
+def test_the_first_screen_stays_light_however_many_cards(original: Path) -> None:
     card = original / "scorecards" / "guess.json"
-    files = page.files(boards.many(card, 200, tasks=12))
-    assert len(files["index.html"].encode()) <= 2_000_000
-    few = page.files(boards.many(card, 40, tasks=4))
-    assert list(few) == ["index.html"]
-    assert "&#39;self&#39;" not in few["index.html"]
-    lots = page.files(boards.many(card, 201))
-    assert len(lots) == 202
-    name, text = next(item for item in lots.items() if item[0] != "index.html")
-    assert re.fullmatch(r"details/[0-9a-f]{12}\.js", name)
-    assert text.startswith('finbenchDetail("card-')
-    policy = re.search(r'Security-Policy" content="([^"]*)"', lots["index.html"])
+    files = dict(page.files(boards.many(card, 300, tasks=12, name="n" * 200)))
+    first = ("index.html", "page/board.css", "page/board.js", "page/heads.js")
+    assert sum(len(files[name].encode()) for name in first) <= 500_000
+    few = dict(page.files(boards.many(card, 40, tasks=4)))
+    assert "style=" not in few["index.html"]
+    policy = re.search(r'Security-Policy" content="([^"]*)"', few["index.html"])
     assert policy
-    assert html.unescape(policy[1]).startswith("default-src 'none'; script-src 'sha256-")
-    assert "'self'" in html.unescape(policy[1])
+    assert html.unescape(policy[1]).startswith("default-src 'none'; script-src 'self';")
+    for name, text in few.items():
+        assert name.endswith(".js") or "<script>" not in text  # all scripts are files
+        if name != "page/charts.js":  # whose library quotes addresses that it never asks
+            assert re.findall(r"https?://(?!www\.w3\.org/|WHERE-THE-BOARD-IS)", text) == [], name
 
 
-def test_details_of_cards_that_are_gone_go_too(place: Path) -> None:
-    (place / "details").mkdir()
-    (place / "details" / "0123456789ab.js").write_text("finbenchDetail(old)")
-    (place / "details" / "mine.js").write_text("of the user")
-    (place / "details" / "abcdef012345.js").write_text("of the user too")
-    assert leaderboard.build(place, check=True).stale == ["details/0123456789ab.js"]
+def test_markdown_shows_the_best_and_says_of_how_many(original: Path) -> None:
+    text = tables.markdown(boards.many(original / "scorecards" / "guess.json", 230), [])
+    assert text.count("subject-") == 100
+    assert "The best 100 of 230 rows" in text
+
+
+def test_one_card_more_changes_its_own_subject_and_no_other(original: Path) -> None:
+    board = boards.many(original / "scorecards" / "guess.json", 6, tasks=4)
+    more = boards.many(original / "scorecards" / "guess.json", 7, tasks=4)
+    before, after = dict(page.files(board)), dict(page.files(more))
+    new = {name for name in after if after[name] != before.get(name)}
+    assert sum(name.startswith("page/subject/") for name in new) == 3
+    assert sum(name.startswith("page/details/") for name in new) == 1
+
+
+def test_a_feed_and_a_badge_are_xml_whatever_a_name_holds(original: Path) -> None:
+    name = boards.HOSTILE + "]]>\x00\x0b&amp;"
+    files = dict(page.files(boards.many(original / "scorecards" / "guess.json", 3, name=name)))
+    atom = ElementTree.fromstring(files["feed.atom"])
+    space_ = "{http://www.w3.org/2005/Atom}"
+    titles = [entry.findtext(f"{space_}title") for entry in atom.iter(f"{space_}entry")]
+    assert len(titles) == 3
+    assert all(title and title.startswith("</script><img") and "&amp;" in title for title in titles)
+    for link in atom.iter(f"{space_}link"):
+        assert link.get("href") in files
+    badges = [ElementTree.fromstring(text) for name, text in files.items() if name.endswith(".svg")]
+    assert len(badges) == 3
+    assert {element.tag.partition("}")[2] for badge in badges for element in badge.iter()} == {
+        "svg", "title", "rect", "path", "g", "text",
+    }  # fmt: skip
+
+
+def test_parts_that_are_gone_go_and_what_a_user_put_there_stays(place: Path) -> None:
+    there = place / "page" / "details"
+    (there / "0123456789ab.js").write_text("/* finbench leaderboard */\nfinbench()")
+    (there / "mine.js").write_text("of the user")
+    (there / "abcdef012345.js").write_text("// finbench leaderboard, says the user")
+    (place / "page" / "subject" / "mine.html").write_text("<!doctype html>finbench leaderboard")
+    assert leaderboard.build(place, check=True).stale == ["page/details/0123456789ab.js"]
     leaderboard.build(place)
-    assert sorted(path.name for path in (place / "details").iterdir()) == ["abcdef012345.js", "mine.js"]
+    assert not (there / "0123456789ab.js").exists()
+    assert {"mine.js", "abcdef012345.js"} <= {path.name for path in there.iterdir()}
+    assert (place / "page" / "subject" / "mine.html").exists()
 
 
 def test_text_of_cards_stays_text(original: Path) -> None:
     made = boards.many(original / "scorecards" / "guess.json", 2, name=boards.HOSTILE)
-    shown = page.files(made)["index.html"]
-    assert boards.HOSTILE not in shown
-    assert "<img" not in shown.partition("data-library")[0]
-    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', shown, re.DOTALL)
+    files = dict(page.files(made))
+    shown = files["index.html"]
+    assert "<img" not in shown
+    data = re.search(r'<script type="application/json" id="first">(.*?)</script>', shown, re.DOTALL)
     assert data
-    assert json.loads(data[1])["cards"][0]["name"] == f"{boards.HOSTILE}-0"
+    assert json.loads(data[1])["cards"]["0"]["name"] == f"{boards.HOSTILE}-0"
     assert "<" not in data[1]
+    for name, text in files.items():
+        if name.endswith(".js") and name not in ("page/board.js", "page/charts.js"):
+            assert "<" not in text
+            assert "\u2028" not in text
+            assert read_script(text)[0] == name.removeprefix("page/").removesuffix(".js")
+        elif name.startswith("page/") and name.endswith(".html"):
+            assert "<img" not in text
+    assert read_script(files["page/cards.js"])[1][0]["name"] == f"{boards.HOSTILE}-0"
     text = tables.markdown(made, [])
     assert "<img" not in text
     assert r"\[x\](javascript" in text
     [row, _] = csv.DictReader(
-        io.StringIO(tables.table(boards.many(original / "scorecards" / "guess.json", 2, name="=1+1")))
+        io.StringIO(tables.as_csv(tables.records(boards.many(original / "scorecards" / "guess.json", 2, name="=1+1"))))
     )
     assert row["subject"] == "'=1+1-0"
 
@@ -438,15 +544,15 @@ def test_restricted_texts_are_found_wherever_they_hide(alter: Any, where: str, o
     rows = [
         row for row in cardfiles.read_samples(original / "scorecards" / "guess.json") if row["task"] == "finbench_fpb"
     ]
-    assert intake.restricted(rows) == []
+    assert texts.restricted(rows) == []
     alter(rows[4])
-    [found] = intake.restricted(rows)
+    [found] = texts.restricted(rows)
     assert found.startswith(f"samples[finbench_fpb].{where} holds text that may not be published")
 
 
 @pytest.mark.parametrize("values", [None, 3, [], "text"])
 def test_rows_that_are_no_rows_are_refused(values: Any) -> None:
-    assert intake.restricted([{"task": "finbench_fpb", "index": 0, "values": values}]) == [
+    assert texts.restricted([{"task": "finbench_fpb", "index": 0, "values": values}]) == [
         "samples[finbench_fpb].values holds text that may not be published (1 row)"
     ]
 
@@ -469,8 +575,8 @@ def test_the_check_of_a_pull_request_refuses_restricted_texts(place: Path, tmp_p
             del row["answer_sha256"]
             row["answer"] = row["values"]["macro_f1"][1]
     cardfiles.write(path, cardfiles.read(path), rows)
-    with pytest.raises(FinbenchError, match=r"guess.json: samples\[finbench_fpb\].answer holds text"):
-        leaderboard.build(place, check=True)
+    [refused] = leaderboard.build(place, check=True).board.refused
+    assert (refused.file, "samples[finbench_fpb].answer holds text" in refused.faults[0]) == ("guess.json", True)
     with pytest.raises(FinbenchError, match="holds text that may not be published"):
         leaderboard.add([path], to=tmp_path / "b")
 
@@ -522,12 +628,12 @@ def test_a_trained_adapter_brings_its_recipe_and_can_be_reproduced(llama: Path, 
     assert recipes.recipe(str(tmp_path / steps.recipe[0])).model_dump(
         exclude={"name"}
     ) == entry.trained.record.recipe.model_dump(exclude={"name"})
-    assert dict(page.detail(entry)["facts"])["Training"].startswith("16 rows")
+    assert dict(details.of_card(entry)["facts"])["Training"].startswith("16 rows")
 
     kept = next((tmp_path / "b" / attested.ADAPTERS).glob("*.json"))
     kept.write_text(kept.read_text().replace('"r": 4', '"r": 5'))
-    with pytest.raises(FinbenchError, match="is not the record of the adapter"):
-        entries(tmp_path / "b")
+    [refused] = read(tmp_path / "b").refused
+    assert "is not the record of the adapter" in refused.faults[0]
     kept.unlink()
     boards.renamed(added, added, name="another")  # another file than the one that was asked again
     assert [entry.level for entry in entries(tmp_path / "b")] == ["samples-attached"]
@@ -628,7 +734,10 @@ def test_what_is_published_is_what_was_checked(place: Path, tmp_path: Path) -> N
     assert {"README.md", "leaderboard.csv", "scorecards/gold.json", "scorecards/gold.samples.jsonl.zst"} <= names[
         "dataset"
     ]
-    assert names["space"] == {"README.md", "index.html", "leaderboard.csv", "leaderboard.md"}
+    root = {"README.md", "index.html", "feed.atom", "leaderboard.csv", "leaderboard.json", "leaderboard.md"}
+    assert {name for name in names["space"] if not name.startswith("page/")} == root
+    assert {"page/board.js", "page/compare.html", f"page/details/{digest('gold')[:12]}.js"} <= names["space"]
+    assert "leaderboard.parquet" in names["dataset"]
     assert (folders["space"] / "README.md").read_text().startswith("---\ntitle: finbench leaderboard\n")
     (place / "leaderboard.md").write_text("x")
     with pytest.raises(FinbenchError, match="Stale: leaderboard.md"):
@@ -676,11 +785,11 @@ def test_the_leaderboard_is_published_as_a_data_set_and_a_space(
     assert commits(api) == [2, 2]
 
     # what was published and is not in the folder any more: cards stay, parts of the page go, others' files stay
-    upload(dev_hub, "org/board", {"details/old.js": b"1", "notes.md": b"# n\n"}, kind="space")
+    upload(dev_hub, "org/board", {"page/details/old.js": b"1", "notes.md": b"# n\n"}, kind="space")
     upload(dev_hub, "org/board", {"scorecards/old.json": b"{}"}, kind="dataset")
     (place / "scorecards" / "partial.json").unlink()
     (place / "scorecards" / "partial.samples.jsonl.zst").unlink()
-    with pytest.raises(FinbenchError, match="Stale: index.html"):
+    with pytest.raises(FinbenchError, match="Stale: feed.atom"):
         leaderboard.push("hub:org/board", place)
     leaderboard.build(place)
     before = [there(api, kind) for kind in KINDS]
@@ -689,7 +798,9 @@ def test_the_leaderboard_is_published_as_a_data_set_and_a_space(
     assert [there(api, kind) for kind in KINDS] == before
     changed = leaderboard.push("hub:org/board", place)
     removed = [{c.path for c in pushed.plan.changes if c.state == "removed"} for pushed in changed]
-    assert removed == [set(), {"details/old.js"}]
+    assert "page/details/old.js" in removed[1]
+    assert removed[0] == set()
+    assert all(name.startswith("page/") for name in removed[1])
     assert {"scorecards/old.json", "scorecards/partial.json"} <= set(there(api, "dataset"))
     assert "notes.md" in there(api, "space")
 

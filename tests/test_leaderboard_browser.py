@@ -19,6 +19,7 @@ from finbench import leaderboard
 from finbench.data.sources import import_data
 from finbench.leaderboard import page as pages
 from finbench.leaderboard import published
+from finbench.leaderboard.board import Board
 from make_data import as_whole, write_sources
 
 pytestmark = pytest.mark.browser
@@ -56,8 +57,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def write(folder: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
+def write(folder: Path, board: Board) -> Path:
+    for name, text in pages.files(board):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     return folder
@@ -65,9 +66,9 @@ def write(folder: Path, files: dict[str, str]) -> Path:
 
 @pytest.fixture(scope="module")
 def large(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of 1,000 cards on eight tasks each, its details beside it."""
+    """The page of 1,000 cards on eight tasks each."""
     board = boards.many(site / "scorecards" / "guess.json", 1000, tasks=8)
-    return write(tmp_path_factory.mktemp("large"), pages.files(board))
+    return write(tmp_path_factory.mktemp("large"), board)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def hostile(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for entry in board.entries:
         entry.found.notes.append(boards.HOSTILE)
         entry.card.provenance.packages[boards.HOSTILE] = boards.HOSTILE
-    return write(tmp_path_factory.mktemp("hostile"), pages.files(board))
+    return write(tmp_path_factory.mktemp("hostile"), board)
 
 
 class Visit:
@@ -204,7 +205,8 @@ def test_an_address_names_tab_and_test(site: Path, visit: Any) -> None:
 
 
 def test_served_it_asks_for_nothing_else(site: Path, large: Path, visit: Any) -> None:
-    for folder, wanted in ((site, 1), (large, 2)):
+    first = {"", "page/board.css", "page/board.js", "page/heads.js"}
+    for folder in (site, large):
         handler = functools.partial(Quiet, directory=str(folder))
         with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -214,7 +216,11 @@ def test_served_it_asks_for_nothing_else(site: Path, large: Path, visit: Any) ->
             page.locator("tbody .open").first.click()
             page.locator("#drawer h3", has_text="Reproduce it").wait_for()
             assert one.beyond(home) == []
-            assert len([url for url in one.asked if not url.startswith("data:")]) == wanted
+            asked = {url.removeprefix(home) for url in one.asked if not url.startswith("data:")}
+            assert first <= asked
+            later = {name.split("/")[1] for name in asked - first}
+            assert later == {"overview.js", "cards.js", "task", "details"}  # no charts, no other subject, no other task
+            assert len(asked) == len(first) + 4
             server.shutdown()
 
 
@@ -226,15 +232,16 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 def test_details_beside_the_page_are_read_when_asked_for_from_disk_too(large: Path, visit: Any) -> None:
     one = visit(**DESKTOP)
     page = one.open(large)
-    assert len(one.asked) == 1 + sum(url.startswith("data:") for url in one.asked)
+    assert not any("/details/" in url or "charts.js" in url for url in one.asked)
     page.locator("#q").fill("subject-2")
     page.locator("tbody .open", has_text="subject-2").first.click()
     page.locator("#drawer h3", has_text="Reproduce it").wait_for()
     assert sum("/details/" in url for url in one.asked) == 1
+    assert not any("charts.js" in url for url in one.asked)
 
 
 def test_a_thousand_cards_answer_a_filter_at_once(large: Path, visit: Any) -> None:
-    """A keystroke takes the page less than 200 ms of processor time: script, layout and paint."""
+    """A keystroke takes the page less than 100 ms of processor time: script, layout and paint."""
     one = visit(**DESKTOP)
     page = one.open(large)
     session = one.context.new_cdp_session(page)
@@ -258,15 +265,96 @@ def test_a_thousand_cards_answer_a_filter_at_once(large: Path, visit: Any) -> No
             page.evaluate(typed, word)
             times.append(busy() - before)
         print(f"{tab}: {', '.join(f'{time:.0f}' for time in times)} ms")
-        assert sorted(times)[2] < 200, times
+        assert sorted(times)[2] < 100, times
         assert page.locator("#count").inner_text() == "1,000 subjects"
-        assert page.locator("tbody .open").count() == 100
-    page.get_by_role("button", name="Show all 1,000 rows").click()
+        assert page.locator("tbody .open").count() < 100
+    page.get_by_role("button", name="Draw all 1,000 rows").click()
     assert page.locator("tbody .open").count() == 1000
 
 
+def test_every_row_of_a_long_table_is_reached(large: Path, visit: Any) -> None:
+    """By wheel, by keyboard, by search and by address; what is out of sight is counted and not drawn."""
+    page = visit(**DESKTOP).open(large, "sentiment")
+    frame = page.locator(".windowed")
+    assert page.locator("table").get_attribute("aria-rowcount") == str(1001 + page.locator("tr.baseline").count())
+    seen: dict[int, str] = {}
+    height = frame.evaluate("place => place.clientHeight")
+    for step in range(1000):
+        lines = page.evaluate(
+            "[...document.querySelectorAll('tr[aria-rowindex]')].map((row) => [row.ariaRowIndex, row.innerText])"
+        )
+        seen |= {int(at): text.split("\n")[1] for at, text in lines}
+        assert len(lines) < 60
+        before = frame.evaluate("place => place.scrollTop")
+        frame.evaluate("(place, to) => { place.scrollTop = to }", (step + 1) * height)
+        page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        if frame.evaluate("place => place.scrollTop") == before:
+            break
+    assert sorted(seen) == list(range(2, 1002))
+    assert len(set(seen.values())) == 1000
+    # the browser's search sees the rows in sight only, so that its key goes to ours
+    frame.focus()
+    page.keyboard.press("Control+f")
+    assert page.evaluate("document.activeElement.id") == "q"
+    last = seen[1001]
+    page.keyboard.type(last)
+    assert last in names(page)
+    assert f"q={last}" in page.url
+    again = visit(**DESKTOP)
+    assert names(again.open(page.url)) == names(page)
+    # by Tab, from the first row on, past what was drawn at first
+    page.locator("#q").fill("")
+    page.locator("tbody .open").first.focus()
+    for _ in range(50):
+        page.keyboard.press("Tab")
+        page.wait_for_timeout(10)
+    at = page.evaluate("document.activeElement.closest('tr').ariaRowIndex")
+    assert int(at) == 52
+
+
+def test_a_row_a_subject_and_two_subjects_have_addresses(site: Path, visit: Any) -> None:
+    one = visit(**DESKTOP)
+    page = one.open(site, "sentiment")
+    page.locator("tbody .open", has_text="adapter-1").click()
+    row, whole, compare = (page.locator(".links a").nth(at).evaluate("a => a.href") for at in (2, 0, 1))
+    other = visit(**DESKTOP)
+    other.page.goto(row)
+    playwright.expect(other.page.locator("tr.here .open")).to_have_text("adapter-1")
+    other.page.goto(whole)
+    assert other.page.locator("h2").first.inner_text().startswith("adapter-1")
+    assert other.page.title() == "adapter-1 – finbench leaderboard"
+    assert "fpb" in other.page.locator("tbody").inner_text()
+    assert other.page.locator("img").evaluate("image => image.naturalWidth") > 100
+    other.page.get_by_role("button", name="Details: fpb").first.click()
+    other.page.locator("#drawer h3", has_text="Reproduce it").wait_for()
+    other.page.goto(compare)
+    other.page.locator("#subject-2").fill("adapter-2")
+    other.page.keyboard.press("Tab")
+    step = other.page.locator(".step pre")
+    assert "finbench compare 'leaderboards/scorecards/guess.json'" in step.inner_text()
+    assert "both in group 1" in other.page.locator("tbody").inner_text()
+    address = other.page.url
+    third = visit(**PHONE)
+    third.page.goto(address)
+    third.page.locator(".step pre").wait_for()
+    assert third.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for visited in (one, other, third):
+        assert visited.beyond(f"file://{site}") == []
+
+
+def test_what_is_not_beside_the_page_is_named(site: Path, tmp_path: Path, chromium: Any) -> None:
+    place = tmp_path / "torn"
+    shutil.copytree(site, place)
+    shutil.rmtree(place / "page" / "task")
+    one = Visit(chromium, **DESKTOP)
+    page = one.open(place, "sentiment")
+    assert "page/task/" in page.locator("[role=alert]").inner_text()
+    one.context.close()
+
+
 def test_hostile_names_are_only_names(hostile: Path, visit: Any) -> None:
-    page = visit(**DESKTOP).open(hostile)
+    one = visit(**DESKTOP)
+    page = one.open(hostile)
     assert names(page)[0].startswith("</script><img src=x onerror=")
     for tab in page.locator("[role=tab]").all():
         tab.click()
@@ -279,6 +367,18 @@ def test_hostile_names_are_only_names(hostile: Path, visit: Any) -> None:
     page.locator("#drawer h3", has_text="What could not be checked").wait_for()
     assert page.locator("body img").count() == 0
     assert page.evaluate("window.hacked") is None
+    subjects = sorted((hostile / "page" / "subject").glob("*.html"))
+    for path in [*subjects, *(hostile / "page" / "task").glob("*.html")]:
+        page.goto(path.as_uri())
+        page.locator("tbody th").first.wait_for()
+        assert page.locator("body img[onerror]").count() == 0
+        assert page.evaluate("window.hacked") is None
+    page.goto(f"{(hostile / 'page' / 'compare.html').as_uri()}#a={subjects[0].stem}&b={subjects[1].stem}")
+    page.locator(".step pre").wait_for()
+    assert page.locator("body img").count() == 0
+    for path in (hostile / "page" / "subject").glob("*.svg"):
+        page.goto(path.as_uri())
+        assert page.evaluate("document.querySelector('img, script') === null && !window.hacked")
 
 
 def test_a_script_that_does_not_belong_to_the_page_does_not_run(site: Path, chromium: Any) -> None:
@@ -296,7 +396,7 @@ def test_a_script_that_does_not_belong_to_the_page_does_not_run(site: Path, chro
 
 def test_on_a_phone_what_thinking_cost_stands_beside_its_subject(site: Path, tmp_path: Path, visit: Any) -> None:
     """Strict, lenient, cut off, reasoning and price: scrolled to the last of them, the names are still there."""
-    made = write(tmp_path / "thinking", pages.files(boards.thinking(site / "scorecards" / "gold.json")))
+    made = write(tmp_path / "thinking", boards.thinking(site / "scorecards" / "gold.json"))
     page = visit(**PHONE).open(made, "ner")
     heads = [text.split("\n")[0] for text in page.locator("thead th:visible").all_inner_texts()]
     assert heads == ["Group", "Subject", "Entity F1", "Parsed", "Lenient", "Cut off", "Thought", "Price"]
@@ -314,12 +414,13 @@ def test_on_a_phone_what_thinking_cost_stands_beside_its_subject(site: Path, tmp
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_axe_finds_nothing_serious(scheme: str, device: dict[str, Any], site: Path, visit: Any) -> None:
+def test_axe_finds_nothing_serious(scheme: str, device: dict[str, Any], site: Path, large: Path, visit: Any) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason='pip install -e ".[browser]"').Axe()
     page = visit(color_scheme=scheme, reduced_motion="reduce", **device).open(site)
 
     def serious() -> list[Any]:
-        found = axe.run(page).response["violations"]
+        # the page's policy forbids axe to fetch the style sheet, which only an experimental rule of it reads
+        found = axe.run(page, options={"preload": False}).response["violations"]
         return [(v["id"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] in ("serious", "critical")]
 
     for tab in page.locator("[role=tab]").all():
@@ -329,7 +430,18 @@ def test_axe_finds_nothing_serious(scheme: str, device: dict[str, Any], site: Pa
         assert serious() == [], tab.inner_text()
     page.locator("#tab-ner").click()
     page.locator("tbody .open").first.click()
+    page.locator("#drawer h3", has_text="Reproduce it").wait_for()
     assert serious() == [], "drawer"
+    subjects = sorted((site / "page" / "subject").glob("*.html"))
+    both = f"a={subjects[0].stem}&b={subjects[1].stem}"
+    addresses = [subjects[0].as_uri(), next((site / "page" / "task").glob("*.html")).as_uri()]
+    for address in [*addresses, f"{(site / 'page' / 'compare.html').as_uri()}#{both}"]:
+        page.goto(address)
+        page.locator("tbody th").first.wait_for()
+        assert serious() == [], address
+    page.goto(f"file://{large / 'index.html'}#sentiment")
+    page.locator(".windowed tbody .open").first.wait_for()
+    assert serious() == [], "a long table"
 
 
 def test_print_leaves_out_what_paper_cannot_do(site: Path, visit: Any) -> None:

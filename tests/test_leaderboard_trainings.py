@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,12 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from boards import read_script
 from finbench.cards import cardfiles
 from finbench.core.records import Measure
 from finbench.evaluation import Verification
-from finbench.leaderboard import page, tables, trainings
-from finbench.leaderboard.board import Board, _present, beside, board
+from finbench.leaderboard import details, tables, trainings
+from finbench.leaderboard.board import Board, board
+from finbench.leaderboard.evidence import of
+from finbench.leaderboard.examine import present
 from finbench.leaderboard.groups import Rival, tied
+from finbench.leaderboard.payload import Payload
+from finbench.leaderboard.reading import beside
 from finbench.leaderboard.rows import BoardCard
 from finbench.scoring import EXACT, SeedVariance, seed_variance
 
@@ -81,6 +84,12 @@ def lucky() -> Board:
     return board([*seeds, *single, entry("base", answers(draw, 0.15), None)])
 
 
+def _rival(score: Any, rows: list[dict[str, Any]], seeds: SeedVariance | None = EXACT) -> Rival:
+    proof = of(score, rows)
+    assert proof
+    return Rival([proof], seeds)
+
+
 def test_seeds_of_a_recipe_are_one_row_with_mean_and_spread(lucky: Board) -> None:
     [test] = lucky.tests
     row = next(row for row in test.rows if row.name == "lora")
@@ -106,7 +115,9 @@ def test_a_lucky_seed_is_in_no_group_above(lucky: Board) -> None:
     found = {row.name: row for row in test.rows}
     ahead = found["rslora-s0"].score.main.value - found["dora-s0"].score.main.value
     assert ahead > 0.05
-    by_documents = tied(test.score, [Rival([row.entry.samples["finbench_fpb"]]) for row in test.rows if not row.runs])
+    by_documents = tied(
+        test.score, [_rival(row.score, row.entry.samples[row.score.task]) for row in test.rows if not row.runs]
+    )
     assert by_documents[:2] == [1, 2]  # what the inference by documents alone says of the two
     assert found["rslora-s0"].group == found["dora-s0"].group == found["lora"].group == 1
     assert found["base"].group in (2, None)
@@ -121,10 +132,10 @@ def test_more_than_seeds_explain_is_a_group_above() -> None:
     good, bad = answers(draw, 0.9), answers(draw, 0.5)
     score = entry("a-s0", good, 0).card.scores[0]
     near, far = SeedVariance(0.02**2, 15), SeedVariance(0.2**2, 15)
-    assert tied(score, [Rival([good], near), Rival([bad], near)]) == [1, 2]
-    assert tied(score, [Rival([good], far), Rival([bad], far)]) == [1, 1]
-    assert tied(score, [Rival([good], None), Rival([bad], None)]) == [1, 1]
-    assert tied(score, [Rival([good], None), Rival([bad], EXACT)]) == [1, 2]
+    assert tied(score, [_rival(score, good, near), _rival(score, bad, near)]) == [1, 2]
+    assert tied(score, [_rival(score, good, far), _rival(score, bad, far)]) == [1, 1]
+    assert tied(score, [_rival(score, good, None), _rival(score, bad, None)]) == [1, 1]
+    assert tied(score, [_rival(score, good, None), _rival(score, bad, EXACT)]) == [1, 2]
 
 
 def test_without_several_seeds_on_the_task_the_task_of_the_family_where_they_scatter_most_counts(lucky: Board) -> None:
@@ -181,22 +192,25 @@ def test_every_table_says_the_same(lucky: Board) -> None:
     text = tables.markdown(lucky, [])
     assert tables.seeds(test) in " ".join(text.split())
     assert f"| 1 | lora | smollm2-135m | lora, r 16 | 4 ± {deviation} | – | – | – |" in text
-    lines = {line["subject"]: line for line in csv.DictReader(io.StringIO(tables.table(lucky)))}
+    lines = {line["subject"]: line for line in csv.DictReader(io.StringIO(tables.as_csv(tables.records(lucky))))}
     assert (lines["lora"]["trainings"], lines["lora"]["seed"]) == ("4", "0 1 2 3")
     assert lines["lora"]["card"].split() == [f"lora-s{seed}" for seed in range(4)]
     assert float(lines["lora"]["seed_deviation"]) == pytest.approx(row.deviation)
     assert (lines["base"]["trainings"], lines["base"]["seed"], lines["dora-s0"]["trainings"]) == ("", "", "1")
-    made = page.payload(lucky)
-    [shown] = made["tests"]
-    cards = made["cards"]
-    of_page = {cards[one[0]]["name"]: one for one in shown["rows"]}
+    made = Payload(lucky)
+    cards = made.cards
+    of_page = {cards[one[0]]["name"]: one for one in made.rows(test)}
     assert [(cards[at]["name"], value) for at, value, *_ in of_page["lora"][11]] == [
         (f"lora-s{seed}", round(one, 5)) for seed, one in enumerate(row.values)
     ]
     assert (of_page["dora-s0"][11], of_page["base"][11]) == (1, None)
     assert of_page["lora"][12] == round(row.deviation or 0, 5)
-    details = page._details(lucky)
-    assert all(details[f"lora-s{seed}"]["scores"][test.key] for seed in range(4))
+    recipe = made.subjects[cards[of_page["lora"][0]]["who"]]
+    own = made.subject(recipe)
+    assert [card["name"] for card in own["cards"]] == ["lora", *(f"lora-s{seed}" for seed in range(4))]
+    assert [run[0] for run in own["rows"][test.key][0][11]] == [1, 2, 3, 4]
+    found = {entry.key: detail for entry, detail in details.of(lucky)}
+    assert all(found[f"lora-s{seed}"]["scores"][test.key] for seed in range(4))
 
 
 def test_rows_steps_and_rate_are_those_of_the_adapters_record(lucky: Board) -> None:
@@ -229,7 +243,7 @@ def test_rslora_is_not_above_lora_on_tfns() -> None:
     for name in ("rslora", "lora"):
         path = COMMITTED / "scorecards" / f"board-smollm2-135m-{name}-s0.json"
         card = cardfiles.read(path)
-        kept = card.model_copy(update={"scores": [score for score in card.scores if _present(score)]})
+        kept = card.model_copy(update={"scores": [score for score in card.scores if present(score)]})
         rows = cardfiles.rows_by_task(path, card)
         cards.append(BoardCard(path.stem, kept, rows, Verification(path.name), "samples-attached", arrival=0))
     test = next(test for test in board(cards, beside(COMMITTED)).tests if test.task == "tfns")
@@ -238,17 +252,16 @@ def test_rslora_is_not_above_lora_on_tfns() -> None:
     assert test.spread
     assert test.spread.variance.deviation > 0.1
     assert [row.group for row in board(cards).tests if row.task == "tfns" for row in row.rows] == [1, 1]
-    by_documents = tied(test.score, [Rival([row.entry.samples["finbench_tfns"]]) for row in test.rows])
+    by_documents = tied(test.score, [_rival(row.score, row.entry.samples[row.score.task]) for row in test.rows])
     assert by_documents == [1, 2]
 
 
 def test_the_committed_page_has_the_seeds_of_fpb_as_one_row() -> None:
-    text = (COMMITTED / "index.html").read_text()
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
-    assert found
-    data = json.loads(found[1])
-    fpb = next(test for test in data["tests"] if test["task"] == "fpb" and test["whole"])
-    [row] = [row for row in fpb["rows"] if isinstance(row[11], list)]
-    assert data["cards"][row[0]]["name"] == "fpb-smollm2-135m-lora"
+    names = ("heads", "cards")
+    parts = dict(read_script((COMMITTED / "page" / f"{name}.js").read_text()) for name in names)
+    fpb = next(test for test in parts["heads"]["tests"] if test["task"] == "fpb" and test["whole"])
+    rows = read_script((COMMITTED / "page" / "task" / f"{fpb['file']}.js").read_text())[1]
+    [row] = [row for row in rows if isinstance(row[11], list)]
+    assert parts["cards"][row[0]]["name"] == "fpb-smollm2-135m-lora"
     assert len(row[11]) == 3
     assert row[1] == pytest.approx(statistics.mean(one[1] for one in row[11]), abs=1e-5)

@@ -233,7 +233,8 @@ def test_their_own_numbers_are_not_taken_over(
 def test_the_leaderboard_takes_their_output(output: Path, data: Path, tmp_path: Path) -> None:
     from finbench import leaderboard
     from finbench.leaderboard import commands
-    from finbench.leaderboard.board import board, entries
+    from finbench.leaderboard.board import board
+    from finbench.leaderboard.reading import entries
 
     [added] = leaderboard.add([output], to=tmp_path / "board", name="theirs", data_dir=data)
     assert added == tmp_path / "board" / "scorecards" / "theirs.json"

@@ -27,6 +27,7 @@ _LARGEST = 256 * 2**20  # bytes of samples after decompression; a card's are a f
 _SAMPLES = ".samples.jsonl.zst"  # ends the name of a card's samples
 _SHORTEST = 40  # bytes of a sample row: the hash of its document alone has 32
 _OWN = "Put the samples file that finbench eval wrote with the card beside it, or score again: finbench eval"
+_SLUG = 100  # characters of a file's name that come from a subject's; a file system takes 255 with what follows
 _CARD = 64 * 2**20  # bytes of a scorecard; one of every task has 0.1 MB
 
 
@@ -300,7 +301,7 @@ def run_key(card: Scorecard) -> str:
 
 def slug(name: str) -> str:
     """A subject's name as that of a file."""
-    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.") or "subject"
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower())[:_SLUG].strip("-.") or "subject"
 
 
 def place_for(folder: Path, name: str, run_key: str) -> Path:

@@ -98,6 +98,8 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
             "add": cards.board_add,
             "reproduce": cards.board_reproduce,
             "build": cards.board_build,
+            "review": cards.board_review,
+            "pack": cards.board_pack,
             "push": cards.board_push,
         },
     ),

@@ -13,6 +13,7 @@ from finbench.cli import show
 from finbench.cli.command import DataDir, Found
 from finbench.cli.evaluation import scored
 from finbench.core.errors import FinbenchError
+from finbench.core.files import write_atomic
 
 Cards = Annotated[list[Path], "Scorecards (.json), or folders of them."]
 CardBase = Annotated[str | None, "The card's base, where bases.yaml does not know it."]
@@ -179,11 +180,12 @@ def board_add(
     rerun: Rerun = "0",
     key: Annotated[Path | None, "Private key of a maintainer, who vouches for the rerun by it."] = None,
     name: Annotated[str | None, "Name of the subject, for lm-eval's output."] = None,
+    owner: Annotated[str | None, "Who brings it: its folder is scorecards/OWNER/SUBJECT."] = None,
     data_dir: DataDir = None,
 ) -> Found:
     """Verify cards and copy them; refused: whatever cannot be recomputed, and texts that may not be published."""
     added = leaderboard.add(
-        cards, to=to, adapter=adapter, base=base, rerun=rerun, key=key, name=name, data_dir=data_dir
+        cards, to=to, adapter=adapter, base=base, rerun=rerun, key=key, name=name, owner=owner, data_dir=data_dir
     )
     said = [*(f"Added: {path}" for path in added), f"Next: finbench leaderboard build {to}"]
     return Found([str(path) for path in added], lambda: typer.echo("\n".join(said)))
@@ -219,7 +221,7 @@ def board_build(
         Path | None, "Folder for what goes to the Hub: dataset/ (cards, table) and space/ (page)."
     ] = None,
 ) -> Found:
-    """Verify every card, then write leaderboard.md, leaderboard.csv and index.html."""
+    """Verify every card, then write the board's tables and page; a faulty card is left out and named."""
     made = leaderboard.build(folder, check=check, trusted=trusted)
     drawn = leaderboard.pictures(folder, pictures) if pictures else []
     if export and not made.stale:
@@ -227,9 +229,32 @@ def board_build(
     said = "up to date" if check else f"written to {folder}: {', '.join(made.files[:6])}"
     said = f"{len(made.board.entries)} cards, {len(made.board.tests)} tasks; {said}"
     if made.stale:
-        said = f"Stale: {', '.join(made.stale)}. Run: finbench leaderboard build {folder}"
+        said = f"Stale: {made.stale_named}. Run: finbench leaderboard build {folder}"
+    said = "\n".join([*(f"Refused: {line}" for line in made.refusals), said])
     value = made.as_dict() | {"pictures": [str(path) for path in drawn]}
-    return Found(value, lambda: typer.echo(said, err=bool(made.stale)), typer.Exit(1) if made.stale else None)
+    unfit = bool(made.stale or (check and made.refusals))
+    return Found(value, lambda: typer.echo(said, err=unfit), typer.Exit(1) if unfit else None)
+
+
+def board_review(
+    folder: Board,
+    against: Annotated[Path, "Leaderboard that it would be merged into, whose keys and order are believed."],
+    comment: Annotated[Path | None, "File for the answer to a pull request, in Markdown."] = None,
+) -> Found:
+    """Check what a pull request adds to a leaderboard, and where its cards would stand; exit 1 if they are unfit."""
+    made = leaderboard.review(folder, against)
+    if comment:
+        write_atomic(comment, made.comment)
+    return Found(made.as_dict(), lambda: typer.echo(made.comment.rstrip()), typer.Exit(1) if made.faults else None)
+
+
+def board_pack(
+    out: Annotated[Path, typer.Argument(help="Folder for the Parquet files; it is replaced.")],
+    folder: Board = Path("leaderboards"),
+) -> Found:
+    """Cards and samples as Parquet files, as `datasets` reads them; build reads them in scorecards/ too."""
+    written = [str(path) for path in leaderboard.pack(folder, out)]
+    return Found(written, lambda: typer.echo("\n".join(written)))
 
 
 def board_push(

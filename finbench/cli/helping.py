@@ -64,6 +64,11 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "leaderboard reproduce --key ~/.ssh/finbench --at runs --only a,b",
     ),
     "leaderboard build": ("leaderboard build", "leaderboard build leaderboards --check"),
+    "leaderboard review": (
+        "leaderboard review leaderboards --against ../main/leaderboards",
+        "leaderboard review leaderboards --against ../main/leaderboards --comment comment.md",
+    ),
+    "leaderboard pack": ("leaderboard pack cards", "leaderboard pack dataset/scorecards leaderboards"),
     "leaderboard push": ("leaderboard push hub:org/board --dry-run", "leaderboard push hub:org/board --public"),
     "zoo list": ("zoo list", "zoo list --json"),
     "zoo show": ("zoo show fpb-smollm2-135m-lora", "zoo show NAME > mine.yaml"),

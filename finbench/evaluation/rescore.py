@@ -226,10 +226,10 @@ def without_data(score: Score, task: Task, rows: Rows) -> Outcome:
     """Where the data are not here: answers of label tasks, read again; gold labels are taken from the rows."""
     outcome = Outcome()
     scorer = metrics.config(task.name).get("process_results")
-    checked = 0
+    checked, read = 0, metrics.function(scorer) if isinstance(scorer, catalog.Function) else None
     for row in rows:
         item = row["values"].get("macro_f1")
-        if not isinstance(scorer, catalog.Function) or not _label_item(item):
+        if read is None or not _label_item(item):
             continue
         gold, _, labels = item
         # FinLoRA's own scorer reads target and text too, of the text only what follows its last "Answer:"
@@ -238,7 +238,7 @@ def without_data(score: Score, task: Task, rows: Rows) -> Outcome:
         if answers is None:
             continue
         checked += 1
-        outcome.faults += _differing(row, {"cluster": row["cluster"], "values": metrics.function(scorer)(doc, answers)})
+        outcome.faults += _differing(row, {"cluster": row["cluster"], "values": read(doc, answers)})
     if checked:
         outcome.said = f"{checked:,} of {len(rows):,} answers read again by the task's own scorer"
     unread = [_unread(len(rows) - checked, score)] if checked < len(rows) else []

@@ -7,6 +7,7 @@ count follows from the samples), ``reproduced`` (the model, asked again, gives t
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -63,10 +64,15 @@ class Verification:
     level: Level = "none"
     asked: list[again.Answered] = field(default_factory=list)  # the model was asked again
 
+    def __post_init__(self) -> None:
+        self._noted = set(self.faults)  # a card may have ten thousand
+        self.rows: RowsByTask | None = None  # the samples that were looked at
+
     def fault(self, place: str, message: str) -> None:
         """Note a fault, once."""
         found = CardFault(place, message)
-        if found not in self.faults:
+        if found not in self._noted:
+            self._noted.add(found)
             self.faults.append(found)
 
     @property
@@ -119,13 +125,14 @@ def verify(
         catalog.recall(score.task, score.task_digest)
         _task(parsed, score, found)
         _possible(parsed, score, found)
-    for task in {score.task for score in parsed.scores if sum(s.task == score.task for s in parsed.scores) > 1}:
-        found.fault(f"scores[{task}]", "is there more than once")
+    for task, times in Counter(score.task for score in parsed.scores).items():
+        if times > 1:
+            found.fault(f"scores[{task}]", "is there more than once")
     if not parsed.scores:
         found.fault("scores", "there are none, so there is nothing to believe")
     if parsed.status == "complete" and parsed.limit is not None:
         found.fault("status", "a card with a limit is not complete")
-    by_task = _samples(path, parsed, found)
+    by_task = found.rows = _samples(path, parsed, found)
     if by_task is not None:
         for score in parsed.scores:
             _rows(parsed, score, by_task.get(score.task, []), found)

@@ -10,8 +10,22 @@ if TYPE_CHECKING:
     from finbench.leaderboard.building import Built, build, pictures
     from finbench.leaderboard.intake import add
     from finbench.leaderboard.queue import Reproduction, reproduce
+    from finbench.leaderboard.review import Review, review
     from finbench.leaderboard.space import publication, push
+    from finbench.leaderboard.store import pack
 else:
     __getattr__ = face(__name__)
 
-__all__ = ["Built", "Reproduction", "add", "build", "pictures", "publication", "push", "reproduce"]
+__all__ = [
+    "Built",
+    "Reproduction",
+    "Review",
+    "add",
+    "build",
+    "pack",
+    "pictures",
+    "publication",
+    "push",
+    "reproduce",
+    "review",
+]

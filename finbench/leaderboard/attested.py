@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from finbench.cards import RowsByTask, cardfiles
+from finbench.cards import cardfiles
 from finbench.core import environment
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, reason
@@ -69,6 +69,7 @@ class Attestation(Record):
 
 
 Vouched = tuple[Attestation, signing.Signed]
+SampleRows = Mapping[str, Sequence[Mapping[str, Any]]]  # by task
 
 
 def _trained_path(folder: Path, identity: str) -> Path:
@@ -158,13 +159,13 @@ def _signed(path: Path, text: bytes, made: Attestation, trusted: Path) -> signin
     return signing.checked(text, signature, made.created, trusted / signing.SIGNERS, trusted / signing.REVOKED)
 
 
-def level(path: Path, card: Scorecard, rows: RowsByTask, found: Verification, vouched: Sequence[Vouched]) -> str:
+def level(path: Path, card: Scorecard, rows: SampleRows, found: Verification, vouched: Sequence[Vouched]) -> str:
     """How far a card of a leaderboard can be believed; ``found`` is told who asked its model again.
 
     ``reproduced``: a key that is believed vouches for this very file, and so much was asked that false rows would
     hardly pass. ``revoked``: only a key does that is not believed any more.
     """
-    if found.level != "samples-attached":
+    if found.level != "samples-attached" or not vouched:
         return found.level
     states, sha = set(), sha256_file(path)
     for made, signed in vouched:
@@ -186,7 +187,7 @@ def _answered(made: Attestation) -> list[Answered]:
     return [Answered(one.task, made.seed, one.sizes, one.rows, one.moved, one.tolerated) for one in made.tasks]
 
 
-def _lacking(made: Attestation, card: Scorecard, rows: RowsByTask) -> str:
+def _lacking(made: Attestation, card: Scorecard, rows: SampleRows) -> str:
     """Why an attestation does not show that the card's answers are those of its model; empty if it does."""
     if fault := unfit(card):
         return fault

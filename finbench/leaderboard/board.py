@@ -5,29 +5,21 @@ A test is a task under one definition, on the same rows, with the same prompts (
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from finbench.cards import (
-    cardfiles,
-    conditions_of,
-    follows,
-    setup_of,
-)
+from finbench.cards import conditions_of, setup_of
 from finbench.core import catalog
 from finbench.core.console import say
-from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
-from finbench.core.records import Score, Scorecard
-from finbench.evaluation import Verification, verify
-from finbench.leaderboard import attested, groups, precedence, trainings
-from finbench.leaderboard.rows import BoardCard, BoardRow, BoardTest
+from finbench.core.records import Score
+from finbench.leaderboard import groups, known, precedence, trainings
+from finbench.leaderboard.evidence import evidence_of
+from finbench.leaderboard.rows import BoardCard, BoardRow, BoardTest, Refused
 
-SCORECARDS = "scorecards"
-STUDY = "study"  # folder beside it with cards of many trainings, which tell how far seeds scatter and have no row
 _QUESTIONS = 9  # of a headline at most: a limit takes whole headlines, so the next one may not have fitted
 FAMILIES = {
     "sentiment": "Sentiment",
@@ -46,106 +38,59 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Board:
-    """Every test, in the order of the page, and the cards they come from."""
+    """Every test, in the order of the page, and the cards they come from.
+
+    ``history``: by the key of a card that counts, the keys of those of the same subject or answers that count nowhere;
+    they are not among the ``entries``. ``refused``: files in which something is wrong.
+    """
 
     entries: list[BoardCard]
     tests: list[BoardTest]
+    history: dict[str, list[str]] = field(default_factory=dict)
+    refused: list[Refused] = field(default_factory=list)
 
     def family(self, name: str) -> list[BoardTest]:
         """The tests of a family."""
         return [test for test in self.tests if test.score.family == name]
 
 
-def entries(folder: Path, trusted: Path | None = None) -> list[BoardCard]:
-    """Every card of ``folder/scorecards``, verified; FinbenchError naming each one in which something is wrong.
-
-    ``trusted``: the folder whose keys and order of arrival are believed; default: the leaderboard's own.
-    """
-    found, faults = [], []
-    vouched, order = attested.attestations(folder, trusted), precedence.arrivals(trusted or folder)
-    for path in cardfiles.expand([folder / SCORECARDS]):
-        if older := _older(cardfiles.read(path)):
-            say(f"{path.name} is left out: it is of an older version of {older}. Score its subject again to rank it.")
-            continue
-        checked = verify(path, data_dir=folder / ".none")  # data on this machine must not decide
-        card = cardfiles.read(path)
-        if no_model := precedence.without_model(card):
-            checked.fault("engine", no_model)
-        if checked.faults:
-            faults += [f"{path.name}: {fault.field} {fault.message}" for fault in checked.faults[:3]]
-            continue
-        samples = cardfiles.rows_by_task(path, card)
-        found.append(
-            BoardCard(
-                key=path.stem,
-                card=card,
-                samples=samples,
-                found=checked,
-                level=attested.level(path, card, samples, checked, vouched),
-                trained=attested.trained(folder, card.subject),
-                arrival=order.get(path.stem),
-            )
-        )
-    if faults:
-        raise FinbenchError(
-            "\n".join(faults), f"See all that is wrong: finbench verify {folder / SCORECARDS}/CARD.json"
-        )
-    return found
-
-
-def _older(card: Scorecard) -> str:
-    """The first task of a card that has a newer version here, by which its answers cannot be scored again."""
-    return next((score.task for score in card.scores if not _present(score)), "")
-
-
-def _present(score: Score) -> bool:
-    known = catalog.tasks()
-    return score.task not in known or score.version >= known[score.task].version
-
-
-def beside(folder: Path) -> list[BoardCard]:
-    """Cards of ``folder/study/scorecards`` with their scores of present versions, each of which its samples give."""
-    place, found = folder / STUDY / SCORECARDS, []
-    for path in cardfiles.expand([place]) if place.is_dir() else ():
-        card = cardfiles.read(path)
-        samples = cardfiles.rows_by_task(path, card)
-        scores = [score for score in card.scores if _present(score) and score.task in samples]
-        for score in scores:
-            follows(score, samples[score.task], path)
-        made = card.model_copy(update={"scores": scores})
-        found.append(BoardCard(path.stem, made, samples, Verification(path.name), "samples-attached"))
-    return found
-
-
-def board(found: Sequence[BoardCard], study: Sequence[BoardCard] = ()) -> Board:
+def board(found: Sequence[BoardCard], study: Sequence[BoardCard] = (), refused: Sequence[Refused] = ()) -> Board:
     """Tests of the entries, each with its rows in order, in tied groups and with its Pareto fronts.
 
-    ``study``: cards without a row, whose trainings show how far seeds scatter.
+    ``study``: cards without a row, whose trainings show how far seeds scatter. ``refused``: files that are not shown.
     """
     found = trainings.with_recipes(_told_apart(found))
-    tests, others = _tests(found), _tests(trainings.with_recipes(study))
+    history = _History()
+    tests, others = _tests(found, history), _tests(trainings.with_recipes(study), _History())
+    spreads = trainings.known_spreads([*tests, *others])
     for test in tests:
-        test.spread = trainings.known_spread(test, [*tests, *others])
+        test.spread = trainings.known_spread(test, spreads)
         _place(test)
-    return Board(list(found), sorted(tests, key=_order))
+    history.tell()
+    past = history.past()
+    out = history.behind.keys() | {one.file.removesuffix(".json") for one in history.open}
+    shown = [entry for entry in found if entry.key in history.counting or entry.key not in out]
+    return Board(shown, sorted(tests, key=_order), past, [*refused, *history.open])
 
 
-def _tests(found: Sequence[BoardCard]) -> list[BoardTest]:
+def _tests(found: Sequence[BoardCard], history: _History) -> list[BoardTest]:
     tests: dict[str, BoardTest] = {}
+    tasks = catalog.tasks()
     for entry in found:
         for score in entry.card.scores:
-            if score.family not in FAMILIES or score.task not in catalog.tasks():
+            if score.family not in FAMILIES or score.task not in tasks:
                 continue
             key = digest({**setup_of(entry.card, score), "task": score.task})[:10]
-            said = tuple(part for part in conditions_of(entry.card, score) if not part.startswith("first "))
-            test = tests.setdefault(key, BoardTest(score, said, key, whole=False))
+            if key not in tests:
+                said = tuple(part for part in conditions_of(entry.card, score) if not part.startswith("first "))
+                tests[key] = BoardTest(score, said, key, whole=False)
             one = _QUESTIONS if score.family == "headline" else 1
             whole = entry.card.limit is None or score.n + one <= entry.card.limit
-            test.whole = test.whole or (whole and score.data.share is None)
-            test.rows.append(BoardRow(entry, score))
+            tests[key].whole = tests[key].whole or (whole and score.data.share is None)
+            tests[key].rows.append(BoardRow(entry, score))
     for test in tests.values():
-        test.rows = trainings.joined(_counting(test.rows))
-    return list(tests.values())
+        test.rows = trainings.joined(_counting(test.rows, history))
+    return [test for test in tests.values() if test.rows]
 
 
 def _order(test: BoardTest) -> tuple[Any, ...]:
@@ -156,28 +101,68 @@ def _order(test: BoardTest) -> tuple[Any, ...]:
 
 
 def _told_apart(found: Sequence[BoardCard]) -> list[BoardCard]:
-    """The cards; subjects that share a name get part of their identity behind it."""
-    named: dict[str, set[str]] = {}
+    """The cards; subjects that share a name get their owner behind it, or part of their identity."""
+    named: dict[str, dict[str, set[str]]] = {}
     for entry in found:
-        named.setdefault(precedence.spoken(entry.card.subject), set()).add(precedence.identity(entry.card.subject))
-    return [
-        replace(entry, shown=f"{entry.card.subject.name} ({precedence.identity(entry.card.subject)[:6]})")
-        if len(named[precedence.spoken(entry.card.subject)]) > 1
-        else entry
-        for entry in found
-    ]
+        owners = named.setdefault(precedence.spoken(entry.card.subject), {})
+        owners.setdefault(entry.owner, set()).add(entry.identity)
+    made = []
+    for entry in found:
+        owners = named[precedence.spoken(entry.card.subject)]
+        if len(set().union(*owners.values())) > 1:
+            several = not entry.owner or len(owners[entry.owner]) > 1
+            behind = [entry.owner] * bool(entry.owner) + [entry.identity[:6]] * several
+            entry = replace(entry, shown=f"{entry.card.subject.name} ({', '.join(behind)})")
+        made.append(entry)
+    return made
 
 
-def _counting(rows: Sequence[BoardRow]) -> list[BoardRow]:
+class _History:
+    """Which cards count nowhere, for which others; and those of which nothing tells whether they should."""
+
+    def __init__(self) -> None:
+        self.counting: set[str] = set()
+        self.behind: dict[str, tuple[str, list[str]]] = {}  # key -> the card that counts, tasks
+        self.open: list[Refused] = []
+
+    def add(self, first: BoardCard, other: BoardCard, task: str) -> None:
+        """Another card counts before ``other`` on a task."""
+        self.behind.setdefault(other.key, (first.key, []))[1].append(task)
+
+    def unclear(self, one: BoardCard, other: BoardCard, task: str) -> None:
+        """Two cards are of one subject, or have the same answers, and which was first is not known."""
+        fault = f"is of one subject with {one.key}.json or has its answers on {task}, and nothing tells which was "
+        fault += f"first: write {one.key} or {other.key} into {precedence.ARRIVALS}, or take one of the two out"
+        if all(known.file != f"{other.key}.json" for known in self.open):
+            self.open.append(Refused(f"{other.key}.json", [fault]))
+
+    def past(self) -> dict[str, list[str]]:
+        """By the key of a card that counts, those that count nowhere."""
+        found: dict[str, list[str]] = {}
+        for key, (first, _) in self.behind.items():
+            if key not in self.counting:
+                found.setdefault(first, []).append(key)
+        return found
+
+    def tell(self) -> None:
+        """Say of each card in one line where it does not count."""
+        for key, (first, tasks) in self.behind.items():
+            where = ", ".join(tasks[:3]) + (f" and {len(tasks) - 3} more" if len(tasks) > 3 else "")
+            say(f"{key}.json does not count on {where}: {first}.json of the same subject or answers does.")
+
+
+def _counting(rows: Sequence[BoardRow], history: _History) -> list[BoardRow]:
     """One row for each subject and way of computing: that of the strongest evidence, of these the one that came first.
 
     A card that says of itself that it is newer replaces nothing. The answers of another card under another name count
-    once, for the one that came first. FinbenchError where nothing tells which did.
+    once, for the one that came first. Where nothing tells which did, neither is shown.
     """
     kept: dict[str, BoardRow] = {}
+    out: set[int] = set()
     for row in sorted(rows, key=lambda row: (-precedence.STRENGTH[row.entry.level], *_arrived(row.entry))):
-        card, task = row.entry.card, row.score.task
-        marks = [precedence.way(card), *precedence.answered(row.score, row.entry.samples.get(task, []))]
+        task = row.score.task
+        proof = evidence_of(row.score, row.entry.samples)
+        marks = [row.entry.way, *(proof.marks if proof else ())]
         first = next((kept[mark] for mark in marks if mark in kept), None)
         for mark in marks if first is None else ():
             kept[mark] = row
@@ -186,13 +171,14 @@ def _counting(rows: Sequence[BoardRow]) -> list[BoardRow]:
         one, other, name = first.entry, row.entry, catalog.tasks()[task].name.removeprefix(catalog.PREFIX)
         equal = precedence.STRENGTH[one.level] == precedence.STRENGTH[other.level]
         if equal and one.arrival is None and other.arrival is None:
-            raise FinbenchError(
-                f"{one.key}.json and {other.key}.json are of one subject or have the same answers on {name}, "
-                "and nothing tells which was first.",
-                f"Write {one.key} or {other.key} into {precedence.ARRIVALS}, or take one of the two out.",
-            )
-        say(f"{other.key}.json does not count on {name}: {one.key}.json of the same subject or answers does.")
-    return list({id(row): row for row in kept.values()}.values())
+            history.unclear(other, one, name)
+            history.unclear(one, other, name)
+            out.add(id(first))
+        else:
+            history.add(one, other, name)
+    counting = {id(row): row for row in kept.values() if id(row) not in out}
+    history.counting.update(row.entry.key for row in counting.values())
+    return list(counting.values())
 
 
 def _arrived(entry: BoardCard) -> tuple[float, str]:
@@ -210,8 +196,10 @@ def _place(test: BoardTest) -> None:
             groups.rival(row, test.spread) if all(row.score.main.value > value for value in floor) else None
             for row in test.rows
         ]
-        for row, group in zip(test.rows, groups.tied(test.score, rivals), strict=True):
+        pairs = groups.Pairs(known.tests(test.key))
+        for row, group in zip(test.rows, groups.tied(test.score, rivals, pairs), strict=True):
             row.group = group
+        known.keep_tests(test.key, pairs.used)
     good = [-sign * row.score.main.value for row in test.rows]
     machines = [row.entry.machine for row in test.rows]
     costs = front(good, [row.cost for row in test.rows], machines)
@@ -234,12 +222,18 @@ def front(good: Sequence[float], spent: Sequence[float | None], machines: Sequen
 
     ``good``: more is better; ``spent``: less is better, None where it was not measured.
     """
-    on = []
-    every = list(zip(good, spent, machines, strict=True))
-    for mine, paid, machine in every:
-        rivals = [(other, cost) for other, cost, where in every if where == machine and cost is not None]
-        beaten = paid is None or any(
-            other >= mine and cost <= paid and (other > mine or cost < paid) for other, cost in rivals
-        )
-        on.append(not beaten)
+    on = [False] * len(good)
+    least: dict[str, float] = {}  # of a machine, what those that are better have spent
+    order = sorted((-value, number) for number, value in enumerate(good))
+    for _, level in itertools.groupby(order, key=lambda one: one[0]):
+        best: dict[str, float] = {}
+        alike = [number for _, number in level]
+        for number in alike:
+            paid = spent[number]
+            if paid is not None:
+                best[machines[number]] = min(best.get(machines[number], math.inf), paid)
+        for number in alike:
+            paid, machine = spent[number], machines[number]
+            on[number] = paid is not None and paid == best[machine] and paid < least.get(machine, math.inf)
+        least |= {machine: min(least.get(machine, math.inf), paid) for machine, paid in best.items()}
     return on

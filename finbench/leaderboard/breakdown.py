@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ Values = Sequence[Any]
 _LONGEST = 12  # lines of a list of tags, or labels of a confusion matrix
 
 
-def of(score: Score, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def of(score: Score, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """The breakdown of a score from its sample rows; None where there is none to be made.
 
     ``kind`` says which: ``confusion`` (gold label by reading, the last column unparsed), ``types`` (entities),

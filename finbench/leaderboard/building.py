@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,12 @@ from typing import Any
 from finbench.cards import cardfiles
 from finbench.core.errors import FinbenchError
 from finbench.core.files import write_atomic
-from finbench.leaderboard import charts, intake, page, published, tables
-from finbench.leaderboard.board import SCORECARDS, Board, beside, board, entries
+from finbench.leaderboard import charts, page, published, tables
+from finbench.leaderboard.board import Board, board
+from finbench.leaderboard.reading import beside, entries, read
+from finbench.leaderboard.store import SCORECARDS
 
-DETAILS = "details"
+PARQUET = "leaderboard.parquet"  # written where pyarrow is, and beside the cards on the Hub; not meant for Git
 
 
 @dataclass(frozen=True)
@@ -26,54 +27,102 @@ class Built:
     files: list[str]
     stale: list[str] = field(default_factory=list)
 
+    @property
+    def stale_named(self) -> str:
+        """The first stale files, and how many more there are."""
+        more = len(self.stale) - 6
+        return ", ".join(self.stale[:6]) + (f" and {more:,} more" if more > 0 else "")
+
+    @property
+    def refusals(self) -> list[str]:
+        """What is wrong with cards that are not shown, a line a fault."""
+        return [f"{one.file}: {fault}" for one in self.board.refused for fault in one.faults]
+
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         return {
             "folder": str(self.folder),
             "cards": len(self.board.entries),
             "tests": len(self.board.tests),
+            "refused": {one.file: one.faults for one in self.board.refused},
             "files": self.files,
             "stale": self.stale,
         }
 
 
 def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: Path | None = None) -> Built:
-    """Write ``leaderboard.md``, ``leaderboard.csv`` and ``index.html`` (beyond 200 cards ``details/`` too).
+    """Write the tables (``leaderboard.md``, csv, json, parquet) and the page (``index.html``, ``page/``, a feed).
 
-    Every card is verified first. With ``check`` nothing is written: cards with restricted texts and files that are not
-    what the cards give are a FinbenchError; ``stale`` names the files. Raises FinbenchError for a folder without cards.
+    Only files that change are written. Those of ``page/`` that an earlier build wrote and this one has not are removed.
+
+    Every card is verified first; one in which something is wrong is not shown, stops no other and stands in
+    ``board.refused``. With ``check`` nothing is written, and ``stale`` names the files that are not what the cards
+    give. Raises FinbenchError for a folder without cards.
     ``trusted``: a leaderboard whose keys, order of arrival and study are believed, not those in ``folder``.
     """
     _has_cards(folder)
-    if check:  # texts first: a card that holds some must go, whatever else is wrong with it
-        faults = [
-            f"{path.name}: {fault}"
-            for path in cardfiles.expand([folder / SCORECARDS])
-            for fault in intake.restricted(cardfiles.read_samples(path))
-        ]
-        if faults:
-            raise FinbenchError("\n".join(faults), "Take these cards out of the pull request.")
-    made, blocks = board(entries(folder, trusted), beside(trusted or folder)), published.read(folder)
-    files = {
-        "leaderboard.md": tables.markdown(made, blocks),
-        "leaderboard.csv": tables.table(made),
-        **page.files(made, blocks),
-    }
-    # named by their digest, and of ours by their first word: what else lies there is not ours to remove
-    scripts = [path for path in (folder / DETAILS).glob("*.js") if re.fullmatch(r"[0-9a-f]{12}\.js", path.name)]
-    there = {f"{DETAILS}/{path.name}" for path in scripts if path.read_bytes().startswith(b"finbenchDetail(")}
-    left_over = there - files.keys()  # details of cards that are gone
+    cards = read(folder, trusted)
+    made, blocks = board(cards.entries, beside(trusted or folder), cards.refused), published.read(folder)
+    names, stale, unlike = set(), [], _stale if check else _write
+    for name, content in _files(folder, made, blocks, check):
+        names.add(name)
+        if unlike(folder, name, content):
+            stale.append(name)
+    left_over = _left_over(folder, names)
     if check:
-        here = {name: (folder / name).read_text("utf-8") for name in files if (folder / name).is_file()}
-        stale = [name for name, text in files.items() if name not in here or not page.same(here[name], text)]
-        return Built(folder, made, sorted(files), sorted([*left_over, *stale]))
+        return Built(folder, made, sorted(names), sorted([*left_over, *stale]))
     for name in left_over:
         (folder / name).unlink()
-    for name, text in files.items():
-        write_atomic(folder / name, text)
-    with contextlib.suppress(OSError):
-        (folder / DETAILS).rmdir()  # only where it is empty
-    return Built(folder, made, sorted(files))
+    return Built(folder, made, sorted(names))
+
+
+def _files(
+    folder: Path, made: Board, blocks: Sequence[published.PublishedScore], check: bool
+) -> Iterator[tuple[str, str | bytes]]:
+    """Name and content of every file."""
+    records = tables.records(made)
+    yield "leaderboard.md", tables.markdown(made, blocks)
+    yield "leaderboard.csv", tables.as_csv(records)
+    yield "leaderboard.json", tables.as_json(records)
+    if (parquet := tables.as_parquet(records)) and not (check and not (folder / PARQUET).is_file()):
+        yield PARQUET, parquet
+    if check and not (folder / "index.html").is_file():  # a board may keep its page out of Git
+        return
+    yield from page.files(made, blocks)
+
+
+def _head(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with path.open("rb") as stream:
+        return stream.read(200).decode("utf-8", "replace")
+
+
+def _stale(folder: Path, name: str, content: str | bytes) -> bool:
+    """Whether a file is not what it should be."""
+    path = folder / name
+    if not path.is_file():
+        return True
+    there = path.read_bytes()
+    if isinstance(content, bytes):
+        return not tables.same_parquet(there, content)
+    return not page.same(name, there.decode("utf-8", "replace"), content)
+
+
+def _write(folder: Path, name: str, content: str | bytes) -> bool:
+    """Write a file unless it is there as it should be; whether it was written."""
+    path, data = folder / name, content.encode() if isinstance(content, str) else content
+    if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
+        return False
+    write_atomic(path, data)
+    return True
+
+
+def _left_over(folder: Path, names: Collection[str]) -> list[str]:
+    """Files that an earlier build wrote and this one has not; what else lies there is not ours to remove."""
+    there = (path for path in (folder / page.PAGE).glob("*/*") if path.is_file())
+    others = [path for path in there if path.relative_to(folder).as_posix() not in names]
+    return [path.relative_to(folder).as_posix() for path in others if page.ours(_head(path))]
 
 
 def _has_cards(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Score against cost and against memory: one Vega-Lite drawing for the page, and the same as PNG.
 
-The page gets the drawing once, with places to fill in (``%metric%`` and the like), and the bundle of vl-convert that
-draws it, so that it needs no network and no ``eval``.
+The pages get the drawing once, with places to fill in (``%metric%`` and the like), and the bundle of vl-convert that
+draws it, so that they need no network and no ``eval``.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def bundle() -> str:
         import vl_convert
     except ImportError as fault:
         raise FinbenchError("The leaderboard's page needs altair and vl-convert-python.", install("board")) from fault
-    return str(vl_convert.javascript_bundle(_SNIPPET)).replace("</script", r"<\/script")
+    return str(vl_convert.javascript_bundle(_SNIPPET))
 
 
 def point(test: BoardTest, row: BoardRow) -> dict[str, Any] | None:

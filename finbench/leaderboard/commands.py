@@ -10,8 +10,8 @@ import yaml
 
 from finbench.core import catalog
 from finbench.core.records import BaseModelId, Scorecard
-from finbench.leaderboard.board import SCORECARDS
 from finbench.leaderboard.rows import BoardCard
+from finbench.leaderboard.store import SCORECARDS
 
 
 @dataclass(frozen=True)

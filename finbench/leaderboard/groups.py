@@ -1,36 +1,63 @@
-"""Who can be told from whom in a test: tied groups by documents, and by seeds where subjects were trained."""
+"""Who can be told from whom in a test: tied groups by documents, and by seeds where subjects were trained.
+
+A leader is tested against everybody below it. What decides most of these tests is known from two sums over documents
+each, which are taken for all at once; the permutation test is done for the others only (``_decided``).
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from finbench.cards import LEVEL, aggregation_of
 from finbench.core.records import Score
 from finbench.leaderboard import trainings
+from finbench.leaderboard.evidence import Evidence
 from finbench.leaderboard.rows import BoardRow, KnownSpread
 from finbench.scoring import (
     EXACT,
     RESAMPLES,
-    Difference,
+    UNTESTABLE,
     SeedVariance,
-    clusters_of,
-    hidden_metrics,
-    holm,
-    p_apart,
-    paired_difference,
-    samples_of,
-    values_of,
+    by_cluster,
+    metrics,
+    p_values,
+    permutation,
 )
+
+Numbers = NDArray[np.float64]
+_FACTOR = 8.0  # by which a permutation test's p is taken to differ from that of the normal distribution at most
+_SURE = 1e-7  # p of which no permutation of 10,000 is as extreme
+_NONE = 1.5 / (RESAMPLES + 1)  # p below which none was
+_FEW = 12  # sources up to which nothing is taken from the normal distribution
+_BLOCK = 4_000_000  # numbers held at once: 32 MB
 
 
 @dataclass(frozen=True)
 class Rival:
-    """A subject of a test: samples of each training, and how far its seeds scatter (None: nobody knows)."""
+    """A subject of a test: evidence of each training, and how far its seeds scatter (None: nobody knows)."""
 
-    runs: Sequence[trainings.Samples]
+    runs: Sequence[Evidence]
     seeds: SeedVariance | None = EXACT
+
+
+@dataclass
+class Pairs:
+    """p-values of permutation tests by the digests of both rows' evidence: those of before, and those used now."""
+
+    before: dict[str, float] = field(default_factory=dict)
+    used: dict[str, float] = field(default_factory=dict)
+
+    def p(self, one: Evidence, other: Evidence, test: Callable[[], float]) -> float:
+        """Of two rows, by ``test`` where nobody has done it."""
+        key = " ".join(sorted((one.digest[:32], other.digest[:32])))
+        found = self.used.get(key, self.before.get(key))
+        self.used[key] = test() if found is None else found
+        return self.used[key]
 
 
 def rival(row: BoardRow, known: KnownSpread | None) -> Rival | None:
@@ -39,73 +66,202 @@ def rival(row: BoardRow, known: KnownSpread | None) -> Rival | None:
     return None if runs is None else Rival(runs, trainings.of_seeds(row, known))
 
 
-def tied(score: Score, rivals: Sequence[Rival | None]) -> list[int | None]:
+def tied(
+    score: Score, rivals: Sequence[Rival | None], pairs: Pairs | None = None, *, every: bool = False
+) -> list[int | None]:
     """Group of each subject of a test, which are in the order of their scores, best first.
 
     Group 1 holds the best and all that cannot be told from it (5 %, Holm over the group's tests); of the rest the best
     leads the next group, and so on. A subject without samples of these documents cannot be tested and has none; nor
-    has anybody where fewer than two can be.
+    has anybody where fewer than two can be. ``pairs``: what is known of tests; ``every``: do each of them, to compare.
     """
     places: list[int | None] = [None] * len(rivals)
-    metric = score.main_metric
-    docs: list[str] | None = None
-    left: list[int] = []
-    for number, one in enumerate(rivals):
-        if one is None or not one.runs[0] or metric in hidden_metrics(one.runs[0]):
-            continue
-        docs = docs or [row["doc"] for row in one.runs[0]]
-        if [row["doc"] for row in one.runs[0]] == docs:
-            left.append(number)
+    first = next((one for one in rivals if one is not None), None)
+    if first is None:
+        return places
+    test = _Test(score, first.runs[0], pairs or Pairs(), every)
+    left = [number for number, one in enumerate(rivals) if one is not None and test.enter(number, one)]
     if len(left) < 2:
         return places
-    found = {number: rivals[number] for number in left}
-    test = _Apart(score, {number: one for number, one in found.items() if one is not None})
     group = 0
     while left:
         group += 1
         leader, rest = left[0], left[1:]
-        places[leader] = group
-        adjusted = holm([test.p(leader, other) for other in rest])
-        for other, p in zip(rest, adjusted, strict=True):
-            if p >= LEVEL:
-                places[other] = group
-        left = [other for other in rest if places[other] is None]
+        apart = test.apart(leader, rest) if rest else np.zeros(0, bool)
+        for number in [leader, *(other for other, told in zip(rest, apart, strict=True) if not told)]:
+            places[number] = group
+        left = [other for other, told in zip(rest, apart, strict=True) if told]
     return places
 
 
-class _Apart:
-    """The tests between subjects of one test."""
+@dataclass(frozen=True)
+class _Entered:
+    """A subject as tests need it: its value, and its value without each source, means over its trainings."""
 
-    def __init__(self, score: Score, rivals: dict[int, Rival]) -> None:
-        metric, first = score.main_metric, next(iter(rivals.values())).runs[0]
-        self.how = aggregation_of(score.task, metric)
-        self.clusters, self.samples = clusters_of(first), samples_of(first)
-        self.values = {number: [values_of(rows)[metric] for rows in one.runs] for number, one in rivals.items()}
-        self.seeds = {number: one.seeds for number, one in rivals.items()}
+    rival: Rival
+    parts: list[Numbers]  # of each training, sums over the documents of a source, shape (sources, k)
+    value: float
+    without: Numbers  # shape (sources,)
 
-    def p(self, one: int, other: int) -> float:
-        """That two subjects are alike: the greater p of documents (where each was asked once) and of both with seeds.
 
-        Two trainings of whose seeds nobody knows how far they scatter cannot be told apart. One can from what was not
-        trained: then it is about this very adapter.
+class _Test:
+    """The tests between subjects that have the documents of ``first``."""
+
+    def __init__(self, score: Score, first: Evidence, pairs: Pairs, every: bool) -> None:
+        self.name = metrics.known_as(aggregation_of(score.task, score.main_metric))
+        self.first, self.pairs, self.every = first, pairs, every
+        self.base = [json.loads(kind) for kind in first.kinds]
+        self.count = 0 if first.codes is None else len(first.codes)
+        self.known: dict[tuple[str, ...], metrics.Summed | None] = {}
+        self.statistic: Callable[[Numbers], Numbers]
+        self.entered: dict[int, _Entered] = {}
+
+    def enter(self, number: int, one: Rival) -> bool:
+        """Whether a subject can be tested: its values are those of this metric, of the same documents."""
+        if any(run.codes is None or run.docs != self.first.docs for run in one.runs):
+            return False
+        found = [self._run(run) for run in one.runs]
+        if any(run is None for run in found):
+            return False
+        runs = [run for run in found if run is not None]
+        value = float(np.mean([value for _, value, _ in runs]))
+        without = np.mean([without for _, _, without in runs], axis=0)
+        self.entered[number] = _Entered(one, [parts for parts, _, _ in runs], value, without)
+        return True
+
+    def _run(self, run: Evidence) -> tuple[Numbers, float, Numbers] | None:
+        """(parts, value, value without each source) of a training; None where they are not of this test."""
+        if run.kinds not in self.known:
+            self.known[run.kinds] = self._table(run.kinds)
+        table = self.known[run.kinds]
+        if table is None or run.codes is None or len(run.codes) != self.count:
+            return None
+        summed = metrics.Summed(table.parts[run.codes], table.statistic)
+        own = metrics.averaged(summed, self.first.samples) or summed
+        self.statistic = own.statistic
+        parts, _ = by_cluster(own.parts, self.first.clusters[:: self.first.samples])
+        total = parts.sum(axis=0)
+        return parts, float(own.statistic(total)), np.asarray(own.statistic(total - parts), dtype=np.float64)
+
+    def _table(self, kinds: tuple[str, ...]) -> metrics.Summed | None:
+        """Parts of each kind of value; None where they are not those of the test, as a forger may have them."""
+        try:
+            found = metrics.summed(self.name, [*self.base, *map(json.loads, kinds)])
+        except (KeyError, TypeError, ValueError, IndexError):
+            return None
+        return found and metrics.Summed(found.parts[len(self.base) :], found.statistic)
+
+    def apart(self, leader: int, rest: Sequence[int]) -> NDArray[np.bool_]:
+        """Which of ``rest`` can be told from ``leader``: 5 %, Holm over all of them."""
+        one, others = self.entered[leader], [self.entered[number] for number in rest]
+        low, high, seeds, error = self._bounds(one, others)
+
+        def exact(place: int) -> float:
+            return float(max(seeds[place], self._documents(one, others[place], error[place])))
+
+        if self.every:
+            low = high = np.array([exact(n) if low[n] < high[n] or seeds[n] == 0 else low[n] for n in range(len(rest))])
+        return _decided(low, high, exact)
+
+    def _bounds(self, one: _Entered, others: Sequence[_Entered]) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+        """Least and greatest p that each test may have, the part of it that seeds give, and errors over documents.
+
+        Of seeds it is that of both together; two trainings of whose seeds nobody knows how far they scatter cannot be
+        told apart. One can from what was not trained: then it is about this very adapter.
         """
-        runs, seeds = (self.values[one], self.values[other]), (self.seeds[one], self.seeds[other])
-        if None in seeds and EXACT not in seeds:
-            return 1.0
-        found = 0.0
-        if len(runs[0]) == len(runs[1]) == 1:
-            found = _p(paired_difference(runs[0][0], runs[1][0], self.how, self.clusters, self.samples))
-            if found >= LEVEL or not any(spread and spread.value for spread in seeds):
-                return found
-        a, b = ((run, spread or EXACT) for run, spread in zip(runs, seeds, strict=True))
-        return max(found, p_apart(a, b, self.how, self.clusters, self.samples))
+        gaps = np.array([other.value for other in others]) - one.value
+        units, error = len(one.without), self._errors(one, others)
+        low, high = np.zeros(len(others)), np.ones(len(others))
+        if units > _FEW:
+            shift = np.abs(gaps)
+            normal = _two_sided(shift, np.sqrt(error**2 + gaps**2 / units))
+            jack = np.minimum(_two_sided(shift, error), _NONE)  # where no permutation was as extreme
+            low, high = normal / _FACTOR, np.minimum(1.0, normal * _FACTOR)
+            low = np.where(low > _NONE, low, np.minimum(low, jack))
+            high = np.where(high < _SURE, jack, np.maximum(high, 2 * _NONE))
+            low, high = np.where(high == jack, jack, low), np.where(error == 0, 1.0, high)
+            low = np.where(error == 0, 0.0, low)
+        seeds, alone = self._seeds(one, others, gaps, error, units)
+        low, high = np.where(alone, np.maximum(low, seeds), seeds), np.where(alone, np.maximum(high, seeds), seeds)
+        return low, high, seeds, error
+
+    def _errors(self, one: _Entered, others: Sequence[_Entered]) -> Numbers:
+        """The jackknife's standard error of each difference (``scoring.error_over_documents``)."""
+        units, found = len(one.without), []
+        most = max(1, _BLOCK // units)
+        for start in range(0, len(others), most):
+            block = others[start : start + most]
+            apart = np.stack([other.without for other in block]) - one.without
+            apart -= apart.mean(axis=1, keepdims=True)
+            found.append(np.sqrt((units - 1) / units * (apart**2).sum(axis=1)))
+        return np.concatenate(found)
+
+    def _seeds(
+        self, one: _Entered, others: Sequence[_Entered], gaps: Numbers, error: Numbers, units: int
+    ) -> tuple[Numbers, NDArray[np.bool_]]:
+        """p of documents and seeds together, 0 where none has seeds; and where that of documents alone counts too."""
+        p, alone = np.zeros(len(others)), np.ones(len(others), bool)
+        asked: list[int] = []
+        for place, other in enumerate(others):
+            sides = (one.rival.seeds, other.rival.seeds)
+            several = len(one.rival.runs) > 1 or len(other.rival.runs) > 1
+            if None in sides and EXACT not in sides:
+                p[place], alone[place] = 1.0, False
+            elif several or any(side and side.value for side in sides):
+                asked.append(place)
+                alone[place] = not several
+        if not asked:
+            return p, alone
+        if units <= UNTESTABLE:
+            p[asked] = 1.0
+            return p, alone
+        parts = [(error[asked] ** 2, np.full(len(asked), units - 1.0))]
+        for rivals in ([one.rival] * len(asked), [others[place].rival for place in asked]):
+            told = [rival.seeds or EXACT for rival in rivals]
+            shares = np.array([seeds.value / len(rival.runs) for seeds, rival in zip(told, rivals, strict=True)])
+            parts.append((shares, np.array([seeds.df for seeds in told])))
+        p[asked] = p_values(gaps[asked], parts)
+        return p, alone
+
+    def _documents(self, one: _Entered, other: _Entered, error: float) -> float:
+        """p of the permutation test; where no permutation was as extreme, that of the normal approximation if smaller.
+
+        10,000 permutations end at p = 0.0001, which Holm over more than 500 subjects would never call significant.
+        """
+        runs, statistic = (one.rival.runs[0], other.rival.runs[0]), self.statistic
+        p = self.pairs.p(*runs, lambda: permutation(one.parts[0], other.parts[0], statistic))
+        if p > _NONE or error == 0:
+            return p
+        return min(p, float(_two_sided(np.array([abs(one.value - other.value)]), np.array([error]))[0]))
 
 
-def _p(found: Difference) -> float:
-    """The permutation test's p; where no permutation was as extreme, that of the normal approximation if smaller.
+def _two_sided(distance: Numbers, error: Numbers) -> Numbers:
+    """p of the normal distribution."""
+    from scipy.special import ndtr  # here: its import takes 0.3 s
 
-    10,000 permutations end at p = 0.0001, which Holm over more than 500 subjects would never call significant.
+    return np.asarray(2 * ndtr(-distance / np.where(error > 0, error, 1.0)))
+
+
+def _decided(low: Numbers, high: Numbers, exact: Callable[[int], float]) -> NDArray[np.bool_]:
+    """Which hypotheses Holm rejects, whose p lie between ``low`` and ``high``; ``exact`` is asked where that is open.
+
+    What is rejected by the greatest p is rejected, what is not by the least is not: Holm's procedure is monotone.
     """
-    if found.p > 1.5 / (RESAMPLES + 1) or found.error == 0:
-        return found.p
-    return min(found.p, math.erfc(abs(found.measure.value) / found.error / math.sqrt(2)))
+    low, high = low.copy(), high.copy()
+    while True:
+        surely, perhaps = _rejected(high), _rejected(low)
+        if (surely == perhaps).all():
+            return surely
+        unknown = low < high
+        asked = np.flatnonzero(perhaps & ~surely & unknown)
+        for place in asked if len(asked) else np.flatnonzero(perhaps & unknown):
+            low[place] = high[place] = exact(int(place))
+
+
+def _rejected(p: Numbers) -> NDArray[np.bool_]:
+    """Holm's procedure (1979) at 5 %, as ``scoring.holm`` has it."""
+    order = np.argsort(p, kind="stable")
+    passed = (len(p) - np.arange(len(p))) * p[order] < LEVEL
+    found = np.zeros(len(p), bool)
+    found[order[: len(p) if passed.all() else int(np.argmin(passed))]] = True
+    return found

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from finbench.cards import Heading, RowsByTask, thinking_tokens
+from finbench.cards import Heading, thinking_tokens
 from finbench.core.records import Score, Scorecard
 from finbench.evaluation import Verification
+from finbench.leaderboard import precedence
 from finbench.leaderboard.attested import AttestedAdapter
 from finbench.scoring import SeedVariance, seed_variance
 
@@ -15,18 +19,32 @@ UNRANKED = ("finlora", "published", "mini", "noise")  # for compatibility, demos
 
 @dataclass(frozen=True)
 class BoardCard:
-    """A card of the leaderboard with its samples, how far it can be believed, and its adapter's training if known."""
+    """A card of the leaderboard with its samples, how far it can be believed, and its adapter's training if known.
+
+    ``key``: its place below ``scorecards`` without the ending, OWNER/SUBJECT/CARD or CARD.
+    """
 
     key: str
     card: Scorecard
-    samples: RowsByTask
+    samples: Mapping[str, list[dict[str, Any]]]  # by task, read when asked for
     found: Verification
     level: str
     trained: AttestedAdapter | None = None
     arrival: int | None = None  # place in the order in which cards were added; None: it is not in it
+    owner: str = ""  # folder that it lies in: who brought it; empty in the flat folder
     shown: str = ""  # its subject's name, where another subject has the same
     recipe: str = ""  # digest of what it is one of several trainings of
     recipe_name: str = ""
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """Digest of the weights that answered."""
+        return precedence.identity(self.card.subject)
+
+    @functools.cached_property
+    def way(self) -> str:
+        """Digest of the subject and of how its answers were computed."""
+        return precedence.way(self.card)
 
     @property
     def name(self) -> str:
@@ -42,6 +60,14 @@ class BoardCard:
         return (
             f"{known.get('cpu', 'not stated')}, {known.get('cores', '?')} core{'' if known.get('cores') == 1 else 's'}"
         )
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A file of a leaderboard that is not shown, and what is wrong with it."""
+
+    file: str
+    faults: list[str]
 
 
 @dataclass

@@ -5,35 +5,38 @@ from __future__ import annotations
 from pathlib import Path
 
 from finbench import hub
-from finbench.cards import from_template
+from finbench.cards import cardfiles, from_template
 from finbench.core import refs
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
 from finbench.core.files import check_replaced, folder_atomic
 from finbench.hub import Kind
 from finbench.leaderboard.attested import ADAPTERS, ATTESTATIONS
-from finbench.leaderboard.board import SCORECARDS
-from finbench.leaderboard.building import DETAILS, build
+from finbench.leaderboard.building import PARQUET, build
+from finbench.leaderboard.page import PAGE
 from finbench.leaderboard.precedence import ARRIVALS
 from finbench.leaderboard.published import FILE
 from finbench.leaderboard.signing import REVOKED, SIGNERS
+from finbench.leaderboard.store import SCORECARDS
 from finbench.publishing import Pushed
 
 # Cards are evidence: one that is published stays. Of the page what does not belong to it goes, and what the Hub puts
 # into a new Space. The data set first: a push that stops between the two leaves a page all of whose cards can be
 # looked up.
-_OWNED: dict[Kind, tuple[str, ...]] = {"dataset": (), "space": (f"{DETAILS}/*.js", "style.css")}
+_OWNED: dict[Kind, tuple[str, ...]] = {"dataset": (), "space": (f"{PAGE}/*", f"{PAGE}/*/*", "style.css")}
 
 
 def gather(folder: Path, repo: str | None = None) -> tuple[dict[Kind, dict[str, Path | bytes]], str]:
     """The files of a leaderboard's two repositories by their paths there, and what a commit of them is called.
 
-    ``repo`` (org/name) is where, for links between the two. Raises FinbenchError where the generated files are stale
-    or a card holds restricted texts: what is published is what was checked.
+    ``repo`` (org/name) is where, for links between the two. Raises FinbenchError where the generated files are stale;
+    cards that are refused stay here: what is published is what was checked.
     """
     made = build(folder, check=True)
+    if "index.html" not in made.files:
+        raise FinbenchError(f"{folder} holds no page yet.", f"finbench leaderboard build {folder}")
     if made.stale:
-        raise FinbenchError(f"Stale: {', '.join(made.stale)}.", f"finbench leaderboard build {folder}")
+        raise FinbenchError(f"Stale: {made.stale_named}.", f"finbench leaderboard build {folder}")
     facts = {
         "cards": len(made.board.entries),
         "tests": len(made.board.tests),
@@ -43,12 +46,15 @@ def gather(folder: Path, repo: str | None = None) -> tuple[dict[Kind, dict[str, 
     }
     folders = (SCORECARDS, ADAPTERS, ATTESTATIONS)
     kept = [path for name in folders for path in sorted((folder / name).rglob("*")) if path.is_file()]
-    beside = ("leaderboard.csv", ARRIVALS, SIGNERS, REVOKED, FILE)
+    refused = {folder / SCORECARDS / one.file for one in made.board.refused}
+    refused |= {cardfiles.samples_path(path) for path in refused}
+    kept = [path for path in kept if path not in refused]
+    beside = ("leaderboard.csv", "leaderboard.json", PARQUET, ARRIVALS, SIGNERS, REVOKED, FILE)
     kept += [folder / name for name in beside if (folder / name).is_file()]
     inside = {path.relative_to(folder): path for path in kept}
     files: dict[Kind, dict[str, Path | bytes]] = {
         "dataset": {at.as_posix(): path for at, path in inside.items() if not any(p.startswith(".") for p in at.parts)},
-        "space": {name: folder / name for name in made.files},
+        "space": {name: folder / name for name in made.files if name != PARQUET},
     }
     for kind, own in files.items():
         own["README.md"] = from_template(f"leaderboard/{kind}.md.j2", escape=False, **facts).encode()

@@ -1,9 +1,10 @@
-"""The leaderboard as text: Markdown for readers, CSV for programs."""
+"""The leaderboard as tables: Markdown for readers, CSV, JSON and Parquet for programs."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,16 @@ COLUMNS = (
     "seconds_per_1000_documents", "machine", "overlap", "evidence", "card", "profile", "lenient", "truncated",
     "thinking_tokens", "trainings", "seed_deviation", "training_rows", "training_steps", "learning_rate", "rate_chosen",
 )  # fmt: skip
+_WHOLE_NUMBERS = {
+    "task_version", "shots", "n", "group", "bits", "rank", "trainable_parameters", "peak_memory_bytes", "trainings",
+    "training_rows", "training_steps",
+}  # fmt: skip
+_FRACTIONS = {
+    "value", "low", "high", "parse_rate", "tokens_per_second", "seconds_per_1000_documents", "overlap", "lenient",
+    "truncated", "thinking_tokens", "seed_deviation", "learning_rate",
+}  # fmt: skip
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # East Asian input has wide ones
+READ = 100  # rows of a table of Markdown: it is for reading; programs have the others
 
 
 def markdown(board: Board, blocks: Sequence[published.PublishedScore]) -> str:
@@ -35,6 +46,7 @@ def markdown(board: Board, blocks: Sequence[published.PublishedScore]) -> str:
         marks=published.marks,
         line=line,
         seeds=seeds,
+        most=READ,
         spoken=metrics.spoken,
         baselines=BASELINES,
     )
@@ -99,15 +111,61 @@ def _of_answers(test: BoardTest, row: BoardRow) -> list[str]:
     return cells
 
 
-def table(board: Board) -> str:
-    """Every row of every test, a line each; numbers in full."""
+def records(board: Board) -> list[dict[str, Any]]:
+    """Every row of every test with the values of ``COLUMNS``; numbers in full."""
+    return [_record(test, row) for test in board.tests for row in test.rows]
+
+
+def as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Records, a line each; text that a spreadsheet would run is quoted."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for test in board.tests:
-        for row in test.rows:
-            writer.writerow({key: _safe(value) for key, value in _record(test, row).items()})
+    for row in rows:
+        writer.writerow({key: _safe(value) for key, value in row.items()})
     return text.getvalue()
+
+
+def as_json(rows: Sequence[dict[str, Any]]) -> str:
+    """Records as names of columns and lists of values, a line each: pandas reads it with ``orient="split"``."""
+    lines = (json.dumps([row[name] for name in COLUMNS], ensure_ascii=False, allow_nan=False) for row in rows)
+    return f'{{"columns":{json.dumps(COLUMNS)},"data":[\n' + ",\n".join(lines) + "\n]}\n"
+
+
+def as_parquet(rows: Sequence[dict[str, Any]]) -> bytes | None:
+    """Records as Parquet; None where pyarrow is not installed."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        return None
+
+    def kind(name: str) -> pa.DataType:
+        if name in ("chat", "whole_test"):
+            return pa.bool_()
+        return pa.int64() if name in _WHOLE_NUMBERS else pa.float64() if name in _FRACTIONS else pa.string()
+
+    columns = {
+        name: pa.array(
+            [row[name] if row[name] is None or kind(name) != pa.string() else str(row[name]) for row in rows],
+            kind(name),
+        )
+        for name in COLUMNS
+    }
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def same_parquet(one: bytes, other: bytes) -> bool:
+    """Whether two files of Parquet hold the same table: their bytes depend on the version that wrote them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return bool(pq.read_table(io.BytesIO(one)).equals(pq.read_table(io.BytesIO(other))))
+    except (pa.ArrowException, OSError):
+        return False
 
 
 def _listed(values: Sequence[Any]) -> Any:
@@ -117,7 +175,7 @@ def _listed(values: Sequence[Any]) -> Any:
 
 def _safe(value: Any) -> Any:
     """Text that a spreadsheet would run as a formula is quoted."""
-    return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    return "'" + value if isinstance(value, str) and value[:1] in _FORMULA else value
 
 
 def _record(test: BoardTest, row: BoardRow) -> dict[str, Any]:

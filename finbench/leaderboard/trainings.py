@@ -16,21 +16,16 @@ from finbench.cards import aggregation_of
 from finbench.core.files import digest
 from finbench.core.records import UNKNOWN, Measure
 from finbench.leaderboard import precedence
+from finbench.leaderboard.evidence import Evidence, evidence_of
 from finbench.leaderboard.rows import BoardCard, BoardRow, BoardTest, KnownSpread
 from finbench.scoring import (
     EXACT,
     SeedVariance,
-    clusters_of,
-    hidden_metrics,
     mean_over_trainings,
     metrics,
     pooled,
-    samples_of,
     seed_variance,
-    values_of,
 )
-
-Samples = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -142,43 +137,52 @@ def _plain(found: Sequence[Measure]) -> Measure:
 def _measured(runs: Sequence[BoardRow]) -> Measure:
     """The mean of the main metric, with its interval over documents and seeds where all have samples of the same."""
     score = runs[0].score
-    samples = answered(runs)
-    if samples is None:
+    found = answered(runs)
+    if found is None:
         mean = _plain([run.score.main for run in runs])
         return mean.model_copy(update={"method": "none, not every training has samples"})
     metric = score.main_metric
-    values = [values_of(rows)[metric] for rows in samples]
+    values = [evidence.values for evidence in found]
     how, within = aggregation_of(score.task, metric), metrics.bounds(metric)
-    clusters, count = clusters_of(samples[0]), samples_of(samples[0])
-    return mean_over_trainings(values, how, clusters, within=within, samples=count)
+    return mean_over_trainings(values, how, found[0].clusters, within=within, samples=found[0].samples)
 
 
-def answered(runs: Sequence[BoardRow]) -> list[Samples] | None:
-    """Samples of each training, if all have some of the same documents whose main metric is not hidden."""
-    found: list[Samples] = [run.entry.samples.get(run.score.task, []) for run in runs]
-    if not all(found) or any(runs[0].score.main_metric in hidden_metrics(rows) for rows in found):
-        return None
-    docs = [[row["doc"] for row in rows] for rows in found]
-    return found if all(own == docs[0] for own in docs) else None
+def answered(runs: Sequence[BoardRow]) -> list[Evidence] | None:
+    """Evidence of each training, if all have some of the same documents whose main metric is not hidden."""
+    found = [
+        evidence
+        for run in runs
+        if (evidence := evidence_of(run.score, run.entry.samples)) and evidence.codes is not None
+    ]
+    return found if len(found) == len(runs) and all(own.docs == found[0].docs for own in found) else None
 
 
-def known_spread(test: BoardTest, seen: Sequence[BoardTest]) -> KnownSpread | None:
-    """The spread between seeds pooled over the recipes with several trainings on this task, in whatever rows of it.
+Spreads = dict[tuple[str, str, str], dict[str, KnownSpread]]  # by family, form and metric; by task
+
+
+def _kind(test: BoardTest) -> tuple[str, str, str]:
+    return test.score.family, test.score.form, test.score.main_metric
+
+
+def known_spreads(seen: Sequence[BoardTest]) -> Spreads:
+    """The spread between seeds pooled over the recipes with several trainings on a task, in whatever rows of it."""
+    found: dict[tuple[str, str, str], dict[str, list[tuple[BoardTest, BoardRow]]]] = {}
+    counted = set()
+    for test in seen:
+        for row in test.rows:
+            if len(row.runs) > 1 and (test.key, row.entry.recipe) not in counted:
+                counted.add((test.key, row.entry.recipe))
+                found.setdefault(_kind(test), {}).setdefault(test.score.task, []).append((test, row))
+    return {kind: {task: _pool(rows) for task, rows in by_task.items()} for kind, by_task in found.items()}
+
+
+def known_spread(test: BoardTest, spreads: Spreads) -> KnownSpread | None:
+    """The spread between seeds on a test's task.
 
     Where none is known, that of the task of the same family, metric and form where seeds scatter most: another task
     says little, so the worst is taken. None if there is none either.
     """
-    by_task: dict[str, list[tuple[BoardTest, BoardRow]]] = {}
-    counted = set()
-    for other in seen:
-        alike = (other.score.family, other.score.form, other.score.main_metric) == (
-            test.score.family, test.score.form, test.score.main_metric,
-        )  # fmt: skip
-        for row in other.rows if alike else ():
-            if len(row.runs) > 1 and (other.key, row.entry.recipe) not in counted:
-                counted.add((other.key, row.entry.recipe))
-                by_task.setdefault(other.score.task, []).append((other, row))
-    pools = {task: _pool(rows) for task, rows in by_task.items()}
+    pools = spreads.get(_kind(test), {})
     own = pools.get(test.score.task)
     return own or max(pools.values(), key=lambda pool: pool.variance.value, default=None)
 

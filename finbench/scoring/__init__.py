@@ -27,10 +27,10 @@ if TYPE_CHECKING:
         value_of,
         values_of,
     )
-    from finbench.scoring.paired import UNTESTABLE, Difference, documents_needed, holm, mcnemar
-    from finbench.scoring.stats import RESAMPLES, Z95, seed_spread, welch
+    from finbench.scoring.paired import UNTESTABLE, Difference, documents_needed, holm, mcnemar, permutation
+    from finbench.scoring.stats import RESAMPLES, Z95, by_cluster, seed_spread, welch
     from finbench.scoring.taskcheck import golden_prompt, resolve_function, task_faults, task_of_examples
-    from finbench.scoring.trainings import EXACT, SeedVariance, mean_over_trainings, p_apart, pooled, seed_variance
+    from finbench.scoring.trainings import EXACT, SeedVariance, mean_over_trainings, p_values, pooled, seed_variance
 else:
     __getattr__ = face(__name__)
 
@@ -46,6 +46,7 @@ __all__ = [
     "SeedVariance",
     "answers",
     "baselines",
+    "by_cluster",
     "calibration",
     "clusters_of",
     "documents_needed",
@@ -59,8 +60,9 @@ __all__ = [
     "metrics",
     "noise",
     "overlap_with_training",
-    "p_apart",
+    "p_values",
     "paired_difference",
+    "permutation",
     "pooled",
     "prompts",
     "resolve_function",

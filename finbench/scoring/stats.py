@@ -8,8 +8,9 @@ n are in a sample, are documents, or the sources that documents share. Paired te
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ SHARE: Bounds = (0.0, 1.0)
 Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 FEW = 50  # units up to which there are no percentiles of resamples but a jackknife (docs/statistics.md)
 _FEW_KINDS = 256  # kinds of documents up to which one multinomial draw a resample is the faster way
+_FEW_COLUMNS = 64  # of sums up to which they are kept for the next metric: 5 MB
 _BLOCK = 4_000_000  # numbers held at once while resampling: 32 MB
 _NOTHING = 1e-12  # standard error of a jackknife whose values are alike up to rounding
 
@@ -195,11 +197,26 @@ def resample(parts: Counts, statistic: Statistic, resamples: int = RESAMPLES) ->
     not on their order.
     """
     kinds, counts = np.unique(parts, axis=0, return_counts=True)
-    n, few = len(parts), len(kinds) <= _FEW_KINDS
+    if len(kinds) <= _FEW_KINDS and kinds.shape[1] <= _FEW_COLUMNS:
+        return np.asarray(statistic(_sums(kinds.tobytes(), kinds.shape, counts.tobytes(), resamples)))
+    return np.concatenate([statistic(sums) for sums in _drawn(kinds, counts, resamples)])
+
+
+@functools.lru_cache(2)
+def _sums(kinds: bytes, shape: tuple[int, int], counts: bytes, resamples: int) -> Counts:
+    """All resampled sums: the metrics of a task, strict and lenient, are mostly of the same rows."""
+    rows = np.frombuffer(kinds).reshape(shape)
+    sums = np.concatenate(list(_drawn(rows, np.frombuffer(counts, dtype=np.int64), resamples)))
+    sums.flags.writeable = False
+    return sums
+
+
+def _drawn(kinds: Counts, counts: NDArray[np.int64], resamples: int) -> Iterator[Counts]:
+    """Sums of resampled rows, shape (some resamples, k), until all are there."""
+    n, few = int(counts.sum()), len(kinds) <= _FEW_KINDS
     rows = kinds if few else np.repeat(kinds, counts, axis=0)
     rng = np.random.default_rng(0)
     most = max(1, _BLOCK // max(rows.shape))
-    values = []
     for start in range(0, resamples, most):
         size = min(most, resamples - start)
         if few:
@@ -207,8 +224,7 @@ def resample(parts: Counts, statistic: Statistic, resamples: int = RESAMPLES) ->
         else:
             drawn = rng.integers(n, size=(size, n), dtype=np.int64) + n * np.arange(size)[:, None]
             weights = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
-        values.append(statistic(weights.astype(np.float64) @ rows))
-    return np.concatenate(values)
+        yield weights.astype(np.float64) @ rows
 
 
 def _many_units(value: float, values: Counts, n: int, method: str, bounds: Bounds) -> Measure:

@@ -73,42 +73,37 @@ def mean_over_trainings(
     error = math.sqrt(sum(part for part, _ in parts))
     if error == 0:  # documents are alike too, all right, say
         return measuring.measure(runs[0], aggregation, clusters, within=within, samples=samples)
-    low, high = stats.from_error(mean, error, _quantile(parts, LEVEL), within)
+    told = [(np.array([part]), np.array([df])) for part, df in parts]
+    low, high = stats.from_error(mean, error, float(_quantile(told, np.array([LEVEL]))[0]), within)
     said = f"Student's t, jackknife over {units} units and the spread of {count} trainings"
     return Measure(value=mean, low=min(mean, low), high=max(mean, high), method=said)
 
 
-def p_apart(
-    a: tuple[Runs, SeedVariance],
-    b: tuple[Runs, SeedVariance],
-    aggregation: Aggregation,
-    clusters: Sequence[Any] | None = None,
-    samples: int = 1,
-) -> float:
-    """Two-sided p-value that two recipes have one mean over documents and seeds: Welch's t with both in its error.
+def p_values(gaps: stats.Counts, parts: Sequence[tuple[stats.Counts, stats.Counts]]) -> stats.Counts:
+    """Two-sided p-values that recipes have one mean over documents and seeds: Welch's t with both in its error.
 
-    Each comes with its trainings and the variance between seeds of one training. 1 where so few sources tell nothing.
+    ``parts`` of the square of each difference's error, over documents and over seeds of both sides, with the degrees of
+    freedom of each; shape (differences,) all.
     """
-    signed = [(sign / len(runs), run) for sign, (runs, _) in ((1, a), (-1, b)) for run in runs]
-    gap = sum(weight * measuring.value_of(run, aggregation, samples) for weight, run in signed)
-    error, units = measuring.error_over_documents(signed, aggregation, clusters, samples)
-    if units <= paired.UNTESTABLE:
-        return 1.0
-    parts = [(error**2, units - 1.0), *((seeds.value / len(runs), seeds.df) for runs, seeds in (a, b))]
-    error = math.sqrt(sum(part for part, _ in parts))
-    if error == 0:
-        return 1.0 if gap == 0 else 0.0
-    low, high = -float(_DIGITS), 0.0  # log10 of p, halved until it has more digits than anybody shows
+    error = np.sqrt(sum(part for part, _ in parts))
+    certain = error == 0
+    distance = np.abs(gaps) / np.where(certain, 1.0, error)
+    low, high = np.full(len(gaps), -float(_DIGITS)), np.zeros(len(gaps))  # log10 of p, halved again and again
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if _quantile(parts, 10**middle) > abs(gap) / error else (low, middle)
-    return float(10**high)
+        beyond = _quantile(parts, np.power(10, middle)) > distance
+        low, high = np.where(beyond, middle, low), np.where(beyond, high, middle)
+    return np.where(certain, (gaps == 0).astype(float), np.power(10, high))
 
 
-def _quantile(parts: Sequence[tuple[float, float]], p: float) -> float:
+def _quantile(parts: Sequence[tuple[stats.Counts, stats.Counts]], p: stats.Counts) -> stats.Counts:
     """How many standard errors are exceeded with probability ``p``; ``parts`` of its square, each with its freedom."""
     from scipy.special import ndtri, stdtrit  # here: its import takes 0.3 s
 
-    told = [(part, df) for part, df in parts if part > 0]
-    each = [float(stdtrit(df, 1 - p / 2) if math.isfinite(df) else -ndtri(p / 2)) for _, df in told]
-    return sum(part * t for (part, _), t in zip(told, each, strict=True)) / sum(part for part, _ in told)
+    weighted, whole = np.zeros(len(p)), np.zeros(len(p))
+    for part, df in parts:
+        finite = np.isfinite(df)
+        t = np.where(finite, stdtrit(np.where(finite, df, 1.0), 1 - p / 2), -ndtri(p / 2))
+        weighted += np.where(part > 0, part * t, 0.0)
+        whole += part
+    return np.asarray(weighted / np.where(whole > 0, whole, 1.0))

@@ -1,0 +1,95 @@
+"""What is wrong with a card, by every rule of the leaderboard, and what is kept of one with which nothing is.
+
+As a process (``python -m finbench.leaderboard.examine``) it does so for the files whose names come on standard input, a
+line each, and ends with it. ``reading`` starts as many as there are processors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from finbench.cards import cardfiles, follows
+from finbench.core import catalog, lifeline
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Score, Scorecard
+from finbench.core.seal import leaves
+from finbench.evaluation import verify
+from finbench.leaderboard import evidence, known, precedence, texts
+from finbench.leaderboard.known import Known
+
+_NO_DATA = Path("/.none/finbench")  # data on this machine must not decide
+_SHOWN = 3  # faults of a card that are listed
+
+
+def faults(path: Path, *, data_dir: Path | None = _NO_DATA) -> tuple[list[str], Known | None]:
+    """Everything that keeps a card off the leaderboard, a sentence each; and what is kept where there is nothing."""
+    card = cardfiles.read(path)
+    # texts first: a card that holds some must go, whatever else is wrong with it
+    wrong = texts.restricted(cardfiles.read_samples(path)) if card.samples is not None else []
+    found = verify(path, data_dir=data_dir)
+    wrong += [f"{fault.field} {fault.message}" for fault in found.faults]
+    if wrong:
+        return wrong, None
+    wrong += [f"engine {fault}" for fault in [precedence.without_model(card)] if fault]
+    wrong += [
+        f"{where} is no name: {len(str(value))} characters"
+        for where, value in leaves(card.subject.model_dump())
+        if isinstance(value, str) and len(value) > texts.LONGEST
+    ]
+    rows = found.rows or {}
+    kept = {score.task: evidence.of(score, rows.get(score.task, ())) for score in card.scores}
+    proofs = {task: one for task, one in kept.items() if one is not None}
+    return wrong, None if wrong else Known(found.level, found.checks, found.notes, proofs)
+
+
+def present(score: Score) -> bool:
+    """Whether a score is of the version that its task has here, or of a task that is not known here."""
+    tasks = catalog.tasks()
+    return score.task not in tasks or score.version >= tasks[score.task].version
+
+
+def of_study(path: Path) -> Known:
+    """A card of the study, which has no row: its scores of present versions follow from its samples, or it raises."""
+    card = cardfiles.read(path)
+    rows = cardfiles.rows_by_task(path, card)
+    scores = [score for score in card.scores if present(score) and score.task in rows]
+    for score in scores:
+        follows(score, rows[score.task], path)
+    kept = {score.task: evidence.of(score, rows[score.task]) for score in scores}
+    return Known("samples-attached", [], [], {task: one for task, one in kept.items() if one is not None})
+
+
+def examined(path: Path) -> list[str]:
+    """The first faults of a card; where there are none, what is kept of it is in the cache afterwards."""
+    key = known.key_of(path)
+    try:
+        wrong, kept = faults(path)
+    except FinbenchError as fault:
+        return [str(fault)]
+    except (MemoryError, RecursionError) as fault:
+        return [f"cannot be read ({type(fault).__name__})"]
+    if kept is not None and key is not None:
+        known.write(key, kept)
+    more = [f"and {len(wrong) - _SHOWN:,} more: finbench verify"] if len(wrong) > _SHOWN else []
+    return wrong[:_SHOWN] + more
+
+
+def older(card: Scorecard) -> str:
+    """The first task of a card that has a newer version here, by which its answers cannot be scored again."""
+    return next((score.task for score in card.scores if not present(score)), "")
+
+
+def _asked() -> Iterator[Path]:
+    yield from (Path(line.decode("utf-8", "surrogateescape")) for line in lifeline.lines())
+
+
+def main(asked: Iterable[Path]) -> None:
+    """Examine files, and say what is wrong with each in a line of JSON."""
+    for path in asked:
+        print(json.dumps(examined(path)), flush=True)
+
+
+if __name__ == "__main__":
+    main(_asked())

@@ -1,0 +1,148 @@
+"""What was found out about cards and pairs of rows before, by digest, so that no build does it twice.
+
+All of it lies in ``leaderboard/`` of the cache folder, and may be deleted at any time. An entry says that nothing was
+wrong with a card: its name is the digest of the card's bytes, of its samples' bytes, and of everything that judges
+them: code, tasks, libraries. So it cannot outlive what it rests on, a card at fault is always looked at again, and what
+a card says is always read from the card. Entries are written beside their place and renamed, with a digest of their own
+in front; a torn one, or one of another build at the same time, does no harm.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import zstandard
+
+from finbench.cards import cardfiles
+from finbench.core import catalog, paths
+from finbench.core.files import digest, sha256_file, stable_json
+from finbench.leaderboard.evidence import Evidence
+
+_LIBRARIES = ("numpy", "scipy", "lm-eval", "pydantic", "zstandard")
+
+
+@dataclass(frozen=True)
+class Known:
+    """That nothing is wrong with a card, what was checked, and its evidence by task."""
+
+    level: Literal["none", "self-reported", "samples-attached", "reproduced"]
+    checks: list[str]
+    notes: list[str]
+    evidence: dict[str, Evidence]
+
+
+def key_of(path: Path, content: bytes | None = None) -> str | None:
+    """Name of a card's entry, by its ``content`` where that was read; None where its files cannot be read."""
+    try:
+        samples = cardfiles.samples_path(path)
+        shas: list[str | None] = [sha256_file(path) if content is None else hashlib.sha256(content).hexdigest()]
+        shas.append(sha256_file(samples) if samples.is_file() else None)
+    except OSError:
+        return None
+    return digest([shas, judges()])
+
+
+@functools.cache
+def judges() -> str:
+    """Digest of all that decides what is found: code of finbench and its tasks, tasks of others, libraries."""
+    package = Path(__file__).resolve().parents[1]
+    code = [*package.rglob("*.py"), *(path for path in paths.shipped("tasks").rglob("*") if path.suffix != ".pyc")]
+    found = hashlib.sha256()
+    for path in sorted(path for path in code if path.is_file()):
+        found.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    tasks = sorted((task.name, task.digest) for task in catalog.tasks().values())
+    return digest([found.hexdigest(), tasks, [importlib.metadata.version(name) for name in _LIBRARIES]])
+
+
+def read(key: str) -> Known | None:
+    """What is known of a card; None if nothing is."""
+    found = _load("cards", key)
+    if found is None:
+        return None
+    evidence = {task: _evidence(one) for task, one in found.pop("evidence").items()}
+    return Known(**found, evidence=evidence)
+
+
+def write(key: str, known: Known) -> None:
+    """Keep what was found, as far as the cache can be written."""
+    evidence = {task: _plain(one) for task, one in known.evidence.items()}
+    _store("cards", key, {"level": known.level, "checks": known.checks, "notes": known.notes, "evidence": evidence})
+
+
+def tests(key: str) -> dict[str, float]:
+    """p-values of a leaderboard's test by the digests of the two rows."""
+    return _load("tests", digest([key, judges()])) or {}
+
+
+def keep_tests(key: str, found: Mapping[str, float]) -> None:
+    """Keep the p-values of a test, and no others."""
+    if found != tests(key):
+        _store("tests", digest([key, judges()]), dict(found))
+
+
+def _plain(one: Evidence) -> dict[str, Any]:
+    codes = None if one.codes is None else base64.b64encode(one.codes.astype("<u4").tobytes()).decode()
+    return {
+        "docs": one.docs,
+        "sources": one.sources,
+        "samples": one.samples,
+        "marks": one.marks,
+        "kinds": one.kinds,
+        "codes": codes,
+        "breakdown": one.breakdown,
+    }
+
+
+_shared = functools.lru_cache(100_000)(lambda kinds: kinds)  # thousands of cards have the same few
+
+
+def _evidence(found: Mapping[str, Any]) -> Evidence:
+    codes = found["codes"]
+    return Evidence(
+        found["docs"],
+        None if found["sources"] is None else tuple(found["sources"]),
+        found["samples"],
+        tuple(found["marks"]),
+        _shared(tuple(found["kinds"])),
+        None if codes is None else np.frombuffer(base64.b64decode(codes), dtype="<u4").astype(np.uint32),
+        found["breakdown"],
+    )
+
+
+def _place(kind: str, key: str) -> Path:
+    return paths.cache_dir() / "leaderboard" / kind / key[:2] / key
+
+
+def _load(kind: str, key: str) -> Any:
+    """An entry; None for one that is not there, or not whole."""
+    with contextlib.suppress(OSError, ValueError, zstandard.ZstdError):
+        content = _place(kind, key).read_bytes()
+        if hashlib.sha256(key.encode() + content[32:]).digest() == content[:32]:
+            return json.loads(zstandard.ZstdDecompressor().decompress(content[32:]))
+    return None
+
+
+def _store(kind: str, key: str, value: Any) -> None:
+    place = _place(kind, key)
+    content = zstandard.ZstdCompressor(level=1).compress(stable_json(value).encode())
+    with contextlib.suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".", dir=place.parent)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(hashlib.sha256(key.encode() + content).digest() + content)
+            Path(name).replace(place)
+        finally:
+            Path(name).unlink(missing_ok=True)

@@ -1,0 +1,183 @@
+"""Every card of a leaderboard, verified: by what is known of its bytes, else by processes that look at it now."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from finbench.cards import cardfiles
+from finbench.core.console import say
+from finbench.core.errors import FinbenchError
+from finbench.core.files import digest
+from finbench.core.records import Scorecard
+from finbench.evaluation import Verification
+from finbench.leaderboard import attested, examine, known, precedence, store
+from finbench.leaderboard.evidence import Samples
+from finbench.leaderboard.known import Known
+from finbench.leaderboard.rows import BoardCard, Refused
+from finbench.leaderboard.store import SCORECARDS, Place
+
+STUDY = "study"  # folder beside it with cards of many trainings, which tell how far seeds scatter and have no row
+_FEW = 6  # cards for which no process is started: that takes as long as they do
+
+
+@dataclass(frozen=True)
+class Cards:
+    """The cards of a leaderboard, and those that are not shown."""
+
+    entries: list[BoardCard]
+    refused: list[Refused]
+
+
+def entries(folder: Path, trusted: Path | None = None) -> list[BoardCard]:
+    """Every card of ``folder`` with which nothing is wrong (``read``)."""
+    return read(folder, trusted).entries
+
+
+def read(folder: Path, trusted: Path | None = None) -> Cards:
+    """Every card of a leaderboard, verified; one in which something is wrong is refused, and stops no other.
+
+    ``trusted``: the folder whose keys and order of arrival are believed; default: the leaderboard's own. FinbenchError
+    for a signature that proves nothing.
+    """
+    vouched, order = attested.attestations(folder, trusted), precedence.arrivals(trusted or folder)
+    places, wrong = store.places(folder)
+    refused = [Refused(name, [fault]) for name, fault in wrong.items()]
+    found: dict[Place, tuple[Scorecard, Known]] = {}
+    left: list[Place] = []
+    for place in places:
+        seen = _known(place)
+        if seen is not None:
+            found[place] = seen
+            continue
+        try:
+            tasks = examine.older(cardfiles.read(place.path))
+        except FinbenchError as fault:
+            refused.append(Refused(f"{place.key}.json", [fault.message]))
+            continue
+        if not tasks:
+            left.append(place)
+        else:
+            why = f"it is of an older version of {tasks}"
+            say(f"{place.key}.json is left out: {why}. Score its subject again to rank it.")
+    for place, faults in _examined(left):
+        seen = None if faults else _known(place) or _unkept(place)
+        if seen is None:
+            refused.append(Refused(f"{place.key}.json", faults))
+        else:
+            found[place] = seen
+    made = []
+    for place, (card, kept) in sorted(found.items()):
+        try:
+            made.append(_entry(folder, place, card, kept, vouched, order))
+        except FinbenchError as fault:
+            refused.append(Refused(f"{place.key}.json", [fault.message]))
+    return Cards(made, sorted(refused, key=lambda one: one.file))
+
+
+def _known(place: Place) -> tuple[Scorecard, Known] | None:
+    """A card of whose very bytes, and those of its samples, it is known that nothing is wrong with them."""
+    try:
+        content = place.path.read_bytes()
+    except OSError:
+        return None
+    key = known.key_of(place.path, content)
+    kept = known.read(key) if key else None
+    return None if kept is None else (Scorecard.model_validate_json(content), kept)
+
+
+def _unkept(place: Place) -> tuple[Scorecard, Known] | None:
+    """A card with which nothing is wrong, where no cache can be written."""
+    _, kept = examine.faults(place.path)
+    return None if kept is None else (cardfiles.read(place.path), kept)
+
+
+def _entry(
+    folder: Path,
+    place: Place,
+    card: Scorecard,
+    kept: Known,
+    vouched: Sequence[attested.Vouched],
+    order: Mapping[str, int],
+) -> BoardCard:
+    samples = Samples(place.path, card, kept.evidence)
+    found = Verification(str(place.path), checks=[*kept.checks], notes=[*kept.notes], level=kept.level)
+    return BoardCard(
+        key=place.key,
+        card=card,
+        samples=samples,
+        found=found,
+        level=attested.level(place.path, card, samples, found, vouched),
+        trained=attested.trained(folder, card.subject),
+        arrival=order.get(place.key),
+        owner=store.owner_of(place.key),
+    )
+
+
+def _examined(places: Sequence[Place]) -> Iterator[tuple[Place, list[str]]]:
+    """Faults of each card, by as many processes as there are processors; one that dies leaves its cards to this one."""
+    count = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, len(places))
+    if len(places) <= _FEW or count < 2:
+        yield from ((place, examine.examined(place.path)) for place in places)
+        return
+    waiting: queue.SimpleQueue[Place] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[tuple[Place, list[str]] | None] = queue.SimpleQueue()
+    for place in places:
+        waiting.put(place)
+    workers = [threading.Thread(target=_ask, args=(waiting, answers), daemon=True) for _ in range(count)]
+    for worker in workers:
+        worker.start()
+    done, ended = set(), 0
+    while ended < count:
+        answer = answers.get()
+        if answer is None:
+            ended += 1
+            continue
+        place, faults = answer
+        done.add(place)
+        yield place, faults
+    yield from ((place, examine.examined(place.path)) for place in places if place not in done)
+
+
+def _ask(waiting: queue.SimpleQueue[Place], answers: queue.SimpleQueue[tuple[Place, list[str]] | None]) -> None:
+    """Have a process examine one card after the other, until none waits or it has died."""
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-m", "finbench.leaderboard.examine"]
+    with contextlib.ExitStack() as done:
+        done.callback(answers.put, None)
+        done.enter_context(contextlib.suppress(OSError, queue.Empty, ValueError))
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with process:
+            while True:
+                place = waiting.get_nowait()
+                process.stdin.write(os.fsencode(place.path) + b"\n")
+                process.stdin.flush()
+                answers.put((place, json.loads(process.stdout.readline())))  # no JSON: it died, and the parent does it
+
+
+def beside(folder: Path) -> list[BoardCard]:
+    """Cards of ``folder/study/scorecards`` with their scores of present versions, each of which its samples give."""
+    place, found = folder / STUDY / SCORECARDS, []
+    for path in cardfiles.expand([place]) if place.is_dir() else ():
+        card = cardfiles.read(path)
+        key = known.key_of(path)
+        key = key and digest([key, STUDY])  # less is asked of it than of a row
+        kept = known.read(key) if key else None
+        if kept is None:
+            kept = examine.of_study(path)
+            if key:
+                known.write(key, kept)
+        made = card.model_copy(update={"scores": [score for score in card.scores if score.task in kept.evidence]})
+        samples = Samples(path, made, kept.evidence)
+        found.append(BoardCard(path.stem, made, samples, Verification(path.name), "samples-attached"))
+    return found

@@ -1,0 +1,153 @@
+"""A pull request with cards: whether they may be taken, and where they would stand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from finbench.core.errors import FinbenchError
+from finbench.core.files import sha256_file
+from finbench.leaderboard import intake, precedence, signing, store
+from finbench.leaderboard.board import board
+from finbench.leaderboard.reading import beside, read
+from finbench.leaderboard.rows import BoardTest
+
+_SHOWN = 40  # rows of a comment, and faults
+_LEVEL = 5  # names of those that a card is level with
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a card stands in a test: its place among ``of`` rows, and its group."""
+
+    card: str
+    name: str
+    test: str
+    value: float
+    low: float | None
+    high: float | None
+    place: int
+    of: int
+    group: int | None
+    level: list[str]  # others of its group, best first
+
+
+@dataclass(frozen=True)
+class Review:
+    """New cards of a leaderboard, what keeps them off it, and where they would stand."""
+
+    new: list[str]
+    faults: list[str]
+    standings: list[Standing]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+    @property
+    def comment(self) -> str:
+        """For the pull request, in Markdown. What cards say stands in code, where it can neither link nor call."""
+        count = f"{len(self.new)} new scorecard{'' if len(self.new) == 1 else 's'}"
+        if self.faults:
+            lines = [
+                f"**Not yet**: {count}, and this is wrong:",
+                "",
+                *(f"- {_code(one)}" for one in self.faults[:_SHOWN]),
+            ]
+            more = len(self.faults) - _SHOWN
+            return "\n".join([*lines, *([f"- and {more:,} more"] if more > 0 else []), ""])
+        lines = [f"**Fit to be taken**: {count}. Every number follows from its samples. It would stand here:", ""]
+        lines += ["| card | test | place | group | value | level with |", "|--|--|--|--|--|--|"]
+        lines += [self._line(one) for one in self.standings[:_SHOWN]]
+        more = len(self.standings) - _SHOWN
+        lines += [f"\nand {more:,} more rows"] if more > 0 else []
+        lines += [] if self.standings else ["\nNo row: cards of the same subjects or answers count before."]
+        return "\n".join([*lines, ""])
+
+    def _line(self, one: Standing) -> str:
+        ends = "" if one.low is None or one.high is None else f" ({one.low:.3f} to {one.high:.3f})"
+        level = ", ".join(map(_code, one.level[:_LEVEL])) + (
+            f" and {len(one.level) - _LEVEL}" * (len(one.level) > _LEVEL)
+        )
+        cells = (
+            _code(one.name),
+            _code(one.test),
+            f"{one.place:,} of {one.of:,}",
+            one.group or "–",
+            f"{one.value:.3f}{ends}",
+        )
+        return f"| {' | '.join(map(str, cells))} | {level or '–'} |"
+
+
+def review(folder: Path, against: Path) -> Review:
+    """Compare a leaderboard with the one it would be merged into, whose keys and order are believed.
+
+    Cards are added, never edited or taken away; lines are added to the end of the order of arrival; and keys do not
+    change together with cards. Every new card is checked as ``finbench leaderboard add`` does. FinbenchError where
+    either folder is no leaderboard.
+    """
+    for place in (folder, against):
+        if not (place / store.SCORECARDS).is_dir():
+            raise FinbenchError(f"{place} is no leaderboard: it has no folder {store.SCORECARDS}.", "Name two folders.")
+    (here, wrong), (there, _) = store.places(folder), store.places(against)
+    before = {place.key: place.path for place in there}
+    new = [place for place in here if place.key not in before]
+    faults = [f"{name} {fault}" for name, fault in wrong.items()]
+    faults += [f"{key}.json was taken away: cards stay" for key in before.keys() - {place.key for place in here}]
+    faults += [
+        f"{place.key}.json was edited: cards are added, never changed"
+        for place in here
+        if place.key in before and sha256_file(place.path) != sha256_file(before[place.key])
+    ]
+    faults += _order(folder, against)
+    for name in (signing.SIGNERS, signing.REVOKED):
+        if new and _bytes(folder / name) != _bytes(against / name):
+            faults.append(f"{name} changes together with a card: only a maintainer changes it, alone")
+    for place in new:
+        try:
+            faults += [f"{place.key}.json: {fault}" for fault in intake.check(place.path)]
+        except FinbenchError as fault:
+            faults.append(f"{place.key}.json: {fault.message}")
+    keys = {place.key for place in new}
+    if faults or not new:
+        return Review(sorted(keys), sorted(faults), [])
+    cards = read(folder, against)
+    made = board(cards.entries, beside(against), cards.refused)
+    faults = [f"{one.file}: {one.faults[0]}" for one in made.refused if one.file.removesuffix(".json") in keys]
+    return Review(
+        sorted(keys), faults, [] if faults else [one for test in made.tests for one in _standings(test, keys)]
+    )
+
+
+def _order(folder: Path, against: Path) -> list[str]:
+    """What is wrong with the order of arrival."""
+    mine, theirs = (list(precedence.arrivals(place)) for place in (folder, against))
+    mine, theirs = (
+        sorted(own, key=precedence.arrivals(at).__getitem__) for own, at in ((mine, folder), (theirs, against))
+    )
+    return [] if mine[: len(theirs)] == theirs else [f"{precedence.ARRIVALS} changes otherwise than at its end"]
+
+
+def _bytes(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
+
+
+def _standings(test: BoardTest, keys: set[str]) -> Iterator[Standing]:
+    for place, row in enumerate(test.rows):
+        mine = {run.entry.key for run in (row.runs or (row,))} & keys
+        if not mine:
+            continue
+        main = row.score.main
+        level = [other.name for other in test.rows if row.group and other.group == row.group and other is not row]
+        yield Standing(
+            sorted(mine)[0], row.name, test.title, main.value, main.low, main.high,
+            place + 1, len(test.rows), row.group, level,
+        )  # fmt: skip
+
+
+def _code(text: str) -> str:
+    plain = re.sub(r"[`|\x00-\x1f\u2028\u2029]", " ", text).strip()
+    return f"`{plain[:160] + '…' * (len(plain) > 160)}`"

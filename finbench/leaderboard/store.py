@@ -1,0 +1,126 @@
+"""Where the cards of a leaderboard lie: in folders by owner and subject, in one flat folder, or in Parquet files.
+
+``scorecards/OWNER/SUBJECT/CARD.json`` with its samples beside it; ``scorecards/CARD.json``, of no owner; and rows of
+``scorecards/**/*.parquet``, as ``datasets`` reads them, with the columns ``key``, ``card`` and ``samples``. A key is
+the place of a card below ``scorecards``, without its ending, wherever it lies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finbench.cards import cardfiles
+from finbench.core import paths
+from finbench.core.errors import FinbenchError
+from finbench.core.files import folder_atomic
+
+SCORECARDS = "scorecards"
+COLUMNS = ("key", "card", "samples")
+_KEY = re.compile(r"(?!\.)[^/\\\x00-\x1f]{1,255}(/(?!\.)[^/\\\x00-\x1f]{1,255}){0,2}")
+_BATCH = 16  # rows of a Parquet file that are in memory
+_SHARD = 2_000  # cards a Parquet file
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A card's key, and where it can be read."""
+
+    key: str
+    path: Path = field(compare=False)
+
+
+def owner_of(key: str) -> str:
+    """Who brought a card; empty for one of the flat folder."""
+    return key.partition("/")[0] if "/" in key else ""
+
+
+def key_of(folder: Path, path: Path) -> str:
+    """The key of a card's file in a leaderboard."""
+    return path.relative_to(folder / SCORECARDS).as_posix().removesuffix(".json")
+
+
+def places(folder: Path) -> tuple[list[Place], dict[str, str]]:
+    """Every card of a leaderboard by its key, and what is wrong with files in which none could be found, by name."""
+    root = folder / SCORECARDS
+    found: dict[str, Place] = {}
+    wrong: dict[str, str] = {}
+    files = sorted(_files(root))
+    for path in files:
+        if path.suffix == ".json":
+            key = key_of(folder, path)
+            found[key] = Place(key, path)
+            if not _KEY.fullmatch(key):
+                wrong[f"{key}.json"] = "lies too deep: cards are in scorecards/OWNER/SUBJECT/"
+    for path in files:
+        if path.suffix != ".parquet":
+            continue
+        try:
+            for place in _unpacked(path):
+                before = found.setdefault(place.key, place)
+                if before is not place and before.path.read_bytes() != place.path.read_bytes():
+                    wrong[f"{path.name}: {place.key}"] = "is another card than that of the same name in the folder"
+        except Exception as fault:  # noqa: BLE001 - pyarrow raises many kinds
+            wrong[path.relative_to(root).as_posix()] = f"cannot be read ({type(fault).__name__}: {fault})"[:300]
+    return sorted(place for key, place in found.items() if f"{key}.json" not in wrong), wrong
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Files below a folder, without hidden ones and without following links to folders."""
+    for place, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place, name) for name in names if not name.startswith("."))
+
+
+def _unpacked(path: Path) -> Iterator[Place]:
+    """The cards of a Parquet file, each as two files in the cache, named by their content."""
+    import pyarrow.parquet as pq
+
+    home = paths.cache_dir() / "leaderboard" / "rows"
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=_BATCH, columns=list(COLUMNS)):
+        for row in batch.to_pylist():
+            key, card, samples = (row[name] for name in COLUMNS)
+            if not isinstance(key, str) or not _KEY.fullmatch(key):
+                raise ValueError(f"{str(key)[:80]!r} is no key of a card")
+            content = (card or "").encode()
+            place = home / hashlib.sha256(content + b"\0" + (samples or b"")).hexdigest()
+            target = place / f"{key.rpartition('/')[2]}.json"
+            if not target.is_file():
+                with folder_atomic(place) as staging:
+                    (staging / target.name).write_bytes(content)
+                    if samples is not None:
+                        cardfiles.samples_path(staging / target.name).write_bytes(samples)
+            yield Place(key, target)
+
+
+def pack(folder: Path, out: Path) -> list[Path]:
+    """Write a leaderboard's cards as Parquet files, as ``datasets`` reads them, to ``out``; returns them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found, wrong = places(folder)
+    if wrong or not found:
+        said = [f"{name} {fault}" for name, fault in wrong.items()]
+        raise FinbenchError("\n".join(said) or f"{folder} has no cards.", "finbench leaderboard build DIR lists them.")
+    schema = pa.schema([("key", pa.string()), ("owner", pa.string()), ("card", pa.string()), ("samples", pa.binary())])
+    shards = [found[start : start + _SHARD] for start in range(0, len(found), _SHARD)]
+    names = [f"cards-{number:05}-of-{len(shards):05}.parquet" for number in range(len(shards))]
+    with folder_atomic(out) as staging:
+        for name, shard in zip(names, shards, strict=True):
+            with pq.ParquetWriter(staging / name, schema, compression="zstd") as writer:
+                for start in range(0, len(shard), _BATCH):
+                    rows = [_row(place) for place in shard[start : start + _BATCH]]
+                    writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+    return [out / name for name in names]
+
+
+def _row(place: Place) -> dict[str, Any]:
+    card = cardfiles.read(place.path)
+    samples = cardfiles.samples_bytes(place.path, card.samples).read_bytes() if card.samples else None
+    text = place.path.read_text("utf-8")
+    return {"key": place.key, "owner": owner_of(place.key), "card": text, "samples": samples}

@@ -1,0 +1,2 @@
+/* finbench leaderboard */
+finbench("subject/22f55af2ce", '{"who":"22f55af2ce","cards":[{"key":"board-xbrl-smollm2-135m-lora-4bit-s0","detail":"245a5d9875c2","who":"22f55af2ce","name":"board-xbrl-smollm2-135m-lora-4bit-s0","base":"smollm2-135m","kind":"peft","method":"lora","what":"lora, r 16, 4 bits","bits":4,"rank":16,"parameters":4884480,"level":"samples-attached","memory":4770635776,"machine":"AMD EPYC, 1 core"}],"rows":{"15f9220cac":[[0,0.36226,null,null,1,0.9981,252.1,2310.89,0,0.0,null,1,null,0.36226]]}}');

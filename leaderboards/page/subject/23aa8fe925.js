@@ -1,0 +1,2 @@
+/* finbench leaderboard */
+finbench("subject/23aa8fe925", '{"who":"23aa8fe925","cards":[{"key":"board-xbrl-smollm2-135m-lora-s0","detail":"6ee14760ae8c","who":"23aa8fe925","name":"board-xbrl-smollm2-135m-lora-s0","base":"smollm2-135m","kind":"peft","method":"lora","what":"lora, r 16","bits":16,"rank":16,"parameters":4884480,"level":"samples-attached","memory":4647800832,"machine":"AMD EPYC, 1 core"}],"rows":{"15f9220cac":[[0,0.53962,null,null,1,1.0,337.9,1723.75,1,0.0,null,1,null,0.53962]]}}');

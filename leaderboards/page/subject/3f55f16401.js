@@ -1,0 +1,2 @@
+/* finbench leaderboard */
+finbench("subject/3f55f16401", '{"who":"3f55f16401","cards":[{"key":"board-xbrl-smollm2-135m-rslora-s0","detail":"07d2f24f57ed","who":"3f55f16401","name":"board-xbrl-smollm2-135m-rslora-s0","base":"smollm2-135m","kind":"peft","method":"rslora","what":"rslora, r 16","bits":16,"rank":16,"parameters":4884480,"level":"samples-attached","memory":4346609664,"machine":"AMD EPYC, 1 core"}],"rows":{"15f9220cac":[[0,0.71887,null,null,1,0.9981,264.8,2199.72,3,0.0,null,1,null,0.71887]]}}');

@@ -1,0 +1,2 @@
+/* finbench leaderboard */
+finbench("subject/bab5ec182a", '{"who":"bab5ec182a","cards":[{"key":"board-xbrl-smollm2-135m-dora-s0","detail":"618f17cff40e","who":"bab5ec182a","name":"board-xbrl-smollm2-135m-dora-s0","base":"smollm2-135m","kind":"peft","method":"dora","what":"dora, r 16","bits":16,"rank":16,"parameters":5040000,"level":"samples-attached","memory":5119709184,"machine":"AMD EPYC, 1 core"}],"rows":{"15f9220cac":[[0,0.52642,null,null,1,1.0,214.5,2715.55,0,0.0,null,1,null,0.52642]]}}');

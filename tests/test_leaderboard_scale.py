@@ -1,0 +1,301 @@
+"""A leaderboard of many: cards by owner, in folders and Parquet; none is looked at twice; a bad one stops no other."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from finbench import leaderboard
+from finbench.cards import cardfiles
+from finbench.cli.app import app
+from finbench.core.errors import FinbenchError
+from finbench.leaderboard import evidence, examine, groups, known, precedence
+from finbench.leaderboard.board import board
+from finbench.leaderboard.reading import entries, read
+
+TASKS, DOCUMENTS = 3, 60
+
+
+def _benchmark() -> Any:
+    path = Path(__file__).parent.parent / "benchmarks" / "board_scale.py"
+    spec = importlib.util.spec_from_file_location("board_scale", path)
+    assert spec
+    assert spec.loader
+    sys.modules["board_scale"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+board_scale = _benchmark()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of its own."""
+    monkeypatch.setenv("FINBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five subjects of one owner; copy it."""
+    folder = tmp_path_factory.mktemp("scale") / "board"
+    board_scale.make(folder, 5, TASKS, DOCUMENTS)
+    return folder
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path) -> Path:
+    shutil.copy(made.with_name("board.truth.json"), tmp_path / "truth.json")
+    return Path(shutil.copytree(made, tmp_path / "board"))
+
+
+def newcomer(folder: Path, name: str = "newcomer", owner: str = "stranger", ability: float = 1.0) -> str:
+    """A card more; returns its key."""
+    who = board_scale.Subject(name, owner, ability, 0, name, None)
+    return board_scale.Maker(TASKS, DOCUMENTS, 0).write(folder, who, 10**6 + len(list(folder.rglob("*.json"))))
+
+
+def changed(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Edit a card's JSON, and seal it as a forger would."""
+    card = cardfiles.read(path).model_dump(mode="json", by_alias=True)
+    change(card)
+    card["seal"] = None
+    card["seal"] = board_scale.card_seal(card)
+    path.write_text(json.dumps(card))
+
+
+def test_simulated_cards_are_fit_and_their_key_is_their_place(place: Path) -> None:
+    found = read(place)
+    assert found.refused == []
+    assert [entry.key for entry in found.entries] == [f"owner-0/subject-{n}/subject-{n}" for n in range(5)]
+    assert {entry.owner for entry in found.entries} == {"owner-0"}
+    assert [entry.arrival for entry in found.entries] == list(range(5))
+
+
+def test_two_owners_with_one_name_are_told_apart_by_owner(place: Path) -> None:
+    newcomer(place, "subject-0", "a"), newcomer(place, "subject-0", "b")
+    names = {entry.key: entry.name for entry in board(entries(place)).entries}
+    assert names["a/subject-0/subject-0"] == "subject-0 (a)"
+    assert names["b/subject-0/subject-0"] == "subject-0 (b)"
+    assert names["owner-0/subject-0/subject-0"] == "subject-0 (owner-0)"
+
+
+def test_no_card_is_looked_at_twice_and_the_cache_proves_no_more_than_its_key(
+    place: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = leaderboard.build(place).board
+    looked: list[Path] = []
+    look = examine.faults
+    monkeypatch.setattr(examine, "faults", lambda path, **more: looked.append(path) or look(path, **more))
+    again = leaderboard.build(place, check=True)
+    assert (looked, again.stale) == ([], [])
+    key = newcomer(place)
+    assert len(read(place).entries) == 6
+    assert looked == [place / "scorecards" / f"{key}.json"]
+    # a card or samples of other bytes are other ones, though an entry of the cache is of the same name
+    edited = place / "scorecards" / "owner-0" / "subject-1" / "subject-1.json"
+    edited.write_text(edited.read_text().replace('"shots": 0', '"shots": 1'))
+    torn = cardfiles.samples_path(place / "scorecards" / "owner-0" / "subject-2" / "subject-2.json")
+    torn.write_bytes(torn.read_bytes()[:-1])
+    assert [one.file.split("/")[1] for one in read(place).refused] == ["subject-1", "subject-2"]
+    # torn entries are as good as none, and without any the board is the same
+    for path in (path for path in cache.rglob("*") if path.is_file()):
+        path.write_bytes(path.read_bytes()[:-3] + b"abc")
+    assert len(read(place).entries) == 4
+    shutil.rmtree(cache)
+    groups_of = [[row.group for row in test.rows] for test in before.tests]
+    shutil.rmtree(place)
+    board_scale.make(place, 5, TASKS, DOCUMENTS)
+    assert [[row.group for row in test.rows] for test in leaderboard.build(place).board.tests] == groups_of
+
+
+def test_without_a_cache_that_can_be_written_the_board_is_the_same(place: Path, cache: Path) -> None:
+    cache.write_text("no folder")
+    assert len(read(place).entries) == 5
+    assert len(leaderboard.build(place).board.tests) == TASKS
+
+
+def test_processes_find_what_one_finds(place: Path) -> None:
+    for number in range(3):
+        newcomer(place, f"new-{number}")
+    (place / "scorecards" / "torn.json").write_text('{"schema": 1}')
+    found = read(place)
+    assert (len(found.entries), [one.file for one in found.refused]) == (8, ["torn.json"])
+
+
+def test_entries_of_the_cache_are_of_a_card_its_samples_and_the_code(place: Path, cache: Path) -> None:
+    [path] = (place / "scorecards" / "owner-0" / "subject-0").glob("*.json")
+    key = known.key_of(path)
+    samples = cardfiles.samples_path(path)
+    samples.write_bytes(samples.read_bytes() + b" ")
+    assert key != known.key_of(path)
+    assert known.read("0" * 64) is None
+    entries(place)
+    [entry, *_] = [path for path in cache.rglob("*") if path.is_file()]
+    entry.rename(entry.with_name("0" * 64))  # another's entry under a name that it does not prove
+    assert known.read("0" * 64) is None
+
+
+def test_parquet_is_read_as_the_folder_it_was_packed_from(place: Path, tmp_path: Path) -> None:
+    leaderboard.build(place)
+    before = (place / "leaderboard.csv").read_text()
+    found = CliRunner().invoke(app, ["leaderboard", "pack", str(tmp_path / "packed"), str(place)])
+    assert found.exit_code == 0
+    [packed] = (tmp_path / "packed").glob("*.parquet")
+    shutil.rmtree(place / "scorecards")
+    (place / "scorecards").mkdir()
+    shutil.copy(packed, place / "scorecards")
+    leaderboard.build(place)
+    assert (place / "leaderboard.csv").read_text() == before
+    (place / "scorecards" / "torn.parquet").write_bytes(packed.read_bytes()[:-100])
+    made = leaderboard.build(place)
+    assert [one.file for one in made.board.refused] == ["torn.parquet"]
+    assert (place / "leaderboard.csv").read_text() == before
+
+
+def test_the_same_key_with_another_card_in_parquet_is_refused(place: Path, tmp_path: Path) -> None:
+    [packed] = leaderboard.pack(place, tmp_path / "packed")
+    shutil.copy(packed, place / "scorecards")
+    assert read(place).refused == []
+    shutil.rmtree(place / "scorecards" / "owner-0" / "subject-0")
+    newcomer(place, "subject-0", "owner-0")
+    [refused] = read(place).refused
+    assert refused.faults == ["is another card than that of the same name in the folder"]
+
+
+# ---------------------------------------------------------------- groups
+
+
+def rivals(count: int, documents: int, seed: int) -> tuple[Any, list[groups.Rival]]:
+    """Subjects of a simulated test, best first, some of them with trainings."""
+    maker = board_scale.Maker(1, documents, seed)
+    drawn = np.random.default_rng([seed, 1])
+    found = []
+    for number, who in enumerate(itertools.islice(board_scale.subjects(count, drawn), count)):
+        card, samples = maker.card(who, number)
+        rows = [json.loads(line) for line in samples.splitlines()]
+        proof = evidence.of(card.scores[0], rows)
+        assert proof
+        found.append((card.scores[0], groups.Rival([proof])))
+    found.sort(key=lambda one: -one[0].main.value)
+    return found[0][0], [one for _, one in found]
+
+
+@pytest.mark.parametrize(("documents", "seed"), [(60, 1), (150, 2)])
+def test_groups_are_those_of_every_test_with_a_part_of_them(documents: int, seed: int) -> None:
+    found = board_scale.grouped(100, documents, seed, every=True)
+    assert found["same_group"] == 100
+    assert found["groups"] > 2
+    assert found["tests"] < found["of_tests"] / 2
+    assert found["leaders_told_from_their_equal"] == 0
+
+
+def test_a_test_of_two_rows_is_done_once() -> None:
+    score, found = rivals(12, 60, 0)
+    before, after = groups.Pairs(), groups.Pairs()
+    places = groups.tied(score, found, before, every=True)
+    after.before.update(dict.fromkeys(before.used, 0.5))
+    assert groups.tied(score, found, after, every=True) == [1] * 12 != places  # it is what was known that decided
+
+
+def test_values_of_other_labels_are_tested_against_nobody(place: Path) -> None:
+    """A forger's labels, which no verification has seen, do not stop the others."""
+    score, found = rivals(4, 60, 0)
+    forged = groups.Rival([evidence.of(score, [
+        {"task": score.task, "index": n, "doc": str(n), "cluster": str(n), "answer": "x",
+         "values": {"macro_f1": ["a", "b", ["a", "b"]]}} for n in range(60)
+    ])])  # fmt: skip
+    object.__setattr__(forged.runs[0], "docs", found[0].runs[0].docs)
+    assert groups.tied(score, [*found[:2], forged, *found[2:]])[2] is None
+
+
+# ---------------------------------------------------------------- bad input
+
+
+def test_a_card_of_ten_thousand_tasks_is_refused_by_name(place: Path) -> None:
+    path = place / "scorecards" / f"{newcomer(place)}.json"
+    scores = cardfiles.read(path).model_dump(mode="json", by_alias=True)["scores"]
+    changed(path, lambda card: card.update(scores=[scores[0] | {"task": f"finbench_{n}"} for n in range(10_000)]))
+    [refused] = read(place).refused
+    assert "is not a task of this finbench" in " ".join(refused.faults)
+    assert "more: finbench verify" in refused.faults[-1]
+    assert len(refused.faults) == 4
+
+
+def test_a_name_of_500_characters_is_refused_by_rule(place: Path) -> None:
+    path = place / "scorecards" / f"{newcomer(place)}.json"
+    changed(path, lambda card: card["subject"].update(name="n" * 500))
+    [refused] = read(place).refused
+    assert refused.faults == ["name is no name: 500 characters"]
+    with pytest.raises(FinbenchError, match="no name: 500 characters"):
+        leaderboard.add([path], to=place)
+    assert len(cardfiles.slug("n" * 500)) <= 100
+
+
+def test_300_versions_of_a_subject_are_one_row_and_its_history(place: Path) -> None:
+    found = entries(place)
+    versions = [replace(found[0], key=f"owner-0/subject-0/v{number}", arrival=None) for number in range(300)]
+    made = board([*found, *versions])
+    assert [len(test.rows) for test in made.tests] == [5] * TASKS
+    assert len(made.entries) == 5
+    assert len(made.history["owner-0/subject-0/subject-0"]) == 300
+
+
+# ---------------------------------------------------------------- a pull request
+
+
+def test_a_pull_request_is_told_where_its_card_would_stand(place: Path, made: Path, tmp_path: Path) -> None:
+    key = newcomer(place, ability=9.0)
+    found = leaderboard.review(place, made)
+    assert (found.new, found.faults) == ([key], [])
+    assert [(one.place, one.of) for one in found.standings] == [(1, 6)] * TASKS
+    command = ["leaderboard", "review", str(place), "--against", str(made), "--comment", str(tmp_path / "c.md")]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    text = (tmp_path / "c.md").read_text()
+    assert text.startswith("**Fit to be taken**: 1 new scorecard.")
+    assert "| `newcomer` | `fpb` | 1 of 6 |" in text
+
+
+def test_what_a_pull_request_may_not_change_is_named(place: Path, made: Path) -> None:
+    key = newcomer(place, "`@everyone` | <img src=x>")
+    root = place / "scorecards" / "owner-0"
+    shutil.rmtree(root / "subject-0")
+    (root / "subject-1" / "subject-1.json").write_text("{}")
+    (place / "allowed_signers").write_text("me")
+    lines = (place / precedence.ARRIVALS).read_text().splitlines()
+    (place / precedence.ARRIVALS).write_text("\n".join([key, *lines]))
+    text = "\n".join(leaderboard.review(place, made).faults)
+    for said in (
+        "subject-0.json was taken away",
+        "subject-1.json was edited",
+        "allowed_signers changes together",
+        "arrivals.txt changes otherwise than at its end",
+    ):
+        assert said in text
+    assert CliRunner().invoke(app, ["leaderboard", "review", str(place), "--against", str(made)]).exit_code == 1
+
+
+def test_names_in_a_comment_can_neither_call_nor_link(place: Path, made: Path) -> None:
+    path = place / "scorecards" / f"{newcomer(place)}.json"
+    changed(path, lambda card: card["subject"].update(name="`@all` | [x](http://y)\n# z"))
+    text = leaderboard.review(place, made).comment
+    assert "| `@all     [x](http://y) # z` |" in text.replace("` @", "`@")
+
+
+def test_the_benchmark_compares_groups_with_the_truth(place: Path) -> None:
+    leaderboard.build(place)
+    found = board_scale.agreement(place, json.loads((place.with_name("truth.json")).read_text()))
+    assert found["tests"] == TASKS
+    assert found["leaders_told_from_their_equal"] == 0
