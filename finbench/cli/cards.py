@@ -238,7 +238,9 @@ def board_build(
 
 def board_review(
     folder: Board,
-    against: Annotated[Path, "Leaderboard that it would be merged into, whose keys and order are believed."],
+    against: Annotated[
+        Path, typer.Option(help="Leaderboard that it would be merged into, whose keys and order are believed.")
+    ],
     comment: Annotated[Path | None, "File for the answer to a pull request, in Markdown."] = None,
 ) -> Found:
     """Check what a pull request adds to a leaderboard, and where its cards would stand; exit 1 if they are unfit."""

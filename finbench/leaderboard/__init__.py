@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from finbench.leaderboard.building import Built, build, pictures
     from finbench.leaderboard.intake import add
     from finbench.leaderboard.queue import Reproduction, reproduce
-    from finbench.leaderboard.review import Review, review
+    from finbench.leaderboard.reviewing import Review, review
     from finbench.leaderboard.space import publication, push
     from finbench.leaderboard.store import pack
 else:

@@ -141,7 +141,9 @@ class _Test:
         self.statistic = own.statistic
         parts, _ = by_cluster(own.parts, self.first.clusters[:: self.first.samples])
         total = parts.sum(axis=0)
-        return parts, float(own.statistic(total)), np.asarray(own.statistic(total - parts), dtype=np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):  # without the only source nothing is left
+            without = np.nan_to_num(own.statistic(total - parts))
+        return parts, float(own.statistic(total)), without
 
     def _table(self, kinds: tuple[str, ...]) -> metrics.Summed | None:
         """Parts of each kind of value; None where they are not those of the test, as a forger may have them."""

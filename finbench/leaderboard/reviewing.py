@@ -89,9 +89,9 @@ def review(folder: Path, against: Path) -> Review:
     change together with cards. Every new card is checked as ``finbench leaderboard add`` does. FinbenchError where
     either folder is no leaderboard.
     """
-    for place in (folder, against):
-        if not (place / store.SCORECARDS).is_dir():
-            raise FinbenchError(f"{place} is no leaderboard: it has no folder {store.SCORECARDS}.", "Name two folders.")
+    for root in (folder, against):
+        if not (root / store.SCORECARDS).is_dir():
+            raise FinbenchError(f"{root} is no leaderboard: it has no folder {store.SCORECARDS}.", "Name two folders.")
     (here, wrong), (there, _) = store.places(folder), store.places(against)
     before = {place.key: place.path for place in there}
     new = [place for place in here if place.key not in before]
@@ -124,10 +124,8 @@ def review(folder: Path, against: Path) -> Review:
 
 def _order(folder: Path, against: Path) -> list[str]:
     """What is wrong with the order of arrival."""
-    mine, theirs = (list(precedence.arrivals(place)) for place in (folder, against))
-    mine, theirs = (
-        sorted(own, key=precedence.arrivals(at).__getitem__) for own, at in ((mine, folder), (theirs, against))
-    )
+    found = [precedence.arrivals(root) for root in (folder, against)]
+    mine, theirs = (sorted(places, key=places.__getitem__) for places in found)
     return [] if mine[: len(theirs)] == theirs else [f"{precedence.ARRIVALS} changes otherwise than at its end"]
 
 
