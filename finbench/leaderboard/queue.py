@@ -15,8 +15,7 @@ from finbench.core.console import say
 from finbench.core.errors import FinbenchError, Interrupted, unknown
 from finbench.core.records import Scorecard, Subject
 from finbench.evaluation import drawing, verify
-from finbench.leaderboard import attested
-from finbench.leaderboard.board import SCORECARDS
+from finbench.leaderboard import attested, store
 from finbench.models import adapters
 
 _NOT_HERE = "its adapter is in none of the folders: --at DIR"
@@ -53,9 +52,9 @@ def reproduce(
     answers otherwise, does not stop the rest. Raises FinbenchError, before anything is asked, for a name that is no
     card, and for a key that does not sign or that the leaderboard does not believe.
     """
-    paths = {path.stem: path for path in cardfiles.expand([folder / SCORECARDS])}
+    paths = {place.key: place.path for place in store.places(folder)[0]}
     if strange := [name for name in only if name not in paths]:
-        raise unknown("card", strange[0], paths, f"ls {folder / SCORECARDS}")
+        raise unknown("card", strange[0], paths, f"ls {folder / store.SCORECARDS}")
     cards = {name: cardfiles.read(paths[name]) for name in only or paths}
     vouched, lying = attested.attestations(folder), _lying(at)
     found = {name: _state(paths[name], card, vouched, lying, data_dir) for name, card in cards.items()}
