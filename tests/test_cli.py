@@ -41,7 +41,7 @@ def test_an_unknown_task_is_told_before_torch_is_imported() -> None:
         "print(str(done.exception).splitlines()[0], 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout == "Unknown task 'nope'. Did you mean ner? False\n", done.stderr
+    assert done.stdout == "Unknown task 'nope'. Did you mean noise or ner? False\n", done.stderr
 
 
 def test_a_fault_is_one_line_and_what_to_type_with_exit_1() -> None:
