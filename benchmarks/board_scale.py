@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import board_browser
 import numpy as np
 import zstandard
 
@@ -277,7 +276,11 @@ def measured(place: Path, count: int, tasks: int, documents: int, browser: bool)
     found["cards_bytes"] = size(folder / "scorecards")
     found["cache_bytes"], found["page_bytes"] = size(cache), size(folder, "scorecards")
     found |= agreement(folder, truth)
-    return found | (board_browser.measured(folder) if browser else {})
+    if browser:
+        import board_browser  # beside this file, which is a script's way; playwright is an extra
+
+        found |= board_browser.measured(folder)
+    return found
 
 
 def agreement(folder: Path, truth: dict[str, int]) -> dict[str, Any]:
@@ -335,7 +338,7 @@ def grouped(count: int, documents: int, seed: int, every: bool) -> dict[str, Any
     for who in itertools.islice(subjects(count, np.random.default_rng([seed, 1])), count):
         said = maker._answers(one, who.ability)
         codes = code[np.arange(documents), said].astype(np.uint32)
-        proof = evidence.Evidence("docs", None, 1, (), tuple(kinds), codes, None)
+        proof = evidence.Proof("docs", None, 1, (), tuple(kinds), codes, None)
         summed = metrics.summed("macro_f1", proof.values)
         assert summed is not None
         found.append((float(summed.statistic(summed.parts.sum(axis=0))), who.level, proof))

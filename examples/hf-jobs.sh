@@ -23,7 +23,7 @@ read -r -d '' job <<'JOB' || true
 set -eu
 apt-get update -qq && apt-get install -qq -y openssh-client >/dev/null
 pip install -q /dist/finbench-*.whl
-umask 077 && printf '%s\n' "$FINBENCH_KEY" >/tmp/key
+umask 077 && printf '%s\n' "$FINBENCH_KEY" >/tmp/key && unset FINBENCH_KEY
 hf download "$BOARD" --repo-type dataset --local-dir /tmp/board >/dev/null
 code=0
 timeout --signal=INT "$ASK" finbench leaderboard reproduce /tmp/board --key /tmp/key || code=$?

@@ -89,7 +89,7 @@ def test_wrong_usage_exits_2() -> None:
         (("verify", "no.json"), "No such scorecard"),
         (("report", "no.json"), "No such scorecard"),
         (("report", ".", "--format", "pdf"), "Unknown format 'pdf'"),
-        (("card", "import", "nowhere"), "No results_*.json below nowhere"),
+        (("card", "import", "nowhere"), "no record of Every Eval Ever: nowhere"),
         (("card", "export", "no.json", "--format", "model_index"), "Did you mean model-index"),
         (("zoo", "show", "nothing"), "Unknown recipe"),
         (("verify", "."), ". is a folder, not a scorecard. Name one: *.json"),

@@ -212,6 +212,8 @@ def test_a_conversation_reads_as_the_base_writes_it(template: str, system: bool,
         wanted = tokenizer.apply_chat_template(stated, add_generation_prompt=True)
         assert spoken(turns, told) == wanted.removeprefix("<s>")
     assert (turns.system is not None) == system
+    if not system:  # Ollama may be given one: then the user's first turn begins in its place
+        assert '{{ if eq $one.Role "system" }}' + turns.first + "{{ else }}" in turns.template()
     made = modelfile.text(tokenizer, "base", True, "model.gguf")
     assert made.startswith('FROM ./model.gguf\nTEMPLATE """{{ range $place, $one := .Messages }}')
     assert 'PARAMETER stop "<|im_end|>"\n' in made
@@ -236,6 +238,7 @@ def test_a_model_without_a_chat_is_given_the_text_as_it_is() -> None:
         (CHATML.replace("Be kind", "a\x1b[31mb"), "it writes"),
         (CHATML.replace("{{ m['content'] }}", "{{ m['content'] }}{{ m['content'] }}"), "every text once"),
         ("fixed", "every text once"),
+        (CHATML.replace("{{ m['content'] }}", "{{ '{' }}{{ m['content'] }}"), "a curly bracket beside a text"),
         (CHATML.replace("Be kind", "{{ cycler.__init__.__globals__ }}"), "chat template"),
         (CHATML.replace("Be kind", "{% for a in range(10**9) %}x{% endfor %}"), "chat template"),
     ],

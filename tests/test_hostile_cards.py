@@ -279,7 +279,7 @@ def test_a_date_that_is_none_is_one_line_in_every_export(card: Path, tmp_path: P
         if how == "model-index":  # has no time
             continue
         with pytest.raises(FinbenchError, match="'yesterday' is no time"):
-            exports.export_card(card, format=how, out=tmp_path)
+            exports.export_card(card, format=how, out=tmp_path, benchmark="hub:org/set")
 
 
 def test_an_export_stays_in_its_folder_whatever_the_card_says(card: Path, tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_an_export_stays_in_its_folder_whatever_the_card_says(card: Path, tmp_pa
     written(card, away)
     for how in ("eval-results", "model-index", "every-eval-ever", "lm-eval"):
         out = tmp_path / "a" / "b" / "c"
-        for path in exports.export_card(card, format=how, out=out):
+        for path in exports.export_card(card, format=how, out=out, benchmark="hub:org/set"):
             assert path.resolve().is_relative_to(out), how
 
 

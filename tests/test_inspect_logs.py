@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import resource
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from finbench.cards import cardfiles
 from finbench.core import catalog
@@ -121,14 +123,52 @@ def test_the_tasks_of_one_run_share_a_card_and_a_run_in_a_chat_has_its_own(sound
     assert len(cardfiles.expand([tmp_path / "cards"])) == 2
 
 
+COMMIT = "5e6fd34" + 33 * "0"
+
+
+def test_a_folder_of_others_files_gives_the_cards_that_are_there(
+    sound: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "logs").mkdir()
+    written(json.loads(sound), tmp_path / "logs" / "b.eval")
+    (tmp_path / "logs" / "tokenizer.json").write_text('{"version": "1.0", "model": {}}')
+    other = json.loads(sound)
+    other["eval"]["task"] = "inspect_evals/gsm8k"
+    written(other, tmp_path / "logs" / "a.eval")
+    assert len(import_card(tmp_path / "logs", out=tmp_path / "cards")) == 1
+    assert "Left out:" in capsys.readouterr().err
+
+
+def test_a_branch_is_no_commit(sound: str, tmp_path: Path) -> None:
+    log = json.loads(sound)
+    log["eval"]["model_args"] = {"revision": "main"}
+    [card] = import_card(written(log, tmp_path / "l.json"), out=tmp_path / "cards")
+    assert (card.subject.base.hub_id, card.subject.base.revision) == (None, None)
+
+
+def test_a_member_that_unpacks_to_more_than_it_says_is_torn(tmp_path: Path) -> None:
+    path, large = tmp_path / "bomb.eval", zstandard.compress(b" " * 200_000_000)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("header.json", large)
+    raw = bytearray(path.read_bytes())
+    central = raw.index(b"PK\x01\x02")
+    raw[8:10] = raw[central + 10 : central + 12] = (93).to_bytes(2, "little")
+    raw[central + 24 : central + 28] = (10).to_bytes(4, "little")
+    path.write_bytes(raw)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(FinbenchError, match="is torn"):
+        import_card(path, out=tmp_path / "cards")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
 def test_a_model_of_the_hub_is_named_where_its_commit_is_stated(sound: str, tmp_path: Path) -> None:
     log = json.loads(sound)
-    log["eval"]["model_args"] = {"revision": "abc123"}
+    log["eval"]["model_args"] = {"revision": COMMIT}
     [card] = import_card(written(log, tmp_path / "l.json"), out=tmp_path / "cards", name="mine")
     assert (card.subject.name, card.subject.base.hub_id, card.subject.base.revision) == (
         "mine",
         "somebody/small",
-        "abc123",
+        COMMIT,
     )
 
 
@@ -179,6 +219,8 @@ def without(*keys: Any) -> Callable[[Log], None]:
         (at("plan", "config", "temperature", to=0.7), "temperature 0.7, the task's is 0.0"),
         (at("plan", "config", "max_tokens", to=512), "max_tokens 512, the task's is 12"),
         (at("plan", "config", "system_message", to="Be bold."), "generated with system_message"),
+        (at("plan", "config", "extra_body", to={"guided_choice": ["a"]}), "generated with extra_body"),
+        (at("eval", "model_args", to={"load_in_4bit": True}), "-M load_in_4bit=True makes another model"),
         (at("status", to="cancelled"), r"did not end well \(cancelled\)"),
         (at("samples", 3, "error", to={"message": "timeout"}), "row 3 ended in an error"),
         (at("samples", 3, "id", to=77), "prompt is not the task's"),

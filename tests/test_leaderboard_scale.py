@@ -175,6 +175,24 @@ def test_the_same_key_with_another_card_in_parquet_is_refused(place: Path, tmp_p
     assert refused.faults == ["is another card than that of the same name in the folder"]
 
 
+def test_a_row_of_parquet_harms_no_other(place: Path, tmp_path: Path) -> None:
+    """Neither by a key that is none, nor by the bytes of another's card under a name of its own."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    [packed] = leaderboard.pack(place, tmp_path / "packed")
+    table = pq.read_table(packed)
+    rows = table.to_pylist()
+    rows = [{**rows[0], "key": "../bad"}, {**rows[0], "key": "x" * 250}, {**rows[0], "key": "thief/a/b"}, *rows]
+    shutil.rmtree(place / "scorecards")
+    (place / "scorecards").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), place / "scorecards" / "cards.parquet")
+    for _ in range(2):  # the second time from the cache
+        found = {one.key for one in read(place).entries}
+        assert found >= {row["key"] for row in rows[3:]}
+        assert len([one for one in read(place).refused if "is no key of a card" in one.file]) == 2
+
+
 # ---------------------------------------------------------------- groups
 
 
@@ -285,6 +303,24 @@ def test_what_a_pull_request_may_not_change_is_named(place: Path, made: Path) ->
     ):
         assert said in text
     assert CliRunner().invoke(app, ["leaderboard", "review", str(place), "--against", str(made)]).exit_code == 1
+
+
+def test_what_a_pull_request_brings_or_takes_beside_cards_is_named(place: Path, made: Path) -> None:
+    cards = place / "scorecards"
+    [samples] = (cards / "owner-1" / "subject-1").glob("*.samples.jsonl.zst")
+    samples.unlink()
+    (cards / "notes.txt").write_text("mine")
+    (cards / "owner-0" / "subject-0" / "link.txt").symlink_to("/etc/hostname")
+    with (place / precedence.ARRIVALS).open("a") as file:
+        file.write("evil/copy/next-year\n")
+    text = "\n".join(leaderboard.review(place, made).faults)
+    for said in (
+        "subject-1.samples.jsonl.zst was taken away",
+        "notes.txt is no card, nor the samples of a new one",
+        "link.txt is a link",
+        "arrivals.txt names evil/copy/next-year, which is no new card",
+    ):
+        assert said in text
 
 
 def test_names_in_a_comment_can_neither_call_nor_link(place: Path, made: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,8 @@ def _benchmark(named: str | None) -> str:
     if ref is None or ref.kind != "hub":
         said = f"{named} is no data set of the Hub." if named else "The Hub takes results of a benchmark that it has."
         raise FinbenchError(said, "Name it: --benchmark hub:org/name, or hub:org/name@commit")
+    if ref.revision and not re.fullmatch("[0-9a-f]{40}", ref.revision):
+        raise FinbenchError(f"{ref.revision} is no commit, which has 40 digits.", f"--benchmark hub:{ref.name}")
     return f"{ref.name}@{ref.revision}" if ref.revision else ref.name
 
 

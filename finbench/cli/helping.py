@@ -41,6 +41,9 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "push": ("push runs/a hub:org/name --dry-run", "push --benchmark hub:org/name --dry-run"),
     "adopt": ("adopt runs/a", "adopt runs/a --json"),
     "pull": ("pull hub:org/name --out adapter", "pull ./old --convert --out adapter"),
+    "risk": ("risk runs/a --out risk.html", "risk scorecards/a.json scorecards --out risk.md"),
+    "card noise": ("card noise scorecards/a.json noisy/a.json", "card noise scorecards/a.json noisy/*.json --json"),
+    "card calibration": ("card calibration scorecards", "card calibration test.json --validation val.json --error 0.1"),
     "card import": ("card import lm-eval-output/", "card import answers.csv --task fpb --name gpt-x"),
     "card export": (
         "card export scorecards/a.json --format lm-eval",

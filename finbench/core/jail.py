@@ -145,7 +145,8 @@ def shut(largest: int) -> None:
     """From here on this process opens no file and no socket, starts nothing, and writes files of ``largest`` bytes.
 
     What is open stays open, so that everything that it will need must have been imported. No descriptor more is had on
-    any system. On Linux the kernel also refuses every system call but those of ``_KEPT`` (seccomp), as far as it can.
+    any system. On Linux, on x86-64 and ARM, the kernel also refuses every system call but those of ``_KEPT`` (seccomp).
+    OSError where it takes no such filter.
     """
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
@@ -160,5 +161,6 @@ def shut(largest: int) -> None:
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
     program = ctypes.create_string_buffer(struct.pack("HP", len(steps), ctypes.addressof(code)))
     prctl = ctypes.CDLL(None).prctl
-    prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS, without which only root may filter
-    prctl(22, 2, program, 0, 0)  # PR_SET_SECCOMP; a kernel without it leaves the bounds above
+    # PR_SET_NO_NEW_PRIVS, without which only root may filter, then PR_SET_SECCOMP
+    if prctl(38, 1, 0, 0, 0) or prctl(22, 2, program, 0, 0):
+        raise OSError("the kernel takes no filter of system calls (seccomp)")

@@ -17,7 +17,7 @@ from finbench.evaluation.lmeval import import_results
 from finbench.evaluation.verification import verify
 
 _EVERY = re.compile(r'\s*\{\s*"schema_version"\s*:.*"evaluation_id"', re.DOTALL)
-_INSPECT = re.compile(r'\s*\{\s*"version"\s*:')
+_INSPECT = re.compile(r'\s*\{\s*"version"\s*:\s*\d')
 
 
 def import_card(
@@ -42,9 +42,19 @@ def import_card(
         return import_answers(place, task, out=out, name=name, data_dir=data_dir)
     files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
     made: dict[str, Scorecard] = {}
+    refused: list[FinbenchError] = []
     for path in files:
-        if (reader := _reader(path)) is not None:
+        if (reader := _reader(path)) is None:
+            continue
+        try:
             made |= {card.run_key: card for card in reader(path, out, name, data_dir)}
+        except FinbenchError as fault:
+            if place.is_file():
+                raise
+            say(f"Left out: {fault.message}")  # a folder may hold what others measured
+            refused.append(fault)
+    if refused and not made:
+        raise refused[0]
     if not made:
         raise FinbenchError(
             f"No results_*.json of lm-eval, no log of inspect and no record of Every Eval Ever: {place}.",

@@ -5,8 +5,10 @@ A log is read without inspect-ai. Nothing of its scores is taken over, and its p
 
 from __future__ import annotations
 
+import io
 import json
 import platform
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -20,7 +22,7 @@ import zstandard
 from finbench.cards import cardfiles
 from finbench.core import catalog
 from finbench.core.console import say
-from finbench.core.errors import FinbenchError, reason
+from finbench.core.errors import FinbenchError, reason, shortened
 from finbench.core.records import UNKNOWN, BaseModelId, Provenance, Scorecard, Subject, Task
 from finbench.core.version import __version__
 from finbench.evaluation.scored import asked_rows, score_answers, status
@@ -29,6 +31,13 @@ from finbench.scoring import prompts
 SOLVER, SCORER = "as_the_task_asks", "strict"  # as inspecttasks registers them
 _LARGEST = 2**30  # bytes of a log, unpacked
 _ZSTANDARD = 93  # a member's compression, which Python's zipfile reads from 3.14 on
+# settings of a generation that change no answer
+_HARMLESS = ("seed", "max_connections", "adaptive_connections", "max_retries", "timeout", "attempt_timeout", "logprobs",
+             "top_logprobs", "batch", "cache", "log_format", "stop_seqs")  # fmt: skip
+# arguments of a model that say where and in which numbers it is computed, and no other model
+_PLACE = ("dtype", "torch_dtype", "revision", "device", "device_map", "batch_size", "tokenizer_call_args",
+          "hidden_states", "tensor_parallel_size", "gpu_memory_utilization", "max_model_len", "host", "port",
+          "timeout")  # fmt: skip
 _AGAIN = "Run it again: inspect eval finbench/TASK --model ..."
 _PROVIDERS = ("hf", "vllm", "vllm-completions", "sglang")  # whose names of models are the Hub's
 
@@ -45,6 +54,8 @@ def import_log(path: Path, *, out: Path, name: str | None, data_dir: Path | None
     end, of another task, version, solver, generation or epochs than ours, and for prompts that are not the task's.
     """
     with _stated(path):
+        if path.stat().st_size > _LARGEST:
+            raise FinbenchError(f"{path} is larger than any log of these tasks can be.", _AGAIN)
         log = _unpacked(path) if path.suffix == ".eval" else json.loads(path.read_text(encoding="utf-8"))
         spec, steps = log["eval"], log["plan"]["steps"]
         said, config = spec.get("metadata") or {}, log["plan"].get("config") or {}
@@ -129,8 +140,9 @@ def _member(file: IO[bytes], archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
     if local[:4] != b"PK\x03\x04":
         raise zipfile.BadZipFile(f"{info.filename} does not lie where it should")
     file.seek(int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little"), 1)
-    packed = zstandard.ZstdDecompressor().decompressobj(read_across_frames=True)
-    text = packed.decompress(file.read(info.compress_size))
+    packed = io.BytesIO(file.read(info.compress_size))
+    with zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True) as reader:
+        text = reader.read(info.file_size + 1)  # no more than it says that it holds
     if len(text) != info.file_size or zlib.crc32(text) != info.CRC:
         raise zipfile.BadZipFile(f"{info.filename} is not whole")
     return text.decode()
@@ -161,8 +173,8 @@ def _as_generated(path: Path, config: Mapping[str, Any], wanted: Mapping[str, An
     for key, value in ours.items():
         if config.get(key) != value:
             raise _other(path, f"its answers were generated with {key} {config.get(key)!r}, the task's is {value!r}")
-    for key in ("system_message", "best_of", "frequency_penalty", "presence_penalty", "logit_bias"):
-        if config.get(key):
+    for key, value in config.items():
+        if value not in (None, False, [], {}, "") and key not in {*ours, *_HARMLESS}:
             raise _other(path, f"its answers were generated with {key}, which the task has not")
 
 
@@ -206,12 +218,20 @@ def _blank(
     provider, _, model = str(spec["model"]).partition("/")
     arguments = spec.get("model_args") or {}
     short = next((part for part in reversed(model.replace("\\", "/").split("/")) if part), "model")
-    revision = arguments.get("revision")
-    here = provider in _PROVIDERS and model.count("/") == 1 and "model_path" not in arguments and revision
+    if odd := [
+        key for key, value in arguments.items() if key not in (*_PLACE, "model_path") and value not in (None, "")
+    ]:
+        raise FinbenchError(
+            f"-M {odd[0]}={shortened(str(arguments[odd[0]]))} makes another model than {short}; no card could say so.",
+            "Score it here: finbench eval --model",
+        )
+    revision = str(arguments.get("revision") or "")
+    revision = revision if re.fullmatch("[0-9a-f]{40}", revision) else ""  # a branch is no commit
+    here = provider in _PROVIDERS and model.count("/") == 1 and "model_path" not in arguments and bool(revision)
     base = BaseModelId(
         alias=short,
         hub_id=model if here else None,
-        revision=str(revision) if here else None,
+        revision=revision if here else None,
         source="hub" if here else "folder",
         fingerprint=UNKNOWN,
     )

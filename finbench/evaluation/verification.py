@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from finbench.cards import RowsByTask, cardfiles
 from finbench.core import catalog, owntasks, paths, seal
@@ -20,6 +19,8 @@ from finbench.core.errors import FinbenchError
 from finbench.core.records import Answers, Measure, Score, Scorecard, Task
 from finbench.evaluation import drawing, rescore
 from finbench.evaluation import rerun as again
+from finbench.evaluation.found import EDITED, SEALED
+from finbench.evaluation.found import Verification as Verification
 from finbench.evaluation.notes import contradictions
 from finbench.evaluation.preflight import ENDPOINTS
 from finbench.evaluation.subjects import DUMMY, Overlaps
@@ -35,62 +36,12 @@ from finbench.scoring import (
     values_of,
 )
 
-Level = Literal["none", "self-reported", "samples-attached", "reproduced"]
 _KEYS = {"task", "index", "doc", "cluster", "values"}  # of a sample row, and its answer
 _GENERATED = {"reasoning_tokens", "answer_tokens", "truncated"}  # of a row beside them, where answers were generated
-_SEALED, _EDITED = "seal and run key", "was edited after the card was written"
 _EXACT = 1e-9  # scores are sums of the same numbers: equal up to rounding
 _CLOCKS = timedelta(minutes=10)  # by which clocks may differ
 _ENDS = 1e-7  # intervals come of the same seed; libraries differ in the last digits of Student's t
 _DRAWN = 0.03  # of a bootstrap's width: NumPy 2.5 draws other multinomials by one seed; two seeds differ by 0.01
-
-
-@dataclass(frozen=True)
-class CardFault:
-    """A field that cannot be right, and why."""
-
-    field: str
-    message: str
-
-
-@dataclass
-class Verification:
-    """What was found; ``level`` is ``none`` where anything was wrong."""
-
-    card: str
-    faults: list[CardFault] = field(default_factory=list)
-    checks: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    level: Level = "none"
-    asked: list[again.Answered] = field(default_factory=list)  # the model was asked again
-
-    def __post_init__(self) -> None:
-        self._noted = set(self.faults)  # a card may have ten thousand
-        self.rows: RowsByTask | None = None  # the samples that were looked at
-
-    def fault(self, place: str, message: str) -> None:
-        """Note a fault, once."""
-        found = CardFault(place, message)
-        if found not in self._noted:
-            self._noted.add(found)
-            self.faults.append(found)
-
-    @property
-    def right(self) -> list[str]:
-        """The checks that no fault refutes: of the seal, and of a task whose scores or samples are at fault, none."""
-        return [check for check in self.checks if not any(_refutes(fault, check) for fault in self.faults)]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return {"card": self.card, "level": self.level, "faults": [], **asdict(self), "checks": self.right}
-
-
-def _refutes(fault: CardFault, check: str) -> bool:
-    if check == _SEALED:
-        return fault.field in ("seal", "run_key") or fault.message == _EDITED
-    task, colon, _ = check.partition(": ")
-    named = f"[{task}]" in fault.field or f"[{task} " in fault.field  # a score, or one of its rows
-    return bool(colon) and (named or fault.field.partition(" ")[0] == "samples")
 
 
 def verify(
@@ -203,10 +154,10 @@ def _sealed(raw: Mapping[str, Any], card: Scorecard, found: Verification) -> Non
         found.fault("seal", "is missing")
     else:
         for place in seal.edited(raw):
-            found.fault(place, _EDITED)
+            found.fault(place, EDITED)
     if cardfiles.run_key(card) != card.run_key:
         found.fault("run_key", "does not follow from subject, settings and versions: one of them was edited")
-    found.checks.append(_SEALED)
+    found.checks.append(SEALED)
 
 
 def _task(card: Scorecard, score: Score, found: Verification) -> None:

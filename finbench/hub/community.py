@@ -104,7 +104,7 @@ def _benchmark(stated: Mapping[str, Any]) -> Iterator[str]:
     for key in ("name", "description"):
         if not isinstance(stated.get(key), str) or not stated[key].strip():
             yield f"{key} is required, a text"
-    if stated.get("evaluation_framework") not in FRAMEWORKS:
+    if str(stated.get("evaluation_framework")) not in FRAMEWORKS:
         yield f"evaluation_framework {str(stated.get('evaluation_framework'))[:60]!r} is none that the Hub takes"
     tasks = stated.get("tasks")
     if not isinstance(tasks, list) or not tasks or not all(isinstance(task, dict) for task in tasks):
@@ -133,7 +133,11 @@ def _result(entry: Mapping[str, Any]) -> Iterator[str]:
     known = {"dataset", "value", "verifyToken", "date", "source", "notes", "evaluation_framework"}
     yield from (f"{key} is not known" for key in entry.keys() - known)
     dataset, source, date = entry.get("dataset"), entry.get("source"), entry.get("date")
-    if not isinstance(dataset, dict) or not _NAME.fullmatch(str(dataset.get("id"))) or not dataset.get("task_id"):
+    if (
+        not isinstance(dataset, dict)
+        or not _NAME.fullmatch(str(dataset.get("id")))
+        or not (isinstance(dataset.get("task_id"), str) and dataset["task_id"])
+    ):
         yield "dataset is required, with the id of a data set (org/name) and a task_id"
     elif "revision" in dataset and not re.fullmatch("[0-9a-f]{40}", str(dataset["revision"])):
         yield "dataset.revision is a commit"

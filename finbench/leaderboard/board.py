@@ -18,7 +18,7 @@ from finbench.core.files import digest
 from finbench.core.records import Score
 from finbench.leaderboard import groups, known, precedence, trainings
 from finbench.leaderboard.evidence import evidence_of
-from finbench.leaderboard.rows import BoardCard, BoardRow, BoardTest, Refused
+from finbench.leaderboard.rows import BoardCard, BoardRow, BoardTest, RefusedCard
 
 _QUESTIONS = 9  # of a headline at most: a limit takes whole headlines, so the next one may not have fitted
 FAMILIES = {
@@ -47,14 +47,14 @@ class Board:
     entries: list[BoardCard]
     tests: list[BoardTest]
     history: dict[str, list[str]] = field(default_factory=dict)
-    refused: list[Refused] = field(default_factory=list)
+    refused: list[RefusedCard] = field(default_factory=list)
 
     def family(self, name: str) -> list[BoardTest]:
         """The tests of a family."""
         return [test for test in self.tests if test.score.family == name]
 
 
-def board(found: Sequence[BoardCard], study: Sequence[BoardCard] = (), refused: Sequence[Refused] = ()) -> Board:
+def board(found: Sequence[BoardCard], study: Sequence[BoardCard] = (), refused: Sequence[RefusedCard] = ()) -> Board:
     """Tests of the entries, each with its rows in order, in tied groups and with its Pareto fronts.
 
     ``study``: cards without a row, whose trainings show how far seeds scatter. ``refused``: files that are not shown.
@@ -123,7 +123,7 @@ class _History:
     def __init__(self) -> None:
         self.counting: set[str] = set()
         self.behind: dict[str, tuple[str, list[str]]] = {}  # key -> the card that counts, tasks
-        self.open: list[Refused] = []
+        self.open: list[RefusedCard] = []
 
     def add(self, first: BoardCard, other: BoardCard, task: str) -> None:
         """Another card counts before ``other`` on a task."""
@@ -134,7 +134,7 @@ class _History:
         fault = f"is of one subject with {one.key}.json or has its answers on {task}, and nothing tells which was "
         fault += f"first: write {one.key} or {other.key} into {precedence.ARRIVALS}, or take one of the two out"
         if all(known.file != f"{other.key}.json" for known in self.open):
-            self.open.append(Refused(f"{other.key}.json", [fault]))
+            self.open.append(RefusedCard(f"{other.key}.json", [fault]))
 
     def past(self) -> dict[str, list[str]]:
         """By the key of a card that counts, those that count nowhere."""

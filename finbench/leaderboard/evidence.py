@@ -27,7 +27,7 @@ _KEPT = 4  # cards whose rows are in memory
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class Proof:
     """A score's samples. ``codes``: of each row the number of its value in ``kinds`` (JSON); None where hidden."""
 
     docs: str  # digest of the documents, in order
@@ -57,7 +57,7 @@ class Evidence:
         return digest([self.docs, self.sources, self.samples, self.kinds, codes])
 
 
-def of(score: Score, rows: Rows) -> Evidence | None:
+def of(score: Score, rows: Rows) -> Proof | None:
     """The evidence in a score's rows; None where there are none."""
     if not rows:
         return None
@@ -67,14 +67,14 @@ def of(score: Score, rows: Rows) -> Evidence | None:
     place = {name: number for number, name in enumerate(dict.fromkeys(named))}
     sources = None if len(place) == len(rows) else tuple(place[name] for name in named)
     if score.main_metric in hidden_metrics(rows):
-        return Evidence(docs, sources, samples_of(rows), marks, (), None, None)
+        return Proof(docs, sources, samples_of(rows), marks, (), None, None)
     values = [stable_json(row["values"][score.main_metric]) for row in rows]
     kinds = {value: number for number, value in enumerate(dict.fromkeys(values))}
     codes = np.array([kinds[value] for value in values], dtype=np.uint32)
-    return Evidence(docs, sources, samples_of(rows), marks, tuple(kinds), codes, breakdown.of(score, rows))
+    return Proof(docs, sources, samples_of(rows), marks, tuple(kinds), codes, breakdown.of(score, rows))
 
 
-def evidence_of(score: Score, samples: Mapping[str, Rows]) -> Evidence | None:
+def evidence_of(score: Score, samples: Mapping[str, Rows]) -> Proof | None:
     """The evidence for a score: what is known of it, else taken from its rows."""
     if isinstance(samples, Samples):
         return samples.evidence.get(score.task)
@@ -84,7 +84,7 @@ def evidence_of(score: Score, samples: Mapping[str, Rows]) -> Evidence | None:
 class Samples(Mapping[str, list[dict[str, Any]]]):
     """Sample rows of a card by task, read when they are asked for; of a card without samples none."""
 
-    def __init__(self, path: Path, card: Scorecard, evidence: Mapping[str, Evidence]) -> None:
+    def __init__(self, path: Path, card: Scorecard, evidence: Mapping[str, Proof]) -> None:
         self._path, self._card, self.evidence = path, card, evidence
         self._tasks = tuple(score.task for score in card.scores) if card.samples else ()
 

@@ -17,13 +17,13 @@ from finbench.core.records import Score, Scorecard
 from finbench.core.seal import leaves
 from finbench.evaluation import verify
 from finbench.leaderboard import evidence, known, precedence, texts
-from finbench.leaderboard.known import Known
+from finbench.leaderboard.known import KnownCard
 
 _NO_DATA = Path("/.none/finbench")  # data on this machine must not decide
 _SHOWN = 3  # faults of a card that are listed
 
 
-def faults(path: Path, *, data_dir: Path | None = _NO_DATA) -> tuple[list[str], Known | None]:
+def faults(path: Path, *, data_dir: Path | None = _NO_DATA) -> tuple[list[str], KnownCard | None]:
     """Everything that keeps a card off the leaderboard, a sentence each; and what is kept where there is nothing."""
     card = cardfiles.read(path)
     # texts first: a card that holds some must go, whatever else is wrong with it
@@ -38,10 +38,16 @@ def faults(path: Path, *, data_dir: Path | None = _NO_DATA) -> tuple[list[str], 
         for where, value in leaves(card.subject.model_dump())
         if isinstance(value, str) and len(value) > texts.LONGEST
     ]
+    tasks = catalog.tasks()
+    if own := [score.task for score in card.scores if score.task not in tasks or tasks[score.task].own]:
+        wrong.append(f"{', '.join(own)} is no task of finbench, and never stands beside those that are ranked")
+    choices = {f"{k}={v}" for score in card.scores for k, v in score.data.choices.items() if k != "agreement"}
+    if choices:
+        wrong.append(f"--metadata {', '.join(sorted(choices))}: only scores of the test as it is are ranked")
     rows = found.rows or {}
     kept = {score.task: evidence.of(score, rows.get(score.task, ())) for score in card.scores}
     proofs = {task: one for task, one in kept.items() if one is not None}
-    return wrong, None if wrong else Known(found.level, found.checks, found.notes, proofs)
+    return wrong, None if wrong else KnownCard(found.level, found.checks, found.notes, proofs)
 
 
 def present(score: Score) -> bool:
@@ -50,7 +56,7 @@ def present(score: Score) -> bool:
     return score.task not in tasks or score.version >= tasks[score.task].version
 
 
-def of_study(path: Path) -> Known:
+def of_study(path: Path) -> KnownCard:
     """A card of the study, which has no row: its scores of present versions follow from its samples, or it raises."""
     card = cardfiles.read(path)
     rows = cardfiles.rows_by_task(path, card)
@@ -58,7 +64,7 @@ def of_study(path: Path) -> Known:
     for score in scores:
         follows(score, rows[score.task], path)
     kept = {score.task: evidence.of(score, rows[score.task]) for score in scores}
-    return Known("samples-attached", [], [], {task: one for task, one in kept.items() if one is not None})
+    return KnownCard("samples-attached", [], [], {task: one for task, one in kept.items() if one is not None})
 
 
 def examined(path: Path) -> list[str]:

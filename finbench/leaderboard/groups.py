@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from finbench.cards import LEVEL, aggregation_of
 from finbench.core.records import Score
 from finbench.leaderboard import trainings
-from finbench.leaderboard.evidence import Evidence
+from finbench.leaderboard.evidence import Proof
 from finbench.leaderboard.rows import BoardRow, KnownSpread
 from finbench.scoring import (
     EXACT,
@@ -41,7 +41,7 @@ _BLOCK = 4_000_000  # numbers held at once: 32 MB
 class Rival:
     """A subject of a test: evidence of each training, and how far its seeds scatter (None: nobody knows)."""
 
-    runs: Sequence[Evidence]
+    runs: Sequence[Proof]
     seeds: SeedVariance | None = EXACT
 
 
@@ -52,7 +52,7 @@ class Pairs:
     before: dict[str, float] = field(default_factory=dict)
     used: dict[str, float] = field(default_factory=dict)
 
-    def p(self, one: Evidence, other: Evidence, test: Callable[[], float]) -> float:
+    def p(self, one: Proof, other: Proof, test: Callable[[], float]) -> float:
         """Of two rows, by ``test`` where nobody has done it."""
         key = " ".join(sorted((one.digest[:32], other.digest[:32])))
         found = self.used.get(key, self.before.get(key))
@@ -107,7 +107,7 @@ class _Entered:
 class _Test:
     """The tests between subjects that have the documents of ``first``."""
 
-    def __init__(self, score: Score, first: Evidence, pairs: Pairs, every: bool) -> None:
+    def __init__(self, score: Score, first: Proof, pairs: Pairs, every: bool) -> None:
         self.name = metrics.known_as(aggregation_of(score.task, score.main_metric))
         self.first, self.pairs, self.every = first, pairs, every
         self.base = [json.loads(kind) for kind in first.kinds]
@@ -129,7 +129,7 @@ class _Test:
         self.entered[number] = _Entered(one, [parts for parts, _, _ in runs], value, without)
         return True
 
-    def _run(self, run: Evidence) -> tuple[Numbers, float, Numbers] | None:
+    def _run(self, run: Proof) -> tuple[Numbers, float, Numbers] | None:
         """(parts, value, value without each source) of a training; None where they are not of this test."""
         if run.kinds not in self.known:
             self.known[run.kinds] = self._table(run.kinds)

@@ -114,12 +114,6 @@ def check(path: Path, *, data_dir: Path | None = None) -> list[str]:
     card = cardfiles.read(path)
     if found:
         return found
-    if own := [score.task for score in card.scores if (task := catalog.tasks().get(score.task)) is None or task.own]:
-        found.append(f"{', '.join(own)} is no task of finbench, and never stands beside those that are ranked")
-    choices = {f"{k}={v}" for score in card.scores for k, v in score.data.choices.items() if k != "agreement"}
-    if choices:
-        said = ", ".join(sorted(choices))
-        found.append(f"--metadata {said}: only scores of the test as it is are ranked")
     if not any(score.family in FAMILIES for score in card.scores):
         asked = ", ".join(score.task.removeprefix(catalog.PREFIX) for score in card.scores)
         found.append(f"{_NOT_SHOWN} ({asked}); families that are: {', '.join(FAMILIES)}")

@@ -28,19 +28,19 @@ import zstandard
 from finbench.cards import cardfiles
 from finbench.core import catalog, paths
 from finbench.core.files import digest, sha256_file, stable_json
-from finbench.leaderboard.evidence import Evidence
+from finbench.leaderboard.evidence import Proof
 
 _LIBRARIES = ("numpy", "scipy", "lm-eval", "pydantic", "zstandard")
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownCard:
     """That nothing is wrong with a card, what was checked, and its evidence by task."""
 
     level: Literal["none", "self-reported", "samples-attached", "reproduced"]
     checks: list[str]
     notes: list[str]
-    evidence: dict[str, Evidence]
+    evidence: dict[str, Proof]
 
 
 def key_of(path: Path, content: bytes | None = None) -> str | None:
@@ -66,16 +66,16 @@ def judges() -> str:
     return digest([found.hexdigest(), tasks, [importlib.metadata.version(name) for name in _LIBRARIES]])
 
 
-def read(key: str) -> Known | None:
+def read(key: str) -> KnownCard | None:
     """What is known of a card; None if nothing is."""
     found = _load("cards", key)
     if found is None:
         return None
     evidence = {task: _evidence(one) for task, one in found.pop("evidence").items()}
-    return Known(**found, evidence=evidence)
+    return KnownCard(**found, evidence=evidence)
 
 
-def write(key: str, known: Known) -> None:
+def write(key: str, known: KnownCard) -> None:
     """Keep what was found, as far as the cache can be written."""
     evidence = {task: _plain(one) for task, one in known.evidence.items()}
     _store("cards", key, {"level": known.level, "checks": known.checks, "notes": known.notes, "evidence": evidence})
@@ -92,7 +92,7 @@ def keep_tests(key: str, found: Mapping[str, float]) -> None:
         _store("tests", digest([key, judges()]), dict(found))
 
 
-def _plain(one: Evidence) -> dict[str, Any]:
+def _plain(one: Proof) -> dict[str, Any]:
     codes = None if one.codes is None else base64.b64encode(one.codes.astype("<u4").tobytes()).decode()
     return {
         "docs": one.docs,
@@ -108,9 +108,9 @@ def _plain(one: Evidence) -> dict[str, Any]:
 _shared = functools.lru_cache(100_000)(lambda kinds: kinds)  # thousands of cards have the same few
 
 
-def _evidence(found: Mapping[str, Any]) -> Evidence:
+def _evidence(found: Mapping[str, Any]) -> Proof:
     codes = found["codes"]
-    return Evidence(
+    return Proof(
         found["docs"],
         None if found["sources"] is None else tuple(found["sources"]),
         found["samples"],

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from finbench.cards import cardfiles
 from finbench.core.console import say
-from finbench.core.errors import FinbenchError, Interrupted, unknown
+from finbench.core.errors import FinbenchError, Interrupted, reason, unknown
 from finbench.core.records import Scorecard, Subject
 from finbench.evaluation import drawing, verify
 from finbench.leaderboard import attested, store
@@ -134,3 +134,5 @@ def _asked(
         raise
     except FinbenchError as fault:
         return Reproduction(path.stem, "not signed", f"{fault.message} {fault.hint}".strip())
+    except (RuntimeError, MemoryError) as fault:  # torch's, of a model that does not fit: the others may
+        return Reproduction(path.stem, "not signed", f"its model could not be asked ({reason(fault)})")

@@ -21,9 +21,9 @@ from finbench.core.records import Scorecard
 from finbench.evaluation import Verification
 from finbench.leaderboard import attested, examine, known, precedence, store
 from finbench.leaderboard.evidence import Samples
-from finbench.leaderboard.known import Known
-from finbench.leaderboard.rows import BoardCard, Refused
-from finbench.leaderboard.store import SCORECARDS, Place
+from finbench.leaderboard.known import KnownCard
+from finbench.leaderboard.rows import BoardCard, RefusedCard
+from finbench.leaderboard.store import SCORECARDS, CardPlace
 
 STUDY = "study"  # folder beside it with cards of many trainings, which tell how far seeds scatter and have no row
 _FEW = 6  # cards for which no process is started: that takes as long as they do
@@ -34,7 +34,7 @@ class Cards:
     """The cards of a leaderboard, and those that are not shown."""
 
     entries: list[BoardCard]
-    refused: list[Refused]
+    refused: list[RefusedCard]
 
 
 def entries(folder: Path, trusted: Path | None = None) -> list[BoardCard]:
@@ -50,9 +50,9 @@ def read(folder: Path, trusted: Path | None = None) -> Cards:
     """
     vouched, order = attested.attestations(folder, trusted), precedence.arrivals(trusted or folder)
     places, wrong = store.places(folder)
-    refused = [Refused(name, [fault]) for name, fault in wrong.items()]
-    found: dict[Place, tuple[Scorecard, Known]] = {}
-    left: list[Place] = []
+    refused = [RefusedCard(name, [fault]) for name, fault in wrong.items()]
+    found: dict[CardPlace, tuple[Scorecard, KnownCard]] = {}
+    left: list[CardPlace] = []
     for place in places:
         seen = _known(place)
         if seen is not None:
@@ -61,7 +61,7 @@ def read(folder: Path, trusted: Path | None = None) -> Cards:
         try:
             tasks = examine.older(cardfiles.read(place.path))
         except FinbenchError as fault:
-            refused.append(Refused(f"{place.key}.json", [fault.message]))
+            refused.append(RefusedCard(f"{place.key}.json", [fault.message]))
             continue
         if not tasks:
             left.append(place)
@@ -71,7 +71,7 @@ def read(folder: Path, trusted: Path | None = None) -> Cards:
     for place, faults in _examined(left):
         seen = None if faults else _known(place) or _unkept(place)
         if seen is None:
-            refused.append(Refused(f"{place.key}.json", faults))
+            refused.append(RefusedCard(f"{place.key}.json", faults))
         else:
             found[place] = seen
     made = []
@@ -79,11 +79,11 @@ def read(folder: Path, trusted: Path | None = None) -> Cards:
         try:
             made.append(_entry(folder, place, card, kept, vouched, order))
         except FinbenchError as fault:
-            refused.append(Refused(f"{place.key}.json", [fault.message]))
+            refused.append(RefusedCard(f"{place.key}.json", [fault.message]))
     return Cards(made, sorted(refused, key=lambda one: one.file))
 
 
-def _known(place: Place) -> tuple[Scorecard, Known] | None:
+def _known(place: CardPlace) -> tuple[Scorecard, KnownCard] | None:
     """A card of whose very bytes, and those of its samples, it is known that nothing is wrong with them."""
     try:
         content = place.path.read_bytes()
@@ -94,7 +94,7 @@ def _known(place: Place) -> tuple[Scorecard, Known] | None:
     return None if kept is None else (Scorecard.model_validate_json(content), kept)
 
 
-def _unkept(place: Place) -> tuple[Scorecard, Known] | None:
+def _unkept(place: CardPlace) -> tuple[Scorecard, KnownCard] | None:
     """A card with which nothing is wrong, where no cache can be written."""
     _, kept = examine.faults(place.path)
     return None if kept is None else (cardfiles.read(place.path), kept)
@@ -102,9 +102,9 @@ def _unkept(place: Place) -> tuple[Scorecard, Known] | None:
 
 def _entry(
     folder: Path,
-    place: Place,
+    place: CardPlace,
     card: Scorecard,
-    kept: Known,
+    kept: KnownCard,
     vouched: Sequence[attested.Vouched],
     order: Mapping[str, int],
 ) -> BoardCard:
@@ -122,14 +122,14 @@ def _entry(
     )
 
 
-def _examined(places: Sequence[Place]) -> Iterator[tuple[Place, list[str]]]:
-    """Faults of each card, by as many processes as there are processors; one that dies leaves its cards to this one."""
+def _examined(places: Sequence[CardPlace]) -> Iterator[tuple[CardPlace, list[str]]]:
+    """Faults of each card, by as many processes as there are processors; one that dies takes no other card along."""
     count = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, len(places))
     if len(places) <= _FEW or count < 2:
         yield from ((place, examine.examined(place.path)) for place in places)
         return
-    waiting: queue.SimpleQueue[Place] = queue.SimpleQueue()
-    answers: queue.SimpleQueue[tuple[Place, list[str]] | None] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[CardPlace] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[tuple[CardPlace, list[str]] | None] = queue.SimpleQueue()
     for place in places:
         waiting.put(place)
     workers = [threading.Thread(target=_ask, args=(waiting, answers), daemon=True) for _ in range(count)]
@@ -144,10 +144,18 @@ def _examined(places: Sequence[Place]) -> Iterator[tuple[Place, list[str]]]:
         place, faults = answer
         done.add(place)
         yield place, faults
-    yield from ((place, examine.examined(place.path)) for place in places if place not in done)
+    left = [place for place in places if place not in done]
+    for place in left:  # of a process that died: once more, each in a process of its own
+        with contextlib.suppress(queue.Empty):
+            while True:
+                waiting.get_nowait()
+        waiting.put(place)
+        _ask(waiting, answers)
+        found = [answer for answer in (answers.get() for _ in range(answers.qsize())) if answer is not None]
+        yield found[0] if found else (place, ["its check ended unexpectedly (memory?): finbench verify"])
 
 
-def _ask(waiting: queue.SimpleQueue[Place], answers: queue.SimpleQueue[tuple[Place, list[str]] | None]) -> None:
+def _ask(waiting: queue.SimpleQueue[CardPlace], answers: queue.SimpleQueue[tuple[CardPlace, list[str]] | None]) -> None:
     """Have a process examine one card after the other, until none waits or it has died."""
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", "finbench.leaderboard.examine"]

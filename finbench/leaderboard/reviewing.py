@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from finbench.cards import cardfiles
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file
 from finbench.leaderboard import intake, precedence, signing, store
@@ -97,12 +98,9 @@ def review(folder: Path, against: Path) -> Review:
     new = [place for place in here if place.key not in before]
     faults = [f"{name} {fault}" for name, fault in wrong.items()]
     faults += [f"{key}.json was taken away: cards stay" for key in before.keys() - {place.key for place in here}]
-    faults += [
-        f"{place.key}.json was edited: cards are added, never changed"
-        for place in here
-        if place.key in before and sha256_file(place.path) != sha256_file(before[place.key])
-    ]
-    faults += _order(folder, against)
+    keys = {place.key for place in new}
+    faults += _changed(folder, against, keys)
+    faults += _order(folder, against, keys)
     for name in (signing.SIGNERS, signing.REVOKED):
         if new and _bytes(folder / name) != _bytes(against / name):
             faults.append(f"{name} changes together with a card: only a maintainer changes it, alone")
@@ -111,22 +109,45 @@ def review(folder: Path, against: Path) -> Review:
             faults += [f"{place.key}.json: {fault}" for fault in intake.check(place.path)]
         except FinbenchError as fault:
             faults.append(f"{place.key}.json: {fault.message}")
-    keys = {place.key for place in new}
     if faults or not new:
         return Review(sorted(keys), sorted(faults), [])
     cards = read(folder, against)
     made = board(cards.entries, beside(against), cards.refused)
-    faults = [f"{one.file}: {one.faults[0]}" for one in made.refused if one.file.removesuffix(".json") in keys]
+    known = {one.file for one in read(against).refused}
+    faults = [f"{one.file}: {one.faults[0]}" for one in made.refused if one.file not in known]
     return Review(
         sorted(keys), faults, [] if faults else [one for test in made.tests for one in _standings(test, keys)]
     )
 
 
-def _order(folder: Path, against: Path) -> list[str]:
+def _changed(folder: Path, against: Path, keys: set[str]) -> Iterator[str]:
+    """Files beside the pages that a request may not touch: all but new cards, their samples and their trainings."""
+    new = {f"{store.SCORECARDS}/{key}.json" for key in keys}
+    new |= {cardfiles.samples_path(folder / name).relative_to(folder).as_posix() for name in new}
+    for place in (store.SCORECARDS, "adapters", "attestations", "study"):
+        mine, theirs = ({path.relative_to(root).as_posix(): path for path in sorted((root / place).rglob("*"))
+                         if path.is_symlink() or path.is_file()} for root in (folder, against))  # fmt: skip
+        for name in sorted(mine.keys() | theirs.keys()):
+            if name not in mine:
+                if not name.endswith(".json") or place != store.SCORECARDS:  # of cards it is said already
+                    yield f"{name} was taken away"
+            elif mine[name].is_symlink():
+                yield f"{name} is a link"
+            elif name not in theirs:
+                if name not in new and place != "adapters":
+                    yield f"{name} is no card, nor the samples of a new one"
+            elif sha256_file(mine[name]) != sha256_file(theirs[name]):
+                yield f"{name} was edited: cards are added, never changed"
+
+
+def _order(folder: Path, against: Path, keys: set[str]) -> list[str]:
     """What is wrong with the order of arrival."""
     found = [precedence.arrivals(root) for root in (folder, against)]
     mine, theirs = (sorted(places, key=places.__getitem__) for places in found)
-    return [] if mine[: len(theirs)] == theirs else [f"{precedence.ARRIVALS} changes otherwise than at its end"]
+    if mine[: len(theirs)] != theirs:
+        return [f"{precedence.ARRIVALS} changes otherwise than at its end"]
+    strange = [key for key in mine[len(theirs) :] if key not in keys]
+    return [f"{precedence.ARRIVALS} names {key}, which is no new card" for key in strange]
 
 
 def _bytes(path: Path) -> bytes:

@@ -63,7 +63,7 @@ class BoardCard:
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedCard:
     """A file of a leaderboard that is not shown, and what is wrong with it."""
 
     file: str

@@ -45,7 +45,12 @@ def gather(folder: Path, repo: str | None = None) -> tuple[dict[Kind, dict[str, 
         "space_page": hub.page(repo, "space") if repo else None,
     }
     folders = (SCORECARDS, ADAPTERS, ATTESTATIONS)
-    kept = [path for name in folders for path in sorted((folder / name).rglob("*")) if path.is_file()]
+    kept = [
+        path
+        for name in folders
+        for path in sorted((folder / name).rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    ]
     refused = {folder / SCORECARDS / one.file for one in made.board.refused}
     refused |= {cardfiles.samples_path(path) for path in refused}
     kept = [path for path in kept if path not in refused]

@@ -28,7 +28,7 @@ _SHARD = 2_000  # cards a Parquet file
 
 
 @dataclass(frozen=True, order=True)
-class Place:
+class CardPlace:
     """A card's key, and where it can be read."""
 
     key: str
@@ -45,23 +45,26 @@ def key_of(folder: Path, path: Path) -> str:
     return path.relative_to(folder / SCORECARDS).as_posix().removesuffix(".json")
 
 
-def places(folder: Path) -> tuple[list[Place], dict[str, str]]:
+def places(folder: Path) -> tuple[list[CardPlace], dict[str, str]]:
     """Every card of a leaderboard by its key, and what is wrong with files in which none could be found, by name."""
     root = folder / SCORECARDS
-    found: dict[str, Place] = {}
+    found: dict[str, CardPlace] = {}
     wrong: dict[str, str] = {}
     files = sorted(_files(root))
     for path in files:
         if path.suffix == ".json":
             key = key_of(folder, path)
-            found[key] = Place(key, path)
-            if not _KEY.fullmatch(key):
+            found[key] = CardPlace(key, path)
+            if not _fits(key):
                 wrong[f"{key}.json"] = "lies too deep: cards are in scorecards/OWNER/SUBJECT/"
     for path in files:
         if path.suffix != ".parquet":
             continue
         try:
             for place in _unpacked(path):
+                if isinstance(place, str):
+                    wrong[f"{path.name}: {place}"] = "and is left out"
+                    continue
                 before = found.setdefault(place.key, place)
                 if before is not place and before.path.read_bytes() != place.path.read_bytes():
                     wrong[f"{path.name}: {place.key}"] = "is another card than that of the same name in the folder"
@@ -74,28 +77,35 @@ def _files(root: Path) -> Iterator[Path]:
     """Files below a folder, without hidden ones and without following links to folders."""
     for place, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(place, name) for name in names if not name.startswith("."))
+        files = (Path(place, name) for name in names if not name.startswith("."))
+        yield from (path for path in files if not path.is_symlink())
 
 
-def _unpacked(path: Path) -> Iterator[Place]:
-    """The cards of a Parquet file, each as two files in the cache, named by their content."""
+def _fits(key: str) -> bool:
+    """Whether a key is one or more names of files; longer ones than 200 bytes leave no room for an ending."""
+    return bool(_KEY.fullmatch(key)) and all(len(os.fsencode(part)) <= 200 for part in key.split("/"))
+
+
+def _unpacked(path: Path) -> Iterator[CardPlace | str]:
+    """The cards of a Parquet file, each as two files in the cache, named by key and content; or what is wrong."""
     import pyarrow.parquet as pq
 
     home = paths.cache_dir() / "leaderboard" / "rows"
     for batch in pq.ParquetFile(path).iter_batches(batch_size=_BATCH, columns=list(COLUMNS)):
         for row in batch.to_pylist():
             key, card, samples = (row[name] for name in COLUMNS)
-            if not isinstance(key, str) or not _KEY.fullmatch(key):
-                raise ValueError(f"{str(key)[:80]!r} is no key of a card")
+            if not isinstance(key, str) or not _fits(key):
+                yield f"{str(key)[:80]!r} is no key of a card"
+                continue
             content = (card or "").encode()
-            place = home / hashlib.sha256(content + b"\0" + (samples or b"")).hexdigest()
+            place = home / hashlib.sha256(b"\0".join((key.encode(), content, samples or b""))).hexdigest()
             target = place / f"{key.rpartition('/')[2]}.json"
             if not target.is_file():
                 with folder_atomic(place) as staging:
                     (staging / target.name).write_bytes(content)
                     if samples is not None:
                         cardfiles.samples_path(staging / target.name).write_bytes(samples)
-            yield Place(key, target)
+            yield CardPlace(key, target)
 
 
 def pack(folder: Path, out: Path) -> list[Path]:
@@ -119,7 +129,7 @@ def pack(folder: Path, out: Path) -> list[Path]:
     return [out / name for name in names]
 
 
-def _row(place: Place) -> dict[str, Any]:
+def _row(place: CardPlace) -> dict[str, Any]:
     card = cardfiles.read(place.path)
     samples = cardfiles.samples_bytes(place.path, card.samples).read_bytes() if card.samples else None
     text = place.path.read_text("utf-8")

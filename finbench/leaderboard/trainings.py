@@ -16,7 +16,7 @@ from finbench.cards import aggregation_of
 from finbench.core.files import digest
 from finbench.core.records import UNKNOWN, Measure
 from finbench.leaderboard import precedence
-from finbench.leaderboard.evidence import Evidence, evidence_of
+from finbench.leaderboard.evidence import Proof, evidence_of
 from finbench.leaderboard.rows import BoardCard, BoardRow, BoardTest, KnownSpread
 from finbench.scoring import (
     EXACT,
@@ -147,7 +147,7 @@ def _measured(runs: Sequence[BoardRow]) -> Measure:
     return mean_over_trainings(values, how, found[0].clusters, within=within, samples=found[0].samples)
 
 
-def answered(runs: Sequence[BoardRow]) -> list[Evidence] | None:
+def answered(runs: Sequence[BoardRow]) -> list[Proof] | None:
     """Evidence of each training, if all have some of the same documents whose main metric is not hidden."""
     found = [
         evidence

@@ -67,7 +67,9 @@ def converter() -> Path:
 def convert(tool: Path, folder: Path, target: Path, weights: str) -> None:
     """Write the model folder ``folder`` as the GGUF file ``target`` by llama.cpp's converter."""
     command = [sys.executable, "-P", str(tool / "convert_hf_to_gguf.py"), "--outtype", weights]
-    environment = {**os.environ, "PYTHONPATH": str(tool), "HF_HUB_OFFLINE": "1"}
+    # nothing of the user's own: keys and tokens lie in environments
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
+    environment = {**kept, "PYTHONPATH": str(tool), "HF_HUB_OFFLINE": "1"}
     with waiting(f"Writing {target.name} by llama.cpp's converter"):
         try:
             done = subprocess.run(

@@ -107,6 +107,8 @@ def _checked(found: Any, size: int) -> dict[str, torch.Tensor]:
 def _said(fault: BaseException) -> str:
     """A fault in one line; torch's own advises to trust the file."""
     text = str(fault)
+    if isinstance(fault, NoTensors):  # our own words, with names of the file's
+        return text.strip().splitlines()[0]
     if called := re.search(r"GLOBAL ([\w.]+)|(?:class|callable|function) ([\w.]+)", text):
         return f"it needs {called[1] or called[2]}, which is more than tensors"
     if found := re.search(r"WeightsUnpickler error: (.*)", text):
@@ -114,7 +116,7 @@ def _said(fault: BaseException) -> str:
     if isinstance(fault, MemoryError) or "allocate memory" in text:
         return "it asks for more memory than tensors of its size take"
     lines = text.strip().splitlines() or ["torn"]
-    return lines[0] if isinstance(fault, NoTensors) else f"{type(fault).__name__}: {lines[0]}"
+    return f"{type(fault).__name__}: {lines[0]}"
 
 
 def _rehearse() -> None:

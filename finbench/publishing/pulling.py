@@ -90,7 +90,7 @@ def _converted(ref: refs.Ref, out: Path) -> Pulled:
                 modelfiles.check_folder(staging)
         except FinbenchError as fault:  # it is never seen under the name that it has here
             named = (text.replace(str(staging), str(out)) for text in (fault.message, fault.hint))
-            raise FinbenchError(*named) from fault
+            raise FinbenchError(next(named), next(named)) from fault
         names = sorted(path.name for path in staging.iterdir())
         (staging / _MARK).write_text("\n".join([source, *names]) + "\n", encoding="utf-8")
     return Pulled(out, source, adapters.read(out) if adapter else None)

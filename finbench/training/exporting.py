@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -129,8 +130,8 @@ def exported_in_words(made: Exported, to: Path) -> str:
         f"{100 * close.answers:.1f} % of answers agree.",
     ]
     if "Modelfile" in made.files:
-        name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in to.resolve().name.lower())
-        lines.append(f"Next: cd {json.dumps(str(to))} && ollama create {name} -f Modelfile && ollama run {name}")
+        name = re.sub("[^a-z0-9_-]", "-", to.resolve().name.lower())
+        lines.append(f"Next: cd {shlex.quote(str(to))} && ollama create {name} -f Modelfile && ollama run {name}")
     else:
-        lines.append(f"Next: llama-cli -m {to / MODEL}")
+        lines.append(f"Next: llama-cli -m {shlex.quote(str(to / MODEL))}")
     return "\n".join(lines)

@@ -30,14 +30,12 @@ class Turns:
 
     def template(self) -> str:
         """The same as Ollama's template."""
-        system = ""
-        if self.system is not None:
-            system = f'{{{{ if eq $one.Role "system" }}}}{self.system}{{{{ $one.Content }}}}{self.after_system}'
-            system += "{{ else }}"
+        # where the template takes no system text, one is left out, and the user's first turn begins as it does
+        written = "" if self.system is None else f"{self.system}{{{{ $one.Content }}}}{self.after_system}"
+        system = f'{{{{ if eq $one.Role "system" }}}}{written or self.first}{{{{ else }}}}'
         turn = '{{ if eq $one.Role "user" }}{{ if eq $place 0 }}' + self.first + "{{ end }}{{ $one.Content }}"
         turn += self.asked + '{{ else if eq $one.Role "assistant" }}{{ $one.Content }}' + self.replied + "{{ end }}"
-        closing = "{{ end }}" if system else ""
-        return "{{ range $place, $one := .Messages }}" + system + turn + closing + "{{ end }}"
+        return "{{ range $place, $one := .Messages }}" + system + turn + "{{ end }}{{ end }}"
 
 
 def text(tokenizer: Any, base: str, chat: bool, model: str) -> str:
@@ -80,8 +78,11 @@ def turns_of(tokenizer: Any, base: str) -> Turns:
         first = first.removeprefix(begins)
         system = None if system is None else system.removeprefix(begins)
     found = Turns(first, system, after_system, asked, replied)
-    if odd := _UNSAFE.search(first + (system or "") + after_system + asked + replied):
+    parts = (first, system or "", after_system, asked, replied)
+    if odd := _UNSAFE.search("".join(parts)):
         raise _no_form(base, f"it writes {odd[0]!r}")
+    if any(part.startswith("}") or part.endswith("{") for part in parts):  # beside the form's own brackets
+        raise _no_form(base, "it writes a curly bracket beside a text")
     return found
 
 
