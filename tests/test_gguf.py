@@ -238,7 +238,7 @@ def test_a_model_without_a_chat_is_given_the_text_as_it_is() -> None:
         (CHATML.replace("Be kind", "a\x1b[31mb"), "it writes"),
         (CHATML.replace("{{ m['content'] }}", "{{ m['content'] }}{{ m['content'] }}"), "every text once"),
         ("fixed", "every text once"),
-        (CHATML.replace("{{ m['content'] }}", "{{ '{' }}{{ m['content'] }}"), "a curly bracket beside a text"),
+        (CHATML.replace("{{ m['content'] }}", "{{ m['content'] }}{{ '}' }}"), "a curly bracket beside a text"),
         (CHATML.replace("Be kind", "{{ cycler.__init__.__globals__ }}"), "chat template"),
         (CHATML.replace("Be kind", "{% for a in range(10**9) %}x{% endfor %}"), "chat template"),
     ],

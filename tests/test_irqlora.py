@@ -222,7 +222,7 @@ def test_a_published_card_does_not_name_peft(trained: dict[str, Any]) -> None:
         assert made.record is not None
         text = modelcard.write(
             modelcard.Facts(
-                "you/irqlora", "irqlora", made.record, None, made.config, "peft", made.record.base, 4,
+                "you/irqlora", None, "irqlora", made.record, None, made.config, "peft", made.record.base, 4,
                 Licence("apache-2.0", None, ""), [], [], 1,
             )
         )  # fmt: skip

@@ -655,8 +655,10 @@ def test_a_card_of_one_source_has_no_interval_and_every_view_says_why(one_filing
     drawn = Console(width=100, record=True, file=io.StringIO())
     drawn.print(*render.terminal_tables([cardfiles.read(one_filing)]))
     assert "–: no interval (one source)" in drawn.export_text()
-    for how in ("eval-results", "model-index", "every-eval-ever", "lm-eval"):
-        files = exports.export_card(one_filing, format=how, out=tmp_path / how, benchmark="hub:org/set")
+    with pytest.raises(FinbenchError, match="the Hub would show it as of the whole"):
+        exports.export_card(one_filing, format="eval-results", out=tmp_path, benchmark="hub:org/set")
+    for how in ("model-index", "every-eval-ever", "lm-eval"):
+        files = exports.export_card(one_filing, format=how, out=tmp_path / how)
         text = "".join(file.read_text() for file in files)
         assert "confidence_interval" not in text
         assert "low:" not in text
