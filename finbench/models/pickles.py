@@ -25,7 +25,6 @@ from finbench.models import adapters, decisive, modelfiles
 RECORD = "converted.json"  # where the weights of a converted folder come from
 _INDEX = "pytorch_model.bin.index.json"
 _MODELS = ("pytorch_model.bin", "pytorch_model.pt", "pytorch_model.pth")
-_ADAPTERS = tuple(name for name in adapters.PICKLES if name.startswith("adapter_"))
 _STALLED = 600.0  # seconds of the wall beside those that a slow disk takes for the file
 _SLOWEST = 5e6  # bytes a second
 _REFUSED = "Ask its author for safetensors: model.save_pretrained(folder)"
@@ -50,7 +49,7 @@ def convert(folder: Path, target: Path, source: str, linked: bool = False) -> No
             shutil.copyfile(path, target / name)
     if "adapter_config.json" in files:
         adapters.stated_config(target)
-        named = {_only(folder, files, _ADAPTERS): adapters.WEIGHTS}
+        named = {_only(folder, files, adapters.PICKLES): adapters.WEIGHTS}
     else:
         for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
             if name == "config.json" or name in files:

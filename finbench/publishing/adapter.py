@@ -27,7 +27,7 @@ from finbench.training import curves
 # of an adapter that finbench did not make: what peft reads, and a tokenizer if it brings one
 _OF_PEFT = ["adapter_config.json", adapters.WEIGHTS, "tokenizer.json", "tokenizer_config.json", "tokenizer.model"]
 _OF_PEFT += ["special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "vocab.json", "merges.txt"]
-_OF_PEFT += [adapters.COMBINED]
+_OF_PEFT += [adapters.COMBINED, "converted.json"]
 
 
 @dataclass(frozen=True)

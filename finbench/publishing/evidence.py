@@ -145,7 +145,7 @@ def files_of(paths: Iterable[Path], plain: _Cards, repo: str, home: Home | None)
     entries: dict[str, Any] = {}
     if home is None:
         return files
-    for path, card in sorted(plain, key=lambda one: (one[1].shots, one[1].subject.chat)):
+    for path, card in sorted(plain, key=lambda one: (one[1].generation is not None, one[1].shots, one[1].subject.chat)):
         own = card.model_copy(update={"scores": [score for score in card.scores if not home.lacking(card, score)]})
         source = hub.page(repo, "model", "blob/main", CARDS, path.name)
         for entry in eval_results(own, f"{home.repo}@{home.sha}", source):

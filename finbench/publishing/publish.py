@@ -24,7 +24,7 @@ from finbench.hub import File, Plan, Published
 from finbench.publishing import benchmark
 from finbench.publishing.adapter import Bundle, bundle
 from finbench.publishing.belonging import holds, identity_of, is_plain, weights_at
-from finbench.publishing.evidence import check, files_of, there
+from finbench.publishing.evidence import ENTRIES, check, files_of, there
 from finbench.publishing.home import home
 from finbench.publishing.licences import checked, hub_identifier
 
@@ -175,7 +175,8 @@ def _for_model(paths: list[Path], cards: list[Scorecard], repo: str, named: str 
     )
     notes = [] if plain else [_APART]
     notes += [line for _, card in plain for line in where.left_out(card)] if where else [_NOWHERE]
-    return Bundle(files, f"finbench: scores of {cards[0].subject.name} on {shown}", "", notes=notes, into=True)
+    message = f"finbench: scores of {cards[0].subject.name} on {shown}"
+    return Bundle(files, message, "", notes=notes, owned=(ENTRIES,), into=True)
 
 
 def _for_results(paths: Sequence[Path], cards: Sequence[Scorecard]) -> Bundle:
