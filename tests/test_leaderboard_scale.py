@@ -239,6 +239,61 @@ def test_values_of_other_labels_are_tested_against_nobody(place: Path) -> None:
     assert groups.tied(score, [*found[:2], forged, *found[2:]])[2] is None
 
 
+def proof(metric: str, values: list[Any]) -> tuple[Any, groups.Rival]:
+    """A subject of a test of as many sources, and its score."""
+    score: Any = type("S", (), {"task": "finbench_fpb", "main_metric": metric})
+    row = {"task": score.task}
+    rows = [row | {"index": n, "doc": n, "cluster": n, "values": {metric: own}} for n, own in enumerate(values)]
+    found = evidence.of(score, rows)
+    assert found
+    return score, groups.Rival([found])
+
+
+@pytest.mark.parametrize("documents", [300, 1000])
+@pytest.mark.parametrize("rare", [3, 4])
+@pytest.mark.parametrize("err", [False, True])
+def test_a_rare_class_alone_tells_nobody_apart(documents: int, rare: int, err: bool) -> None:
+    """The best has all of a class right, the other none; else they are as good, perhaps with errors unlike."""
+    labels = ["a", "b", "rare"]
+    gold = ["rare"] * rare + [labels[n % 2] for n in range(documents - rare)]
+
+    def said(of_rare: str, wrong: int) -> list[Any]:
+        other = {"a": "b", "b": "a"}
+        found = [other.get(own, own) if err and n % 21 == wrong else own for n, own in enumerate(gold)]
+        return [[right, own, labels] for right, own in zip(gold, [of_rare] * rare + found[rare:], strict=True)]
+
+    (score, one), (_, other) = proof("macro_f1", said("rare", 5)), proof("macro_f1", said("a", 6))
+    assert groups.tied(score, [one, other], every=True) == [1, 1]
+    assert groups.tied(score, [one, other]) == [1, 1]
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_no_p_is_below_what_swaps_of_so_many_sources_give(every: bool) -> None:
+    """2 / 2^15 times 850 subjects is more than 5 %, though the difference hardly varies."""
+    score, one = proof("acc", [1.0] * 15)
+    _, other = proof("acc", [0.0] * 14 + [0.01])
+    assert groups.tied(score, [one, *[other] * 850], every=every) == [1] * 851
+    assert groups.tied(score, [one, *[other] * 800], every=every) == [1, *[2] * 800]
+
+
+@pytest.mark.parametrize("odd", [{"sources": tuple(n // 2 for n in range(60))}, {"samples": 2}])
+def test_a_p_does_not_depend_on_the_row_that_leads(odd: dict[str, Any]) -> None:
+    """One of other sources, or of other samples, cannot be tested, and changes nobody's test."""
+    score, found = rivals(4, 60, 0)
+    alone, beside = groups.Pairs(), groups.Pairs()
+    places = groups.tied(score, found[1:], alone, every=True)
+    other = groups.Rival([replace(found[0].runs[0], **odd)])
+    assert groups.tied(score, [other, *found[1:]], beside, every=True) == [None, *places]
+    assert alone.used == beside.used != {}
+
+
+def test_invented_documents_of_the_best_take_no_group_from_the_others() -> None:
+    score, found = rivals(4, 60, 0)
+    forged = groups.Rival([replace(found[0].runs[0], docs="invented")])
+    assert groups.tied(score, [forged, *found[1:]]) == [None, *groups.tied(score, found[1:])]
+    assert groups.tied(score, found[1:])[0] == 1
+
+
 # ---------------------------------------------------------------- bad input
 
 

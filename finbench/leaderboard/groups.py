@@ -1,12 +1,13 @@
 """Who can be told from whom in a test: tied groups by documents, and by seeds where subjects were trained.
 
-A leader is tested against everybody below it. What decides most of these tests is known from two sums over documents
-each, which are taken for all at once; the permutation test is done for the others only (``_decided``).
+A leader is tested against everybody below it. What decides most of these tests is known from swapping the answers to
+one source at a time; the permutation test is done for the others only (``_decided``).
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -34,6 +35,7 @@ _FACTOR = 8.0  # by which a permutation test's p is taken to differ from that of
 _SURE = 1e-7  # p of which no permutation of 10,000 is as extreme
 _NONE = 1.5 / (RESAMPLES + 1)  # p below which none was
 _FEW = 12  # sources up to which nothing is taken from the normal distribution
+_BENT = 0.2  # share by which single swaps may miss the difference together where it is taken for linear in them
 _BLOCK = 4_000_000  # numbers held at once: 32 MB
 
 
@@ -72,15 +74,19 @@ def tied(
     """Group of each subject of a test, which are in the order of their scores, best first.
 
     Group 1 holds the best and all that cannot be told from it (5 %, Holm over the group's tests); of the rest the best
-    leads the next group, and so on. A subject without samples of these documents cannot be tested and has none; nor
-    has anybody where fewer than two can be. ``pairs``: what is known of tests; ``every``: do each of them, to compare.
+    leads the next group, and so on. A subject without samples of the documents and sources that most have cannot be
+    tested and has none; nor has anybody where fewer than two can be. ``pairs``: what is known of tests; ``every``: do
+    each of them, to compare.
     """
     places: list[int | None] = [None] * len(rivals)
-    first = next((one for one in rivals if one is not None), None)
-    if first is None:
+    kinds = [_asked(one) for one in rivals]
+    counts = Counter(kind for kind in kinds if kind is not None)
+    if not counts:
         return places
-    test = _Test(score, first.runs[0], pairs or Pairs(), every)
-    left = [number for number, one in enumerate(rivals) if one is not None and test.enter(number, one)]
+    usual = max(counts, key=lambda kind: counts[kind])
+    alike = [(number, one) for number, one in enumerate(rivals) if one is not None and kinds[number] == usual]
+    test = _Test(score, alike[0][1].runs[0], pairs or Pairs(), every)
+    left = [number for number, one in alike if test.enter(number, one)]
     if len(left) < 2:
         return places
     group = 0
@@ -94,6 +100,14 @@ def tied(
     return places
 
 
+def _asked(one: Rival | None) -> tuple[str, tuple[int, ...] | None, int] | None:
+    """Documents, sources and samples, by which subjects are comparable; None where trainings differ or are hidden."""
+    if one is None or any(run.codes is None for run in one.runs):
+        return None
+    found = {(run.docs, run.sources, run.samples) for run in one.runs}
+    return found.pop() if len(found) == 1 else None
+
+
 @dataclass(frozen=True)
 class _Entered:
     """A subject as tests need it: its value, and its value without each source, means over its trainings."""
@@ -105,7 +119,7 @@ class _Entered:
 
 
 class _Test:
-    """The tests between subjects that have the documents of ``first``."""
+    """The tests between subjects that have the documents, sources and samples of ``first``."""
 
     def __init__(self, score: Score, first: Proof, pairs: Pairs, every: bool) -> None:
         self.name = metrics.known_as(aggregation_of(score.task, score.main_metric))
@@ -117,9 +131,7 @@ class _Test:
         self.entered: dict[int, _Entered] = {}
 
     def enter(self, number: int, one: Rival) -> bool:
-        """Whether a subject can be tested: its values are those of this metric, of the same documents."""
-        if any(run.codes is None or run.docs != self.first.docs for run in one.runs):
-            return False
+        """Whether a subject of the same documents can be tested: its values are those of this metric."""
         found = [self._run(run) for run in one.runs]
         if any(run is None for run in found):
             return False
@@ -172,20 +184,40 @@ class _Test:
         told apart. One can from what was not trained: then it is about this very adapter.
         """
         gaps = np.array([other.value for other in others]) - one.value
-        units, error = len(one.without), self._errors(one, others)
-        low, high = np.zeros(len(others)), np.ones(len(others))
-        if units > _FEW:
-            shift = np.abs(gaps)
-            normal = _two_sided(shift, np.sqrt(error**2 + gaps**2 / units))
-            jack = np.minimum(_two_sided(shift, error), _NONE)  # where no permutation was as extreme
-            low, high = normal / _FACTOR, np.minimum(1.0, normal * _FACTOR)
-            low = np.where(low > _NONE, low, np.minimum(low, jack))
-            high = np.where(high < _SURE, jack, np.maximum(high, 2 * _NONE))
-            low, high = np.where(high == jack, jack, low), np.where(error == 0, 1.0, high)
-            low = np.where(error == 0, 0.0, low)
-        seeds, alone = self._seeds(one, others, gaps, error, units)
+        error = self._errors(one, others)
+        seeds, alone = self._seeds(one, others, gaps, error, len(one.without))
+        deviation, least = np.zeros(len(others)), np.zeros(len(others))
+        for place in np.flatnonzero(alone).tolist():
+            deviation[place], least[place] = self._swapped(one, others[place])
+        normal = _two_sided(np.abs(gaps), deviation)
+        jack = np.maximum(least, np.minimum(_two_sided(np.abs(gaps), error), _NONE))  # where none was as extreme
+        low, high = normal / _FACTOR, np.minimum(1.0, normal * _FACTOR)
+        low = np.where(low > _NONE, low, np.minimum(low, jack))
+        high = np.where(high < _SURE, jack, np.maximum(high, 2 * _NONE))
+        low = np.where(high == jack, jack, low)
+        known = (deviation > 0) & (error > 0)
+        low, high = np.where(known, low, 0.0), np.where(known, high, 1.0)
         low, high = np.where(alone, np.maximum(low, seeds), seeds), np.where(alone, np.maximum(high, seeds), seeds)
         return low, high, seeds, error
+
+    def _swapped(self, one: _Entered, other: _Entered) -> tuple[float, float]:
+        """Standard deviation of the difference under random swaps, and the least p that these can give.
+
+        The first is 0 where it says nothing of p: few sources make the difference, or what swapping each alone changes
+        is not the difference together, as in a rare class's F1.
+        """
+        a, b = one.parts[0], other.parts[0]
+        delta = (a - b)[(a != b).any(axis=1)]
+        least = _least(len(delta))
+        if len(delta) <= _FEW:
+            return 0.0, least
+        total_a, total_b = a.sum(axis=0), b.sum(axis=0)
+        gap = float(self.statistic(total_a) - self.statistic(total_b))
+        by = (gap - self.statistic(total_a - delta) + self.statistic(total_b + delta)) / 2
+        deviation = float(np.sqrt((by**2).sum()))
+        few = deviation**4 <= _FEW * (by**4).sum()  # of equal sources it is their number
+        bent = abs(by.sum() - gap) > _BENT * max(abs(gap), deviation)
+        return 0.0 if few or bent else deviation, least
 
     def _errors(self, one: _Entered, others: Sequence[_Entered]) -> Numbers:
         """The jackknife's standard error of each difference (``scoring.error_over_documents``)."""
@@ -232,9 +264,14 @@ class _Test:
         """
         runs, statistic = (one.rival.runs[0], other.rival.runs[0]), self.statistic
         p = self.pairs.p(*runs, lambda: permutation(one.parts[0], other.parts[0], statistic))
-        if p > _NONE or error == 0:
-            return p
-        return min(p, float(_two_sided(np.array([abs(one.value - other.value)]), np.array([error]))[0]))
+        if p <= _NONE and error > 0:
+            p = min(p, float(_two_sided(np.array([abs(one.value - other.value)]), np.array([error]))[0]))
+        return max(p, _least(int((one.parts[0] != other.parts[0]).any(axis=1).sum())))
+
+
+def _least(differing: int) -> float:
+    """The least p of a test that swaps this many sources: the observed arrangement and its opposite, of all."""
+    return min(1.0, 2.0 ** (1 - differing))
 
 
 def _two_sided(distance: Numbers, error: Numbers) -> Numbers:
