@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import finbench
-from finbench.cards import RiskPage, cardfiles, riskpage
+from finbench.cards import RiskPage, asking, cardfiles, riskpage
 from finbench.cli import app
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
@@ -140,6 +140,15 @@ def test_the_commands_ask_as_the_card_was_asked(tmp_path: Path) -> None:
     for option in ("--tasks mini_sentiment", "--limit 30", "--shots 2 --seed 3", "--profile chat", "--samples 2",
                    "--temperature 0.5", "--engine dummy", "--bits 16"):  # fmt: skip
         assert f" {option} " in f"{command} ", command
+
+
+def test_a_choice_of_rows_is_asked_for_once() -> None:
+    card = cardfiles.read(ADAPTER)
+    under = card.model_copy(update={"arguments": {"metadata.noise": "upper", "batch_size": 4}})
+    command = asking.evaluation(under, "--adapter here")
+    assert command.count("noise=upper") == command.count("--metadata noise=upper") == 1
+    assert "--arg batch_size=4" in command
+    assert "--arg" not in asking.evaluation(under.model_copy(update={"origin": "lm-eval"}), "--adapter here")
 
 
 def test_text_of_a_card_stays_text(tmp_path: Path) -> None:
