@@ -51,6 +51,34 @@ def test_the_interval_of_the_calibration_error_holds_the_truth(sharpness: float,
     assert np.mean(held) >= 0.85  # 95 %, and 40 draws; of plain percentiles it is 0 where the truth is 0
 
 
+def test_agreement_of_few_documents_is_calibrated_where_it_is() -> None:
+    rng = np.random.default_rng(8)
+    held = []
+    for _ in range(40):
+        agreed = 1 - rng.binomial(16, rng.beta(1, 3, 120)) / 32  # a dozen values, the rarest of one document
+        found, _ = calibration.expected_error(agreed, (rng.random(120) < agreed).astype(float), list(range(120)))
+        held.append(found.low == 0)
+    assert np.mean(held) >= 0.85
+
+
+def test_neighbouring_confidences_are_one_bin_until_it_has_sources_enough() -> None:
+    confidence = np.repeat([0.1, 0.2, 0.3, 0.4, 0.5], [30, 10, 5, 25, 4])
+    right, docs = np.ones(74), list(range(74))
+    assert [own.n for own in calibration.calibrated(confidence, right, docs).bins] == [30, 44]
+    copies = np.repeat(docs[:2], 37).tolist()
+    assert [own.n for own in calibration.calibrated(confidence, right, copies).bins] == [74]
+
+
+def test_the_calibration_error_of_few_sources_has_no_interval() -> None:
+    rng = np.random.default_rng(9)
+    for n, said in ((1, False), (20, False), (50, False), (51, True)):
+        logits, right, sources = draw(rng, n, 1.0)
+        found, chance = calibration.expected_error(sure(logits), right, sources)
+        assert (found.interval is not None) == said
+        assert said or found.method.startswith("none")
+        assert 0 <= chance <= 1
+
+
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 2.0])
 def test_the_temperature_is_found_and_its_gain_is_real(sharpness: float) -> None:
     rng = np.random.default_rng(4)
@@ -156,7 +184,7 @@ def test_samples_that_agree_are_sure(tmp_path: Path) -> None:
     (found,) = finbench.calibrate([path])
     assert found.signal == "agreement of 4 samples"
     bins = [(own.n, own.confidence, own.accuracy) for own in found.found.bins]
-    assert bins == [(10, 0, 0), (10, 0.5, 0), (30, 0.75, 1)]
+    assert bins == [(20, 0.25, 0), (30, 0.75, 1)]  # 10 of 0 and 10 of 0.5 are one bin, of 20 sources
     assert found.found.tempered is None
 
 

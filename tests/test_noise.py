@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 import finbench
-from finbench.cards import cardfiles
+from finbench.cards import cardfiles, undernoise
 from finbench.cli import app
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError
@@ -180,6 +180,36 @@ def test_flips_are_answers_that_do_not_follow_the_rule(tmp_path: Path) -> None:
     assert found.difference.high < 0
     assert isinstance(found.difference, Measure)
     assert found.p < 0.001
+
+
+def read_as(said: str | None) -> dict[str, Any]:
+    """A sample row whose answer was read so."""
+    return {"values": {"acc": 0.0, "macro_f1": ["positive", said, LABELS]}}
+
+
+def test_what_has_no_opposite_never_follows_a_flip() -> None:
+    said = ["positive", "negative", "neutral", None]
+    follow = {(a, b) for a in said for b in said if undernoise._follows("flipped", read_as(a), read_as(b))}
+    assert follow == {("positive", "negative"), ("negative", "positive")}
+    stays = {(a, b) for a in said for b in said if undernoise._follows("same", read_as(a), read_as(b))}
+    assert stays == {(one, one) for one in said}
+    # where a scorer keeps no label, only what is right both times is known to follow
+    right, wrong = {"values": {"acc": 1.0}}, {"values": {"acc": 0.0}}
+    assert undernoise._follows("flipped", right, right)
+    assert not undernoise._follows("flipped", wrong, wrong)
+    assert not undernoise._follows("flipped", right, wrong)
+
+
+def test_sampled_answers_are_refused_beside_noise(tmp_path: Path) -> None:
+    for name in ("plain", "noisy"):
+        finbench.evaluate(
+            model="dummy", engine="dummy", tasks="mini_sentiment", out=tmp_path / name, limit=30, reports=False,
+            profile="chat", samples=2, temperature=0.7, metadata={"noise": "lower"} if name == "noisy" else {},
+        )  # fmt: skip
+    plain, noisy = (next((tmp_path / name).glob("*.json")) for name in ("plain", "noisy"))
+    with pytest.raises(FinbenchError, match=r"sampled at temperature 0\.7") as refused:
+        finbench.robustness(plain, [noisy])
+    assert "without --temperature" in refused.value.hint
 
 
 # ---------------------------------------------------------------- minimal pairs

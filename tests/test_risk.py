@@ -12,8 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 import finbench
-from finbench.cards import RiskPage, cardfiles
+from finbench.cards import RiskPage, asking, cardfiles, riskpage
 from finbench.cli import app
+from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.models import adapters
 
@@ -101,6 +102,53 @@ def test_noise_and_its_flips_are_on_the_page(tmp_path: Path) -> None:
     noise = next(one for one in page.shown if one.title == "Noise")
     assert [row[:4] for row in noise.rows] == [["mini_sentiment", "lower", "same", "30"]]
     assert [row[0] for row in page.shown[0].rows] == ["mini_sentiment, first 30 rows only"]
+
+
+def test_of_several_cards_the_present_version_is_shown_then_the_newest(tmp_path: Path) -> None:
+    def put(card: Path, name: str, created: str, present: bool, seconds: float) -> Path:
+        found = cardfiles.read(card)
+        scores = [
+            one.model_copy(update={"seconds": seconds, "task_digest": one.task_digest if present else "0" * 64})
+            for one in found.scores
+        ]
+        provenance = found.provenance.model_copy(update={"created": created})
+        changed = found.model_copy(update={"scores": scores, "provenance": provenance})
+        cardfiles.write(tmp_path / name, changed, cardfiles.read_samples(card))
+        return tmp_path / name
+
+    now = catalog.tasks()["finbench_fpb"].digest
+    base = cardfiles.read(CARDS / "fpb-smollm2-135m.json")
+    assert now in {one.task_digest for one in base.scores}  # else the cards here are old, and the test tells nothing
+    card = CARDS / "fpb-smollm2-135m.json"
+    old = put(card, "a.json", "2026-03-01T00:00:00Z", False, 1.0)
+    put(card, "b.json", "2026-01-01T00:00:00Z", True, 2.0)
+    put(card, "c.json", "2026-02-01T00:00:00Z", True, 3.0)
+    found = riskpage._gathered(old, [tmp_path])
+    assert {one.score.seconds for one in found.own} == {3.0}
+    adapter = put(ADAPTER, "z.json", "2026-01-01T00:00:00Z", True, 4.0)
+    found = riskpage._gathered(adapter, [tmp_path])
+    assert {one.base and one.base.score.seconds for one in found.own} == {3.0}
+
+
+def test_the_commands_ask_as_the_card_was_asked(tmp_path: Path) -> None:
+    finbench.evaluate(
+        model="dummy", engine="dummy", tasks="mini_sentiment", out=tmp_path, limit=30, shots=2, seed=3, reports=False,
+        profile="chat", samples=2, temperature=0.5,
+    )  # fmt: skip
+    (card,) = tmp_path.glob("*.json")
+    command = finbench.risk(card).shown[0].command.partition(";")[0]
+    for option in ("--tasks mini_sentiment", "--limit 30", "--shots 2 --seed 3", "--profile chat", "--samples 2",
+                   "--temperature 0.5", "--engine dummy", "--bits 16"):  # fmt: skip
+        assert f" {option} " in f"{command} ", command
+
+
+def test_a_choice_of_rows_is_asked_for_once() -> None:
+    card = cardfiles.read(ADAPTER)
+    under = card.model_copy(update={"arguments": {"metadata.noise": "upper", "batch_size": 4}})
+    command = asking.evaluation(under, "--adapter here")
+    assert command.count("noise=upper") == command.count("--metadata noise=upper") == 1
+    assert "--arg batch_size=4" in command
+    assert "--arg" not in asking.evaluation(under.model_copy(update={"origin": "lm-eval"}), "--adapter here")
 
 
 def test_text_of_a_card_stays_text(tmp_path: Path) -> None:

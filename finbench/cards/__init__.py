@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.cards import cardfiles, everyeval, plots, trackers
+    from finbench.cards import asking, cardfiles, everyeval, plots, trackers
     from finbench.cards.comparison import RowsByTask, aggregation_of, compare, follows
     from finbench.cards.confidence import CardCalibration, calibrate
     from finbench.cards.elsewhere import endpoint_notes, what_it_cost, who_answered
@@ -47,6 +47,7 @@ __all__ = [
     "UnderNoise",
     "aggregation_of",
     "amount",
+    "asking",
     "calibrate",
     "cardfiles",
     "combined_card",

@@ -17,7 +17,9 @@ from finbench.core.records import Measure, Score, Scorecard
 from finbench.scoring import RIGHT, calibration, clusters_of, samples_of
 
 _FEWEST = 20  # documents below which nothing is said
-_FORMS = "Score its log-likelihood form (--tasks fpb_mc), or several answers: --samples 8 --temperature 0.7"
+_FORMS = (
+    "Score its log-likelihood form (--tasks fpb_mc), or several answers: --profile chat --samples 8 --temperature 0.7"
+)
 
 
 @dataclass(frozen=True)

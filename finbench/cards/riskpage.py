@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import cardfiles, confidence, sureplots, undernoise
+from finbench.cards import asking, cardfiles, confidence, sureplots, undernoise
 from finbench.cards.comparison import aggregation_of, difference, documents
 from finbench.cards.render import amount, describe_subject, from_template, in_brackets, parts_of, percent
 from finbench.cards.setups import apart, setup_of
@@ -147,7 +147,7 @@ def _gathered(subject: Path, places: Sequence[Path]) -> _Cards:
                 f"No scorecard of {subject} lies in {', '.join(map(str, places or [home]))}.",
                 f"Make one: finbench eval --adapter {shlex.quote(str(subject))}; or name the folder it lies in.",
             )
-        subject = named[0]
+        subject = max(named, key=lambda path: cardfiles.read(path).provenance.created)
     first = cardfiles.read(subject)
     found = _Cards(first, subject)
     bases: list[_Held] = []
@@ -162,13 +162,23 @@ def _gathered(subject: Path, places: Sequence[Path]) -> _Cards:
             found.noisy += [path] if same else []
         elif not any(one.score.data.choices.get("split") for one in held):
             (found.own if same else bases).extend(held)
-    found.own = list({one.task: one for one in reversed(found.own)}.values())[::-1]
+    shown: dict[str, _Held] = {}
+    for one in sorted(found.own, key=_newer, reverse=True):
+        shown.setdefault(one.task, one)
+    found.own = list(shown.values())
+    bases.sort(key=_newer, reverse=True)
     for one in found.own:
         setup = setup_of(one.card, one.score)
         alike = (b for b in bases if b.score.task == one.score.task and not apart(setup, setup_of(b.card, b.score)))
         one.base = next(alike, None)
     found.own.sort(key=lambda one: (one.score.family == GENERAL, one.score.family, one.task))
     return found
+
+
+def _newer(one: _Held) -> tuple[bool, str]:
+    """Of several scores of one test the greatest is shown: the present version first, then the newest."""
+    present = catalog.tasks().get(one.score.task)
+    return present is not None and present.digest == one.score.task_digest, one.card.provenance.created
 
 
 def _within(place: Path) -> Iterator[Path]:
@@ -211,7 +221,7 @@ def _scores(found: _Cards) -> Section:
             [one.task, metrics.spoken(one.score.main_metric), _main(one), *_beside(one), f"{one.score.n:,}"]
             for one in own
         ],
-        f"{_asked(found, own)}; finbench compare {_file(found)} BASE.json",
+        f"{_asked(own)}; finbench compare {_file(found)} BASE.json",
         "how often it is right",
     )
 
@@ -302,7 +312,7 @@ def _noise(found: _Cards) -> Section:
         "The same documents with and without noise. Flips: answers in % that do not follow the rule, right or wrong.",
         ("task", "noise", "answer", "documents", "as it is", "noisy", "difference", "flips"),
         rows,
-        f"{_asked(found, found.own)} --metadata noise=NAME --out noisy; finbench card noise {_file(found)} noisy",
+        f"{_asked(found.own, ' --metadata noise=NAME --out noisy')}; finbench card noise {_file(found)} noisy",
         "what typing errors, other names, number formats and negation do: finbench eval --metadata noise=typos",
     )
 
@@ -315,7 +325,7 @@ def _forgetting(found: _Cards) -> Section:
         "General tasks, which say nothing of finance: what is lost to the base on the same rows.",
         ("task", "score", "base", "difference", "documents"),
         [] if alone else [[one.task, _main(one), *_beside(one), f"{one.score.n:,}"] for one in general],
-        f"{_asked(found, general)}; finbench compare {_file(found)} BASE.json --tasks general",
+        f"{_asked(general)}; finbench compare {_file(found)} BASE.json --tasks general",
         "nothing is forgotten by a base alone" if alone else "what it forgot: finbench eval --tasks general",
     )
 
@@ -358,7 +368,7 @@ def _cost(found: _Cards, watts: float | None) -> Section:
         "As measured while it was scored, which is in batches and not one request at a time.",
         ("task", "seconds", "tokens a prompt", "peak memory, GB", "USD", "energy, Wh"),
         rows,
-        f"{_asked(found, found.own)}; for another power: finbench risk {_file(found)} --watts N",
+        f"{_asked(found.own)}; for another power: finbench risk {_file(found)} --watts N",
         "what it costs",
         notes=[
             f"Energy is an estimate: seconds times {assumed}; nothing was measured, cooling and idling are left out.",
@@ -367,13 +377,19 @@ def _cost(found: _Cards, watts: float | None) -> Section:
     )
 
 
-def _asked(found: _Cards, held: Sequence[_Held]) -> str:
-    """The command that scores the subject on these tasks."""
-    subject, tasks = found.subject.subject, dict.fromkeys(one.score.task.removeprefix(catalog.PREFIX) for one in held)
-    adapter = subject.adapter_source or f"./{subject.adapter_name or subject.name}"
-    alone = subject.kind == "base"
-    who = f"--model {shlex.quote(subject.base.alias)}" if alone else f"--adapter {shlex.quote(adapter)}"
-    return f"finbench eval {who} --tasks {','.join(tasks)}"
+def _asked(held: Sequence[_Held], more: str = "") -> str:
+    """The commands that score the subject on these tests as its cards say: one for each card, with ``more`` options."""
+    cards: dict[Path, list[_Held]] = {}
+    for one in held:
+        cards.setdefault(one.path, []).append(one)
+    commands = []
+    for own in cards.values():
+        card = own[0].card
+        subject, base = card.subject, asking.base_option(card.subject.base)
+        adapter = subject.adapter_source or f"./{subject.adapter_name or subject.name}"
+        who = f"--model {base}" if subject.kind == "base" else f"--adapter {shlex.quote(adapter)} --base {base}"
+        commands.append(asking.evaluation(card, who, [one.score for one in own]) + more)
+    return "; ".join(commands)
 
 
 def _file(found: _Cards) -> str:

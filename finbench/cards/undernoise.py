@@ -15,7 +15,7 @@ from finbench.core.records import Measure, Score, Scorecard
 from finbench.scoring import clusters_of, measure, metrics, noise, paired_difference, samples_of, values_of
 
 _HOW = "Score both: finbench eval ... and the same with --metadata noise=typos --out noisy"
-_FLIPPED = {"positive": "negative", "negative": "positive"}
+_RIGHT = "right"  # stands for the label where a scorer keeps none
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,11 @@ def robustness(plain: Path | str, noisy: Sequence[Path | str], *, tasks: Sequenc
     """Scores of the card ``plain`` beside those of ``noisy`` (files, or folders), document by document.
 
     A flip is an answer that does not follow the rule of the noise: another label where the answer should stay,
-    anything but the opposite of the first answer where it should turn. Right or wrong does not matter for it.
+    anything but the opposite of the first answer where it should turn: a neutral answer, or none that can be read, has
+    no opposite. Right or wrong does not matter for it.
 
-    Raises FinbenchError for cards of another subject or setup, and where no task is in both.
+    Raises FinbenchError for cards of another subject or setup, for sampled answers (``temperature``), which differ
+    without noise too, and where no task is in both.
     """
     first, own = cardfiles.read(Path(plain)), Path(plain)
     rows, names = cardfiles.rows_by_task(own, first), {task.name for task in catalog.expand(tasks)}
@@ -88,6 +90,11 @@ def beside(
     card: Scorecard, plain: Score, rows: Sequence[Mapping[str, Any]], noisy: Score, others: Sequence[Mapping[str, Any]]
 ) -> UnderNoise:
     """One task under noise beside itself; documents that only one of the two cards has are left out."""
+    if card.generation and card.generation.temperature:
+        raise FinbenchError(
+            f"{plain.task}: answers sampled at temperature {card.generation.temperature:g} differ without noise too.",
+            "Score both without --temperature: the most probable answer.",
+        )
     if (plain.version, plain.task_digest) != (noisy.version, noisy.task_digest):
         raise FinbenchError(f"{plain.task}: the two cards are of different versions of it.", _HOW)
     catalog.recall(plain.task, plain.task_digest)
@@ -122,9 +129,12 @@ def beside(
 
 
 def _follows(rule: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether the second answer is what the rule makes of the first."""
+    """Whether the second answer is what the rule makes of the first; what has no opposite cannot turn into it."""
     one, other = _label(before), _label(after)
-    return other == (_FLIPPED.get(str(one), one) if rule == "flipped" else one)
+    if rule != "flipped":
+        return one == other
+    turned = (noise.FLIPPED | {_RIGHT: _RIGHT}).get(str(one))
+    return turned is not None and turned == other
 
 
 def _label(row: Mapping[str, Any]) -> str | None:
@@ -133,4 +143,4 @@ def _label(row: Mapping[str, Any]) -> str | None:
         match value:
             case [_, (str() | None) as said, [*_]] | [str(), str(), (str() | None) as said]:
                 return said
-    return str(row["values"].get("acc"))  # where a scorer keeps no label, right or wrong stands for it
+    return _RIGHT if row["values"].get("acc") == 1 else None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from dataclasses import dataclass
 
 import yaml
 
+from finbench.cards import asking
 from finbench.core import catalog
-from finbench.core.records import BaseModelId, Scorecard
+from finbench.core.records import Scorecard
 from finbench.leaderboard.rows import BoardCard
 from finbench.leaderboard.store import SCORECARDS
 
@@ -28,13 +28,13 @@ def reproduce(entry: BoardCard) -> Steps:
     steps: list[tuple[str, str]] = []
     recipe = folder = None
     if subject.kind != "base":
-        folder = f"runs/{_file_name(subject.adapter_name or subject.name)}"
+        folder = f"runs/{asking.file_name(subject.adapter_name or subject.name)}"
         zoo = (subject.adapter_name or "").removesuffix(f"-s{subject.seed}")
         what, command = "Get the adapter from its author: the card holds no recipe", f"ls {folder}"
         if entry.trained is not None:
             stated = entry.trained.record.recipe
             text = yaml.safe_dump(stated.model_dump(exclude={"name"}), sort_keys=False, allow_unicode=True)
-            recipe = (f"{_file_name(stated.name)}.yaml", text)
+            recipe = (f"{asking.file_name(stated.name)}.yaml", text)
             what = f"Train it by the recipe below, saved as {recipe[0]}"
             command = f"finbench train {recipe[0]} --out {folder}"
         elif zoo in catalog.recipe_files():
@@ -48,52 +48,13 @@ def reproduce(entry: BoardCard) -> Steps:
         steps.append(("Run the same tasks, with inspect-ai", _inspected(card)))
         steps.append(("Score its answers again", "finbench card import logs"))
     else:
-        steps.append(("Run the same tasks", _evaluation(card, folder)))
+        base = asking.base_option(subject.base)
+        who = f"--adapter {folder} --base {base}" if folder else f"--model {base}"
+        steps.append(("Run the same tasks", asking.evaluation(card, who)))
     again = f"finbench verify {file} --rerun auto" + (f" --adapter {folder}" if folder else "")
     steps.append(("Recompute every number of the card from its samples", f"finbench verify {file}"))
     steps.append(("Ask the model again", again))
     return Steps(steps, recipe)
-
-
-def _file_name(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "adapter"
-
-
-def _base(base: BaseModelId) -> str:
-    """As ``--model`` and ``--base`` take it."""
-    if base.source == "hub" and base.hub_id:
-        return shlex.quote(f"hub:{base.hub_id}" + (f"@{base.revision}" if base.revision else ""))
-    return shlex.quote(base.alias) if base.source == "wheel" else "./" + _file_name(base.alias)
-
-
-def _evaluation(card: Scorecard, folder: str | None) -> str:
-    subject = card.subject
-    tasks = ",".join(score.task.removeprefix(catalog.PREFIX) for score in card.scores)
-    who = f"--adapter {folder} --base {_base(subject.base)}" if folder else f"--model {_base(subject.base)}"
-    parts = ["finbench eval", who, f"--tasks {shlex.quote(tasks)}", f"--bits {subject.bits}"]
-    implied = card.generation is not None and card.generation.profile in ("chat", "think")
-    parts += [] if implied else ["--chat"] if subject.chat else ["--no-chat"] if folder else []
-    parts += [f"--shots {card.shots} --seed {card.seed}"] if card.shots else []
-    parts += _generation(card)
-    parts += [f"--limit {card.limit}"] if card.limit else []
-    parts += [] if card.engine == "hf" else [f"--engine {shlex.quote(card.engine)}"]
-    arguments = {"dtype": card.dtype} | {k: str(v) for k, v in card.arguments.items()}
-    parts += [f"--arg {shlex.quote(f'{key}={value}')}" for key, value in arguments.items()]
-    chosen = {key: value for score in card.scores for key, value in score.data.choices.items()}
-    parts += [f"--metadata {shlex.quote(f'{key}={value}')}" for key, value in sorted(chosen.items())]
-    return " ".join(parts)
-
-
-def _generation(card: Scorecard) -> list[str]:
-    """Options of profile, sampling and prompts."""
-    stated = card.generation.model_dump(exclude_none=True) if card.generation else {}
-    turns = stated.pop("fewshot_as_multiturn", None)
-    parts = [] if turns is None else [f"--{'' if turns else 'no-'}fewshot-as-multiturn"]
-    plain = {"profile": "direct", "samples": 1}
-    options = {name: value for name, value in stated.items() if plain.get(name) != value}
-    parts += [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in options.items()]
-    sampled = card.generation is not None and card.generation.temperature and not card.shots
-    return [*parts, f"--seed {card.seed}"] if sampled else parts
 
 
 def _inspected(card: Scorecard) -> str:

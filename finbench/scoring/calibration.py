@@ -139,13 +139,26 @@ def _mean(sums: Counts) -> Counts:
 
 
 def _bins(confidence: Counts, sources: Sequence[Any]) -> Any:
-    """The bin of each document: equally many in each; documents of one confidence are in one bin."""
+    """The bin of each document: equally many in each; documents of one confidence are in one bin.
+
+    Neighbouring bins are one until each has ``_IN_BIN`` sources, or there is one bin.
+    """
     values, own = np.unique(confidence, return_inverse=True)
-    if len(values) <= BINS:
-        return own
-    count = max(1, min(BINS, len(set(sources)) // _IN_BIN))
-    edges = np.unique(np.quantile(confidence, np.arange(1, count) / count))
-    return np.unique(np.searchsorted(edges, confidence, side="left"), return_inverse=True)[1]
+    if len(values) > BINS:
+        count = max(1, min(BINS, len(set(sources)) // _IN_BIN))
+        edges = np.unique(np.quantile(confidence, np.arange(1, count) / count))
+        own = np.unique(np.searchsorted(edges, confidence, side="left"), return_inverse=True)[1]
+    within: list[set[Any]] = [set() for _ in range(own.max() + 1)]
+    for number, source in zip(own.tolist(), sources, strict=True):
+        within[number].add(source)
+    merged, held, bins = [], set[Any](), 0
+    for seen in within:
+        merged.append(bins)
+        held |= seen
+        if len(held) >= _IN_BIN:
+            held, bins = set(), bins + 1
+    last = bins if not held else bins - 1  # what is left over joins the bin before it
+    return np.minimum(merged, max(0, last))[own]
 
 
 def _gaps(difference: Counts, bins: Any) -> Counts:
@@ -166,7 +179,8 @@ def expected_error(confidence: Counts, right: Counts, sources: Sequence[Any]) ->
     An absolute difference is never below 0, so that its value lies too high and its resamples twice as far: the upper
     end is the farther one of the basic and the normal interval, the lower that of the basic one (Davison and Hinkley
     1997, 5.2), or 0 where perfect calibration would show as much one time in 40. Chance: residuals within each bin,
-    with a random sign for each source (wild bootstrap). By simulation in tests/test_calibration.py.
+    with a random sign for each source (wild bootstrap). Up to ``FEW`` sources there is no interval: this one would
+    hold the truth in 83 to 97 % of simulated tests of 20 to 50. In small in tests/test_calibration.py.
     """
     parts = _gaps(confidence - right, bins := _bins(confidence, sources))
     share = ratio(parts[:, :-1].sum(axis=0), np.bincount(bins).astype(np.float64))
@@ -176,7 +190,8 @@ def expected_error(confidence: Counts, right: Counts, sources: Sequence[Any]) ->
     null = inflated * np.abs(signs @ rest[:, :-1]).sum(axis=1) / len(parts)
     grouped, _ = by_cluster(parts, sources)
     if len(grouped) <= FEW:
-        found, _ = estimate(parts, _gap, sources)
+        value, why = float(_gap(grouped.sum(axis=0))), f"none, of {FEW} sources or fewer no interval holds"
+        found = Measure(value=value, low=None, high=None, method=why)
     else:
         value, values = float(_gap(grouped.sum(axis=0))), resample(grouped, _gap, _RESAMPLES)
         low, high = np.quantile(values, [0.025, 0.975])

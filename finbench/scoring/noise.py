@@ -148,7 +148,7 @@ NOISES = {
     "opposite": Noise("flipped", _opposite, "rose for fell and so on, where it is the only direction in the sentence"),
     "negation": Noise("flipped", _negated, '"rose" becomes "did not rise but fell", in the same sentences'),
 }
-_FLIPPED = {"positive": "negative", "negative": "positive"}
+FLIPPED = {"positive": "negative", "negative": "positive"}  # the opposite of a label; others have none
 _ROW = "noise_of"  # key of a row: the number of the row that it was made of
 _WITHIN = {"entity", "entities", "options", "question"}  # columns that quote a text, or ask for a part of it
 
@@ -176,7 +176,7 @@ def noisy(stated: str, rows: Sequence[Mapping[str, Any]], task: str) -> list[dic
             f"{task}: noise has a rule for the answer only where it is a label of the whole text.",
             "Name such a task: --tasks fpb, tfns_mc, fomc, headlines",
         )
-    if noise.rule == "flipped" and not set(_FLIPPED) <= set(first["choices"]):
+    if noise.rule == "flipped" and not set(FLIPPED) <= set(first["choices"]):
         raise FinbenchError(
             f"{task}: noise={stated} turns positive into negative, which are no labels of it.",
             "Name a task of sentiment: --tasks fpb, tfns_mc",
@@ -185,9 +185,9 @@ def noisy(stated: str, rows: Sequence[Mapping[str, Any]], task: str) -> list[dic
     for number, row in enumerate(rows):
         rng = random.Random(hashlib.sha256(f"{stated.partition('@')[0]}:{seed}:{row['text']}".encode()).digest())
         text, label = noise.change(row["text"], rng), row["label"]
-        if text == row["text"] or (noise.rule == "flipped" and label not in _FLIPPED):
+        if text == row["text"] or (noise.rule == "flipped" and label not in FLIPPED):
             continue
-        label = _FLIPPED[label] if noise.rule == "flipped" else label
+        label = FLIPPED[label] if noise.rule == "flipped" else label
         # sources are those of the texts as they were
         group = row.get("group") or row["text"]
         made.append({**row, "text": text, "label": label, "group": group, _ROW: number})

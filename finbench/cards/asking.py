@@ -1,0 +1,59 @@
+"""What to type to ask a subject again, just as its card says that it was asked."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+
+from finbench.core import catalog
+from finbench.core.records import BaseModelId, Score, Scorecard
+
+_ROWS = "metadata."  # begins those arguments of a card that are choices of rows
+
+
+def file_name(name: str) -> str:
+    """A name from a card as that of a file or folder."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "adapter"
+
+
+def base_option(base: BaseModelId) -> str:
+    """As ``--model`` and ``--base`` take it."""
+    if base.source == "hub" and base.hub_id:
+        return shlex.quote(f"hub:{base.hub_id}" + (f"@{base.revision}" if base.revision else ""))
+    return shlex.quote(base.alias) if base.source == "wheel" else "./" + file_name(base.alias)
+
+
+def evaluation(card: Scorecard, who: str, scores: Sequence[Score] | None = None) -> str:
+    """The ``finbench eval`` of a card, or of some of its scores; ``who``: options that name the subject.
+
+    What another harness asked has its engine and its arguments from there; they are left out.
+    """
+    subject, scores = card.subject, card.scores if scores is None else scores
+    tasks = ",".join(score.task.removeprefix(catalog.PREFIX) for score in scores)
+    parts = ["finbench eval", who, f"--tasks {shlex.quote(tasks)}", f"--bits {subject.bits}"]
+    implied = card.generation is not None and card.generation.profile in ("chat", "think")
+    parts += [] if implied else ["--chat"] if subject.chat else ["--no-chat"] if subject.kind != "base" else []
+    parts += [f"--shots {card.shots} --seed {card.seed}"] if card.shots else []
+    parts += _generation(card)
+    parts += [f"--limit {card.limit}"] if card.limit else []
+    if card.origin == "finbench":
+        parts += [] if card.engine == "hf" else [f"--engine {shlex.quote(card.engine)}"]
+        arguments = {"dtype": card.dtype} | {k: str(v) for k, v in card.arguments.items() if not k.startswith(_ROWS)}
+        parts += [f"--arg {shlex.quote(f'{key}={value}')}" for key, value in arguments.items()]
+    chosen = {key.removeprefix(_ROWS): str(value) for key, value in card.arguments.items() if key.startswith(_ROWS)}
+    chosen |= {key: value for score in scores for key, value in score.data.choices.items()}
+    parts += [f"--metadata {shlex.quote(f'{key}={value}')}" for key, value in sorted(chosen.items())]
+    return " ".join(parts)
+
+
+def _generation(card: Scorecard) -> list[str]:
+    """Options of profile, sampling and prompts."""
+    stated = card.generation.model_dump(exclude_none=True) if card.generation else {}
+    turns = stated.pop("fewshot_as_multiturn", None)
+    parts = [] if turns is None else [f"--{'' if turns else 'no-'}fewshot-as-multiturn"]
+    plain = {"profile": "direct", "samples": 1}
+    options = {name: value for name, value in stated.items() if plain.get(name) != value}
+    parts += [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in options.items()]
+    sampled = card.generation is not None and card.generation.temperature and not card.shots
+    return [*parts, f"--seed {card.seed}"] if sampled else parts
