@@ -224,7 +224,10 @@ def _instance(row: Mapping[str, Any], score: Score, record: Mapping[str, Any], t
                 "is_terminal": True,
             }
         ],
-        "evaluation": {"score": value, "is_correct": value == 1},
+        "evaluation": {
+            "score": value,
+            "is_correct": bool(metric) and value == (0 if metric in score.lower_is_better else 1),
+        },
         "metadata": {_ROW: _text({key: part for key, part in row.items() if key != "answer"})},
     }
 
@@ -244,7 +247,7 @@ def _one_score(row: Mapping[str, Any], score: Score) -> tuple[str | None, float]
     if main is not None and not isinstance(main, dict):
         try:
             alone = value_of([main], metrics.aggregations(score.task)[score.main_metric])
-        except (ArithmeticError, ValueError, KeyError):
+        except (ArithmeticError, ValueError, KeyError, TypeError):
             alone = math.nan
         if math.isfinite(alone):
             return score.main_metric, alone

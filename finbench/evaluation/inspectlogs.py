@@ -207,7 +207,7 @@ def _differing(task: Task, results: Mapping[str, Any], ours: Mapping[str, Any]) 
     for score in results.get("scores") or []:
         for name, found in score["metrics"].items() if score.get("name") == SCORER else ():
             stated = found.get("value")
-            if name in ours and isinstance(stated, int | float) and abs(stated - ours[name].value) > 1e-9:
+            if name in ours and isinstance(stated, int | float) and not abs(stated - ours[name].value) <= 1e-9:
                 say(f"{task.name}: the log says {name} = {stated:.4f}; the answers in it give {ours[name].value:.4f}")
 
 

@@ -79,11 +79,10 @@ def find_benchmark(repo: str, revision: str = "main") -> BenchmarkRepo | None:
         facts = None
         if 0 <= sizes.get(FACTS, -1) <= _LARGEST:
             path = api().hf_hub_download(repo, FACTS, repo_type="dataset", revision=info.sha)
-            with open(path, encoding="utf-8") as file:
-                text = file.read(_LARGEST)
             try:
-                facts = json.loads(text)
-            except (ValueError, RecursionError):
+                with open(path, encoding="utf-8") as file:
+                    facts = json.loads(file.read(_LARGEST))
+            except (ValueError, RecursionError):  # half a character is a ValueError too
                 facts = None
     registered = any(str(tag).startswith("benchmark:") for tag in info.tags or [])
     return BenchmarkRepo(repo, str(info.sha), registered, frozenset(sizes), facts if isinstance(facts, dict) else None)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ _INDEX = "pytorch_model.bin.index.json"
 _MODELS = ("pytorch_model.bin", "pytorch_model.pt", "pytorch_model.pth")
 _STALLED = 600.0  # seconds of the wall beside those that a slow disk takes for the file
 _SLOWEST = 5e6  # bytes a second
+_SAID = 100_000  # bytes of what the reader says that are looked at
 _REFUSED = "Ask its author for safetensors: model.save_pretrained(folder)"
 
 
@@ -111,18 +114,20 @@ def _one(pickle: Path, target: Path) -> dict[str, Any]:
     # no secret of the user's is in its memory, and one thread, for it can start no other
     environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     environment |= {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-    with pickle.open("rb") as source, target.open("xb") as sink:
+    with pickle.open("rb") as source, target.open("xb") as sink, tempfile.TemporaryFile() as said_to:
         size = os.fstat(source.fileno()).st_size
-        sha = sha256_file(pickle)
+        sha = hashlib.file_digest(source, "sha256").hexdigest()  # of the very file that is read
+        source.seek(0)
         try:
             done = subprocess.run(
-                code, stdin=source, stdout=sink, stderr=subprocess.PIPE, env=environment, check=False,
+                code, stdin=source, stdout=sink, stderr=said_to, env=environment, check=False,
                 timeout=_STALLED + size / _SLOWEST,
             )  # fmt: skip
         except subprocess.TimeoutExpired as fault:
             raise FinbenchError(f"{pickle} was given up: reading its tensors took too long.", _REFUSED) from fault
+        said_to.seek(0)
+        lines = said_to.read(_SAID).decode("utf-8", "replace").strip().splitlines()
     if done.returncode:
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
         said = harmless(lines[-1])[:300] if lines else "its reader was stopped at its bound of time or memory"
         raise FinbenchError(f"{pickle} stays unread: {said}.", _REFUSED)
     tensors = len(safety.check_header(target))
