@@ -123,7 +123,7 @@ class _History:
     def __init__(self) -> None:
         self.counting: set[str] = set()
         self.behind: dict[str, tuple[str, list[str]]] = {}  # key -> the card that counts, tasks
-        self.open: list[RefusedCard] = []
+        self._open: dict[str, RefusedCard] = {}  # by file
 
     def add(self, first: BoardCard, other: BoardCard, task: str) -> None:
         """Another card counts before ``other`` on a task."""
@@ -133,8 +133,12 @@ class _History:
         """Two cards are of one subject, or have the same answers, and which was first is not known."""
         fault = f"is of one subject with {one.key}.json or has its answers on {task}, and nothing tells which was "
         fault += f"first: write {one.key} or {other.key} into {precedence.ARRIVALS}, or take one of the two out"
-        if all(known.file != f"{other.key}.json" for known in self.open):
-            self.open.append(RefusedCard(f"{other.key}.json", [fault]))
+        self._open.setdefault(f"{other.key}.json", RefusedCard(f"{other.key}.json", [fault]))
+
+    @property
+    def open(self) -> list[RefusedCard]:
+        """Cards of which nothing tells whether they count."""
+        return list(self._open.values())
 
     def past(self) -> dict[str, list[str]]:
         """By the key of a card that counts, those that count nowhere."""

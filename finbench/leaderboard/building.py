@@ -120,7 +120,7 @@ def _write(folder: Path, name: str, content: str | bytes) -> bool:
 
 def _left_over(folder: Path, names: Collection[str]) -> list[str]:
     """Files that an earlier build wrote and this one has not; what else lies there is not ours to remove."""
-    there = (path for path in (folder / page.PAGE).glob("*/*") if path.is_file())
+    there = (path for path in (folder / page.PAGE).rglob("*") if path.is_file())
     others = [path for path in there if path.relative_to(folder).as_posix() not in names]
     return [path.relative_to(folder).as_posix() for path in others if page.ours(_head(path))]
 

@@ -35,7 +35,7 @@ def faults(path: Path, *, data_dir: Path | None = _NO_DATA) -> tuple[list[str], 
     wrong += [f"engine {fault}" for fault in [precedence.without_model(card)] if fault]
     wrong += [
         f"{where} is no name: {len(str(value))} characters"
-        for where, value in leaves(card.subject.model_dump())
+        for where, value in leaves(card.model_dump(include={"subject", "provenance", "arguments", "engine", "form"}))
         if isinstance(value, str) and len(value) > texts.LONGEST
     ]
     tasks = catalog.tasks()

@@ -16,6 +16,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import platform
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,9 +62,10 @@ def judges() -> str:
     code = [*package.rglob("*.py"), *(path for path in paths.shipped("tasks").rglob("*") if path.suffix != ".pyc")]
     found = hashlib.sha256()
     for path in sorted(path for path in code if path.is_file()):
-        found.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        found.update(path.as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     tasks = sorted((task.name, task.digest) for task in catalog.tasks().values())
-    return digest([found.hexdigest(), tasks, [importlib.metadata.version(name) for name in _LIBRARIES]])
+    libraries = [importlib.metadata.version(name) for name in _LIBRARIES]
+    return digest([found.hexdigest(), tasks, libraries, platform.python_version()])
 
 
 def read(key: str) -> KnownCard | None:
