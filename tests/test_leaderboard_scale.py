@@ -311,7 +311,7 @@ def test_a_name_of_500_characters_is_refused_by_rule(place: Path) -> None:
     path = place / "scorecards" / f"{newcomer(place)}.json"
     changed(path, lambda card: card["subject"].update(name="n" * 500))
     [refused] = read(place).refused
-    assert refused.faults == ["name is no name: 500 characters"]
+    assert refused.faults == ["subject.name is no name: 500 characters"]
     with pytest.raises(FinbenchError, match="no name: 500 characters"):
         leaderboard.add([path], to=place)
     assert len(cardfiles.slug("n" * 500)) <= 100

@@ -143,7 +143,9 @@ class PushSettings:
     benchmark: Annotated[
         str | None, "Without PATH: publish the tasks as this benchmark, hub:org/name. With PATH: results belong to it."
     ] = None
-    tasks: Annotated[str, "Of the benchmark: tasks or groups, by comma; default: all whose sets are here, whole."] = ""
+    tasks: Annotated[
+        str, "Of the benchmark: tasks or groups, by comma; default: all that are ranked, whose sets are here whole."
+    ] = ""
     data_dir: Annotated[Path | None, DATA_DIR] = None
     model: Annotated[bool, "--model", "Scorecards go to the model's own repository, not to a data set of results."] = (
         False

@@ -111,7 +111,12 @@ def _chosen(wanted: PushSettings) -> tuple[list[Task], list[str]]:
         raise FinbenchError(f"{name} is {fault}.", f"{catalog.of_set(name).data}; or leave it out of --tasks.")
     kinds = Counter(faults.values())
     left = [f"Left out, {kind}: {', '.join(name for name in faults if faults[name] == kind)}." for kind in kinds]
-    return [task for task in tasks if task.set not in faults], left
+    kept = [task for task in tasks if task.set not in faults]
+    if not kept:
+        raise FinbenchError(
+            " ".join(["No ranked task has its whole set here.", *left]), "Import sets: finbench data list"
+        )
+    return kept, left
 
 
 def _unfit(name: str, data_dir: Path | None) -> str:

@@ -59,7 +59,7 @@ def push(wanted: PushSettings) -> Pushed:
     scorecards to publish beside an adapter (default: those of it in ``scorecards/`` here and beside it); those that are
     there already stay, and those of other weights move to ``finbench/history``; ``base`` names the Hub's
     repository of a base that was a folder in training; ``licence`` overrides the one that base and data give;
-    ``benchmark`` alone publishes ``tasks`` (default: all whose sets are whole in ``data_dir``) as one; beside a path
+    ``benchmark`` alone publishes ``tasks`` (default: ranked ones, whole in ``data_dir``) as one; beside a path
     it names the one that results belong to. ``model`` sends scorecards to a model's repository instead of a data set
     of results; ``yes`` makes an adapter public that has no results.
 
