@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import finbench
-from finbench.cards import RiskPage, asking, cardfiles, riskpage
+from finbench.cards import RiskPage, asking, cardfiles, subjectcards
 from finbench.cli import app
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
@@ -123,10 +123,10 @@ def test_of_several_cards_the_present_version_is_shown_then_the_newest(tmp_path:
     old = put(card, "a.json", "2026-03-01T00:00:00Z", False, 1.0)
     put(card, "b.json", "2026-01-01T00:00:00Z", True, 2.0)
     put(card, "c.json", "2026-02-01T00:00:00Z", True, 3.0)
-    found = riskpage._gathered(old, [tmp_path])
+    found = subjectcards.gathered(old, [tmp_path])
     assert {one.score.seconds for one in found.own} == {3.0}
     adapter = put(ADAPTER, "z.json", "2026-01-01T00:00:00Z", True, 4.0)
-    found = riskpage._gathered(adapter, [tmp_path])
+    found = subjectcards.gathered(adapter, [tmp_path])
     assert {one.base and one.base.score.seconds for one in found.own} == {3.0}
 
 

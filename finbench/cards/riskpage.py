@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import asking, cardfiles, confidence, sureplots, undernoise
+from finbench.cards import asking, confidence, sureplots, undernoise
 from finbench.cards.comparison import aggregation_of, difference, documents
-from finbench.cards.render import amount, describe_subject, from_template, in_brackets, parts_of, percent
-from finbench.cards.setups import apart, setup_of
+from finbench.cards.render import amount, describe_subject, from_template, in_brackets, percent
+from finbench.cards.subjectcards import GENERAL, HeldScore, SubjectCards, gathered
 from finbench.cards.verdicts import shown_points
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.core.files import write_atomic
-from finbench.core.records import Score, Scorecard
-from finbench.models import adapters
 from finbench.scoring import clusters_of, hidden_metrics, metrics, samples_of, values_of
 
-GENERAL = "general"  # family of the tasks that show what a training forgot
 CHIP, MACHINE = 700.0, 100.0  # watts that are assumed of a GPU, and of a machine without one
 _JOULES = 3.6e6  # of a kilowatt hour
 _TEMPLATES = {".html": "risk.html.j2", ".md": "risk.md.j2"}
@@ -63,32 +60,6 @@ class RiskPage:
         return {"subject": self.subject, "sections": sections, "untested": self.untested}
 
 
-@dataclass
-class _Held:
-    """A score of the subject with its card, where it lies, its rows, and the base's beside it."""
-
-    path: Path
-    card: Scorecard
-    score: Score
-    rows: list[dict[str, Any]]
-    base: _Held | None = None
-
-    @property
-    def task(self) -> str:
-        said = self.score.task.removeprefix(catalog.PREFIX)
-        return ", ".join([said, *parts_of(self.card, self.score)])
-
-
-@dataclass
-class _Cards:
-    """What lies in the folders: scores of the subject on tests as they are, and cards of it under noise."""
-
-    subject: Scorecard
-    path: Path
-    own: list[_Held] = field(default_factory=list)
-    noisy: list[Path] = field(default_factory=list)
-
-
 def risk(
     subject: Path | str,
     cards: Sequence[Path | str] = (),
@@ -109,7 +80,7 @@ def risk(
         raise FinbenchError(f"{out} is neither a page nor Markdown.", "Name a file that ends in .html or .md")
     if watts is not None and not 0 < watts < float("inf"):
         raise FinbenchError(f"--watts {watts:g} is no power.", "Say what the machine draws in watts: --watts 120")
-    found = _gathered(Path(subject), [Path(place) for place in cards])
+    found = gathered(Path(subject), [Path(place) for place in cards])
     sections = [
         _scores(found),
         _calibration(found, wanted),
@@ -132,86 +103,10 @@ def risk(
     return page
 
 
-# ---------------------------------------------------------------- whose cards
-
-
-def _gathered(subject: Path, places: Sequence[Path]) -> _Cards:
-    folder = subject.is_dir()
-    home = Path("scorecards") if folder else subject.parent
-    paths = [path for place in places or [home] for path in _within(place)]
-    if folder:
-        identity = adapters.read(subject).identity
-        named = [path for path in paths if cardfiles.read(path).subject.adapter == identity]
-        if not named:
-            raise FinbenchError(
-                f"No scorecard of {subject} lies in {', '.join(map(str, places or [home]))}.",
-                f"Make one: finbench eval --adapter {shlex.quote(str(subject))}; or name the folder it lies in.",
-            )
-        subject = max(named, key=lambda path: cardfiles.read(path).provenance.created)
-    first = cardfiles.read(subject)
-    found = _Cards(first, subject)
-    bases: list[_Held] = []
-    for path in dict.fromkeys([subject, *paths]):
-        card = cardfiles.read(path)
-        same = _weights(card) == _weights(first)
-        if not same and not _is_base_of(card, first):
-            continue
-        rows = cardfiles.rows_by_task(path, card)
-        held = [_Held(path, card, score, rows.get(score.task, [])) for score in card.scores]
-        if any(undernoise.noise_of(one.score) for one in held):
-            found.noisy += [path] if same else []
-        elif not any(one.score.data.choices.get("split") for one in held):
-            (found.own if same else bases).extend(held)
-    shown: dict[str, _Held] = {}
-    for one in sorted(found.own, key=_newer, reverse=True):
-        shown.setdefault(one.task, one)
-    found.own = list(shown.values())
-    bases.sort(key=_newer, reverse=True)
-    for one in found.own:
-        setup = setup_of(one.card, one.score)
-        alike = (b for b in bases if b.score.task == one.score.task and not apart(setup, setup_of(b.card, b.score)))
-        one.base = next(alike, None)
-    found.own.sort(key=lambda one: (one.score.family == GENERAL, one.score.family, one.task))
-    return found
-
-
-def _newer(one: _Held) -> tuple[bool, str]:
-    """Of several scores of one test the greatest is shown: the present version first, then the newest."""
-    present = catalog.tasks().get(one.score.task)
-    return present is not None and present.digest == one.score.task_digest, one.card.provenance.created
-
-
-def _within(place: Path) -> Iterator[Path]:
-    """Scorecards at a place, and in folders within it."""
-    if not place.is_dir():
-        yield from cardfiles.expand([place])
-        return
-    for folder in [place, *sorted(path for path in place.rglob("*") if path.is_dir())]:
-        if any(folder.glob("*.json")):
-            yield from (path for path in sorted(folder.glob("*.json")) if _readable(path))
-
-
-def _readable(path: Path) -> bool:
-    try:
-        cardfiles.read(path)
-    except FinbenchError:  # other JSON files are passed over
-        return False
-    return True
-
-
-def _weights(card: Scorecard) -> tuple[Any, ...]:
-    return card.subject.base.fingerprint, card.subject.adapter, card.subject.bits, card.subject.kind
-
-
-def _is_base_of(card: Scorecard, other: Scorecard) -> bool:
-    same = card.subject.base.fingerprint == other.subject.base.fingerprint and card.subject.bits == other.subject.bits
-    return card.subject.kind == "base" and other.subject.kind != "base" and same
-
-
 # ---------------------------------------------------------------- sections
 
 
-def _scores(found: _Cards) -> Section:
+def _scores(found: SubjectCards) -> Section:
     own = [one for one in found.own if one.score.family != GENERAL]
     return Section(
         "Score",
@@ -226,11 +121,11 @@ def _scores(found: _Cards) -> Section:
     )
 
 
-def _main(one: _Held) -> str:
+def _main(one: HeldScore) -> str:
     return in_brackets(one.score.main, metrics.is_share(one.score.main_metric))
 
 
-def _beside(one: _Held) -> tuple[str, str]:
+def _beside(one: HeldScore) -> tuple[str, str]:
     """The base's score, and the paired difference with its interval."""
     if one.base is None:
         return "not scored", ""
@@ -247,7 +142,7 @@ def _beside(one: _Held) -> tuple[str, str]:
     return value, shown_points(metric, gap.value) + (f" [{ends}]" if ends else "")
 
 
-def _calibration(found: _Cards, wanted: Sequence[float]) -> Section:
+def _calibration(found: SubjectCards, wanted: Sequence[float]) -> Section:
     told = [one for one in found.own if not confidence.untold(one.card, one.score, one.rows)]
     made = [(one, confidence.of_rows(one.card, one.score, one.rows, wanted=wanted).found) for one in told]
     rows = []
@@ -293,7 +188,7 @@ def _rule(wanted: float, least: float | None, coverage: float) -> str:
     return f"{100 * wanted:g} % wrong: above {least:.3f} ({percent(coverage)} % taken)"
 
 
-def _noise(found: _Cards) -> Section:
+def _noise(found: SubjectCards) -> Section:
     rows, known = [], {(one.path, one.score.task): one for one in found.own}
     for home in dict.fromkeys(path for path, _ in known):
         try:
@@ -317,7 +212,7 @@ def _noise(found: _Cards) -> Section:
     )
 
 
-def _forgetting(found: _Cards) -> Section:
+def _forgetting(found: SubjectCards) -> Section:
     general = [one for one in found.own if one.score.family == GENERAL]
     alone = found.subject.subject.kind == "base"
     return Section(
@@ -330,7 +225,7 @@ def _forgetting(found: _Cards) -> Section:
     )
 
 
-def _contamination(found: _Cards) -> Section:
+def _contamination(found: SubjectCards) -> Section:
     rows = [
         [one.task, f"{seen.texts:,} of {seen.of:,}", percent(seen.texts / seen.of)]
         for one in found.own
@@ -347,7 +242,7 @@ def _contamination(found: _Cards) -> Section:
     )
 
 
-def _cost(found: _Cards, watts: float | None) -> Section:
+def _cost(found: SubjectCards, watts: float | None) -> Section:
     rows = []
     for one in found.own:
         score, chip = one.score, one.card.provenance.hardware.get("gpu")
@@ -377,9 +272,9 @@ def _cost(found: _Cards, watts: float | None) -> Section:
     )
 
 
-def _asked(held: Sequence[_Held], more: str = "") -> str:
+def _asked(held: Sequence[HeldScore], more: str = "") -> str:
     """The commands that score the subject on these tests as its cards say: one for each card, with ``more`` options."""
-    cards: dict[Path, list[_Held]] = {}
+    cards: dict[Path, list[HeldScore]] = {}
     for one in held:
         cards.setdefault(one.path, []).append(one)
     commands = []
@@ -392,11 +287,11 @@ def _asked(held: Sequence[_Held], more: str = "") -> str:
     return "; ".join(commands)
 
 
-def _file(found: _Cards) -> str:
+def _file(found: SubjectCards) -> str:
     return shlex.quote(found.path.name)
 
 
-def _untested(found: _Cards, sections: Sequence[Section]) -> Iterator[str]:
+def _untested(found: SubjectCards, sections: Sequence[Section]) -> Iterator[str]:
     """What the page does not show, a sentence each, the reader's own cards first."""
     alone = found.subject.subject.kind == "base"
     yield from (
