@@ -85,6 +85,28 @@ def test_batches_hold_every_tree_once_and_keep_their_bounds(
         assert len(batch) == 1 or sum(len(tree.wanted) for tree in batch) <= nodes
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=9), st.integers(16, 90), st.integers(1, 9), st.integers(0, 40))
+def test_batches_are_those_of_least_cost(sizes: list[int], budget: int, rows: int, past: int) -> None:
+    trees = [choices.Tree([0] * size, wanted={0: [1]}) for size in sorted(sizes, reverse=True)]
+
+    def cost(parts: list[list[choices.Tree]]) -> float:
+        return sum(len(part) * len(part[0].tokens) + budget / 8 for part in parts)
+
+    def allowed(part: list[choices.Tree]) -> bool:
+        width = len(part[0].tokens)
+        fits = len(part) <= rows and len(part) * width <= budget and len(part) * (width + past) <= 16 * budget
+        return len(part) == 1 or fits
+
+    least = float("inf")
+    for cuts in itertools.product((False, True), repeat=len(trees) - 1):
+        edges = [0, *(at for at, cut in enumerate(cuts, 1) if cut), len(trees)]
+        parts = [trees[a:b] for a, b in itertools.pairwise(edges)]
+        if all(map(allowed, parts)):
+            least = min(least, cost(parts))
+    assert cost(list(choices.batches(trees, budget, 10**6, rows, past))) == pytest.approx(least)
+
+
 def test_labels_of_one_context_are_one_tree_and_the_instruction_is_run_once() -> None:
     instruction = list(range(10, 40))
     documents = [[*instruction, 50 + at, 60, 61, 62] for at in range(8)]

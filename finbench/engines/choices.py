@@ -1,4 +1,4 @@
-"""Token trees: every prefix that requests share is run once. Pure Python, no model.
+"""Token trees: every prefix that requests share is run once. No model.
 
 A request is (context tokens, continuation tokens), as lm-eval encodes it, and wants the log-probability of each
 token of its continuation after all before it. Requests become token trees: the labels of one context, the two
@@ -9,8 +9,10 @@ call's ``prefix``, run once for all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from finbench.core.errors import FinbenchError
 from finbench.models.prefixes import common
@@ -23,6 +25,7 @@ SHORTEST_PREFIX = 4  # tokens; less is not worth a run of its own
 # A token costs about as much as attention over a thousand to three thousand others, from 135M to 8B parameters.
 _ATTENTION_PER_TOKEN = 1024
 _LOOKED_AT = 16
+_PASS = 8  # besides what it computes a pass costs, for reading the weights, about an eighth of a full one
 
 Request = tuple[Sequence[int], Sequence[int]]
 
@@ -126,29 +129,31 @@ def _worth(saved: int, added: int, size: int) -> bool:
     return added == 0 or (fits and saved * _ATTENTION_PER_TOKEN >= 2 * added * size)
 
 
-def batches(trees: Iterable[Tree], tokens: int, wanted: int, rows: int | None, past: int = 0) -> Iterator[list[Tree]]:
+def batches(trees: Sequence[Tree], tokens: int, wanted: int, rows: int | None, past: int = 0) -> Iterator[list[Tree]]:
     """Trees, longest first, in batches of at most ``tokens`` with padding, ``wanted`` scored nodes and ``rows``.
 
     Every row looks at ``past`` shared tokens too: what all rows look at is bounded by ``_LOOKED_AT`` times ``tokens``.
-    A tree that is larger than all that is a batch of its own.
+    A tree that is larger than all that is a batch of its own. Of all ways to cut the trees into such batches this is
+    one of least cost: the tokens that are run, with padding, and for each batch what its weights cost to read.
     """
-    batch: list[Tree] = []
-    nodes = 0
-    for tree in trees:
-        count, width = len(batch) + 1, len(batch[0].tokens) if batch else 0
-        full = batch and (
-            count * width > tokens
-            or count * (width + past) > _LOOKED_AT * tokens
-            or nodes + len(tree.wanted) > wanted
-            or (rows is not None and count > rows)
-        )
-        if full:
-            yield batch
-            batch, nodes = [], 0
-        batch.append(tree)
-        nodes += len(tree.wanted)
-    if batch:
-        yield batch
+    widths = np.array([len(tree.tokens) for tree in trees], dtype=np.int64)
+    nodes = np.concatenate([[0], np.cumsum([len(tree.wanted) for tree in trees], dtype=np.int64)])
+    each = tokens / _PASS
+    least, begins = np.zeros(len(trees) + 1), np.zeros(len(trees) + 1, dtype=np.int64)
+    for end in range(1, len(trees) + 1):
+        first = max(0, end - min(rows or end, max(1, tokens // max(1, int(widths[end - 1])))))
+        counts, wide = np.arange(end - first, 0, -1), widths[first:end]
+        fits = (counts * wide <= tokens) & (counts * (wide + past) <= _LOOKED_AT * tokens)
+        fits &= nodes[end] - nodes[first:end] <= wanted
+        fits[-1] = True
+        costs = np.where(fits, least[first:end] + counts * wide + each, np.inf)
+        begins[end] = first + int(costs.argmin())
+        least[end] = costs.min()
+    cuts = [len(trees)]
+    while cuts[-1]:
+        cuts.append(int(begins[cuts[-1]]))
+    for end, begin in zip(cuts[-2::-1], cuts[:0:-1], strict=True):
+        yield list(trees[begin:end])
 
 
 def room(limit: int, sees: int) -> int:
