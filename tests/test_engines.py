@@ -17,7 +17,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finbench.core.errors import FinbenchError
-from finbench.engines import choices
+from finbench.engines import choices, forward
 from finbench.engines.lm import TreeLM
 
 # ---------------------------------------------------------------- the trees themselves, without a model
@@ -121,6 +121,23 @@ def test_labels_of_one_context_are_one_tree_and_the_instruction_is_run_once() ->
 def test_a_continuation_longer_than_the_model_is_refused() -> None:
     with pytest.raises(FinbenchError, match="the model sees 10"):
         choices.plan([([1], [2] * 11)], 10)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_logits_that_decide_are_products_in_float64(bias: bool) -> None:
+    torch.manual_seed(0)
+    head = torch.nn.Linear(300, 500, bias=bias)
+    hidden, tokens = 30 * torch.randn(70, 300), torch.randint(0, 500, (70, 3))
+    with torch.no_grad():
+        exact = torch.nn.functional.linear(
+            hidden.double(), head.weight.double(), None if head.bias is None else head.bias.double()
+        )
+        rounded = exact.float() + 1e-4 * torch.rand(70, 500)  # as products in float32 are off, and more
+        made = forward.sharpened(rounded.clone(), hidden, head, tokens)
+    chosen = torch.zeros(70, 500, dtype=torch.bool).scatter_(1, tokens, True)
+    chosen.scatter_(1, rounded.topk(32).indices, True)
+    assert torch.equal(made[chosen], exact.float()[chosen])
+    assert torch.equal(made[~chosen], rounded[~chosen])
 
 
 # ---------------------------------------------------------------- against stock HFLM

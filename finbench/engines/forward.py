@@ -15,6 +15,7 @@ from finbench.core.errors import FinbenchError
 from finbench.engines.choices import SHORTEST_PREFIX, Tree
 from finbench.models.prefixes import common
 
+_SHARP, _AT_ONCE = 32, 64  # tokens of a position whose logits are in float64, positions that are sharpened at a time
 KEPT = 2**28  # bytes of a head in float32 that are kept beside the model's own
 NOT_FINITE = FinbenchError(
     "The model's log-probabilities are not finite: it cannot be scored.",
@@ -44,14 +45,33 @@ class RowsLayer(DynamicLayer):
         return own if self.shared is None else own + int(self.shared.keys.shape[-2])
 
 
+def sharpened(logits: Any, hidden: Any, head: Any, tokens: Any) -> Any:
+    """``logits`` (positions, vocabulary) with those of ``tokens`` (positions, any) and the most probable in float64.
+
+    These decide a log-probability. Sums of products in float32 are the larger part of its error; here they cost little.
+    ``hidden`` has the shape (positions, size of the model).
+    """
+    for at in range(0, len(logits), _AT_ONCE):
+        part = slice(at, at + _AT_ONCE)
+        chosen = torch.cat([logits[part].topk(min(_SHARP, logits.shape[-1])).indices, tokens[part]], dim=-1)
+        exact = torch.einsum("pth,ph->pt", head.weight[chosen].double(), hidden[part].double())
+        if head.bias is not None:
+            exact += head.bias[chosen].double()
+        logits[part].scatter_(-1, chosen, exact.to(logits.dtype))
+    return logits
+
+
 @contextlib.contextmanager
 def exact_head(
-    model: Any, pick: Callable[[Any], Any], weight: Callable[[Any], Any] = lambda head: head.weight.float()
+    model: Any,
+    pick: Callable[[Any], Any],
+    weight: Callable[[Any], Any] = lambda head: head.weight.float(),
+    tokens: Any = None,
 ) -> Iterator[None]:
     """Meanwhile the model's head runs on the positions that ``pick`` takes, in float32 for half precision too.
 
     Whatever the model does to its logits (soft caps, scales) comes after it and stays the model's own. ``weight``
-    gives the head's weight in float32.
+    gives the head's weight in float32. With ``tokens``, (positions, any), a head in float32 is ``sharpened``.
     """
     head = model.get_output_embeddings()
     plain = head.forward
@@ -59,7 +79,9 @@ def exact_head(
     def logits(hidden: Any) -> Any:
         hidden = pick(hidden)
         if type(head) is not torch.nn.Linear or head.weight.dtype not in (torch.bfloat16, torch.float16):
-            return plain(hidden).float()
+            found = plain(hidden).float()
+            sharp = tokens is not None and type(head) is torch.nn.Linear and head.weight.dtype == torch.float32
+            return sharpened(found[0], hidden[0], head, tokens).unsqueeze(0) if sharp else found
         return torch.nn.functional.linear(
             hidden.float(), weight(head), None if head.bias is None else head.bias.float()
         )
@@ -112,7 +134,10 @@ class Forward:
         """
         cache = Cache(layers=[RowsLayer(layer, keep=False) for layer in self.prefix(prefix)]) if prefix else None
         places = [(row, node) for row, tree in enumerate(batch) for node in tree.wanted]
-        logits = self.run(batch, len(prefix), cache, places)
+        asked = [batch[row].wanted[node] for row, node in places]
+        most = max(map(len, asked))
+        tokens = torch.tensor([some + some[:1] * (most - len(some)) for some in asked])
+        logits = self.run(batch, len(prefix), cache, places, tokens)
         totals, best = logits.logsumexp(dim=-1), logits.argmax(dim=-1)
         at = [(number, token) for number, (row, node) in enumerate(places) for token in batch[row].wanted[node]]
         numbers, tokens = (torch.tensor(part, device=logits.device) for part in zip(*at, strict=True))
@@ -143,8 +168,10 @@ class Forward:
             self.known = (list(prefix), fresh.layers)
         return self.known[1]
 
-    def run(self, batch: Sequence[Tree], past: int, cache: Any, places: list[tuple[int, int]]) -> Any:
-        """Logits at ``places`` of trees that follow ``past`` tokens in ``cache``."""
+    def run(
+        self, batch: Sequence[Tree], past: int, cache: Any, places: list[tuple[int, int]], tokens: Any = None
+    ) -> Any:
+        """Logits at ``places`` of trees that follow ``past`` tokens in ``cache``; sharp ones at ``tokens`` of each."""
         width = max(len(tree.tokens) for tree in batch)
         ids = torch.zeros((len(batch), width), dtype=torch.long)
         positions = torch.arange(width).repeat(len(batch), 1)
@@ -154,7 +181,7 @@ class Forward:
         positions += past
         branching = any(tree.branches for tree in batch)
         if not past and not branching:  # plainly causal, what is padded comes last: a mask would cost a sixth more
-            return self.call(ids, positions, None, None, cache, places)
+            return self.call(ids, positions, None, None, cache, places, tokens)
         if branching:  # a node sees those of its tree that it descends from, and itself
             descends = torch.eye(width, dtype=torch.bool).expand(len(batch), -1, -1).numpy().copy()
             for row, tree in enumerate(batch):
@@ -166,10 +193,19 @@ class Forward:
             sees = torch.ones((1, width, width), dtype=torch.bool).tril_()
         sees = torch.cat([torch.ones((*sees.shape[:2], past), dtype=torch.bool), sees], dim=-1)
         keys = torch.cat([torch.arange(past).expand(len(batch), -1), positions], dim=-1)
-        return self.call(ids, positions, sees, keys, cache, places)
+        return self.call(ids, positions, sees, keys, cache, places, tokens)
 
-    def call(self, ids: Any, positions: Any, sees: Any, keys: Any, cache: Any, places: list[tuple[int, int]]) -> Any:
-        """Logits at ``places`` of one forward pass.
+    def call(
+        self,
+        ids: Any,
+        positions: Any,
+        sees: Any,
+        keys: Any,
+        cache: Any,
+        places: list[tuple[int, int]],
+        tokens: Any = None,
+    ) -> Any:
+        """Logits at ``places`` of one forward pass, sharp at ``tokens``, (places, any).
 
         ``ids`` and ``positions`` have the shape (rows, width); ``sees``, which position may look at which, (rows or
         1, width, keys), None for all before it; ``keys``, the positions of what is looked at, (rows, keys).
@@ -179,7 +215,7 @@ class Forward:
         at = (torch.tensor(rows, device=device), torch.tensor(nodes, device=device))
         arguments = {} if cache is None else {self.cache_name: cache}
         self.calls += 1
-        with torch.inference_mode(), unrepeated_keys(device), self._head(*at):
+        with torch.inference_mode(), unrepeated_keys(device), self._head(*at, tokens):
             return self.model(
                 input_ids=ids.to(device),
                 attention_mask=None if sees is None else self._masks(sees, positions, keys),
@@ -188,9 +224,10 @@ class Forward:
                 **arguments,
             ).logits[0]
 
-    def _head(self, rows: Any, nodes: Any) -> contextlib.AbstractContextManager[None]:
+    def _head(self, rows: Any, nodes: Any, tokens: Any) -> contextlib.AbstractContextManager[None]:
         """For the time of a pass the model's head runs on these positions only."""
-        return exact_head(self.model, lambda hidden: hidden[rows, nodes].unsqueeze(0), self._wide)
+        tokens = None if tokens is None else tokens.to(rows.device)
+        return exact_head(self.model, lambda hidden: hidden[rows, nodes].unsqueeze(0), self._wide, tokens)
 
     def _wide(self, head: Any) -> Any:
         wide = self.wide if self.wide is not None else head.weight.float()
