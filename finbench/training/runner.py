@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from finbench.cards import model_card, trackers
 from finbench.core import environment
-from finbench.core.console import err, progress, quiet, say
-from finbench.core.errors import FinbenchError, Interrupted
+from finbench.core.console import err, progress, quiet, say, waiting
+from finbench.core.errors import FinbenchError, Interrupted, counted
 from finbench.core.files import write_atomic, writing
 from finbench.core.records import (
     Adapter,
@@ -63,6 +63,8 @@ def train(
     Raises Interrupted after Ctrl-C, with a checkpoint written; FinbenchError for faults of recipe, data, base or
     disk, before the first step wherever possible.
     """
+    if environment.rank() == 0:
+        say(f"{recipe.name}: {recipe.method} on {recipe.base}. Reading rows of {', '.join(recipe.learnt)} ...")
     quiet()
     launch.check(processes)
     told = trackers.named(report)
@@ -169,9 +171,11 @@ def work(run: Prepared, out: Path, resume: bool, report: Sequence[str] = ()) -> 
     """Train, as one of the processes of a run that owns ``out``; the first one saves the adapter."""
     from finbench.training import answering, curves, validation
 
-    folder, processes = out / "checkpoints", environment.processes()
+    folder, processes, first = out / "checkpoints", environment.processes(), environment.rank() == 0
+    what = f"Loading {run.base.id.alias}, to learn {counted(len(run.rows), 'row')} in {counted(run.steps, 'step')}"
     with planning.explained(run, processes), ranks.parting():
-        with ranks.refusing_together(), planning.explained(run, processes):  # they wait for one that reads for all
+        shown = waiting(what) if first else contextlib.nullcontext()  # they wait for one that reads for all
+        with shown, ranks.refusing_together(), planning.explained(run, processes):
             model, tokenizer = begin(run, run.dtype)
         lacking = functools.partial(validation.lacking, run)
         checkpoint, passed = checkpoints.newest(folder, lacking) if resume else (None, [])
@@ -180,7 +184,6 @@ def work(run: Prepared, out: Path, resume: bool, report: Sequence[str] = ()) -> 
             say(line)
         if checkpoint:
             say(f"Resuming after step {checkpoints.step_of(checkpoint)} of {run.steps}.")
-        first = environment.rank() == 0
         samples = answering.shown(run, model, tokenizer) if first else []
         known = trackers.facts(recipe=_placeless(run).model_dump(), base=run.base.id.model_dump(), rows=len(run.rows))
         logs = out.parent / "tensorboard"
