@@ -305,8 +305,9 @@ def test_a_small_file_is_looked_through_in_larger_parts(tmp_path: Path, count: i
     part = 3 * (count // 12) if count == 300 else count // 2
     jsonl(tmp_path / "news.jsonl", exchanged(made[:part], ("class a", "class c")) + made[part:])
     seen = audit([tmp_path])
-    # twelve words, three of them telling: what a swap in so few rows shows is said where it does not show
-    assert found(seen, "label-swap") or "class" in one(seen, "few-rows").said
+    swap = one(seen, "label-swap")
+    assert swap.level == "error"
+    assert ("models of the rest" if count == 300 else "a model of the other half") in swap.said
 
 
 def test_rows_that_are_too_few_to_find_swapped_labels_are_told(tmp_path: Path) -> None:
@@ -326,15 +327,16 @@ def test_rows_that_are_too_few_to_find_swapped_labels_are_told(tmp_path: Path) -
 
 @pytest.mark.parametrize("names", [("a.csv", "test.csv"), ("a.csv", "b.csv")])
 def test_near_copies_in_files_of_any_name_are_found(tmp_path: Path, names: tuple[str, str]) -> None:
-    made, draw = varied(60, 1), random.Random(2)
+    made, draw = varied(90, 1), random.Random(2)
     for row in made:
-        row["text"] += " and paid a sum of 750 dollars in cash on 4 July to its lenders"
+        words = row["text"].split()
+        row["text"] = " ".join([*words[:7], "paid a sum of 750 dollars in cash on 4 July to", *words[7:]])
     copies = [{**row, "text": COPIES["digits, month and a word"](row["text"], draw)} for row in made[:10]]
-    for name, rows_ in zip(names, (made[:40], made[40:] + copies), strict=True):
+    for name, part in zip(names, (made[:70], made[70:] + copies), strict=True):
         with (tmp_path / name).open("w", newline="", encoding="utf-8") as handle:
-            writer = csv.DictWriter(handle, ["text", "label"])
+            writer = csv.DictWriter(handle, list(made[0]), delimiter=";")
             writer.writeheader()
-            writer.writerows(rows_)
+            writer.writerows(part)
     near = one(audit([tmp_path]), "near-leak")
     assert (near.level, near.count) == ("warning", 10)
     assert {Path(name).name for name in near.sources} == set(names)

@@ -40,7 +40,7 @@ def swapped(context: AuditContext) -> Iterator[Finding]:
         yield from _found(context, source, trains[:1], rows, parts)
 
 
-def _cut(rows: Rows) -> list[Part]:
+def _cut(rows: Rows) -> Sequence[Part]:
     """A file in quarters, in larger parts where these hold too few rows of two labels; in halves at least."""
     labels = [label for *_, label in rows]
     for count in range(_PARTS, 1, -1):
