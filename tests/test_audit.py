@@ -447,7 +447,7 @@ def test_texts_that_differ_by_a_word_are_near_duplicates(tmp_path: Path) -> None
     seen = audit([tmp_path])
     near = one(seen, "near-leak")
     assert (near.count, near.places) == (1, ["news_test.jsonl:1"])
-    assert seen.findings == [near]
+    assert but_few(seen) == [near]
 
 
 _MONTH = ("January", "March", "August", "November")

@@ -107,7 +107,8 @@ def test_where_nothing_is_shown_it_says_what_would_settle_it(cards: dict[str, Pa
     assert contest.needed is not None
     assert contest.needed > 150
     assert f"about {contest.needed:,} documents like these would settle" in pair.verdict
-    assert f"(n = 150, enough for differences from {100 * contest.detectable:.1f} points on)" in pair.verdict
+    enough = f"enough for differences from {100 * contest.detectable:.1f} points on)"
+    assert f"(n = 150, of which {len(contest.differing)} differ, {enough}" in pair.verdict
 
 
 def test_p_values_are_adjusted_over_the_whole_table(cards: dict[str, Path]) -> None:

@@ -627,7 +627,7 @@ def test_runs_are_told_apart_by_what_differs(
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "finbench.json").write_text("{")
     (tmp_path / "begun" / "checkpoints").mkdir(parents=True)
-    asked = recipes.recipe(None, {**base, "rank": 16}).model_dump(mode="json")
+    asked = recipes.recipe(None, {**base, "rank": 16}).model_dump(mode="json") | {"base": llama.name}
     command = {"command": "finbench train --task fpb --rank 16 --out begun", "loop": "shared", "dtype_used": "x"}
     (tmp_path / "begun" / "checkpoints" / "run.json").write_text(json.dumps({"recipe": asked, **command}))
     found = {Path(one["folder"]).name: one for one in json.loads(run("runs", tmp_path, "--json").stdout)}

@@ -115,7 +115,7 @@ def _claim(run: Prepared, out: Path, resume: bool, processes: int) -> Prepared:
             say("It was begun with other versions of the libraries: the end may differ in the last bits.")
     elif resume:
         say(f"Nothing was begun in {out}, so there is nothing to resume: training starts.")
-    told = {"processes": processes, "command": unfinished.typed(), "recipe": run.recipe.model_dump(mode="json")}
+    told = {"processes": processes, "command": unfinished.typed(), "recipe": run.placeless.model_dump(mode="json")}
     write_atomic(place, json.dumps({**now, **told}, indent=1) + "\n")
     return run
 
