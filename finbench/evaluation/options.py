@@ -13,6 +13,7 @@ from finbench.core.files import stable_json, strict_json
 from finbench.core.records import Task
 from finbench.core.settings import Evaluation
 from finbench.evaluation import profiles
+from finbench.models import adapters, bases
 
 ENGINES = ("auto", "hf", "vllm", "server", "api", "dummy")
 ENDPOINTS = ("server", "api")  # whose models are elsewhere
@@ -147,15 +148,9 @@ def _check_folders(wanted: Evaluation) -> None:
     """Let those who read adapters and bases say what is not there."""
     for text in wanted.adapters:
         if refs.parse(text).kind in ("folder", "name") and not Path(text).expanduser().is_dir():
-            from finbench.models import adapters
-
             adapters.find(text)
     for text in filter(None, (wanted.model, wanted.base)):
-        here = not text.startswith(("hub:", "zoo:")) and text not in catalog.bases()
-        if here and not Path(text).expanduser().exists():
-            from finbench.models import bases
-
-            bases.resolve(text)
+        bases.check_there(text)
 
 
 def check_share(share: float) -> None:

@@ -64,6 +64,12 @@ def resolve(text: str, source: str | None = None) -> Base:
     return _located(entry.alias, entry.hub_id, sha, "hub", folder)
 
 
+def check_there(text: str) -> None:
+    """Refuse at once what is neither known by name nor here; nothing is fetched, and nothing read."""
+    if not (text.startswith(("hub:", "zoo:")) or text in catalog.bases() or Path(text).expanduser().exists()):
+        resolve(text)
+
+
 def _located(alias: str, hub_id: str | None, revision: str | None, source: Any, folder: Path) -> Base:
     modelfiles.check_folder(folder)
     with _explained(folder):
