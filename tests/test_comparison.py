@@ -66,10 +66,37 @@ def test_one_sentence_says_that_a_is_better_and_how_sure(cards: dict[str, Path])
     assert contest.mcnemar == pytest.approx(2.0 ** (1 - (contest.only_a or 0)))
     assert pair.verdict.startswith(f"{cards['gold'].with_suffix('')} is better than {cards['one'].with_suffix('')} on")
     assert "points, 95 % interval" in pair.verdict
-    assert "p < 0.001 (paired permutation test, n = 150)" in pair.verdict
+    assert "p < 0.001 (paired permutation test, n = 150, of which " in pair.verdict
     [back] = comparison.compare([cards["one"], cards["gold"]], tasks=["mini_sentiment"])
     assert back.contests[0].winner == "b"
     assert " is worse than " in back.verdict
+
+
+@pytest.mark.parametrize("apart", [1, 4, 5, 6])
+def test_few_documents_that_differ_are_said_with_what_they_can_show(
+    cards: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: int
+) -> None:
+    """A that knows the gold, against itself with ``apart`` wrong answers: all that differs is on one side."""
+    other, load = copied(cards["gold"], tmp_path / "other"), comparison._load
+
+    def loaded(path: Path) -> comparison.LoadedCard:
+        side = load(path)
+        for row in side.rows["finbench_mini_sentiment"][: apart if path == other else 0]:
+            gold = row["values"]["macro_f1"][0]
+            row["values"] |= {"acc": 0, "macro_f1": [gold, "neutral" if gold != "neutral" else "positive"]}
+        return side
+
+    monkeypatch.setattr(comparison, "_load", loaded)
+    monkeypatch.setattr(comparison, "follows", lambda *_: None)
+    [pair] = comparison.compare([cards["gold"], other], tasks=["mini_sentiment"])
+    [contest] = pair.contests
+    assert (contest.apart, len(contest.differing)) == (apart, apart)
+    assert contest.p == pytest.approx(contest.least, rel=0.2)
+    what = f"only {apart} document{'s differ' if apart > 1 else ' differs'}"
+    few = f"{what}, and a test on so few cannot get below p = {2 ** (1 - apart):.2f}"
+    assert (contest.winner, few in pair.verdict) == (("a", False) if apart == 6 else (None, True))
+    assert "would settle" not in pair.verdict
+    assert (f"n = 150, of which {apart} differ)" in pair.verdict) == (apart == 6)
 
 
 def test_where_nothing_is_shown_it_says_what_would_settle_it(cards: dict[str, Path]) -> None:
@@ -80,7 +107,8 @@ def test_where_nothing_is_shown_it_says_what_would_settle_it(cards: dict[str, Pa
     assert contest.needed is not None
     assert contest.needed > 150
     assert f"about {contest.needed:,} documents like these would settle" in pair.verdict
-    assert f"(n = 150, enough for differences from {100 * contest.detectable:.1f} points on)" in pair.verdict
+    enough = f"enough for differences from {100 * contest.detectable:.1f} points on)"
+    assert f"(n = 150, of which {len(contest.differing)} differ, {enough}" in pair.verdict
 
 
 def test_p_values_are_adjusted_over_the_whole_table(cards: dict[str, Path]) -> None:

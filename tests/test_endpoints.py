@@ -54,6 +54,7 @@ def asked(answer: Any, kind: str = "chat", profile: Any = "direct", **stated: An
         engine = EndpointEngine("server", "m", {"url": fake.url, "timeout": 5, **stated})
         engine.profile = profile
         [said] = engine.answer([request(kind)], lambda done: None)
+        assert engine.memory() == 0  # the client's is not the model's
     return said, fake
 
 

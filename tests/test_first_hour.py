@@ -27,12 +27,12 @@ from finbench.core import catalog, console, environment
 from finbench.core.errors import FinbenchError, Interrupted, counted
 from finbench.core.installing import install
 from finbench.core.records import Recipe
-from finbench.evaluation import evaluator, preflight
+from finbench.evaluation import evaluator, options
 from finbench.grid import driver, nodes, sweepfile, watch
 from finbench.grid.places import Place
 from finbench.grid.steps import Schedule
 from finbench.methods import METHODS, Tuner
-from finbench.models import bases
+from finbench.models import adapters, bases
 from finbench.scoring import golden_prompt
 from finbench.training import machines, planning, recipes, synonyms
 
@@ -50,6 +50,50 @@ def told(*arguments: object) -> str:
 
 
 # ---------------------------------------------------------------- warnings that save a night
+
+
+@pytest.mark.parametrize(
+    ("stated", "line"),
+    [
+        ("--model smollm2-135m --tasks mini --engine server", "Which endpoint?"),
+        ("--model smollm2-135m --tasks mini --samples 4", "Add --profile think"),
+        ("--model smollm2-135m --tasks mini --profile think --samples 4", "Add --temperature"),
+        ("--model smollm2-135m --tasks mini --arg foo=1", "Unknown engine argument 'foo'"),
+        ("--model smollm2-135m --tasks mini --budget 3", "Leave --budget out"),
+        ("--model smollm2-135m --tasks fpb_mc --engine api", "no log-likelihoods"),
+        ("--model smollm2-135m", "Which tasks?"),
+        ("--model ./nope --tasks mini", "No such folder"),
+        ("--model nope --tasks mini", "Unknown base 'nope'"),
+        ("--model nope.gguf --tasks mini", "No such file: nope.gguf"),
+        ("--adapter ./nope --tasks mini", "No such adapter folder"),
+        ("--adapter ./nope", "No such adapter folder"),
+    ],
+)
+def test_options_are_checked_before_anything_slow_is_imported(
+    stated: str, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finbench, "evaluate", lambda **_: pytest.fail("what evaluates was imported"))
+    assert line in told("eval", *stated.split())
+
+
+def test_what_checks_options_imports_no_torch() -> None:
+    code = "import sys; from finbench.evaluation import options; from finbench.models import adapters, bases; "
+    code += "from finbench.training import batches; "
+    code += "print([name for name in ('torch', 'transformers', 'lm_eval') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_folder_without_a_dot_and_a_slash_is_a_model_and_an_adapter(
+    lora: Path, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(llama.parent)
+    assert bases.resolve(llama.name).id == bases.resolve(str(llama)).id
+    monkeypatch.chdir(lora.parent)
+    assert adapters.find(lora.name).folder.resolve() == lora.resolve()
+    (lora.parent / "smollm2-135m").mkdir(exist_ok=True)  # an alias stays one
+    assert bases.resolve("smollm2-135m").folder != Path("smollm2-135m")
+    (lora.parent / "smollm2-135m").rmdir()
 
 
 @pytest.mark.parametrize("command", ["eval", "train"])
@@ -281,12 +325,12 @@ def test_every_help_has_two_examples_whose_options_exist() -> None:
 
 
 def test_the_keys_of_an_option_are_a_table() -> None:
-    assert set(helping.ARGUMENTS) == {name for own in preflight.ARGUMENTS.values() for name in own} - {
+    assert set(helping.ARGUMENTS) == {name for own in options.ARGUMENTS.values() for name in own} - {
         "max_length",
         "gpu_memory",
     }
     for name, (engines, _) in helping.ARGUMENTS.items():
-        assert all(name in preflight.ARGUMENTS[engine] for engine in engines.split()), name
+        assert all(name in options.ARGUMENTS[engine] for engine in engines.split()), name
     shown = run("train", "--help").output
     assert "gradient_checkpointing" in shown
     assert "requests_per_minute" in run("eval", "--help").output
@@ -569,17 +613,23 @@ def test_figures_in_every_format_beside_a_labelled_table(scored: Path, tmp_path:
     assert "Add --out" in told("report", scored, "--figures", "pdf")
 
 
-def test_runs_are_told_apart_by_what_differs(lora: Path, llama: Path, tmp_path: Path) -> None:
+def test_runs_are_told_apart_by_what_differs(
+    lora: Path, llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("runs", tmp_path).stdout.startswith("No run lies in")
     assert "is no folder" in told("runs", tmp_path / "nowhere")
     base = {"tasks": ["mini_sentiment"], "base": str(llama), "limit": 16, "dtype": "float32"}
     for name, rank in (("one", 4), ("two", 8)):
         finbench.train(recipes.recipe(None, {**base, "rank": rank}), tmp_path / name)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"lora on {llama}. Reading rows of mini_sentiment ..." in said  # before anything is read
+    assert f"Loading {llama.name}, to learn 16 rows in" in said
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "finbench.json").write_text("{")
     (tmp_path / "begun" / "checkpoints").mkdir(parents=True)
-    command = {"command": "finbench train --task fpb --rank 16 --out begun"}
-    (tmp_path / "begun" / "checkpoints" / "run.json").write_text(json.dumps({"rank": 16, "method": "lora", **command}))
+    asked = recipes.recipe(None, {**base, "rank": 16}).model_dump(mode="json") | {"base": llama.name}
+    command = {"command": "finbench train --task fpb --rank 16 --out begun", "loop": "shared", "dtype_used": "x"}
+    (tmp_path / "begun" / "checkpoints" / "run.json").write_text(json.dumps({"recipe": asked, **command}))
     found = {Path(one["folder"]).name: one for one in json.loads(run("runs", tmp_path, "--json").stdout)}
     assert {name: one["state"] for name, one in found.items()} == {
         "one": "done",
@@ -588,6 +638,11 @@ def test_runs_are_told_apart_by_what_differs(lora: Path, llama: Path, tmp_path: 
         "begun": "unfinished",
     }
     assert (found["one"]["differs"], found["two"]["differs"]) == ({"rank": 4}, {"rank": 8})
+    assert found["begun"]["differs"] == {"rank": 16}  # as asked, not what auto became
+    with environment.owner(tmp_path / "begun"):  # as a training holds it
+        found = {Path(one["folder"]).name: one for one in json.loads(run("runs", tmp_path, "--json").stdout)}
+        assert (found["begun"]["state"], found["one"]["state"]) == ("running", "done")
+        assert "begun goes on" not in run("runs", tmp_path).stdout
     for columns in (80, 120):
         shown = run("runs", tmp_path, columns=columns).stdout
         assert all(len(line) <= columns or " goes on: " in line for line in shown.splitlines())

@@ -92,6 +92,36 @@ def test_files_that_are_no_answers_are_refused(data: Path, name: str, content: s
     assert not (data.parent / "cards").exists()
 
 
+def test_columns_of_other_names_are_named_as_for_the_audit(data: Path) -> None:
+    rows = [("Kennung", "Modellausgabe", "answer")]
+    rows += [(uid, json.dumps(answer), "no") for uid, answer in golds().items()]
+    rows = [(uid, "|".join(map(str, a)) if isinstance(a, list) else a, no) for uid, a, no in rows]
+    file = data.parent / "größe.csv"
+    with file.open("w", newline="", encoding="utf-8") as handle:
+        csv.writer(handle, delimiter=";").writerows(rows)
+    stated = [
+        "card",
+        "import",
+        str(file),
+        "--task",
+        "tatqa",
+        "--out",
+        str(data.parent / "cards"),
+        "--data-dir",
+        str(data),
+    ]
+
+    def told(*more: str) -> str:
+        found = CliRunner().invoke(app, [*stated, *more])
+        return str(found.exception) if found.exception else found.stdout
+
+    assert "größe" in told("--map", "id=Kennung,answer=Modellausgabe")
+    assert "--map names 'label'; there are id, text and answer" in told("--map", "label=x")
+    assert "Unknown column 'Modelausgabe'. Did you mean Modellausgabe?" in told("--map", "answer=Modelausgabe")
+    other = CliRunner().invoke(app, ["card", "import", str(data), "--map", "id=x"])
+    assert "needs its task" in str(other.exception)
+
+
 def test_rows_answered_twice_and_tasks_that_are_none(data: Path) -> None:
     rows = [{"id": uid, "answer": "x"} for uid in golds()]
     with pytest.raises(FinbenchError, match="'00000001-q1' is answered more than once"):

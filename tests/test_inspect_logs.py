@@ -102,7 +102,7 @@ def test_the_answers_of_a_log_make_a_card(
         ROWS,
     )
     assert (card.subject.name, card.subject.base.hub_id, card.subject.base.fingerprint) == ("small", None, "unknown")
-    assert "the first 12 of 150 rows only; its card is partial" in capsys.readouterr().err
+    assert "a sample of 12 of 150 rows; its card is partial" in capsys.readouterr().err
     [path] = cardfiles.expand([tmp_path / "cards"])
     assert verify(path).faults == []
     assert "secret" not in path.read_text()

@@ -322,7 +322,19 @@ def test_partial_results_have_a_drawer_of_their_own(original: Path) -> None:
     whole, _, partial = text.partition("### Sentiment, partial")
     assert "adapter-3" not in whole
     assert "| – | adapter-3 | tiny | lora, r 8 | 1 | – | – | – |" in partial
-    assert "first 10 rows" in partial
+    assert "a sample of 10 rows" in partial
+
+
+def test_a_partial_card_that_is_added_is_said_to_be_partial(
+    original: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leaderboard.add([original / "scorecards" / "partial.json"], to=tmp_path / "b")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "partial.json is partial (" in said or "adapter-3.json is partial (" in said
+    assert "a sample of 10 rows" in said
+    assert "apart from those of whole tests." in said
+    leaderboard.add([original / "scorecards" / "guess.json"], to=tmp_path / "b")
+    assert "partial" not in capsys.readouterr().err
 
 
 def test_the_first_screen_stays_light_however_many_cards(original: Path) -> None:

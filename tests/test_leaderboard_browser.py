@@ -197,11 +197,11 @@ def test_an_address_names_tab_and_test(site: Path, visit: Any) -> None:
     page = visit(**DESKTOP).open(site, "ner")
     assert page.locator("h2").first.inner_text() == "fin_ner"
     page.locator(".pill.partial").click()
-    assert "partial: first 10 rows" in page.locator("h2").first.inner_text()
+    assert "partial: a sample of 10 rows" in page.locator("h2").first.inner_text()
     address = page.url
     again = visit(**DESKTOP)
     again.open(address)
-    assert "partial: first 10 rows" in again.page.locator("h2").first.inner_text()
+    assert "partial: a sample of 10 rows" in again.page.locator("h2").first.inner_text()
 
 
 def test_served_it_asks_for_nothing_else(site: Path, large: Path, visit: Any) -> None:

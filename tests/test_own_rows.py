@@ -23,6 +23,7 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from make_reports import workbook
 from safetensors.torch import load_file
 
 import finbench
@@ -854,6 +855,27 @@ def test_test_texts_of_ranked_tasks_are_found_in_own_rows(
 
 
 # ---------------------------------------------------------------- what the command shows
+
+
+def test_a_workbook_is_read_as_a_table_is(llama: Path, tmp_path: Path) -> None:
+    book, table = tmp_path / "größe.xlsx", tmp_path / "größe.csv"
+    rows: list[tuple[Any, ...]] = [("Frage", "Note"), *((f"Wie hoch ist Größe {n}?", n % 3) for n in range(12))]
+    workbook(book, rows)
+    table.write_text("".join(f"{a};{b}\n" for a, b in rows), encoding="utf-8")
+    stated = {"map": {"prompt": "Frage", "completion": "Note"}}
+    (one,), (other,) = (finbench.check_data(recipe(llama, str(path), **stated)) for path in (book, table))
+    assert one.fault is None
+    assert one.made.rows == other.made.rows == 12
+    assert rows_of(llama, str(book), **stated) == rows_of(llama, str(table), **stated)
+
+
+def test_rows_that_are_left_out_as_a_test_are_told_with_what_finds_their_copies(llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    for name in ("a.jsonl", "test.jsonl"):
+        lines(tmp_path / "own" / name, [{"prompt": f"{name} {n}", "completion": "yes"} for n in range(4)])
+    (found,) = finbench.check_data(recipe(llama, str(tmp_path / "own")))
+    [said] = [line for line in found.made.survey.warnings() if "test.jsonl" in line]
+    assert "Are copies of them among the others? finbench data audit " in said
 
 
 def test_check_says_what_would_be_learnt_for_people_and_programs(llama: Path, tmp_path: Path) -> None:

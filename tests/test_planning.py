@@ -237,7 +237,11 @@ def test_the_processor_is_measured_once_by_its_best_try(monkeypatch: pytest.Monk
         found = machines.products(torch.float32)
         assert found == pytest.approx(2 * 1024 * 576 * 1536 / 0.001)
         assert machines.products(torch.float32) == found
-        assert tries[0] == machines._TRIES
+        before = tries[0]
+        assert before >= machines._TRIES
+        assert 5 < machines.crowding(torch.float32) < 10  # of all tries, in a second at least
+        assert clock[0] > 1.0
+        assert tries[0] == before
         machines.products(torch.bfloat16)
-        assert tries[0] == 2 * machines._TRIES
+        assert tries[0] > before
     machines._products.cache_clear()

@@ -184,7 +184,7 @@ def test_a_limit_takes_whole_headlines_and_the_card_is_checked_so(
     assert not found.faults
     if limit is not None:
         text = reporting.report([path])
-        assert f"first {score.n} rows only" in text
+        assert f"a sample of {score.n} rows" in text
         # a card of before, or of lm-eval, whose rows end amid a headline
         lm_task = prompts.load([catalog.tasks()["finbench_headlines"]], tmp_path / "data")["finbench_headlines"]
         assert prompts.taken(lm_task, limit, limit) == limit

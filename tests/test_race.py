@@ -15,7 +15,7 @@ from finbench.core.catalog import tasks as all_tasks
 from finbench.core.errors import FinbenchError
 from finbench.engines import choices, race
 from finbench.engines.hf import HFEngine
-from finbench.evaluation import preflight
+from finbench.evaluation import options
 from finbench.models import bases
 from finbench.scoring import metrics
 
@@ -260,6 +260,6 @@ def same_best(requests: Sequence[Any], raced: Sequence[Any], whole: Sequence[Any
 
 
 def test_only_best_can_be_asked_for() -> None:
-    assert preflight.arguments("vllm", {"labels": "best"}) == {"labels": "best"}
+    assert options.arguments("vllm", {"labels": "best"}) == {"labels": "best"}
     with pytest.raises(FinbenchError, match="can only be best"):
-        preflight.arguments("hf", {"labels": "all"})
+        options.arguments("hf", {"labels": "all"})

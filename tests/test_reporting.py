@@ -113,7 +113,7 @@ def test_nothing_is_marked_where_nothing_can_be_tested(folder: Path, tmp_path: P
 def test_other_conditions_are_other_columns(folder: Path, tmp_path: Path) -> None:
     limited = scored(tmp_path, "limited", limit=20)
     text = reporting.report([*files(folder, "base"), limited])
-    assert "mini_sentiment, first 20 rows only, macro-F1" in text.splitlines()[0]
+    assert "mini_sentiment, a sample of 20 rows, macro-F1" in text.splitlines()[0]
 
 
 def test_columns_of_one_task_say_what_sets_them_apart(folder: Path, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_plot_has_error_bars_of_one_kind_and_says_which(folder: Path, tmp_path
 
 
 def test_no_two_texts_of_a_plot_overlap(tmp_path: Path) -> None:
-    for limit, title in ((None, "mini_sentiment"), (12, "mini_sentiment, first 12 rows only")):
+    for limit, title in ((None, "mini_sentiment"), (12, "mini_sentiment, a sample of 12 rows")):
         card = scored(tmp_path, f"rows-{limit}", tasks=["mini_sentiment"], limit=limit)
         drawn = ET.fromstring(plots.forest(reporting.table([card]), 0))
         texts = {node.text: node for node in drawn.iter() if node.text}
@@ -192,7 +192,7 @@ def test_no_two_texts_of_a_plot_overlap(tmp_path: Path) -> None:
         left, right = sorted((texts["majority"], texts["random"]), key=lambda node: float(node.get("x", "")))
         assert (left.get("text-anchor"), right.get("text-anchor")) == ("end", "start")
         assert float(left.get("x", "")) + 5 < float(right.get("x", ""))
-    assert "Documents of mini_sentiment, first 12 rows only: 12." in reporting.report([card])
+    assert "Documents of mini_sentiment, a sample of 12 rows: 12." in reporting.report([card])
 
 
 def test_axes_have_round_steps_around_their_values() -> None:

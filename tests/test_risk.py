@@ -101,7 +101,7 @@ def test_noise_and_its_flips_are_on_the_page(tmp_path: Path) -> None:
     page = finbench.risk(card)
     noise = next(one for one in page.shown if one.title == "Noise")
     assert [row[:4] for row in noise.rows] == [["mini_sentiment", "lower", "same", "30"]]
-    assert [row[0] for row in page.shown[0].rows] == ["mini_sentiment, first 30 rows only"]
+    assert [row[0] for row in page.shown[0].rows] == ["mini_sentiment, a sample of 30 rows"]
 
 
 def test_of_several_cards_the_present_version_is_shown_then_the_newest(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.settings import Evaluation
 from finbench.engines import servable
 from finbench.engines.vllm import parity, plugin
-from finbench.evaluation import preflight
+from finbench.evaluation import options, preflight
 from finbench.evaluation.subjects import candidates
 from finbench.models import bases
 
@@ -101,7 +101,7 @@ def test_auto_says_why(llama: Path, capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_arguments_belong_to_an_engine(engine: str, given: dict[str, str], words: str) -> None:
     with pytest.raises(FinbenchError, match=words):
-        preflight.arguments(engine, given)
+        options.arguments(engine, given)
 
 
 def test_nothing_of_vllm_is_imported_before_it_runs() -> None:

@@ -27,6 +27,11 @@ from finbench.training.validation import History
 HELD = {"validation": 0.2, "validate_every": 2}
 
 
+def test_a_share_that_is_held_out_is_told_in_words() -> None:
+    made = recipes.recipe(None, {"tasks": ["mini_sentiment"], "validation": 0.15})
+    assert f"8 rows of {holdout.spoken(made)}" == "8 rows of the 15 % of train that is held out"
+
+
 def recipe(base: Path, **overrides: Any) -> Recipe:
     stated = {
         "base": str(base),

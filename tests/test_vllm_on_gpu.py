@@ -23,7 +23,7 @@ from finbench.core.settings import Evaluation, Settings
 from finbench.engines import HFEngine
 from finbench.engines.vllm import faults, installation, memory
 from finbench.engines.vllm.engine import VLLMEngine
-from finbench.evaluation import preflight
+from finbench.evaluation import options, preflight
 from finbench.evaluation.subjects import candidates
 from finbench.models import bases
 from finbench.serving import vllm_server
@@ -263,7 +263,7 @@ def test_a_vllm_of_the_other_kind_is_a_fault(
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.01, 92, float("nan"), float("inf")])
 def test_a_share_is_a_share(share: float, lora: Path, llama: Path) -> None:
     with pytest.raises(FinbenchError, match="between 0 and 1"):
-        preflight.arguments("vllm", {"gpu_memory": share})
+        options.arguments("vllm", {"gpu_memory": share})
     with pytest.raises(FinbenchError, match="between 0 and 1"):
         vllm_server.serve([str(lora)], base=str(llama), gpu_memory=share)
     with pytest.raises(ValueError, match="gpu_memory is a share of a GPU, above 0 and at most 1"):
@@ -273,7 +273,7 @@ def test_a_share_is_a_share(share: float, lora: Path, llama: Path) -> None:
 def test_options_of_room_are_arguments_of_the_engine(llama: Path) -> None:
     stated = Settings(max_length=48, gpu_memory=0.5, arguments={"dtype": "float16"})
     assert stated.arguments == {"dtype": "float16", "max_length": 48, "gpu_memory": 0.5}
-    assert preflight.arguments("vllm", stated.arguments) == stated.arguments
+    assert options.arguments("vllm", stated.arguments) == stated.arguments
     with pytest.raises(ValueError, match="max_length must be at least 2, got 1"):
         Settings(max_length=1)
     with pytest.raises(FinbenchError, match="--max-length must be at least 2, got 1"):
@@ -283,13 +283,13 @@ def test_options_of_room_are_arguments_of_the_engine(llama: Path) -> None:
     with pytest.raises(ValueError, match="max_length is stated twice: 48 and 64"):
         Settings(max_length=48, arguments={"max_length": "64"})
     with pytest.raises(FinbenchError, match="must be a number, got 'half'"):
-        preflight.arguments("hf", {"gpu_memory": "half"})
+        options.arguments("hf", {"gpu_memory": "half"})
     with pytest.raises(FinbenchError, match="no GPU of which a share"):
         preflight.choose("hf", [], {"gpu_memory": 0.5})
     with pytest.raises(FinbenchError, match="--max-length must be at least 1, got 0"):
-        preflight.arguments("hf", {"max_length": 0})
+        options.arguments("hf", {"max_length": 0})
     with pytest.raises(FinbenchError, match="The engine server takes no --max-length"):
-        preflight.arguments("server", {"url": "http://127.0.0.1/v1", "max_length": 48})
+        options.arguments("server", {"url": "http://127.0.0.1/v1", "max_length": 48})
 
 
 # ---------------------------------------------------------------- a vLLM that forks

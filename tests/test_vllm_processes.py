@@ -18,7 +18,7 @@ from conftest import make_llama
 from finbench.core.errors import FinbenchError
 from finbench.core.settings import Evaluation, Settings
 from finbench.engines.vllm import processes, worker
-from finbench.evaluation import preflight
+from finbench.evaluation import options
 from finbench.evaluation.subjects import candidates, start_engine
 
 # threads that wait for the network wake up now and then, as those of gloo do in a vLLM that hangs
@@ -95,9 +95,9 @@ def test_each_argument_of_the_command_line_reaches_the_engine(tmp_path: Path) ->
     found, _ = candidates(Evaluation(model=str(base), engine="vllm"))
     plain = start_engine(found, Settings(engine="vllm"), {})
     stated = {"dtype": "float16", "batch_size": "7", "tensor_parallel": "2", "data_parallel": "3", "max_length": "48"}
-    assert {*stated, "truncate", "labels", "gpu_memory"} == set(preflight.ARGUMENTS["vllm"])
+    assert {*stated, "truncate", "labels", "gpu_memory"} == set(options.ARGUMENTS["vllm"])
     for name, text in stated.items():
-        changed = start_engine(found, Settings(engine="vllm", arguments=preflight.arguments("vllm", {name: text})), {})
+        changed = start_engine(found, Settings(engine="vllm", arguments=options.arguments("vllm", {name: text})), {})
         known = [(one.settings, one.count) for one in (changed, plain)]
         assert known[0] != known[1], name
     assert changed.max_length == 47  # one token more is said

@@ -206,6 +206,7 @@ def _contest(a: LoadedCard, b: LoadedCard, task: str, data_dir: Path | None) -> 
     how, where = aggregation_of(task, metric), f"{a.path} or {b.path}"
     found = difference(values[0], values[1], how, clusters, where, samples_of(rows[0]))
     only_a, only_b, p_mcnemar = _right(rows, clusters)
+    apart = {where for where, one, two in zip(clusters, *values, strict=True) if one != two}
     return Contest(
         task=task,
         metric=metric,
@@ -224,6 +225,7 @@ def _contest(a: LoadedCard, b: LoadedCard, task: str, data_dir: Path | None) -> 
         lower_is_better=metric in score.lower_is_better,
         part=", ".join(parts_of(a.card, score)),
         restricted=catalog.tasks()[task].restricted,
+        apart=len(apart),
         differing=list(_differing(rows, metric, _texts(task, data_dir))),
     )
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from finbench.cards import cardfiles
 from finbench.cards.elsewhere import endpoint_notes, unseen
+from finbench.core import catalog
 from finbench.core.catalog import PREFIX
 from finbench.core.combined import Combined
 from finbench.core.errors import harmless
@@ -135,9 +136,14 @@ def conditions_of(card: Scorecard, score: Score | None = None) -> tuple[str, ...
 
 
 def parts_of(card: Scorecard, score: Score | None = None) -> tuple[str, ...]:
-    """What of a test a score is of, where it is not the whole one: a share of the set, its first rows."""
+    """What of a test a score is of, where it is not the whole one: a share of the set, a sample of its rows.
+
+    Rows lie in the order of their hash, so that the first ones are a sample; but for those of lm-eval's own tasks.
+    """
     whole = score.is_whole(card.limit) if score else card.limit is None
-    limit = [] if whole else [f"first {score.n if score else card.limit} rows only"]
+    known = catalog.tasks().get(score.task) if score else None
+    drawn = "first" if known and known.own == "lm_eval" else "a sample of"
+    limit = [] if whole else [f"{drawn} {score.n if score else card.limit} rows"]
     share = [f"{percent(score.data.share)} % of the set"] if score and score.data.share else []
     chosen = score.data.choices.items() if score else ()
     return (*share, *(f"{name} {value}" for name, value in chosen if name in noise.OF_EVERY), *limit)

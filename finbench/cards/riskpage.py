@@ -10,6 +10,7 @@ from typing import Any
 
 from finbench.cards import asking, confidence, sureplots, undernoise
 from finbench.cards.comparison import aggregation_of, difference, documents
+from finbench.cards.elsewhere import unseen
 from finbench.cards.render import amount, describe_subject, from_template, in_brackets, percent
 from finbench.cards.subjectcards import GENERAL, HeldScore, SubjectCards, gathered
 from finbench.cards.verdicts import shown_points
@@ -253,7 +254,7 @@ def _cost(found: SubjectCards, watts: float | None) -> Section:
         memory = "" if score.hosted else f"{one.card.peak_memory_bytes / 1e9:.1f}"
         rows.append([one.task, f"{seconds:,.0f}", f"{score.prompt_tokens / score.n:,.0f}", memory, price, energy])
     machines = dict.fromkeys(
-        f"{card.engine}, {card.computed or 'not known'}, "
+        f"{card.engine}, {card.computed or 'not known'}, {'asked from ' if unseen(card) else ''}"
         f"{card.provenance.hardware.get('gpu', card.provenance.hardware.get('cpu', 'hardware not stated'))}"
         for card in (one.card for one in found.own)
     )

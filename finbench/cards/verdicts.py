@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from finbench.core import catalog
+from finbench.core.errors import counted
 from finbench.core.records import Measure
 from finbench.scoring import UNTESTABLE, metrics
 
@@ -28,7 +29,8 @@ class Disagreement:
 class Contest:
     """A and B on one task. ``p`` is that of the paired permutation test, ``adjusted`` after Holm over the table.
 
-    ``part``: what of the test it is of, if not all; ``restricted``: its texts are for those who have them.
+    ``part``: what of the test it is of, if not all; ``restricted``: its texts are for those who have them. ``apart``:
+    documents, or sources of documents, that A and B answer differently: all that the test has to go by.
     """
 
     task: str
@@ -48,7 +50,22 @@ class Contest:
     lower_is_better: bool
     part: str = ""
     restricted: bool = False
+    apart: int = 0
     differing: list[Disagreement] = field(default_factory=list)
+
+    @property
+    def least(self) -> float:
+        """The smallest p that a test on so many differing documents can give: all of them on one side."""
+        return min(1.0, 2.0 ** (1 - self.apart))
+
+    @property
+    def few(self) -> str:
+        """What differing documents are too few for, in words; nothing where they are enough."""
+        if not 0 < self.apart <= UNTESTABLE < self.clusters:
+            return ""
+        what = counted(self.apart, "source" if self.clusters < self.n else "document")
+        p = f"p = {self.least:.2f}"
+        return f"only {what} differ{'s' if self.apart == 1 else ''}, and a test on so few cannot get below {p}"
 
     @property
     def winner(self) -> str | None:
@@ -74,7 +91,7 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
-        contests = [asdict(contest) | {"winner": contest.winner} for contest in self.contests]
+        contests = [asdict(one) | {"winner": one.winner, "least": one.least} for one in self.contests]
         for contest in contests:
             contest |= {side: contest[side].model_dump() for side in ("a", "b", "difference")}
             for place in contest["differing"] if contest["restricted"] else ():
@@ -110,7 +127,7 @@ def _of_one(comparison: Comparison) -> str:
     task = contest.task.removeprefix(catalog.PREFIX) + (f" ({contest.part})" if contest.part else "")
     if contest.winner:
         what = "better" if contest.winner == "a" else "worse"
-        test = f"paired permutation test, n = {contest.n:,}"
+        test = f"paired permutation test, n = {contest.n:,}, of which {len(contest.differing):,} differ"
         return f"{comparison.a} is {what} than {comparison.b} on {task}: {_gap(contest)} ({test})."
     unit = " points" if metrics.is_share(contest.metric) else ""
     if contest.clusters <= UNTESTABLE:
@@ -119,14 +136,17 @@ def _of_one(comparison: Comparison) -> str:
         enough = f"from {few}, and fewer than {UNTESTABLE + 1} cannot show any difference"
     elif contest.detectable is None:
         enough = "all answers score alike"
+    elif contest.few:
+        enough = contest.few
     else:
         enough = f"enough for differences from {shown_points(contest.metric, contest.detectable, sign=False)}{unit} on"
+    differ = f", of which {len(contest.differing):,} differ" if contest.differing and not contest.few else ""
     settle = ""
-    if contest.needed and contest.needed > contest.n:
+    if contest.needed and contest.needed > contest.n and not contest.few:
         settle = f"; about {contest.needed:,} documents like these would settle a difference of this size"
     return (
         f"No difference between {comparison.a} and {comparison.b} can be shown on {task}: {_gap(contest)}{settle} "
-        f"(n = {contest.n:,}, {enough})."
+        f"(n = {contest.n:,}{differ}, {enough})."
     )
 
 
@@ -141,12 +161,19 @@ def _of_many(comparison: Comparison) -> str:
         head += " on some tasks and worse on others" if better and worse else ""
     else:
         head = f"No difference between {comparison.a} and {comparison.b} can be shown"
-    needed = [c.needed for c in comparison.contests if not c.winner and c.needed and c.needed > c.n]
+    needed = [c.needed for c in comparison.contests if not c.winner and not c.few and c.needed and c.needed > c.n]
     settle = f"; up to {max(needed):,} documents would settle what is open" if needed else ""
     return (
         f"{head}: {by if shares else ''}significantly better on {better} of {len(winners)} tasks, worse on {worse}, "
-        f"undecided on {open_} (paired permutation tests at 5 %, Holm-adjusted){settle}.{_partial(comparison)}"
+        f"undecided on {open_} (paired permutation tests at 5 %, Holm-adjusted){settle}."
+        f"{_few(comparison)}{_partial(comparison)}"
     )
+
+
+def _few(comparison: Comparison) -> str:
+    """The tasks on which too few documents differ for any test."""
+    told = [f"{one.task.removeprefix(catalog.PREFIX)}: {one.few}" for one in comparison.contests if one.few]
+    return "".join(f" On {one}." for one in told)
 
 
 def _partial(comparison: Comparison) -> str:

@@ -9,7 +9,7 @@ import typer
 
 import finbench
 from finbench import evaluation, leaderboard
-from finbench.cli import show
+from finbench.cli import command, show
 from finbench.cli.command import DataDir, Found
 from finbench.cli.evaluation import scored
 from finbench.core.errors import FinbenchError
@@ -111,10 +111,17 @@ def card_import(
     out: Annotated[Path, "Folder for the scorecards."] = Path("scorecards"),
     name: Annotated[str | None, "Name of the subject; default: that of the model, or of the file."] = None,
     task: Annotated[str | None, "The task that a file of answers is about: JSON by id, CSV, JSONL."] = None,
+    map_: Annotated[
+        str | None,
+        "--map",
+        "With --task: which columns are what, where names do not say it: id=key,answer=reply.",
+    ] = None,
     data_dir: DataDir = None,
 ) -> Found:
     """Scorecards from answers in lm_eval's output, inspect's logs or a file: every answer is scored again by us."""
-    return scored(finbench.import_card(folder, out=out, name=name, task=task, data_dir=data_dir), out)
+    columns = command.columns([map_]) if map_ else None
+    made = finbench.import_card(folder, out=out, name=name, task=task, columns=columns, data_dir=data_dir)
+    return scored(made, out)
 
 
 def card_export(

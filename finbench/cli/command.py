@@ -127,6 +127,7 @@ class RecipeOptions:
 
         Without a file, what is not stated is chosen for base and rows, unless not ``fitted``.
         """
+        from finbench.models import bases
         from finbench.training import recipes, suit
 
         named = {key: value for key, value in vars(self).items() if value is not None and key not in ("recipe", "set")}
@@ -134,6 +135,7 @@ class RecipeOptions:
             named["map"] = columns(self.map)
         stated = {**named, **settings(self.set or [])}
         made = recipes.recipe(self.recipe, stated)
+        bases.check_there(made.base)  # at once, and not after seconds of imports
         return suit(made, recipes.keyed(stated), data_dir) if fitted and self.recipe is None else made
 
 

@@ -31,7 +31,7 @@ def scored(cards: Sequence[Scorecard], out: Path) -> Found:
 @taking(Evaluation)
 def eval_(stated: Evaluation) -> Found:
     """Score adapters beside their base: scorecards, a table, report.md and report.html."""
-    catalog.expand(stated.named)  # a name that nobody knows is told at once, and not after seconds of imports
+    evaluation.options.checked(stated)  # at once, and not after seconds of imports
     return scored(finbench.evaluate(**vars(stated)), stated.out)
 
 

@@ -23,8 +23,10 @@ def train(
     stated: RecipeOptions,
     out: Annotated[Path | None, "Adapter folder; default runs/<name>."] = None,
     resume: Resume = False,
-    gpus: Annotated[int | None, "GPUs that share the rows of every step."] = None,
-    processes: Annotated[int | None, "Processes that do, on the processor: --gpus without a GPU."] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs that share the rows of every step.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes that do, on the processor: --gpus without a GPU.")
+    ] = None,
     report: Annotated[
         list[str] | None, "Trackers that get what is logged, repeatable: trackio, wandb, mlflow, tensorboard."
     ] = None,
@@ -58,6 +60,8 @@ def plan(
 ) -> Found:
     """Memory, time and cost of a training, before it is paid for; refuses what cannot fit."""
 
+    if gpu not in (None, "cpu"):
+        training.machines.card(gpu)  # at once, and not after seconds of imports
     recipe = stated.resolved(data_dir, fitted=shape is None)
     found = finbench.plan(recipe, gpu, price=price, shape=shape, processes=gpus, data_dir=data_dir)
     return Found(found, lambda: show.trainings.costs(found))

@@ -95,6 +95,13 @@ def waiting(what: str) -> Iterator[None]:
         teller.join()
 
 
+def duration(seconds: float) -> str:
+    """A time as people say it: 40 s, 3 min, 2.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 class Lines(Progress):
     """Progress in logs: one line for each task every half minute."""
 
@@ -107,7 +114,8 @@ class Lines(Progress):
         task, now = next(task for task in self.tasks if task.id == task_id), time.monotonic()
         if now - self.said.get(task_id, task.start_time or now) > self.every:
             self.said[task_id] = now
-            say(f"{task.description}: {task.completed} of {task.total}  {task.fields.get('note', '')}")
+            left = "" if task.time_remaining is None else f"  {duration(task.time_remaining)} left"
+            say(f"{task.description}: {task.completed} of {task.total}  {task.fields.get('note', '')}{left}")
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
         self.update(task_id, advance=advance)

@@ -274,6 +274,21 @@ def unmade(folder: Path, made: list[Path] | None = None) -> Iterator[None]:
         raise
 
 
+def owned(folder: Path) -> bool:
+    """Whether a process works in a run folder now; on another machine's file system nobody may know."""
+    from filelock import FileLock, Timeout
+
+    if not (folder / _LOCK).is_file():
+        return False
+    try:
+        with FileLock(str(folder / _LOCK), timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
+
+
 @contextlib.contextmanager
 def owner(folder: Path) -> Iterator[None]:
     """Own a run folder. A second process is refused at once; the lock goes with its process, even a killed one.

@@ -26,6 +26,9 @@ from finbench.core.data_ids import DataId as DataId
 from finbench.core.data_ids import LearntData as LearntData
 from finbench.core.endpoints import Hosted as Hosted
 from finbench.core.errors import FinbenchError, shortened
+from finbench.core.measures import Answers as Answers
+from finbench.core.measures import Measure as Measure
+from finbench.core.measures import Overlap as Overlap
 from finbench.core.own_data import OwnData as OwnData
 from finbench.core.own_data import name_of_source as name_of_source
 from finbench.core.settings import Bits as Bits
@@ -305,54 +308,6 @@ class Generation(Record):
     )
 
 
-class Measure(Record):
-    """A number with its 95 % interval over documents; without one where the documents allow none."""
-
-    value: float = Field(description="what lm-eval's own aggregation gives")
-    low: float | None = Field(description="lower end of the 95 % interval; null: there is none")
-    high: float | None = Field(description="upper end of the 95 % interval; null: there is none")
-    method: str = Field(
-        description="how the interval was made and from how many resamples, or `none` and why there is none"
-    )
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        if (self.low is None) != (self.high is None):
-            raise ValueError("an interval has two ends or none")
-        return self
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """(low, high), or None."""
-        return None if self.low is None or self.high is None else (self.low, self.high)
-
-    @property
-    def lacking(self) -> str:
-        """Why there is no interval, in words; empty where there is one, or nobody says why."""
-        return self.method.removeprefix("none, ") if self.low is None else ""
-
-
-class Overlap(Record):
-    """How much of a test the subject was trained on, as its adapter's own record states it."""
-
-    texts: int = Field(ge=0, description="test texts that stood in training rows")
-    of: int = Field(ge=1, description="different test texts that were looked for")
-
-
-class Answers(Record):
-    """What the answers to one task took, and what several samples of each give together."""
-
-    thinking_tokens: int = Field(ge=0, description="tokens of reasoning, of all answers")
-    answer_tokens: int = Field(ge=0, description="tokens of what follows the reasoning, of all answers")
-    truncated: Measure = Field(description="share of the answers that were cut off by the budget; none of them parses")
-    majority: Measure | None = Field(
-        default=None, description="accuracy of the reading that most samples agree on; null: one sample, or no accuracy"
-    )
-    pass_at: dict[str, Measure] = Field(
-        default={}, description="k -> probability that one of k samples is right, unbiased (Chen et al. 2021)"
-    )
-
-
 class Score(Record):
     """One subject on one task."""
 
@@ -421,7 +376,9 @@ class Scorecard(Document):
     dtype: str = Field(description="floating-point type of the computation")
     form: Literal["base", "unmerged", "merged", "none"] = Field(description="how the adapter was applied")
     shots: int = Field(ge=0, description="worked examples a prompt")
-    limit: int | None = Field(description="only the first rows of each task; null: all")
+    limit: int | None = Field(
+        description="so many rows of each task, the first in the order of their hash: a sample; null: all"
+    )
     seed: int = Field(description="of the choice of worked examples")
     arguments: dict[str, str | int] = Field(
         description="engine arguments (--arg) and choices of rows (metadata.NAME) that were given"
@@ -431,7 +388,9 @@ class Scorecard(Document):
     chat_template: str | None = Field(description="SHA-256 of the chat template in use")
     run_key: str = Field(description="digest of all that decides an answer except task and data")
     samples: str | None = Field(description="SHA-256 of the samples file; null: there is none")
-    peak_memory_bytes: int = Field(ge=0, description="of the GPU if there is one, else resident")
+    peak_memory_bytes: int = Field(
+        ge=0, description="of the GPU if there is one, else resident; 0: not known, of a model elsewhere"
+    )
     seconds: float = Field(ge=0, description="time of the whole run")
     provenance: Provenance = Field(description="where and with what the card was made")
     seal: str | None = Field(

@@ -53,6 +53,10 @@ class EndpointEngine(Engine):
     dtype, form = "unknown", "none"
     max_length = 10**9  # its own affair: it refuses what is too long, and the refusal is told
 
+    def memory(self) -> int:
+        """0: what the model takes where it is, nobody here knows."""
+        return 0
+
     def __init__(self, name: str, model: str, stated: Mapping[str, Any], purse: Purse | None = None) -> None:
         self.name, self.model, self.stated, self.purse = name, model, dict(stated), purse or Purse()
         self.at_once = int(stated.get("concurrency") or _AT_ONCE)

@@ -1,8 +1,8 @@
 """Subjects and tasks in, scorecards out; and scorecards verified.
 
-Read in this order: ``subjects`` (who), ``preflight`` (by which engine), ``evaluator`` (the whole run), ``journal``
-(answers so far), ``scored`` (one score). ``verification`` and ``rescoring``, of cards of earlier versions, use
-``rescore`` (without the model) and ``rerun`` (with it, on documents that ``drawing`` chose).
+Read in this order: ``options`` (what was asked), ``subjects`` (who), ``preflight`` (by which engine), ``evaluator``
+(the whole run), ``journal`` (answers so far), ``scored`` (one score). ``verification`` and ``rescoring``, of cards of
+earlier versions, use ``rescore`` (without the model) and ``rerun`` (with it, on documents that ``drawing`` chose).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.evaluation import drawing, preflight
+    from finbench.evaluation import drawing, options, preflight
     from finbench.evaluation.asking import Asker, SubjectReply, ask
     from finbench.evaluation.check import check_tasks
     from finbench.evaluation.doctor import DoctorLine, examine_machine
@@ -46,6 +46,7 @@ __all__ = [
     "examine_machine",
     "import_card",
     "new_task",
+    "options",
     "preflight",
     "rescore_cards",
     "run_lm_eval",

@@ -14,12 +14,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from finbench.cards import cardfiles, write_reports
 from finbench.core import catalog, paths
 from finbench.core.console import say
-from finbench.core.errors import FinbenchError, counted, reason
+from finbench.core.errors import FinbenchError, counted, reason, unknown
 from finbench.core.files import sha256_file, unique_keys
 from finbench.core.records import UNKNOWN, BaseModelId, Provenance, Scorecard, Subject, Task
 from finbench.core.version import __version__
@@ -32,6 +33,7 @@ _ANSWERS = (
     *("text_output", "model_output", "model_answer", "llm_responses", "completion", "resp"),
 )
 _SHAPES = "Give a JSON object of id and answer, or rows with an id (or the text) and a column called answer."
+_ROLES = ("id", "text", "answer")
 _SCALES = ("", "thousand", "million", "billion", "percent")
 _SHOWN = 3
 _OWN = re.compile(r"[0-9a-f]{16}-(?P<own>.+)")
@@ -40,16 +42,24 @@ Answers = dict[str, list[str]]  # id or normalised text -> answers, in the order
 
 
 def import_answers(
-    file: Path, task: str, *, out: Path = Path("scorecards"), name: str | None = None, data_dir: Path | None = None
+    file: Path,
+    task: str,
+    *,
+    out: Path = Path("scorecards"),
+    name: str | None = None,
+    columns: Mapping[str, str] = MappingProxyType({}),
+    data_dir: Path | None = None,
 ) -> list[Scorecard]:
     """The scorecard of the answers in ``file`` to every test row of ``task``, written to ``out`` with its samples.
+
+    ``columns``: which is the ``id``, the ``text`` or the ``answer``, where names and values do not say it.
 
     Raises FinbenchError where the shape is not known, where an answer is missing, and for rows answered twice.
     """
     [chosen] = _one(task)
     lm_task = prompts.load([chosen], data_dir)[chosen.name]
     docs = prompts.rows(lm_task, "test")
-    told = _read(file, docs)
+    told = _read(file, docs, columns)
     answers = _matched(file, told, docs, chosen)
     instances = prompts.requests(lm_task, None)
     for instance in instances:
@@ -73,7 +83,7 @@ def _one(task: str) -> list[Task]:
     return found
 
 
-def _read(file: Path, docs: Sequence[Mapping[str, Any]]) -> Answers:
+def _read(file: Path, docs: Sequence[Mapping[str, Any]], named: Mapping[str, str]) -> Answers:
     """Answers by id or text, as the file gives them."""
     if not file.is_file():
         raise FinbenchError(f"No such file: {file}.", _SHAPES)
@@ -89,25 +99,35 @@ def _read(file: Path, docs: Sequence[Mapping[str, Any]]) -> Answers:
             rows = [{"id": key, **value} if isinstance(value, dict) else None for key, value in document.items()]
         if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
             raise FinbenchError(f"{file}: neither answers by id nor rows.", _SHAPES)
-        return _columns(file, rows, docs)
-    return _columns(file, list(read_rows(file)), docs)
+        return _columns(file, rows, docs, named)
+    return _columns(file, list(read_rows(file)), docs, named)
 
 
-def _columns(file: Path, rows: Sequence[Mapping[str, Any]], docs: Sequence[Mapping[str, Any]]) -> Answers:
-    """Answers of a table: the column of answers by its name, that of ids or texts by its values."""
+def _columns(
+    file: Path, rows: Sequence[Mapping[str, Any]], docs: Sequence[Mapping[str, Any]], named: Mapping[str, str]
+) -> Answers:
+    """Answers of a table: the column of answers by its name, that of ids or texts by its values; or as ``named``."""
     names = list(dict.fromkeys(name for row in rows for name in row))
+    for role, column in named.items():
+        if role not in _ROLES:
+            raise FinbenchError(f"--map names {role!r}; there are id, text and answer.", "--map id=...,answer=...")
+        if column not in names:
+            raise unknown("column", column, list(map(str, names)), f"the first line of {file}")
     answers = [name for name in names if re.sub(r"\W", "_", str(name)).casefold() in _ANSWERS]
+    answers = [named["answer"]] if "answer" in named else answers
     keys = {key for doc in docs for key in _keys(doc)}
     # of different values, and of two columns the wordier one: labels 0, 1, 2 are no ids
     values = {name: {told for row in rows for told in (str(row.get(name)), _normal(row.get(name)))} for name in names}
     fits = {name: (len(told & keys), sum(map(len, told & keys))) for name, told in values.items()}
-    best = max(fits, key=lambda name: fits[name], default=None)
+    best = named.get("id") or named.get("text") or max(fits, key=lambda name: fits[name], default=None)
     if len(answers) != 1 or best is None or not fits[best][0] or best in answers:
         several = "more than one column of answers" if answers else "no column of answers"
-        named = ", ".join(map(str, names))[:200]
+        shown = ", ".join(map(str, names))[:200]
         if len(answers) == 1:
-            raise FinbenchError(f"{file}: none of its {counted(len(rows), 'row')} is in the test, by {named}.", _SHAPES)
-        raise FinbenchError(f"{file}: {several} among {named}.", _SHAPES)
+            raise FinbenchError(f"{file}: none of its {counted(len(rows), 'row')} is in the test, by {shown}.", _SHAPES)
+        raise FinbenchError(
+            f"{file}: {several} among {shown}.", f"{_SHAPES} Or name them: --map id=COLUMN,answer=COLUMN"
+        )
     found: Answers = {}
     for row in rows:
         key = str(row.get(best)) if str(row.get(best)) in keys else _normal(row.get(best))

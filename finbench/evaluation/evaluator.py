@@ -16,7 +16,7 @@ from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Generation, Score, Scorecard, Task
 from finbench.core.settings import Evaluation, called_with
 from finbench.engines import Purse
-from finbench.evaluation import preflight, profiles
+from finbench.evaluation import options, preflight, profiles
 from finbench.evaluation.journal import Journal, request_digests
 from finbench.evaluation.look import Looks
 from finbench.evaluation.notes import hosted
@@ -45,15 +45,10 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
     or its data, and for a prompt that does not fit (unless ``truncate=left`` is among ``arguments``); Interrupted
     after Ctrl-C, with every finished task kept.
     """
+    wanted, parsed, named = options.checked(wanted)
     quiet()
-    parsed, told = preflight.arguments(wanted.engine, wanted.arguments), preflight.reported(wanted.report)
-    wanted = profiles.in_template(wanted)
-    named = catalog.expand(wanted.named)
-    if wanted.budget is not None and wanted.engine not in preflight.ENDPOINTS:
-        raise FinbenchError("--budget is for engines that are paid for: server and api.", "Leave --budget out.")
-    elsewhere = wanted.engine in preflight.ENDPOINTS
-    wanted = preflight.at_endpoint(wanted) if elsewhere else wanted
-    profiles.check_fit(wanted, named)
+    told = preflight.reported(wanted.report)
+    elsewhere = wanted.engine in options.ENDPOINTS
     how = (wanted.data_dir, wanted.shots, wanted.seed, wanted.metadata)
     lm_tasks = prompts.load(named, *how) if named else {}  # before a base is fetched or unpacked for minutes
     if elsewhere:
@@ -62,10 +57,7 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
         found, defaults = candidates(wanted)
     if not named:
         if not defaults:
-            raise FinbenchError(
-                "Which tasks? None is named, and no adapter's recipe names any.",
-                "Add --tasks fpb, or see: finbench tasks list",
-            )
+            raise options.no_tasks()
         named = _of_recipe(defaults)
         lm_tasks = prompts.load(named, *how)
     generation = profiles.generation_of(wanted, named, [one.subject for one in found])
@@ -342,7 +334,7 @@ class _EngineRun:
 
     def _device(self) -> str:
         """What arithmetic the answers come from: dtype and kind of device."""
-        if self.settings.engine in (*preflight.ENDPOINTS, "dummy"):
+        if self.settings.engine in (*options.ENDPOINTS, "dummy"):
             return "none" if self.settings.engine == "dummy" else "unknown"
         import torch
 
@@ -352,9 +344,9 @@ class _EngineRun:
     def _blank(self, candidate: Candidate) -> Scorecard:
         """The card of a subject before it has a score, with its run key."""
         subject, settings = candidate.subject, self.settings
-        unseen = settings.engine in (*preflight.ENDPOINTS, "dummy")
+        unseen = settings.engine in (*options.ENDPOINTS, "dummy")
         stated = dict[str, Any](settings.arguments)
-        arguments = {name: value for name, value in stated.items() if name not in preflight.NOT_ON_CARDS}
+        arguments = {name: value for name, value in stated.items() if name not in options.NOT_ON_CARDS}
         # another choice of rows is another run, and never takes an earlier card's place
         arguments |= {f"metadata.{k.removeprefix(catalog.PREFIX)}": v for k, v in settings.metadata.items()}
         template = template_digest(candidate.base.folder) if subject.chat and candidate.base and not unseen else None

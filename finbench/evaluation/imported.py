@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from finbench.cards import cardfiles, everyeval, write_reports
@@ -26,20 +26,23 @@ def import_card(
     out: Path = Path("scorecards"),
     name: str | None = None,
     task: str | None = None,
+    columns: Mapping[str, str] | None = None,
     data_dir: Path | None = None,
 ) -> list[Scorecard]:
     """The scorecards of a file, or of all that are known below a folder, written to ``out`` with their samples.
 
     With ``task``, ``source`` is a file of answers to its test rows: see ``finbench.evaluation.answers``. Else it is
     lm-eval's ``results_*.json``, inspect's log (``.eval``, ``.json``) or finbench's own record of Every Eval Ever.
-    ``name`` is that of the subject.
+    ``name`` is that of the subject. ``columns``: which column of such a file is its ``id``, ``text`` or ``answer``.
 
     Raises FinbenchError where nothing is known, and for what cannot be scored as our own task is.
     """
     quiet()
     place = Path(source)
     if task:
-        return import_answers(place, task, out=out, name=name, data_dir=data_dir)
+        return import_answers(place, task, out=out, name=name, columns=columns or {}, data_dir=data_dir)
+    if columns:
+        raise FinbenchError("--map is about the columns of a file of answers, which needs its task.", "Add --task fpb")
     files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
     made: dict[str, Scorecard] = {}
     refused: list[FinbenchError] = []

@@ -87,7 +87,7 @@ def import_log(path: Path, *, out: Path, name: str | None, data_dir: Path | None
         instances[at].resps = [answer]
     limit = len(answers) if len(answers) < len(instances) else None
     if limit:
-        say(f"{path.name}: the first {limit:,} of {len(instances):,} rows only; its card is partial")
+        say(f"{path.name}: a sample of {limit:,} of {len(instances):,} rows; its card is partial")
     unknown = {"overlap": None, "truncated": 0, "prompt_tokens": 0, "seconds": blank.seconds}
     asked = asked_rows(task, lm_task, limit)
     score, rows = score_answers(task, lm_task, instances[: len(answers)], asked, **unknown)

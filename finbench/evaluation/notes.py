@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from finbench.core.records import Hosted, Score, Scorecard
-from finbench.evaluation.preflight import ENDPOINTS
+from finbench.evaluation.options import ENDPOINTS
 
 _MOST = 20  # names and fingerprints that a card shows; an endpoint may make one up for every answer
 

@@ -14,7 +14,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.files import stable_json
 from finbench.core.records import UNKNOWN, Score, Scorecard
 from finbench.core.settings import Evaluation
-from finbench.evaluation import drawing, preflight, profiles
+from finbench.evaluation import drawing, options, preflight, profiles
 from finbench.evaluation.rescore import chosen_rows
 from finbench.evaluation.scored import hear
 from finbench.evaluation.subjects import Candidate, Overlaps, candidates, models_of, start_engine
@@ -156,7 +156,7 @@ def _same(what: str, stated: str, real: str | None) -> None:
 def engine_of(card: Scorecard, lm_tasks: dict[str, Any], adapter: str | None, base: str | None) -> Any:
     """The card's engine with its subject in use; FinbenchError where the model is not to be had or is another one."""
     candidate, arguments = _candidate(card, adapter, base), dict[str, Any](card.arguments)
-    if card.engine in preflight.ENDPOINTS:
+    if card.engine in options.ENDPOINTS:
         arguments |= {"url": base} if base else {}
         names = [name for score in card.scores for name in (score.hosted.models if score.hosted else ())]
         arguments |= {"answered_by": names[0]} if names else {}
@@ -186,7 +186,7 @@ def _moved(
 
 def _candidate(card: Scorecard, adapter: str | None, base: str | None) -> Candidate:
     """The card's own subject, loaded from where the user says; FinbenchError if that is another one."""
-    if card.engine in preflight.ENDPOINTS:
+    if card.engine in options.ENDPOINTS:
         return _at_endpoint(card, base)
     subject, adapter = card.subject, adapter or card.subject.adapter_source
     if adapter and not subject.adapter:

@@ -22,7 +22,7 @@ from finbench.evaluation import rerun as again
 from finbench.evaluation.found import EDITED, SEALED
 from finbench.evaluation.found import Verification as Verification
 from finbench.evaluation.notes import contradictions
-from finbench.evaluation.preflight import ENDPOINTS
+from finbench.evaluation.options import ENDPOINTS
 from finbench.evaluation.subjects import DUMMY, Overlaps
 from finbench.scoring import (
     LENIENT,

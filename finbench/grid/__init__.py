@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from finbench.grid.forecast import sweep_outline
     from finbench.grid.places import Place
     from finbench.grid.steps import Schedule
-    from finbench.grid.watch import duration, picture, sweep_status
+    from finbench.grid.watch import picture, sweep_status
 else:
     __getattr__ = face(__name__)
 
@@ -28,7 +28,6 @@ __all__ = [
     "Place",
     "Schedule",
     "Summary",
-    "duration",
     "forecast",
     "picture",
     "sweep",

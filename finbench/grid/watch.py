@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from finbench.core.console import err, say
+from finbench.core.console import duration, err, say
 from finbench.core.errors import FinbenchError
 from finbench.grid.places import Place
 from finbench.grid.steps import Schedule
@@ -95,13 +95,6 @@ def line(found: dict[str, Any]) -> str:
     return text + (
         f", about {duration(found['seconds_left'])} left" if found["seconds_left"] and found["doing"] else ""
     )
-
-
-def duration(seconds: float) -> str:
-    """As a person says it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def picture(found: dict[str, Any]) -> Any:

@@ -24,7 +24,7 @@ from finbench.core.files import digest, sha256_file, stable_json, strict_json, w
 from finbench.core.records import UNKNOWN, Adapter, Scorecard, Subject
 from finbench.core.strict import Record
 from finbench.core.version import __version__
-from finbench.evaluation import Answered, Verification, drawing, preflight
+from finbench.evaluation import Answered, Verification, drawing, options
 from finbench.leaderboard import precedence, signing
 from finbench.models import adapters
 
@@ -211,7 +211,7 @@ def _lacking(made: Attestation, card: Scorecard, rows: SampleRows) -> str:
 
 def unfit(card: Scorecard) -> str:
     """Why asking the model of a card again would show nothing about a model; empty if it would."""
-    if card.engine in preflight.ENDPOINTS:
+    if card.engine in options.ENDPOINTS:
         return "whoever runs an endpoint decides what it answers"
     if no_model := precedence.without_model(card):
         return f"its engine {no_model}"

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from finbench.cards import cardfiles
+from finbench.cards import cardfiles, conditions_of
 from finbench.core import catalog
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
@@ -72,7 +72,20 @@ def add(
         elif found:
             say("The model answered the same. That gives no badge unless a maintainer signs it: --key FILE")
         precedence.arrived(to, [store.key_of(to, path) for path in added])
+    for path in added:
+        _tell_partial(path)
     return added
+
+
+def _tell_partial(path: Path) -> None:
+    """Say of a partial card what it is of, and where it will stand."""
+    card = cardfiles.read(path)
+    if card.status == "complete":
+        return
+    parts = [score for score in card.scores if score.data.share or not score.is_whole(card.limit)]
+    of = "; ".join(f"{one.task.removeprefix(catalog.PREFIX)}: {', '.join(conditions_of(card, one))}" for one in parts)
+    where = " It stands in tables of its own, apart from those of whole tests." if parts else ""
+    say(f"{path.name} is partial ({of or 'tasks that were asked are missing'}).{where}")
 
 
 def _cards(source: Path, scratch: Path, name: str | None, data_dir: Path | None) -> list[Path]:

@@ -40,15 +40,13 @@ def resolve(text: str, source: str | None = None) -> Base:
             raise FinbenchError(f"No such file: {gguf}", "Name a GGUF file, a model folder, or one of: finbench bases")
         return _located(gguf.stem, None, None, "folder", ggufs.unpacked(gguf))
     ref = refs.parse(text)
-    if ref.kind == "folder":
+    if ref.kind == "folder" or (ref.kind == "name" and ref.name not in catalog.bases() and ref.path.is_dir()):
         return _located(ref.path.resolve().name, None, None, "folder", ref.path)
     if ref.kind == "hub":
         folder, sha = hub.fetch(ref.name, ref.revision)
         alias = next((entry.alias for entry in catalog.bases().values() if entry.hub_id == ref.name), ref.name)
         return _located(alias, ref.name, sha, "hub", folder)
     if ref.kind == "zoo" or ref.name not in catalog.bases():
-        if Path(text).is_dir():
-            raise FinbenchError(f"Unknown base {text!r}, but there is a folder of this name.", f"Write ./{text}")
         raise unknown("base", text, catalog.bases(), "finbench bases")
     entry = catalog.bases()[ref.name]
     unpacked = paths.cache_dir() / "bases" / entry.alias
@@ -64,6 +62,12 @@ def resolve(text: str, source: str | None = None) -> Base:
             raise
         return _located(entry.alias, entry.hub_id, None, "wheel", ggufs.embedded(entry))
     return _located(entry.alias, entry.hub_id, sha, "hub", folder)
+
+
+def check_there(text: str) -> None:
+    """Refuse at once what is neither known by name nor here; nothing is fetched, and nothing read."""
+    if not (text.startswith(("hub:", "zoo:")) or text in catalog.bases() or Path(text).expanduser().exists()):
+        resolve(text)
 
 
 def _located(alias: str, hub_id: str | None, revision: str | None, source: Any, folder: Path) -> Base:

@@ -213,7 +213,7 @@ def _place(card: Scorecard, task: str) -> str:
     else:
         source, revision = subject.base.hub_id or "", subject.base.revision or ""
     parts = [task, f"{subject.bits}bit" if subject.bits != 16 else "", "chat" if subject.chat else ""]
-    parts += [f"{card.shots}shot" if card.shots else "", f"first{card.limit}" if card.limit else ""]
+    parts += [f"{card.shots}shot" if card.shots else "", f"sample{card.limit}" if card.limit else ""]
     parts.append(f"on-{subject.base.fingerprint[:8]}" if subject.adapter else "")
     name = _slug(source.replace("/", "__") or subject.name)
     commit = _slug(revision or (subject.adapter or subject.base.fingerprint)[:40])

@@ -25,7 +25,7 @@ from finbench.core.records import DType
 from finbench.core.settings import Evaluation
 from finbench.engines import Endpoint, Refused, servable, usable
 from finbench.engines.vllm import cannot_start, memory
-from finbench.evaluation import Candidate, candidates, preflight
+from finbench.evaluation import Candidate, candidates, options, preflight
 from finbench.models import bases
 from finbench.serving.guard import KEY
 
@@ -147,7 +147,7 @@ def _check_room(max_length: int | None, gpu_memory: float | None) -> None:
 
     environment.check_gpu()
     if gpu_memory is not None:
-        preflight.check_share(gpu_memory)
+        options.check_share(gpu_memory)
         if not torch.cuda.is_available():
             raise FinbenchError("There is no GPU of which a share could be taken.", preflight.NO_SHARE)
     if max_length is not None and max_length < 2:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.training import checkpoints, curves, leaks, recipes
+    from finbench.training import checkpoints, curves, leaks, machines, recipes
     from finbench.training.checking import CheckedData, check_data
     from finbench.training.combining import combine
     from finbench.training.exporting import Exported, export, exported_in_words
@@ -49,6 +49,7 @@ __all__ = [
     "export",
     "exported_in_words",
     "leaks",
+    "machines",
     "merge",
     "merge_in_words",
     "plan",

@@ -6,11 +6,12 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
-
-import torch
+from typing import TYPE_CHECKING, TypeVar
 
 from finbench.core.errors import FinbenchError
+
+if TYPE_CHECKING:
+    import torch
 
 Row = TypeVar("Row")  # a row, or its number
 IGNORED = -100  # label of a position without loss
@@ -65,7 +66,7 @@ def share_of(rows: Sequence[Row], weight: float, seed: int) -> list[Row]:
     return [*rows] * int(whole) + [rows[index] for index in chosen]
 
 
-class StepSampler(torch.utils.data.Sampler[list[int]]):
+class StepSampler:
     """The rows of each optimiser step of ``epoch``: ``accumulate`` batches of rows of similar lengths, by index.
 
     A function of (seed, epoch) alone: rows are shuffled, pools of 64 batches are sorted by length, whole batches
@@ -130,6 +131,8 @@ def collate(rows: Sequence[TrainingRow], pad: int) -> dict[str, torch.Tensor]:
     ``input_ids``, ``attention_mask``, ``position_ids``: (B, T). ``labels``: (B, K + 1) for the last K + 1
     positions, where K is the longest part that answers begin: the head is computed there only.
     """
+    import torch
+
     width = max(len(row.ids) for row in rows)
     keep = 1 + max(len(row.ids) - row.prompt for row in rows)
     ids = torch.full((len(rows), width), pad)

@@ -97,7 +97,7 @@ def _claim(run: Prepared, out: Path, resume: bool, processes: int) -> Prepared:
         try:
             found = json.loads(place.read_text(encoding="utf-8"))
             versions, found["versions"] = found["versions"], now["versions"]
-            before, others = found["loop"], found.pop("processes")
+            before, others, _ = found["loop"], found.pop("processes"), found.pop("recipe")
         except (OSError, ValueError, KeyError, TypeError) as fault:
             raise FinbenchError(f"{place} is missing or torn.", "Choose another --out.") from fault
         if run.recipe.loop == "auto" and before in ("padded", "packed") and before != now["loop"]:
@@ -115,7 +115,8 @@ def _claim(run: Prepared, out: Path, resume: bool, processes: int) -> Prepared:
             say("It was begun with other versions of the libraries: the end may differ in the last bits.")
     elif resume:
         say(f"Nothing was begun in {out}, so there is nothing to resume: training starts.")
-    write_atomic(place, json.dumps({**now, "processes": processes, "command": unfinished.typed()}, indent=1) + "\n")
+    told = {"processes": processes, "command": unfinished.typed(), "recipe": run.placeless.model_dump(mode="json")}
+    write_atomic(place, json.dumps({**now, **told}, indent=1) + "\n")
     return run
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finbench.cards import cardfiles, conditions_of
+from finbench.core import environment
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.records import Recipe, Scorecard
@@ -25,14 +26,14 @@ _Cards = dict[str, list[Scorecard]]
 
 @dataclass
 class Run:
-    """One training. ``differs``: the keys in which the recipes are not all alike.
+    """One training. ``recipe``: what was asked for, not what ``auto`` became. ``differs``: keys that are not all alike.
 
     ``scores``: main metrics by task, with the conditions that are not the plain ones. ``what``: of a pretrained or
     merged model. ``resume``: how an unfinished one goes on.
     """
 
     folder: str
-    state: Literal["done", "unfinished", "unreadable"]
+    state: Literal["done", "running", "unfinished", "unreadable"]
     recipe: dict[str, Any] = field(default_factory=dict)
     loss: float | None = None
     created: str = ""
@@ -82,8 +83,10 @@ def _runs(folder: Path, cards: _Cards) -> list[Run]:
     stated = unfinished.stated(folder)
     if stated is None:
         return [Run(str(folder), "unreadable")]
-    keys = Recipe.model_fields.keys() - {"base", "data", *_NOT_TOLD}  # these are there by fingerprint and digest
-    known = {key: stated[key] for key in stated if key in keys}
+    asked = stated.get("recipe")
+    known = {key: asked[key] for key in Recipe.model_fields if key in asked} if isinstance(asked, dict) else {}
+    if environment.owned(folder):
+        return [Run(str(folder), "running", known)]
     return [Run(str(folder), "unfinished", known, resume=unfinished.way_on(folder))]
 
 

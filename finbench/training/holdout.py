@@ -158,7 +158,7 @@ def spoken(recipe: Recipe) -> str:
         return name_of_source(recipe.validation.source)
     if recipe.validation == "split":
         return "the tasks' validation split"
-    return f"train ({100 * float(recipe.validation or 0):g} % held out)"
+    return f"the {100 * float(recipe.validation or 0):g} % of train that is held out"
 
 
 def schedule(

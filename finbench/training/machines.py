@@ -20,6 +20,7 @@ HOST = 10e-6
 _CPU_SHARE = 0.44
 
 _TRIES, _WARM = 43, 3  # of this machine's products: some milliseconds each
+_WATCHED = 1.0  # seconds of them
 
 
 @dataclass(frozen=True)
@@ -122,18 +123,30 @@ def products(dtype: Any) -> float:
     """FLOP/s of this machine's matrix products in ``dtype``, all its threads together; measured once a process."""
     import torch
 
-    return _products(dtype, torch.get_num_threads())
+    return _products(dtype, torch.get_num_threads())[0]
+
+
+def crowding(dtype: Any) -> float:
+    """How many times longer than alone the products took in that measurement: what others do on the machine."""
+    import torch
+
+    best, now = _products(dtype, torch.get_num_threads())
+    return best / now
 
 
 @functools.cache
-def _products(dtype: Any, threads: int) -> float:
-    """The best of many tries, after a warm-up: what others do on the machine can only slow a try down."""
+def _products(dtype: Any, threads: int) -> tuple[float, float]:
+    """(the best of many tries, their mean), after a warm-up: what others do on the machine can only slow a try down.
+
+    For a second at least, in which others have their turns at the cores.
+    """
     import torch
 
     x, w = torch.randn(1024, 576, dtype=dtype), torch.randn(1536, 576, dtype=dtype)
-    times = []
-    for _ in range(_TRIES):
+    times: list[float] = []
+    while len(times) < _TRIES or sum(times) < _WATCHED:
         start = time.perf_counter()
         torch.nn.functional.linear(x, w)
         times.append(time.perf_counter() - start)
-    return 2 * 1024 * 576 * 1536 / min(times[_WARM:])
+    work, times = 2 * 1024 * 576 * 1536, times[_WARM:]
+    return work / min(times), work * len(times) / sum(times)

@@ -18,6 +18,7 @@ from finbench.training.machines import GIB, Card
 from finbench.training.preparation import Prepared, prepare
 
 _SLACK = 1.08  # what the allocator holds beside what comes and goes; frozen weights do not, and fill their blocks
+_BUSY = 1.5  # times longer than alone that products take on a machine that others use
 _LOGIT = 12  # bytes: log-probabilities, and two gradients that the backward part of the loss has at once, in float32
 _BYTES: dict[Bits, float] = {16: 2.0, 8: 1.0, 4: 0.516}  # of a linear layer's weight; NF4 with its scales: 4.127 bits
 
@@ -126,7 +127,8 @@ def plan(
     run: Prepared | None = None,
 ) -> dict[str, Any]:
     """What training ``recipe`` on cards of the name ``gpu`` takes, ``cpu`` being this machine's processor; by default,
-    on this machine's GPU, or its processor where it has none.
+    on this machine's GPU, or its processor where it has none. ``seconds`` are of a machine of one's own;
+    ``seconds_now`` of this processor with what others leave of it at the moment, None where that is all.
 
     ``shape`` plans for a base of that size (``shapes.SHAPES``) with the rows as the recipe's own base encodes them.
     ``price``: an hour of a card, in any currency. ``processes``: cards that share the rows. FinbenchError, with what
@@ -159,6 +161,7 @@ def plan(
     )
     real, computed = run.tokens(run.passes, processes)
     seconds, busy, source = duration(card, run, work, processes)
+    crowding = machines.crowding(bases.compute_dtype("auto")) if gpu == "cpu" else 1.0
     return {
         "recipe": recipe.name,
         "gpu": gpu,
@@ -173,6 +176,7 @@ def plan(
         "computed": computed,
         "trained": count,
         "seconds": round(seconds, 3),
+        "seconds_now": round(seconds * crowding, 3) if crowding > _BUSY else None,
         "tokens_per_second": round(real / seconds),
         "busy": round(busy, 3),
         "source": source,

@@ -14,7 +14,7 @@ import numpy as np
 from finbench.core import catalog
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
-from finbench.core.records import Contamination, DataId, LearntData, Loop, OwnData, Recipe
+from finbench.core.records import Contamination, DataId, LearntData, Loop, OwnData, Recipe, name_of_source
 from finbench.data import contamination, own
 from finbench.methods import Method, method_named, quantise
 from finbench.models import bases
@@ -68,6 +68,20 @@ class Prepared:
         return decisive(self.recipe, self.data, self.base.id.fingerprint)
 
     @property
+    def placeless(self) -> Recipe:
+        """The recipe as it is recorded: a local path means nothing elsewhere, and may name its owner."""
+        own = self.data[len(self.data) - len(self.recipe.data) :]
+        named = [
+            part.model_copy(update={"source": _at_commit(part.source, known), "sha256": known.sha256})
+            for part, known in zip(self.recipe.data, own, strict=True)
+        ]
+        base = self.base.id.alias if self.base.id.source == "folder" else self.recipe.base
+        changes: dict[str, Any] = {"base": base, "data": named}
+        if isinstance(held := self.recipe.validation, OwnData):
+            changes["validation"] = held.model_copy(update={"source": name_of_source(held.source)})
+        return self.recipe.model_copy(update=changes)
+
+    @property
     def validated_on(self) -> list[Any] | None:
         """Which rows, and how often: processes, and a run that is resumed, must have the same."""
         return None if self.held is None else [self.held.digest, self.held.every, self.held.left_out]
@@ -89,6 +103,11 @@ class Prepared:
 
 # (task or source, how many rows it has, the text by which row so-and-so is known) -> numbers of the rows to use
 Select = Callable[[str, int, Callable[[int], str]], Sequence[int]]
+
+
+def _at_commit(source: str, known: LearntData) -> str:
+    name = name_of_source(source)
+    return f"{name.partition('@')[0]}@{known.revision}" if known.revision else name
 
 
 def decisive(recipe: Recipe, data: Sequence[DataId], fingerprint: str) -> dict[str, Any]:

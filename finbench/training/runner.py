@@ -16,18 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from finbench.cards import model_card, trackers
 from finbench.core import environment
-from finbench.core.console import err, progress, quiet, say
-from finbench.core.errors import FinbenchError, Interrupted
+from finbench.core.console import err, progress, quiet, say, waiting
+from finbench.core.errors import FinbenchError, Interrupted, counted
 from finbench.core.files import write_atomic, writing
 from finbench.core.records import (
     Adapter,
     BaseModelId,
-    LearntData,
-    OwnData,
     Recipe,
     Training,
     Truncation,
-    name_of_source,
 )
 from finbench.methods import Cut, Start
 from finbench.models import adapters, bases
@@ -63,6 +60,8 @@ def train(
     Raises Interrupted after Ctrl-C, with a checkpoint written; FinbenchError for faults of recipe, data, base or
     disk, before the first step wherever possible.
     """
+    if environment.rank() == 0:
+        say(f"{recipe.name}: {recipe.method} on {recipe.base}. Reading rows of {', '.join(recipe.learnt)} ...")
     quiet()
     launch.check(processes)
     told = trackers.named(report)
@@ -169,9 +168,11 @@ def work(run: Prepared, out: Path, resume: bool, report: Sequence[str] = ()) -> 
     """Train, as one of the processes of a run that owns ``out``; the first one saves the adapter."""
     from finbench.training import answering, curves, validation
 
-    folder, processes = out / "checkpoints", environment.processes()
+    folder, processes, first = out / "checkpoints", environment.processes(), environment.rank() == 0
+    what = f"Loading {run.base.id.alias}, to learn {counted(len(run.rows), 'row')} in {counted(run.steps, 'step')}"
     with planning.explained(run, processes), ranks.parting():
-        with ranks.refusing_together(), planning.explained(run, processes):  # they wait for one that reads for all
+        shown = waiting(what) if first else contextlib.nullcontext()  # they wait for one that reads for all
+        with shown, ranks.refusing_together(), planning.explained(run, processes):
             model, tokenizer = begin(run, run.dtype)
         lacking = functools.partial(validation.lacking, run)
         checkpoint, passed = checkpoints.newest(folder, lacking) if resume else (None, [])
@@ -180,9 +181,8 @@ def work(run: Prepared, out: Path, resume: bool, report: Sequence[str] = ()) -> 
             say(line)
         if checkpoint:
             say(f"Resuming after step {checkpoints.step_of(checkpoint)} of {run.steps}.")
-        first = environment.rank() == 0
         samples = answering.shown(run, model, tokenizer) if first else []
-        known = trackers.facts(recipe=_placeless(run).model_dump(), base=run.base.id.model_dump(), rows=len(run.rows))
+        known = trackers.facts(recipe=run.placeless.model_dump(), base=run.base.id.model_dump(), rows=len(run.rows))
         logs = out.parent / "tensorboard"
         told = [trackers.Tracker(name, run.recipe.name, known, folder, logs) for name in report]
         trainer, watch = fit(run, model, tokenizer, folder, checkpoint, told)
@@ -334,7 +334,7 @@ def _save(run: Prepared, model: Any, tokenizer: Any, measured: Training, out: Pa
         (staging / "README.md").unlink(missing_ok=True)
         adapter = Adapter(
             kind="model" if whole else "peft",
-            recipe=_placeless(run),
+            recipe=run.placeless,
             base=base.id,
             dtype=dtype,
             quantisation=method.quantisation(recipe, dtype),
@@ -355,25 +355,6 @@ def _finish(adapter: Adapter, out: Path) -> None:
     """The card, and last ``finbench.json``, which says that the rest is whole."""
     write_atomic(out / "README.md", model_card(adapter))
     write_atomic(out / "finbench.json", adapter.to_json())
-
-
-def _placeless(run: Prepared) -> Recipe:
-    """The recipe as it is recorded: a local path means nothing elsewhere, and may name its owner."""
-    own = run.data[len(run.data) - len(run.recipe.data) :]
-    named = [
-        part.model_copy(update={"source": _at_commit(part.source, known), "sha256": known.sha256})
-        for part, known in zip(run.recipe.data, own, strict=True)
-    ]
-    base = run.base.id.alias if run.base.id.source == "folder" else run.recipe.base
-    changes: dict[str, Any] = {"base": base, "data": named}
-    if isinstance(held := run.recipe.validation, OwnData):
-        changes["validation"] = held.model_copy(update={"source": name_of_source(held.source)})
-    return run.recipe.model_copy(update=changes)
-
-
-def _at_commit(source: str, known: LearntData) -> str:
-    name = name_of_source(source)
-    return f"{name.partition('@')[0]}@{known.revision}" if known.revision else name
 
 
 def _truncation(run: Prepared, model: Any, tokenizer: Any, saved: Path, cut: Cut) -> Truncation:

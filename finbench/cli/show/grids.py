@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from finbench.cli.show.layout import put
-from finbench.core.console import out
+from finbench.core.console import duration, out
 from finbench.core.errors import counted
-from finbench.grid import Summary, duration, picture
+from finbench.grid import Summary, picture
 from finbench.grid.forecast import STAND_IN
 
 _SHOWN = 40  # cells
@@ -68,7 +68,10 @@ def _foreseen(whole: Mapping[str, Any], plans: Sequence[Mapping[str, Any]]) -> N
     if whole["seconds"]:
         cost = f" and costs {whole['cost']:,.2f}" if whole["cost"] is not None else ""
         time = duration(whole["seconds"])
-        put(f"By plan, all training takes {time} of one worker{cost}; scoring comes on top.", wrap=True)
+        put(
+            f"By plan, all training takes {time} of one worker with its cores to itself{cost}; scoring comes on top.",
+            wrap=True,
+        )
     if shapes := sorted({one["shape"] for one in plans if one["shape"] and not one["unknown"]}):
         out.print(
             f"Not here, so planned by size with tokens as {STAND_IN} counts them: {', '.join(shapes)}.",

@@ -94,7 +94,13 @@ def _contest(contest: Contest) -> list[str]:
     a, b = (shown_points(contest.metric, value, sign=False) for value in (contest.a.value, contest.b.value))
     ends = [shown_points(contest.metric, end, sign=False) for end in contest.difference.interval or ()]
     # where there is a winner, nothing is left to settle; "-" where no test was possible
-    settled = "" if contest.winner else "-" if contest.needed is None else f"{max(contest.needed, contest.n):,}"
+    settled = (
+        ""
+        if contest.winner
+        else "-"
+        if contest.needed is None or contest.few
+        else f"{max(contest.needed, contest.n):,}"
+    )
     return [
         contest.task.removeprefix(PREFIX),
         metrics.spoken(contest.metric),

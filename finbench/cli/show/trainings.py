@@ -14,7 +14,7 @@ from rich.table import Table
 from finbench.cli.show.layout import columned, put, put_facts
 from finbench.core import catalog
 from finbench.core.combined import Combined
-from finbench.core.console import out
+from finbench.core.console import duration, out
 from finbench.core.errors import counted
 from finbench.core.records import Adapter, Recipe
 from finbench.methods import method_named
@@ -67,7 +67,7 @@ def runs(found: Sequence[Run], place: Path) -> None:
         table.add_column(head, overflow="fold", justify="right" if head not in (*kinds, *keys, "state") else "left")
     for run in found:
         values = [*([run.what] if kinds else []), *(_valued(run.differs.get(key)) for key in keys)]
-        colour = {"done": "green", "unfinished": "yellow"}.get(run.state, "red")
+        colour = {"done": "green", "running": "cyan", "unfinished": "yellow"}.get(run.state, "red")
         scores = [f"{run.scores[task]:.3f}" if task in run.scores else "" for task in tasks]
         loss = "" if run.loss is None else f"{run.loss:.3f}"
         shown = str(Path(run.folder).relative_to(place))
@@ -198,11 +198,19 @@ def costs(plan: dict[str, Any]) -> None:
         "memory": f"{need['total']:g} GiB: {parts}, and the libraries' own",
         **({"checkpointing": "on: layers are run again backwards"} if plan["gradient_checkpointing"] else {}),
         "work": f"{plan['steps']:,} steps, {plan['tokens']:,} tokens, {plan['computed'] / plan['tokens']:.0%} computed",
-        "time": f"{time} s, {plan['tokens_per_second']:,} tokens/s, without loading",
+        "time": f"{time} s, {plan['tokens_per_second']:,} tokens/s, without loading{_alone(plan)}",
         "from": f"{plan['source']}; the card computes {plan['busy']:.0%} of the time, else it waits for the host",
         **({} if plan["cost"] is None else {"cost": f"{plan['cost']:.2f}"}),
     }
     put_facts(Table.grid(padding=(0, 2)), shown)
+
+
+def _alone(plan: Mapping[str, Any]) -> str:
+    """What a time on this processor presumes: that nobody else uses it, and what it takes as others do now."""
+    if plan["gpu"] != "cpu":
+        return ""
+    now = plan["seconds_now"]
+    return ", alone on this machine" + (f"; with what others leave of it now, {duration(now)}" if now else "")
 
 
 def pretraining_planned(plan: Mapping[str, Any], folder: Path) -> None:

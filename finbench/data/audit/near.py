@@ -29,6 +29,7 @@ _ESTIMATE = 0.5  # of the similarity, before words are looked at
 _CROWD = 12  # neighbours in a bucket that are compared: a larger one is a template
 _TRIES = 16  # candidates of one text, for the same reason
 _WORDS = 400  # of a text that are looked at
+_RANKS = {"train": (1, 0), "validation": (2, 0), "test": (4, 0)}
 _DIGIT = re.compile(r"\d")
 _NUMBER = re.compile(r"[a-z]{0,2}\d+[a-z]{0,2}|[-+−%]")  # 5, 5mn, q3, and the signs around them
 _MONTHS = frozenset(
@@ -202,12 +203,14 @@ def _reported(context: AuditContext, pairs: Mapping[tuple[int, int], str], known
     """Pairs by the sources they are in: one inside a file counts there, one between a train and a test file there.
 
     Inside a file, sentences of one form that differ in a number are ordinary; from train to test they help memory.
+    So do they between files that do not say which they are.
     """
     where = {
         key: {src for (src,) in context.query("SELECT DISTINCT src FROM row WHERE body = ?", key)}
         for key in set(itertools.chain(*pairs))
     }
-    ranks = [{"train": 1, "validation": 2}.get(str(source.split), 3) for source in context.sources]
+    # of two files that do not say what they are, either may be the one that trains
+    ranks = [_RANKS.get(str(source.split), (3, number)) for number, source in enumerate(context.sources)]
     inside: dict[tuple[int, int], dict[int, int]] = {}  # (train, test) or (source, itself) -> key there -> its twin
     for (one, other), how in pairs.items():
         for key, twin in ((one, other), (other, one)):

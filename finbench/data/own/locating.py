@@ -23,10 +23,10 @@ from finbench.data.audit import formats
 from finbench.data.own.shapes import Recognised, recognise
 from finbench.data.readers import RawRecord, SourceFile
 
-_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
 _PATTERN = " ".join(f"*{suffix}" for suffix in _SUFFIXES)
 _ABOUT = re.compile(r"(dataset|dataset_infos?|dataset_dict|state)\.json")  # what lies beside rows, and is none
-_EXAMPLE = "Name a .jsonl, .json, .csv, .tsv or .parquet file, a folder of them, or hub:org/name"
+_EXAMPLE = "Name a .jsonl, .json, .csv, .tsv, .parquet or .xlsx file, a folder of them, or hub:org/name"
 _SAMPLE = 100  # rows by which a format is recognised
 
 

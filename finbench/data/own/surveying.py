@@ -6,6 +6,8 @@ Of a row only two hashes of eight bytes and its line are kept, so that a million
 from __future__ import annotations
 
 import hashlib
+import os
+import shlex
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -110,7 +112,9 @@ class Survey:
         if self.returns:
             found.append(f"Carriage returns stand in texts, and are learnt ({', '.join(self.returns)}).")
         if self.located.left:
-            found.append(f"Left out by their names, as rows to test on: {', '.join(self.located.left[:4])}.")
+            place = shlex.quote(os.path.relpath(self.located.stated.source))
+            left = f"Left out by their names, as rows to test on: {', '.join(self.located.left[:4])}."
+            found.append(f"{left} Are copies of them among the others? finbench data audit {place}")
         return found
 
     def contents(self) -> Iterator[Content]:

@@ -294,7 +294,7 @@
     count(rows.length, every.length);
     const title = `test-${test.key}`;
     return [
-      h("h2", { id: title }, test.title, " ", test.whole ? null : h("span", { class: "badge outside" }, `partial: first ${number(test.n, 0)} rows`), test.ranked ? null : h("span", { class: "badge outside" }, "never ranked")),
+      h("h2", { id: title }, test.title, " ", test.whole ? null : h("span", { class: "badge outside" }, `partial: a sample of ${number(test.n, 0)} rows`), test.ranked ? null : h("span", { class: "badge outside" }, "never ranked")),
       h("p", { class: "lead" }, `${capital(test.metric)}${test.share ? " in %" : ""}, n = ${number(test.n, 0)}. ${test.form === "choice" ? "Log-likelihoods of the labels" : "Generated answers, read strictly"}; prompt: ${test.style}. Task version ${test.version} (${test.digests[0]}), data ${test.digests[1]}, licence ${test.licence}.`),
       test.whole ? null : partialNotice(test.n),
       test.seeds ? h("p", { class: "note" }, test.seeds) : null,
