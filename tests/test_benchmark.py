@@ -127,6 +127,25 @@ def test_a_name_that_is_taken_and_a_fork_are_refused(dev_hub: DevHub, api: HfApi
         home("hub:me/fork")
 
 
+def test_a_benchmark_that_was_renamed_is_no_copy_of_itself(dev_hub: DevHub, api: HfApi, fin: Home) -> None:
+    api.move_repo("org/fin", "org/finance", repo_type="dataset")
+    for name in ("org/fin", "org/finance"):  # the Hub leads from the one to the other
+        assert (home(f"hub:{name}").repo, home(f"hub:{name}").registered) == ("org/finance", True)
+    with pytest.raises(FinbenchError, match=r"hub:org/fin is called hub:org/finance now; nothing was sent"):
+        push(benchmark="hub:org/fin", tasks=TASKS)
+    push(benchmark="hub:org/finance", tasks=TASKS)
+    stated = json.loads(Path(api.hf_hub_download("org/finance", "benchmark.json", repo_type="dataset")).read_text())
+    assert stated["repository"] == "org/finance"
+    facts = {**stated, "repository": "org/fin"}  # somebody's copy of the state before
+    upload(dev_hub, "me/fork", {"benchmark.json": json.dumps(facts).encode()}, kind="dataset")
+    with pytest.raises(FinbenchError, match=r"hub:me/fork is a copy of the benchmark hub:org/fin"):
+        home("hub:me/fork")
+    for odd in ("nobody/nothing", "a../b", "../../x", 7):
+        upload(dev_hub, f"me/odd{len(str(odd))}", {"benchmark.json": json.dumps({"repository": odd}).encode()}, kind="dataset")
+        with pytest.raises(FinbenchError, match="nothing was sent"):
+            push(benchmark=f"hub:me/odd{len(str(odd))}", tasks=TASKS, dry_run=True)
+
+
 def test_a_new_version_says_which_results_do_not_count_any_more(
     fin: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -89,7 +89,15 @@ def _before(repo: str, wanted: PushSettings) -> hub.BenchmarkRepo | None:
         if not wanted.dry_run:
             raise
         return None
-    if found and found.names - {".gitattributes"} and (found.facts or {}).get("repository") != repo:
+    if found is None:
+        return None
+    if found.repo != repo:
+        raise FinbenchError(
+            f"hub:{repo} is called hub:{found.repo} now; nothing was sent.",
+            f"finbench push --benchmark hub:{found.repo}",
+        )
+    stated = str((found.facts or {}).get("repository"))
+    if found.names - {".gitattributes"} and not hub.is_called(found, stated):
         raise hub.taken(found)
     return found
 
