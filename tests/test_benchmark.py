@@ -141,7 +141,12 @@ def test_a_benchmark_that_was_renamed_is_no_copy_of_itself(dev_hub: DevHub, api:
     with pytest.raises(FinbenchError, match=r"hub:me/fork is a copy of the benchmark hub:org/fin"):
         home("hub:me/fork")
     for odd in ("nobody/nothing", "a../b", "../../x", 7):
-        upload(dev_hub, f"me/odd{len(str(odd))}", {"benchmark.json": json.dumps({"repository": odd}).encode()}, kind="dataset")
+        upload(
+            dev_hub,
+            f"me/odd{len(str(odd))}",
+            {"benchmark.json": json.dumps({"repository": odd}).encode()},
+            kind="dataset",
+        )
         with pytest.raises(FinbenchError, match="nothing was sent"):
             push(benchmark=f"hub:me/odd{len(str(odd))}", tasks=TASKS, dry_run=True)
 
@@ -174,6 +179,22 @@ def test_the_results_of_a_model_reach_the_leaderboard(
     assert entry.date
     [row] = api.get_dataset_leaderboard("org/fin")
     assert (row.rank, row.model_id, row.value) == (1, "org/tiny-llama", entry.value)
+
+
+def test_a_proposal_says_that_its_address_leads_there_after_the_merge(
+    dev_hub: DevHub, api: HfApi, fin: Home, cards: Path, llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    upload(dev_hub, "org/tiny-llama", files_of(llama), private=False)
+    card = the_card(cards / "whole")
+    for merged in (False, True):
+        push(card, "hub:org/tiny-llama", model=True, benchmark="hub:org/fin", pr=not merged)
+        revision = "main" if merged else "refs/pr/1"
+        path = api.hf_hub_download("org/tiny-llama", ".eval_results/finbench.yaml", revision=revision)
+        source = yaml.safe_load(Path(path).read_text())[0]["source"]
+        there = api.file_exists("org/tiny-llama", source["url"].partition("/blob/main/")[2])
+        assert there == merged
+        assert source["name"].endswith("(there once this pull request is merged)") != merged
+        assert ("lead to them only after the merge" in " ".join(capsys.readouterr().err.split())) != merged
 
 
 def test_results_of_a_limit_an_older_version_or_other_rows_are_left_out(

@@ -85,7 +85,9 @@ def find_benchmark(repo: str, revision: str = "main") -> BenchmarkRepo | None:
             except (ValueError, RecursionError):  # half a character is a ValueError too
                 facts = None
     registered = any(str(tag).startswith("benchmark:") for tag in info.tags or [])
-    return BenchmarkRepo(str(info.id), str(info.sha), registered, frozenset(sizes), facts if isinstance(facts, dict) else None)
+    return BenchmarkRepo(
+        str(info.id), str(info.sha), registered, frozenset(sizes), facts if isinstance(facts, dict) else None
+    )
 
 
 def is_called(found: BenchmarkRepo, name: str) -> bool:

@@ -32,6 +32,7 @@ _MARKS = ("adapter_config.json", "finbench.json", "config.json", "dataset.json",
 _INTO = "Name the repository of the weights that were scored; or leave --model out, for a data set of results."
 _APART = "These results are on another base or in other bits than the model's own, so its page does not show them."
 _NOWHERE = "They belong to no benchmark of the Hub, which aggregates them nowhere: --benchmark hub:org/name names one."
+_PROPOSED = f"The addresses of scorecards in {ENTRIES} lead to them only after the merge; each entry says so."
 RESULTS = "results"  # results/<subject>/<revision>/<task>.json, as MTEB keeps them
 
 
@@ -99,7 +100,8 @@ def push(wanted: PushSettings) -> Pushed:
         raise hub.moved(plan)
     if found.into and plan.compared and not plan.exists:
         raise FinbenchError(f"{to} does not exist: there are no weights of which these could be results.", _INTO)
-    for note in found.notes:
+    proposed = wanted.pr and any(file.path == ENTRIES for file in found.files)
+    for note in found.notes + ([_PROPOSED] if proposed else []):
         say(harmless(note))
     asked = not (found.results or plan.private or wanted.pr or wanted.yes)
     if asked and (wanted.dry_run or not agreed("Publish it without any result?")):
@@ -149,10 +151,10 @@ def _cards(place: Path, repo: str, wanted: PushSettings) -> Bundle:
         if card.engine == "dummy":
             raise FinbenchError(f"{path} is of the dummy engine, which is no model.", "Leave it out.")
         check(path)
-    return _for_model(paths, cards, repo, wanted.benchmark) if wanted.model else _for_results(paths, cards)
+    return _for_model(paths, cards, repo, wanted) if wanted.model else _for_results(paths, cards)
 
 
-def _for_model(paths: list[Path], cards: list[Scorecard], repo: str, named: str | None) -> Bundle:
+def _for_model(paths: list[Path], cards: list[Scorecard], repo: str, wanted: PushSettings) -> Bundle:
     identities = {identity_of(card) for card in cards}
     if len(identities) > 1:
         raise FinbenchError(
@@ -171,8 +173,8 @@ def _for_model(paths: list[Path], cards: list[Scorecard], repo: str, named: str 
     every = [*zip(paths, cards, strict=True), *known]
     base, bits = lying.base if lying else None, lying.bits if lying else 16
     plain = [(path, card) for path, card in every if is_plain(card, base or card.subject.base, bits)]
-    where = home(named) if named else None
-    files = files_of([path for path, _ in every], plain, repo, where)
+    where = home(wanted.benchmark) if wanted.benchmark else None
+    files = files_of([path for path, _ in every], plain, repo, where, proposed=wanted.pr)
     shown = ", ".join(
         dict.fromkeys(score.task.removeprefix(catalog.PREFIX) for _, card in every for score in card.scores)
     )
