@@ -14,6 +14,7 @@ from huggingface_hub import CommitOperationAdd, DatasetCard, HfApi
 from huggingface_hub.errors import BadRequestError, HfHubHTTPError
 
 from conftest import TOKEN, files_of, upload
+from finbench import new_task
 from finbench.cards import cardfiles
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
@@ -266,6 +267,36 @@ def test_rows_that_may_not_be_passed_on_are_hashes_and_a_script_that_makes_them(
         file.write_text(file.read_text(encoding="latin-1").replace("Quarter 3 ", "Period 3 "), encoding="latin-1")
     bad = ran(*files)
     assert (bad.returncode, "is not the benchmark" in bad.stdout) == (1, True)
+
+
+def test_a_benchmark_of_ones_own_has_its_eval_yaml_and_a_place_of_its_own(
+    dev_hub: DevHub, api: HfApi, fin: Home, tmp_path: Path
+) -> None:
+    rows = [(f"Rate decision {n} was {word}", word) for n in range(60) for word in ("dovish", "hawkish")]
+    table = "text,label\n" + "".join(f"{text},{label}\n" for text, label in rows)
+    (tmp_path / "mine.csv").write_text(table)
+    folder = new_task(tmp_path / "mine.csv", text="text", label="label", licence="cc-by-4.0").folder
+    push(folder, "hub:me/mine")
+    text = Path(api.hf_hub_download("me/mine", "eval.yaml", repo_type="dataset")).read_text()
+    assert benchmark_faults(text) == []
+    assert yaml.safe_load(text)["tasks"] == [{"id": "mine", "config": "default", "split": "test"}]
+    again = push(folder, "hub:me/mine").published
+    assert again is not None
+    assert not again.new
+    upload(dev_hub, "me/other", {"data.csv": b"1\n"}, kind="dataset")
+    for taken in ("me/other", "org/fin"):
+        with pytest.raises(FinbenchError, match=f"hub:{taken} is taken by another data set; nothing was sent"):
+            push(folder, f"hub:{taken}", dry_run=True)
+    own = yaml.safe_dump(GOOD)
+    for stated, fault in ((own, None), (own.replace("inspect-ai", "lm-eval"), "none that the Hub takes")):
+        (folder / "eval.yaml").write_text(stated)
+        if fault is None:
+            push(folder, "hub:me/mine")
+            text = Path(api.hf_hub_download("me/mine", "eval.yaml", repo_type="dataset")).read_text()
+            assert text == own
+        else:
+            with pytest.raises(FinbenchError, match=fault):
+                push(folder, "hub:me/mine")
 
 
 def test_the_hub_validates_what_it_reads(api: HfApi) -> None:

@@ -177,7 +177,7 @@ def other(*keys: Any, value: Any = "another") -> Callable[[Record], object]:
 @pytest.mark.parametrize(
     ("alter", "said"),
     [
-        (better, r"it says evaluation_results\[0\].score_details.score = 0.99, its scorecard 0\."),
+        (better, r"it says evaluation_results\[0\].score_details.score = 0.99, its scorecard -?0\."),
         (other("model_info", "additional_details", "bits", value="4"), 'bits = "4", its scorecard "16"'),
         (other("model_info", "name"), "model_info.name"),
         (other("model_info", "id", value="org/better"), "evaluation_id"),

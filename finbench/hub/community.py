@@ -182,6 +182,6 @@ def read_yaml(text: str) -> Any:
 def taken(found: BenchmarkRepo) -> FinbenchError:
     """The fault for a repository that holds something else than the benchmark that is to be published there."""
     other = (found.facts or {}).get("repository")
-    said = f"is a copy of hub:{str(other)[:100]}" if other else "is taken by another data set"
-    hint = "Name a repository of its own: finbench push --benchmark hub:org/another-name"
+    said = f"is a copy of hub:{str(other)[:100]}" if other not in (None, found.repo) else "is taken by another data set"
+    hint = "Name a repository of its own: hub:org/another-name"
     return FinbenchError(f"{sentence(address(found.repo, 'dataset'))} {said}; nothing was sent.", hint)

@@ -125,7 +125,7 @@ class Store:
         return Repository(self, kind, name)
 
     def move(self, repo: Repository, new: str) -> None:
-        """Rename; the old name leads to the new one until a repository takes it. Refusal 409 if the new one is taken."""
+        """Rename; the old name leads to the new one until another takes it. Refusal 409 if the new one is taken."""
         target = self.repository(repo.kind, new)
         with self.lock:
             if target.folder.exists():
