@@ -93,7 +93,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Links that are right in the repository become links that are right on the site."""
     source = _source(page.file)
-    return markdown if source is None else relinked(markdown, source, page.file.src_uri, str(config.repo_url))
+    return markdown if source is None else relinked(markdown, source, page.file.src_uri, config.repo_url or "")
 
 
 # ---------------------------------------------------------------- links
@@ -105,7 +105,8 @@ _FENCE = re.compile(r"(^```.*?^```[^\n]*$)", re.MULTILINE | re.DOTALL)
 def relinked(markdown: str, source: Path, uri: str, repo_url: str) -> str:
     """The Markdown of the file ``source``, with its relative links as the page ``uri`` of the site needs them.
 
-    Files that are not on the site are linked in the repository. Fenced code is left as it is.
+    Files that are not on the site are linked in the repository; where its address is not known (empty), they are only
+    named. Fenced code is left as it is.
     """
 
     def moved(match: re.Match[str]) -> str:
@@ -115,6 +116,9 @@ def relinked(markdown: str, source: Path, uri: str, repo_url: str) -> str:
             LOG.warning("%s: no such file: %s", uri, match["target"])
         if inside is None and not match["before"].startswith("!"):
             kind, where = "tree" if path.is_dir() else "blob", path.relative_to(ROOT).as_posix()
+            if not repo_url:
+                said = match["before"][1:-2]
+                return said if where in said else f"{said} (`{where}`)"
             return f"{match['before']}{repo_url.rstrip('/')}/{kind}/main/{where}{anchor})"
         return f"{match['before']}{os.path.relpath(inside or _copied(path), os.path.dirname(uri) or '.')}{anchor})"
 

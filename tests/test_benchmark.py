@@ -14,6 +14,7 @@ from huggingface_hub import CommitOperationAdd, DatasetCard, HfApi
 from huggingface_hub.errors import BadRequestError, HfHubHTTPError
 
 from conftest import TOKEN, files_of, upload
+from finbench import new_task
 from finbench.cards import cardfiles
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
@@ -127,6 +128,30 @@ def test_a_name_that_is_taken_and_a_fork_are_refused(dev_hub: DevHub, api: HfApi
         home("hub:me/fork")
 
 
+def test_a_benchmark_that_was_renamed_is_no_copy_of_itself(dev_hub: DevHub, api: HfApi, fin: Home) -> None:
+    api.move_repo("org/fin", "org/finance", repo_type="dataset")
+    for name in ("org/fin", "org/finance"):  # the Hub leads from the one to the other
+        assert (home(f"hub:{name}").repo, home(f"hub:{name}").registered) == ("org/finance", True)
+    with pytest.raises(FinbenchError, match=r"hub:org/fin is called hub:org/finance now; nothing was sent"):
+        push(benchmark="hub:org/fin", tasks=TASKS)
+    push(benchmark="hub:org/finance", tasks=TASKS)
+    stated = json.loads(Path(api.hf_hub_download("org/finance", "benchmark.json", repo_type="dataset")).read_text())
+    assert stated["repository"] == "org/finance"
+    facts = {**stated, "repository": "org/fin"}  # somebody's copy of the state before
+    upload(dev_hub, "me/fork", {"benchmark.json": json.dumps(facts).encode()}, kind="dataset")
+    with pytest.raises(FinbenchError, match=r"hub:me/fork is a copy of the benchmark hub:org/fin"):
+        home("hub:me/fork")
+    for odd in ("nobody/nothing", "a../b", "../../x", 7):
+        upload(
+            dev_hub,
+            f"me/odd{len(str(odd))}",
+            {"benchmark.json": json.dumps({"repository": odd}).encode()},
+            kind="dataset",
+        )
+        with pytest.raises(FinbenchError, match="nothing was sent"):
+            push(benchmark=f"hub:me/odd{len(str(odd))}", tasks=TASKS, dry_run=True)
+
+
 def test_a_new_version_says_which_results_do_not_count_any_more(
     fin: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,6 +180,22 @@ def test_the_results_of_a_model_reach_the_leaderboard(
     assert entry.date
     [row] = api.get_dataset_leaderboard("org/fin")
     assert (row.rank, row.model_id, row.value) == (1, "org/tiny-llama", entry.value)
+
+
+def test_a_proposal_says_that_its_address_leads_there_after_the_merge(
+    dev_hub: DevHub, api: HfApi, fin: Home, cards: Path, llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    upload(dev_hub, "org/tiny-llama", files_of(llama), private=False)
+    card = the_card(cards / "whole")
+    for merged in (False, True):
+        push(card, "hub:org/tiny-llama", model=True, benchmark="hub:org/fin", pr=not merged)
+        revision = "main" if merged else "refs/pr/1"
+        path = api.hf_hub_download("org/tiny-llama", ".eval_results/finbench.yaml", revision=revision)
+        source = yaml.safe_load(Path(path).read_text())[0]["source"]
+        there = api.file_exists("org/tiny-llama", source["url"].partition("/blob/main/")[2])
+        assert there == merged
+        assert source["name"].endswith("(there once this pull request is merged)") != merged
+        assert ("lead to them only after the merge" in " ".join(capsys.readouterr().err.split())) != merged
 
 
 def test_results_of_a_limit_an_older_version_or_other_rows_are_left_out(
@@ -226,6 +267,36 @@ def test_rows_that_may_not_be_passed_on_are_hashes_and_a_script_that_makes_them(
         file.write_text(file.read_text(encoding="latin-1").replace("Quarter 3 ", "Period 3 "), encoding="latin-1")
     bad = ran(*files)
     assert (bad.returncode, "is not the benchmark" in bad.stdout) == (1, True)
+
+
+def test_a_benchmark_of_ones_own_has_its_eval_yaml_and_a_place_of_its_own(
+    dev_hub: DevHub, api: HfApi, fin: Home, tmp_path: Path
+) -> None:
+    rows = [(f"Rate decision {n} was {word}", word) for n in range(60) for word in ("dovish", "hawkish")]
+    table = "text,label\n" + "".join(f"{text},{label}\n" for text, label in rows)
+    (tmp_path / "mine.csv").write_text(table)
+    folder = new_task(tmp_path / "mine.csv", text="text", label="label", licence="cc-by-4.0").folder
+    push(folder, "hub:me/mine")
+    text = Path(api.hf_hub_download("me/mine", "eval.yaml", repo_type="dataset")).read_text()
+    assert benchmark_faults(text) == []
+    assert yaml.safe_load(text)["tasks"] == [{"id": "mine", "config": "default", "split": "test"}]
+    again = push(folder, "hub:me/mine").published
+    assert again is not None
+    assert not again.new
+    upload(dev_hub, "me/other", {"data.csv": b"1\n"}, kind="dataset")
+    for taken in ("me/other", "org/fin"):
+        with pytest.raises(FinbenchError, match=f"hub:{taken} is taken by another data set; nothing was sent"):
+            push(folder, f"hub:{taken}", dry_run=True)
+    own = yaml.safe_dump(GOOD)
+    for stated, fault in ((own, None), (own.replace("inspect-ai", "lm-eval"), "none that the Hub takes")):
+        (folder / "eval.yaml").write_text(stated)
+        if fault is None:
+            push(folder, "hub:me/mine")
+            text = Path(api.hf_hub_download("me/mine", "eval.yaml", repo_type="dataset")).read_text()
+            assert text == own
+        else:
+            with pytest.raises(FinbenchError, match=fault):
+                push(folder, "hub:me/mine")
 
 
 def test_the_hub_validates_what_it_reads(api: HfApi) -> None:

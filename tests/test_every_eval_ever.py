@@ -116,7 +116,9 @@ def test_a_record_becomes_the_same_card_again(which: str, card: Path, tmp_path: 
     assert cardfiles.read_samples(made) == cardfiles.read_samples(source)
 
 
-def test_log_likelihoods_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_likelihoods_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from finbench.data.sources import import_data
     from make_data import write_sources
 
@@ -129,9 +131,15 @@ def test_log_likelihoods_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     import_card(path, out=tmp_path / "again")
     assert (tmp_path / "again" / "dummy.json").read_bytes() == source.read_bytes()
     monkeypatch.setenv("FINBENCH_DATA", str(tmp_path / "none"))  # without the rows, hashes stand for their texts
-    _, _, answers = export(source, tmp_path / "export")
+    import_card(path, out=tmp_path / "unseen")
+    assert "finbench_piqa: the texts of the record were not compared" in " ".join(capsys.readouterr().err.split())
+    bare, _, answers = export(source, tmp_path / "bare")
     assert "are not on this machine; salted SHA-256" in answers[0]["input"]["raw"]
     assert "choices" not in answers[0]["input"]
+    monkeypatch.setenv("FINBENCH_DATA", str(tmp_path / "data"))
+    import_card(bare, out=tmp_path / "there")  # where the rows are, of what was exported without them
+    for made in ("unseen", "there"):
+        assert (tmp_path / made / "dummy.json").read_bytes() == source.read_bytes()
 
 
 # ---------------------------------------------------------------- refused
@@ -154,17 +162,38 @@ def forged(record: Record) -> None:
     inner = json.loads(details["scorecard"])
     score = next(score for score in inner["scores"] if score["task"] == result["evaluation_name"])
     score["metrics"][result["metric_config"]["metric_id"]]["value"] = 0.99
-    details["scorecard"] = json.dumps(inner)
+    details["scorecard"] = everyeval._text(inner)
+
+
+def other(*keys: Any, value: Any = "another") -> Callable[[Record], object]:
+    def alter(record: Record) -> None:
+        for key in keys[:-1]:
+            record = record[key]
+        record[keys[-1]] = value
+
+    return alter
 
 
 @pytest.mark.parametrize(
     ("alter", "said"),
     [
-        (better, "it says .* = 0.99 of"),
+        (better, r"it says evaluation_results\[0\].score_details.score = 0.99, its scorecard -?0\."),
+        (other("model_info", "additional_details", "bits", value="4"), 'bits = "4", its scorecard "16"'),
+        (other("model_info", "name"), "model_info.name"),
+        (other("model_info", "id", value="org/better"), "evaluation_id"),
+        (other("model_info", "developer", value="OpenAI"), 'developer = "OpenAI", its scorecard nothing'),
+        (other("model_info", "inference_engine", "name", value="vllm"), "inference_engine.name"),
+        (other("eval_library", "version", value="9"), "eval_library.version"),
+        (other("source_metadata", "evaluator_relationship", value="third_party"), "evaluator_relationship"),
+        (other("evaluation_results", 0, "metric_config", "lower_is_better", value=1), "lower_is_better = 1"),
+        (other("evaluation_results", 0, "score_details", "uncertainty", "num_samples", value=9000), "num_samples"),
+        (other("evaluation_results", 0, "generation_config", "additional_details", "shots", value="5"), "shots"),
+        (lambda record: record["evaluation_results"].append(record["evaluation_results"][0]), "= 13 entries"),
+        (other("detailed_evaluation_results", "total_rows", value=7), "total_rows = 7, its scorecard 100"),
         (forged, r"scores\[.*metrics"),
         (lambda record: record.update(schema_version="0.2.2"), "is of schema 0.2.2"),
         (lambda record: record["source_metadata"].pop("additional_details"), "holds no scorecard"),
-        (lambda record: record.pop("evaluation_results"), "is no record of finbench"),
+        (lambda record: record.pop("evaluation_results"), "evaluation_results = nothing, its scorecard 12 entries"),
         (lambda record: record["source_metadata"]["additional_details"].update(scorecard="{"), "is no record"),
     ],
 )
@@ -177,6 +206,63 @@ def test_what_is_edited_or_not_ours_is_refused_in_one_line(
         import_card(path, out=tmp_path / "cards")
     assert "\n" not in fault.value.message
     assert not (tmp_path / "cards").exists()
+
+
+def rewritten(path: Path, alter: Callable[[list[Record]], object]) -> None:
+    """A record whose lines are others, and whose checksum is theirs."""
+    beside = path.with_name(f"{path.stem}_samples.jsonl")
+    lines = [json.loads(line) for line in beside.read_text().splitlines()]
+    alter(lines)
+    beside.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    facts = {"checksum": hashlib.sha256(beside.read_bytes()).hexdigest(), "total_rows": len(lines)}
+    changed(path, lambda record: record["detailed_evaluation_results"].update(facts))
+
+
+def otherwise(line: Record) -> None:
+    """A text of its own, with the hash of it."""
+    line["input"]["raw"] = "What is the sentiment?"
+    line["sample_hash"] = hashlib.sha256(
+        ("What is the sentiment?" + line["input"]["reference"][0]).encode()
+    ).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("alter", "said"),
+    [
+        (lambda lines: lines[3]["evaluation"].update(is_correct=True, score=1.0), r"jsonl:4: it says evaluation\."),
+        (lambda lines: otherwise(lines[0]), r"jsonl:1: it says sample_hash"),
+        (lambda lines: lines[0]["output"].update(raw=["positive"]), "extracted_value|output"),
+        (lambda lines: lines[0]["answer_attribution"][0].update(extracted_value="x"), "extracted_value"),
+        (lambda lines: lines[0].update(model_id="org/better"), "model_id"),
+        (lambda lines: lines[0].update(interactions=[]), "interactions = 0 entries, its scorecard nothing"),
+        (lambda lines: lines.append(lines[0]), "twice|rows|samples"),
+        (lambda lines: lines.pop(), "rows|samples|documents"),
+    ],
+)
+def test_lines_that_do_not_follow_from_the_card_are_refused(
+    card: Path, alter: Callable[[list[Record]], object], said: str, tmp_path: Path
+) -> None:
+    path, _, _ = export(card, tmp_path / "export")
+    rewritten(path, alter)
+    with pytest.raises(FinbenchError, match=said) as fault:
+        import_card(path, out=tmp_path / "cards")
+    assert "\n" not in fault.value.message
+    assert not (tmp_path / "cards").exists()
+
+
+def test_a_card_says_of_which_repository_it_is(card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = cardfiles.read(card)
+    base = found.subject.base.model_copy(update={"hub_id": "org/base"})
+    adapter = {"adapter": "a" * 64, "adapter_source": "hub:org/lora@main", "adapter_name": "lora"}
+    for subject, known in (({"base": base}, "org/base"), ({"base": base, **adapter}, "org/lora")):
+        own = found.model_copy(update={"subject": found.subject.model_copy(update=subject)})
+        assert everyeval.aggregate(own)["model_info"]["id"] == known
+        assert everyeval.aggregate(own, "org/better")["model_info"]["id"] == known
+        with pytest.raises(FinbenchError, match=f"The card is of hub:{known}, not of org/better"):
+            everyeval.files(own, card, "org/better", None)
+    path, _, _ = export(card, tmp_path / "export", "org/mine")
+    import_card(path, out=tmp_path / "cards")
+    assert "is org/mine only this record says" in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_is_torn_or_alone_is_refused(card: Path, tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +151,23 @@ def test_what_cannot_be_asked_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     inspecttasks.load.cache_clear()
     with pytest.raises(PrerequisiteError, match="No data for fpb"):
         run(["fpb"], tmp_path, said())
+
+
+def test_an_inspect_that_is_built_otherwise_is_named_with_its_version() -> None:
+    class Hf:
+        def __init__(self) -> None:
+            self.do_sample, self.use_chat_template = True, None
+
+    with pytest.raises(inspecttasks.PrerequisiteError, match=r"inspect-ai [0-9.]+ is another .* no chat_template"):
+        inspecttasks._teach(Hf())
+
+
+def test_it_needs_no_private_name_of_inspect(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = Path(inspecttasks.__file__).read_text(encoding="utf-8")
+    private = re.findall(r"from (inspect_ai\.[\w.]*\b_\w[\w.]*) import", source)
+    assert private == ["inspect_ai._util.error"]
+    monkeypatch.setitem(sys.modules, private[0], None)  # as if it were not there
+    place = tmp_path / "alone.py"
+    place.write_text(source.partition("TASKS = [")[0])  # a task is registered once a process
+    alone = runpy.run_path(str(place))
+    assert alone["PrerequisiteError"] is RuntimeError

@@ -15,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -682,11 +683,51 @@ def test_the_job_is_one_that_the_hub_s_own_command_takes(tmp_path: Path) -> None
     done = ran("you/finance", "key", "--flavor", "l4x1", "--dry-run")
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stdout.split())
-    assert "finbench leaderboard reproduce /tmp/board --key /tmp/key" in said
+    assert 'finbench leaderboard reproduce "$work/board" --key "$work/key"' in said
     assert "l4x1" in said
     assert "secret" not in said.replace("secrets", "")
     assert ran().returncode == 2
     assert "There is no key none" in ran("you/finance", "none").stderr
+
+
+STUBS = {
+    "apt-get": "",
+    "pip": "",
+    "hf": 'if [ "$1" = upload ]; then cp -r "$3" "$OUT"; else mkdir -p "$6" && touch "$6/README.md"; fi',
+    "finbench": """cd "$3" && mkdir attestations && cd attestations
+        { env; cat /proc/[0-9]*/environ; cat "$5"; } >seen.json 2>/dev/null
+        [ ! -e /tmp/finbench-link ] || ln -s "$(cat /tmp/finbench-link)" link.json""",
+}
+
+
+@pytest.mark.skipif(not (hasattr(os, "getuid") and os.getuid() == 0 and shutil.which("setpriv")), reason="needs root")
+def test_what_asks_the_models_of_strangers_cannot_read_the_token(tmp_path: Path) -> None:
+    script = (ROOT / "examples" / "hf-jobs.sh").read_text(encoding="utf-8")
+    job = script.partition("<<'JOB' || true\n")[2].partition("\nJOB\n")[0]
+    (secret := tmp_path / "secret").write_text("hf_canary")
+    secret.chmod(0o600)
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        for name, body in STUBS.items():
+            (Path(place) / name).write_text(f"#!/bin/bash\n{body.replace('/tmp/finbench-link', f'{place}/link')}\n")
+            (Path(place) / name).chmod(0o755)
+        found = {"PATH": f"{place}:{os.environ['PATH']}", "HF_TOKEN": "hf_canary", "FINBENCH_KEY": "the key"}
+        found |= {"BOARD": "you/finance", "ASK": "9", "TMPDIR": place, "OUT": str(tmp_path / "sent")}
+
+        def ran() -> int:
+            return subprocess.run(
+                ["bash", "-c", job], env=found, capture_output=True, timeout=60, check=False
+            ).returncode
+
+        assert ran() == 0
+        seen = (tmp_path / "sent" / "seen.json").read_text(encoding="utf-8", errors="replace")
+        assert "HOME=" in seen
+        assert "the key" in seen
+        assert "hf_canary" not in seen
+        shutil.rmtree(tmp_path / "sent")
+        (Path(place) / "link").write_text(str(secret))  # read by whom: root would send what it leads to
+        assert ran() != 0
+        assert not (tmp_path / "sent").exists()
 
 
 # ---------------------------------------------------------------- what others published

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,31 @@ def test_links_of_the_repository_become_links_of_the_site(
     hooks: dict[str, Any], uri: str, source: str, link: str, becomes: str
 ) -> None:
     assert hooks["relinked"](link, ROOT / source, uri, "https://a.b/c/") == becomes
+
+
+def test_where_the_address_of_the_repository_is_not_known_files_of_it_are_named(hooks: dict[str, Any]) -> None:
+    text = (
+        "[e](../examples/slurm.sh), [CONTRIBUTING.md](../tests/conftest.py), [examples/slurm.sh](../examples/slurm.sh)"
+    )
+    assert hooks["relinked"](text, ROOT / "docs/a.md", "a.md", "") == (
+        "e (`examples/slurm.sh`), CONTRIBUTING.md (`tests/conftest.py`), examples/slurm.sh"
+    )
+
+
+def test_no_address_of_the_project_is_made_up() -> None:
+    listed = subprocess.run(["git", "grep", "-lI", "finbench"], cwd=ROOT, capture_output=True, text=True, check=True)
+    host = re.compile(
+        r"(github\.com|gitlab\.com|codeberg\.org|readthedocs\.(io|org)|pypi\.org/project|zenodo\.org/records?)/[^\s\"')>]*"
+        r"finbench|[\w-]+\.github\.io|finbench\.(readthedocs|org|io|ai|dev|com)\b",
+        re.IGNORECASE,
+    )
+    found = {
+        f"{name}: {match[0]}"
+        for name in listed.stdout.splitlines()
+        if not name.startswith("tests/")
+        for match in host.finditer((ROOT / name).read_text(encoding="utf-8", errors="replace"))
+    }
+    assert found == set()
 
 
 def test_a_link_to_nothing_is_a_warning_which_strict_refuses(

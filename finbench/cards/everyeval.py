@@ -1,7 +1,8 @@
 """Scorecards as records of Every Eval Ever (schema 0.3.0), and back.
 
 A record is an aggregate JSON and a JSONL of a line an answer. The scorecard lies in the first and its sample rows in
-the second, as text, so that both become a card again. Texts that may not be published are in neither.
+the second, as text, so that both become a card again; all else in them follows from these, and is compared with what
+is stated. Texts that may not be published are in neither.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,11 @@ _LIBRARIES = {  # who asked the model: its name there, and its package among a c
     "answers": ("unknown", "unknown"),
 }
 _ROW = "finbench_row"  # of an answer's metadata: its sample row, without the answer
+_NOTHING = object()  # no such key
 _LARGEST = 2**30  # bytes of a file
 _RIGHT = ("acc", "exact_match")
+_MISSING = "the rows that were scored are not on this machine"
+_WITHHELD = re.compile(r"\[withheld: (.*); salted SHA-256 .*\]", re.DOTALL)
 _EXPORT = "Write it with: finbench card export CARD.json --format every-eval-ever"
 
 
@@ -42,28 +46,46 @@ def files(card: Scorecard, path: Path, model: str | None, data_dir: Path | None)
 
     Named by a UUID of version 4 that follows from the card, so that exporting twice writes the same files.
     """
+    if model and (known := _repository(card)) and known != model:
+        raise FinbenchError(f"The card is of hub:{known}, not of {model}.", "Leave --model out.")
     record = aggregate(card, model)
-    seed = hashlib.sha256(f"{card.run_key} {card.samples}".encode()).digest()[:16]
-    developer, _, short = record["model_info"]["id"].partition("/")
-    stem = f"data/finbench/{path_part(developer)}/{path_part(short)}/{uuid.UUID(bytes=seed, version=4)}"
+    stem = _stem(card, record)
     if card.samples is None:
         return {f"{stem}.json": _json(record)}
-    found = cardfiles.rows_by_task(path, card)
-    answers = [
-        _instance(row, score, record, texts)
-        for score in card.scores
-        for texts in [_texts(score, data_dir)]
-        for row in found[score.task]
-    ]
-    lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
-    record["detailed_evaluation_results"] = {
+    found, answers = cardfiles.rows_by_task(path, card), []
+    for score in card.scores:
+        texts = _texts(score, data_dir)
+        if texts[2] == _MISSING:
+            get = catalog.tasks()[score.task].data
+            say(f"{score.task}: {_MISSING}; hashes stand for their texts. Get them: {get}")
+        answers += [_instance(row, score, record, texts) for row in found[score.task]]
+    lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers).encode()
+    record["detailed_evaluation_results"] = _details(stem, lines, len(answers))
+    return {f"{stem}.json": _json(record), f"{stem}_samples.jsonl": lines.decode()}
+
+
+def _stem(card: Scorecard, record: Mapping[str, Any]) -> str:
+    seed = hashlib.sha256(f"{card.run_key} {card.samples}".encode()).digest()[:16]
+    developer, _, short = record["model_info"]["id"].partition("/")
+    return f"data/finbench/{path_part(developer)}/{path_part(short)}/{uuid.UUID(bytes=seed, version=4)}"
+
+
+def _details(stem: str, lines: bytes, rows: int) -> dict[str, Any]:
+    return {
         "format": "jsonl",
         "file_path": f"{stem}_samples.jsonl",
         "hash_algorithm": "sha256",
-        "checksum": hashlib.sha256(lines.encode()).hexdigest(),
-        "total_rows": len(answers),
+        "checksum": hashlib.sha256(lines).hexdigest(),
+        "total_rows": rows,
     }
-    return {f"{stem}.json": _json(record), f"{stem}_samples.jsonl": lines}
+
+
+def _repository(card: Scorecard) -> str | None:
+    """The repository of the Hub that a card says its subject is from, org/name."""
+    source = card.subject.adapter_source or ""
+    if card.subject.adapter:
+        return source.removeprefix("hub:").partition("@")[0] if source.startswith("hub:") else None
+    return card.subject.base.hub_id
 
 
 def _text(value: Any) -> str:
@@ -76,14 +98,17 @@ def _json(record: Mapping[str, Any]) -> str:
 
 
 def aggregate(card: Scorecard, model: str | None = None) -> dict[str, Any]:
-    """The aggregate record: every strict metric with its interval; the scorecard itself lies in its details."""
+    """The aggregate record: every strict metric with its interval; the scorecard itself lies in its details.
+
+    ``model``: the subject's name as org/name, which counts where the card names no repository.
+    """
     base, subject = card.subject.base, card.subject
     base_id = base.hub_id or f"unknown/{base.alias}"
     library, package = _LIBRARIES[card.origin]
     version = card.provenance.packages.get(package) if package else card.provenance.finbench
     hosted = any(score.hosted for score in card.scores)
     stamp = card.provenance.when().timestamp()
-    model_id = model or (base_id if not subject.adapter else f"unknown/{subject.name}")
+    model_id = _repository(card) or model or f"unknown/{subject.name if subject.adapter else base.alias}"
     details = {
         "deployment_type": "externally_managed" if hosted else "unknown" if package else "self_deployed",
         "model_availability": "open_weights" if base.hub_id else "unknown",
@@ -177,15 +202,12 @@ def _texts(score: Score, data_dir: Path | None) -> tuple[Any, list[dict[str, Any
         return None, [], f"{score.task} is not known here"
     if task.restricted:
         return None, [], f"the licence of {task.set} does not allow its texts to be published"
-    missing = f"the rows of {task.set} that were scored are not on this machine"
     if not task.shipped and not task.own and describe_set(task.set, data_dir) is None:
-        say(f"{task.name}: {missing}; hashes stand for their texts. Get them: {task.data}")
-        return None, [], missing
+        return None, [], _MISSING
     lm_task = prompts.load([task], data_dir, metadata=score.data.choices)[task.name]
     docs = prompts.rows(lm_task, "test")
     if prompts.data_id(task, lm_task, "test", docs[: score.data.rows]).digest != score.data.digest:
-        say(f"{task.name}: {missing}; hashes stand for their texts.")
-        return None, [], missing
+        return None, [], _MISSING
     return lm_task, docs, ""
 
 
@@ -254,11 +276,12 @@ def _one_score(row: Mapping[str, Any], score: Score) -> tuple[str | None, float]
     return None, float(values.get("parse_rate", 0.0))
 
 
-def restored(path: Path) -> tuple[Scorecard, dict[str, list[dict[str, Any]]]]:
+def restored(path: Path, data_dir: Path | None = None) -> tuple[Scorecard, dict[str, list[dict[str, Any]]]]:
     """Card and sample rows by task of an aggregate JSON with its JSONL beside it.
 
-    Raises FinbenchError for what finbench did not write, for files that are torn or do not belong together, and where
-    a number of the record is not that of its card.
+    Texts of rows are compared where the rows lie here (``data_dir``). Raises FinbenchError for what finbench did not
+    write, for files that are torn or do not belong together, and where anything in them is not what follows from the
+    scorecard and the sample rows.
     """
     beside = path.with_name(f"{path.stem}_samples.jsonl")
     try:
@@ -276,15 +299,21 @@ def restored(path: Path) -> tuple[Scorecard, dict[str, list[dict[str, Any]]]]:
         if record["detailed_evaluation_results"]["checksum"] != hashlib.sha256(lines).hexdigest():
             raise FinbenchError(f"{beside} is not as {path.name} names it: its SHA-256 differs.", _EXPORT)
         card = Scorecard.parse(strict_json(details["scorecard"]), str(path))
-        _same(path, card, record["evaluation_results"])
+        answers = list(json_lines(lines.decode("utf-8")))
+        ours = aggregate(card, str(record["model_info"]["id"]))
+        ours["detailed_evaluation_results"] = _details(_stem(card, ours), lines, len(answers))
+        _same(str(path), record, ours)
+        if (who := ours["model_info"]["id"]) != _repository(card) and not who.startswith("unknown/"):
+            say(f"{path.name}: that its subject is {who} only this record says; the card names no repository.")
         rows: dict[str, list[dict[str, Any]]] = {score.task: [] for score in card.scores}
-        for line in json_lines(lines.decode("utf-8")):
+        for line in answers:
             row = strict_json(line["metadata"][_ROW])
             if "answer_sha256" not in row:
                 said: Sequence[str] = line["output"]["raw"]
                 choice = next(score.form for score in card.scores if score.task == row["task"]) == "choice"
                 row["answer"] = [float(part) for part in said] if choice else said[0]
             rows[row["task"]].append(row)
+        _same_lines(beside, card, ours, answers, rows, data_dir)
     except FileNotFoundError as fault:
         raise FinbenchError(f"{beside} is missing.", f"It belongs beside {path}.") from fault
     except (
@@ -301,13 +330,57 @@ def restored(path: Path) -> tuple[Scorecard, dict[str, list[dict[str, Any]]]]:
     return card, rows
 
 
-def _same(path: Path, card: Scorecard, results: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse a record whose numbers are not those of its card."""
-    stated = {
-        (one["evaluation_name"], one["metric_config"]["metric_id"]): one["score_details"]["score"] for one in results
-    }
-    ours = {(score.task, name): measure.value for score in card.scores for name, measure in score.metrics.items()}
-    for task, name in sorted(stated.keys() | ours.keys()):
-        if stated.get((task, name)) != ours.get((task, name)):
-            numbers = f"{stated.get((task, name))} of {task}, its scorecard {ours.get((task, name))}"
-            raise FinbenchError(f"{path}: it says {name} = {numbers}.", _EXPORT)
+def _same_lines(
+    path: Path,
+    card: Scorecard,
+    record: Mapping[str, Any],
+    answers: Sequence[Mapping[str, Any]],
+    rows: Mapping[str, Sequence[dict[str, Any]]],
+    data_dir: Path | None,
+) -> None:
+    """Refuse a line that says something else than its sample row; texts are compared where they are here."""
+    scores = {score.task: score for score in card.scores}
+    texts = {name: _texts(score, data_dir) for name, score in scores.items()}
+    left = {name: iter(own) for name, own in rows.items()}
+    unseen: set[str] = set()
+    for number, line in enumerate(answers, 1):
+        task = str(strict_json(line["metadata"][_ROW])["task"])
+        row, (lm_task, docs, why) = next(left[task]), texts[task]
+        raw, hidden = line["input"]["raw"], _WITHHELD.fullmatch(str(line["input"]["raw"]))
+        if hidden and hidden[1] == _MISSING:  # there, whatever is here
+            lm_task, why = None, _MISSING
+        ours = _instance(row, scores[task], record, (lm_task, docs, why))
+        if why == _MISSING and not hidden:  # there, and not here
+            told = raw + "".join(line["input"]["reference"])
+            ours |= {"input": line["input"], "sample_hash": hashlib.sha256(told.encode()).hexdigest()}
+            unseen.add(task)
+        _same(f"{path}:{number}", line, ours)
+    for task in sorted(unseen):
+        say(f"{task}: the texts of the record were not compared, for {_MISSING}.")
+
+
+def _same(where: str, stated: Any, ours: Any) -> None:
+    """Refuse what a record states otherwise than what follows from its scorecard."""
+    if (found := next(_differences(stated, ours, ""), None)) is not None:
+        key, there, here = found
+        raise FinbenchError(f"{where}: it says {key} = {there}, its scorecard {here}.", _EXPORT)
+
+
+def _differences(stated: Any, ours: Any, key: str) -> Iterator[tuple[str, str, str]]:
+    """(key, what is stated there, what would be right), the first of them first."""
+    if isinstance(stated, dict) and isinstance(ours, dict):
+        for name in [*ours, *(name for name in stated if name not in ours)]:
+            yield from _differences(stated.get(name, _NOTHING), ours.get(name, _NOTHING), f"{key}.{name}".strip("."))
+    elif isinstance(stated, list) and isinstance(ours, list) and len(stated) == len(ours):
+        for number, pair in enumerate(zip(stated, ours, strict=True)):
+            yield from _differences(*pair, f"{key}[{number}]")
+    elif stated != ours or isinstance(stated, bool) != isinstance(ours, bool):
+        yield key, _brief(stated), _brief(ours)
+
+
+def _brief(value: Any) -> str:
+    """A value as part of a sentence."""
+    if value is _NOTHING:
+        return "nothing"
+    text = f"{len(value)} entries" if isinstance(value, list) else _text(value)
+    return text if len(text) < 80 else f"{text[:77]}..."

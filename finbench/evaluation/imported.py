@@ -81,7 +81,7 @@ def _reader(path: Path) -> Callable[[Path, Path, str | None, Path | None], list[
 
 def _restored(path: Path, out: Path, name: str | None, data_dir: Path | None) -> list[Scorecard]:
     """The card that a record of Every Eval Ever was made of, if everything in it follows from its answers."""
-    card, rows = everyeval.restored(path)
+    card, rows = everyeval.restored(path, data_dir)
     with tempfile.TemporaryDirectory() as scratch:
         place, _ = cardfiles.store(Path(scratch), card, rows)
         found = verify(place, data_dir=data_dir)

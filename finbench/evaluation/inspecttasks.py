@@ -12,15 +12,14 @@ import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any
 
 import inspect_ai
-from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser, GenerateConfig, get_model
-from inspect_ai.model._generate_config import active_generate_config
 from inspect_ai.scorer import Score, metric, scorer
 from inspect_ai.solver import solver
 
@@ -31,6 +30,11 @@ from finbench.core.records import Task
 from finbench.core.version import __version__
 from finbench.evaluation import inspectlogs
 from finbench.scoring import prompts, sample_rows, value_of
+
+try:  # what inspect shows without a trace; it has no public name
+    from inspect_ai._util.error import PrerequisiteError
+except ImportError:
+    PrerequisiteError = RuntimeError
 
 _ROLES = {"system": ChatMessageSystem, "user": ChatMessageUser, "assistant": ChatMessageAssistant}
 _RAW = "{{ messages[0]['content'] }}"  # a chat template that leaves a prompt as it is
@@ -108,20 +112,40 @@ def _takes_raw(api: str) -> bool:
     return api == "hf" or api.endswith("completions")
 
 
+_raw: ContextVar[bool] = ContextVar("_raw", default=False)  # whether the prompt of this sample is plain text
+
+
+def _teach(api: Any) -> None:
+    """Have inspect's ``hf`` take plain prompts and answer greedily at temperature 0; by itself it does neither.
+
+    PrerequisiteError for one that is built otherwise than the one that finbench knows.
+    """
+    if "generate" in vars(api):
+        return
+    if lost := [name for name in ("chat_template", "do_sample", "use_chat_template") if name not in vars(api)]:
+        raise PrerequisiteError(
+            f"inspect-ai {inspect_ai.__version__} is another than finbench knows: its provider hf has no {lost[0]}. "
+            'Install the one it knows: pip install "finbench[inspect]"'
+        )
+
+    async def generate(input: Any, tools: Any, tool_choice: Any, config: Any) -> Any:
+        own = copy.copy(api)  # other samples of this process may be asked otherwise at the same time
+        own.do_sample = bool(config.temperature)
+        if _raw.get():
+            if own.chat_template is not None or own.use_chat_template is False:
+                raise PrerequisiteError("A chat template was given, and prompts without turns: -T chat=true")
+            own.chat_template = _RAW
+        return await type(api).generate(own, input, tools, tool_choice, config)
+
+    api.generate = generate
+
+
 def _ask() -> Any:
     async def solve(state: Any, generate: Any) -> Any:
-        if not str(state.model).startswith("hf/"):
-            return await generate(state)
-        model, config = copy.copy(get_model()), active_generate_config()
-        model.api = copy.copy(model.api)  # a run of the same process in a chat has its own
-        model.api.do_sample = bool(config.temperature)
-        if isinstance(state.input, str):
-            if model.api.chat_template is not None or model.api.use_chat_template is False:
-                raise PrerequisiteError("A chat template was given, and prompts without turns: -T chat=true")
-            model.api.chat_template = _RAW
-        state.output = await model.generate(state.messages, config=config)
-        state.messages.append(state.output.message)
-        return state
+        if str(state.model).startswith("hf/"):
+            _teach(get_model().api)
+            _raw.set(isinstance(state.input, str))
+        return await generate(state)
 
     return solve
 

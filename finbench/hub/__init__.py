@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         BenchmarkRepo,
         benchmark_faults,
         find_benchmark,
+        is_called,
         result_faults,
         taken,
     )
@@ -76,6 +77,7 @@ __all__ = [
     "find_benchmark",
     "has_token",
     "head",
+    "is_called",
     "make_plan",
     "moved",
     "names_below",

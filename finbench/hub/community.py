@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from finbench.core.errors import FinbenchError
-from finbench.hub.client import address, api, explained, sentence
+from finbench.hub.client import Unreachable, address, api, explained, sentence
 
 EVAL_YAML, FACTS = "eval.yaml", "benchmark.json"
 FRAMEWORK = "inspect-ai"  # neither finbench nor lm-eval is among those that the Hub takes
@@ -54,7 +54,7 @@ _LARGEST = 2**20  # bytes of either file
 class BenchmarkRepo:
     """A data set repository that may hold a benchmark: what it states, and whether the Hub counts it among them."""
 
-    repo: str
+    repo: str  # as the Hub calls it now, whatever name led to it
     sha: str
     registered: bool
     names: frozenset[str]
@@ -85,7 +85,27 @@ def find_benchmark(repo: str, revision: str = "main") -> BenchmarkRepo | None:
             except (ValueError, RecursionError):  # half a character is a ValueError too
                 facts = None
     registered = any(str(tag).startswith("benchmark:") for tag in info.tags or [])
-    return BenchmarkRepo(repo, str(info.sha), registered, frozenset(sizes), facts if isinstance(facts, dict) else None)
+    return BenchmarkRepo(
+        str(info.id), str(info.sha), registered, frozenset(sizes), facts if isinstance(facts, dict) else None
+    )
+
+
+def is_called(found: BenchmarkRepo, name: str) -> bool:
+    """Whether ``name`` is that of a repository, or was before it was renamed: the Hub leads from there to it."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    if name == found.repo or not _NAME.fullmatch(name):
+        return name == found.repo
+    try:
+        with explained(address(name, "dataset")):
+            try:
+                return str(api().dataset_info(name, timeout=10).id) == found.repo
+            except RepositoryNotFoundError:
+                return False
+    except Unreachable:
+        raise
+    except FinbenchError:  # no name of the Hub
+        return False
 
 
 def benchmark_faults(text: str) -> list[str]:
@@ -162,6 +182,6 @@ def read_yaml(text: str) -> Any:
 def taken(found: BenchmarkRepo) -> FinbenchError:
     """The fault for a repository that holds something else than the benchmark that is to be published there."""
     other = (found.facts or {}).get("repository")
-    said = f"is a copy of hub:{str(other)[:100]}" if other else "is taken by another data set"
-    hint = "Name a repository of its own: finbench push --benchmark hub:org/another-name"
+    said = f"is a copy of hub:{str(other)[:100]}" if other not in (None, found.repo) else "is taken by another data set"
+    hint = "Name a repository of its own: hub:org/another-name"
     return FinbenchError(f"{sentence(address(found.repo, 'dataset'))} {said}; nothing was sent.", hint)

@@ -103,7 +103,7 @@ def bundle(folder: Path, wanted: PushSettings, repo: str) -> Bundle:
         files.append(File(RECIPE, f"# finbench train recipe.yaml\n{recipe}".encode()))
         files.append(File(CURVES, curves.picture(found.name, record.training).encode()))
     plain = [(path, card) for path, card in own if card in facts.plain]
-    files += files_of([path for path, _ in [*own, *beside]], plain, repo, facts.home)
+    files += files_of([path for path, _ in [*own, *beside]], plain, repo, facts.home, proposed=wanted.pr)
     if facts.plain:
         files.append(File(PICTURE, modelcard.plot(facts.plain, facts.base_cards, facts.tasks).encode()))
     files += evidence.history([file.path for file in files])

@@ -61,10 +61,10 @@ def gather(wanted: PushSettings, repo: str) -> Bundle:
         )
     content = {"tasks": {k: v.model_dump() for k, v in asked.items()}, "sets": {k: v.sha256 for k, v in sets.items()}}
     facts = BenchmarkFacts(repository=repo, version=__version__, digest=digest(content), tasks=asked, sets=sets)
-    readme, stated = _readme(facts), _eval_yaml(facts)
-    if faults := hub.benchmark_faults(stated):
-        raise FinbenchError(f"{hub.EVAL_YAML}: {'; '.join(faults)}.", "This is a fault of finbench: report it.")
-    files += [File(hub.FACTS, facts.to_json().encode()), File(hub.EVAL_YAML, stated.encode())]
+    readme = _readme(facts)
+    about = f"Tasks on financial texts, scored strictly by finbench {facts.version}; values in per cent."
+    stated = eval_yaml(repo, about, [(name, one.set, "test") for name, one in asked.items()])
+    files += [File(hub.FACTS, facts.to_json().encode()), stated]
     files.append(File("README.md", readme.encode()))
     if any(not held.shipped for held in sets.values()):
         files.append(File(_SCRIPT, from_template("import_rows.py.j2", escape=False, facts=facts).encode()))
@@ -81,15 +81,26 @@ def gather(wanted: PushSettings, repo: str) -> Bundle:
     )
 
 
-def _before(repo: str, wanted: PushSettings) -> hub.BenchmarkRepo | None:
-    """What lies in the repository; FinbenchError where that is something else than this benchmark."""
+def lying(repo: str, wanted: PushSettings) -> hub.BenchmarkRepo | None:
+    """The data set that is there; None of none, and where a dry run cannot ask. FinbenchError for one that moved."""
     try:
         found = hub.find_benchmark(repo)
     except hub.Unreachable:
         if not wanted.dry_run:
             raise
         return None
-    if found and found.names - {".gitattributes"} and (found.facts or {}).get("repository") != repo:
+    if found and found.repo != repo:
+        raise FinbenchError(
+            f"hub:{repo} is called hub:{found.repo} now; nothing was sent.", f"Write hub:{found.repo} instead."
+        )
+    return found
+
+
+def _before(repo: str, wanted: PushSettings) -> hub.BenchmarkRepo | None:
+    """What lies in the repository; FinbenchError where that is something else than this benchmark."""
+    found = lying(repo, wanted)
+    stated = str(((found and found.facts) or {}).get("repository"))
+    if found and found.names - {".gitattributes"} and not hub.is_called(found, stated):
         raise hub.taken(found)
     return found
 
@@ -169,15 +180,18 @@ def _hashes(data: bytes) -> bytes:
     return _lines([{"row": row, "sha256": hashlib.sha256(line).hexdigest()} for row, line in enumerate(lines)])
 
 
-def _eval_yaml(facts: BenchmarkFacts) -> str:
-    tasks = [{"id": name, "config": asked.set, "split": "test"} for name, asked in facts.tasks.items()]
+def eval_yaml(repo: str, about: str, tasks: list[tuple[str, str, str]]) -> File:
+    """``eval.yaml`` of a benchmark with these tasks: (id, configuration of the data set, split)."""
     stated = {
-        "name": facts.repository.partition("/")[2],
-        "description": f"Tasks on financial texts, scored strictly by finbench {facts.version}; values in per cent.",
+        "name": repo.partition("/")[2],
+        "description": about,
         "evaluation_framework": hub.FRAMEWORK,
-        "tasks": tasks,
+        "tasks": [{"id": name, "config": config, "split": split} for name, config, split in tasks],
     }
-    return yaml.safe_dump(stated, sort_keys=False, allow_unicode=True, width=1000)
+    text = yaml.safe_dump(stated, sort_keys=False, allow_unicode=True, width=1000)
+    if faults := hub.benchmark_faults(text):
+        raise FinbenchError(f"{hub.EVAL_YAML}: {'; '.join(faults)}.", "This is a fault of finbench: report it.")
+    return File(hub.EVAL_YAML, text.encode())
 
 
 def _readme(facts: BenchmarkFacts) -> str:

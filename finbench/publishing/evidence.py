@@ -27,6 +27,7 @@ from finbench.publishing.home import Home
 CARDS, HISTORY = "finbench/scorecards", "finbench/history"
 PICTURE, RECIPE, ENTRIES = "finbench/scores.svg", "finbench/recipe.yaml", ".eval_results/finbench.yaml"
 CURVES, RECORD = "finbench/training.svg", "finbench.json"
+PROPOSED = " (there once this pull request is merged)"
 _ABOUT = (PICTURE, CURVES, RECIPE, ENTRIES, RECORD)  # what tells of weights beside their cards
 _MOST_CARDS = 200
 _LARGEST = 2**28  # bytes of all scorecards and samples beside an adapter; a card has half a megabyte
@@ -135,11 +136,14 @@ def check(path: Path, said: str = "", hint: str = "") -> None:
         raise FinbenchError(message, hint or f"finbench verify {path}")
 
 
-def files_of(paths: Iterable[Path], plain: _Cards, repo: str, home: Home | None) -> list[File]:
+def files_of(
+    paths: Iterable[Path], plain: _Cards, repo: str, home: Home | None, *, proposed: bool = False
+) -> list[File]:
     """Scorecards with their samples, and ``.eval_results`` for a model's repository, of what belongs to a benchmark.
 
     One entry a task of the cards ``plain``; the Hub knows no conditions, so the plainest one counts. Without a
-    ``home`` there are none: an entry has to name a benchmark that is there.
+    ``home`` there are none: an entry has to name a benchmark that is there. ``proposed``: by a pull request, whose
+    number nobody knows yet, so that an entry's address leads to its card only after the merge; the entry says so.
     """
     files = [File(f"{CARDS}/{file.name}", file) for path in paths for file in _with_samples(path)]
     entries: dict[str, Any] = {}
@@ -149,6 +153,7 @@ def files_of(paths: Iterable[Path], plain: _Cards, repo: str, home: Home | None)
         own = card.model_copy(update={"scores": [score for score in card.scores if not home.lacking(card, score)]})
         source = hub.page(repo, "model", "blob/main", CARDS, path.name)
         for entry in eval_results(own, f"{home.repo}@{home.sha}", source):
+            entry["source"]["name"] += PROPOSED if proposed else ""
             entries.setdefault(str(entry["dataset"]["task_id"]), entry)
     if entries:
         text = yaml.safe_dump(list(entries.values()), sort_keys=False, allow_unicode=True)

@@ -90,12 +90,12 @@ def home(named: str) -> Home:
             f"Publish it first: finbench push --benchmark hub:{ref.name}. Or leave --benchmark out.",
         )
     facts = BenchmarkFacts.parse(found.facts, f"hub:{ref.name}/{hub.FACTS}")
-    if facts.repository != ref.name:
+    if not hub.is_called(found, facts.repository):
         raise FinbenchError(
             f"hub:{ref.name} is a copy of the benchmark hub:{facts.repository}.",
             f"Name the benchmark itself: --benchmark hub:{facts.repository}",
         )
-    return Home(ref.name, found.sha, found.registered, facts.tasks)
+    return Home(found.repo, found.sha, found.registered, facts.tasks)
 
 
 def _parsed(text: str) -> refs.Ref:

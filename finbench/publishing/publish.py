@@ -20,6 +20,7 @@ from finbench.core.errors import FinbenchError, harmless
 from finbench.core.files import sha256_file
 from finbench.core.records import Scorecard
 from finbench.core.settings import PushSettings, called_with
+from finbench.core.version import __version__
 from finbench.hub import File, Plan, Published
 from finbench.publishing import benchmark
 from finbench.publishing.adapter import Bundle, bundle
@@ -32,6 +33,7 @@ _MARKS = ("adapter_config.json", "finbench.json", "config.json", "dataset.json",
 _INTO = "Name the repository of the weights that were scored; or leave --model out, for a data set of results."
 _APART = "These results are on another base or in other bits than the model's own, so its page does not show them."
 _NOWHERE = "They belong to no benchmark of the Hub, which aggregates them nowhere: --benchmark hub:org/name names one."
+_PROPOSED = f"The addresses of scorecards in {ENTRIES} lead to them only after the merge; each entry says so."
 RESULTS = "results"  # results/<subject>/<revision>/<task>.json, as MTEB keeps them
 
 
@@ -99,7 +101,8 @@ def push(wanted: PushSettings) -> Pushed:
         raise hub.moved(plan)
     if found.into and plan.compared and not plan.exists:
         raise FinbenchError(f"{to} does not exist: there are no weights of which these could be results.", _INTO)
-    for note in found.notes:
+    proposed = wanted.pr and any(file.path == ENTRIES for file in found.files)
+    for note in found.notes + ([_PROPOSED] if proposed else []):
         say(harmless(note))
     asked = not (found.results or plan.private or wanted.pr or wanted.yes)
     if asked and (wanted.dry_run or not agreed("Publish it without any result?")):
@@ -133,7 +136,7 @@ def gather(path: Path, wanted: PushSettings, repo: str) -> Bundle:
     if (path / "adapter_config.json").is_file() or (path / "config.json").is_file():
         return bundle(path, wanted, repo)
     if any(path.glob("*.yaml")):
-        return _benchmark(path, wanted.licence)
+        return _benchmark(path, wanted, repo)
     return bundle(path, wanted, repo)
 
 
@@ -149,10 +152,10 @@ def _cards(place: Path, repo: str, wanted: PushSettings) -> Bundle:
         if card.engine == "dummy":
             raise FinbenchError(f"{path} is of the dummy engine, which is no model.", "Leave it out.")
         check(path)
-    return _for_model(paths, cards, repo, wanted.benchmark) if wanted.model else _for_results(paths, cards)
+    return _for_model(paths, cards, repo, wanted) if wanted.model else _for_results(paths, cards)
 
 
-def _for_model(paths: list[Path], cards: list[Scorecard], repo: str, named: str | None) -> Bundle:
+def _for_model(paths: list[Path], cards: list[Scorecard], repo: str, wanted: PushSettings) -> Bundle:
     identities = {identity_of(card) for card in cards}
     if len(identities) > 1:
         raise FinbenchError(
@@ -171,8 +174,8 @@ def _for_model(paths: list[Path], cards: list[Scorecard], repo: str, named: str 
     every = [*zip(paths, cards, strict=True), *known]
     base, bits = lying.base if lying else None, lying.bits if lying else 16
     plain = [(path, card) for path, card in every if is_plain(card, base or card.subject.base, bits)]
-    where = home(named) if named else None
-    files = files_of([path for path, _ in every], plain, repo, where)
+    where = home(wanted.benchmark) if wanted.benchmark else None
+    files = files_of([path for path, _ in every], plain, repo, where, proposed=wanted.pr)
     shown = ", ".join(
         dict.fromkeys(score.task.removeprefix(catalog.PREFIX) for _, card in every for score in card.scores)
     )
@@ -259,14 +262,15 @@ def _tasks(folder: Path, repo: str) -> Bundle:
     return _described(files, f"finbench: {len(known)} tasks", head, "tasks.md.j2", repo=repo, tasks=known)
 
 
-def _benchmark(folder: Path, licence: str | None) -> Bundle:
-    """A benchmark of the user's own, as stock lm-eval takes it; FinbenchError where its licence keeps its rows here.
+def _benchmark(folder: Path, wanted: PushSettings, repo: str) -> Bundle:
+    """A benchmark of the user's own, as stock lm-eval takes it, with ``eval.yaml`` for the Hub.
 
-    ``licence``: what the user states where the folder states none; it goes into the README, not into any digest.
+    The licence that is ``wanted`` counts where the folder states none; it goes into the README, not into any digest.
+    FinbenchError where the licence keeps the rows here, and for a repository that holds something else.
     """
-    found = owntasks.read(folder)
-    wanted = [file for file in taskcode.files_of(found.root) if not {"__pycache__", ".git"} & set(file.parts)]
-    files = [File(file.relative_to(found.root).as_posix(), file) for file in wanted]
+    found, licence = owntasks.read(folder), wanted.licence
+    own_files = [file for file in taskcode.files_of(found.root) if not {"__pycache__", ".git"} & set(file.parts)]
+    files = [File(file.relative_to(found.root).as_posix(), file) for file in own_files]
     name, readme = ", ".join(found.tasks), found.root / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.is_file() else f"# {name}\n"
     for own in found.tasks.values():
@@ -284,9 +288,33 @@ def _benchmark(folder: Path, licence: str | None) -> Bundle:
                 f"Where you may pass them on, say so: --licence {hub_identifier(stated) or 'cc-by-4.0'}"
                 + (unstated if stated == owntasks.UNSTATED else ""),
             )
+    there = benchmark.lying(repo, wanted)
+    own_yaml = {own.file.relative_to(found.root).as_posix() for own in found.tasks.values()}
+    if there and there.names - {".gitattributes"} and not there.names & own_yaml:
+        raise hub.taken(there)
     text = _under(licence, text) if licence else text
-    return Bundle([file for file in files if file.path != "README.md"] + [File("README.md", text.encode())],
-                  f"finbench: the benchmark {name}", text, kind="dataset")  # fmt: skip
+    kept = [file for file in files if file.path not in ("README.md", hub.EVAL_YAML)]
+    kept += [_stated(found, text, repo), File("README.md", text.encode())]
+    seen = there.sha if there else None
+    return Bundle(kept, f"finbench: the benchmark {name}", text, kind="dataset", seen=seen)
+
+
+def _stated(found: owntasks.OwnFolder, readme: str, repo: str) -> File:
+    """``eval.yaml``: the folder's own where it has one, else made of its tasks and of the README's ``configs``."""
+    own = found.root / hub.EVAL_YAML
+    if own.is_file():
+        if faults := hub.benchmark_faults(own.read_text(encoding="utf-8", errors="replace")):
+            raise FinbenchError(f"{own}: {'; '.join(faults)}.", "Correct it; or remove it, and one is written.")
+        return File(hub.EVAL_YAML, own)
+    configs = taskfiles.head_of(readme).get("configs")
+    stated = (
+        [str(one.get("config_name")) for one in configs if isinstance(one, dict)] if isinstance(configs, list) else []
+    )
+    first, tasks = stated[0] if stated else "default", []
+    for name, task in found.tasks.items():
+        split = task.config.get("test_split") or task.config.get("validation_split") or "test"
+        tasks.append((name, name if name in stated else first, str(split)))
+    return benchmark.eval_yaml(repo, f"Tasks of lm-eval, scored strictly by finbench {__version__}.", tasks)
 
 
 def _under(licence: str, text: str) -> str:

@@ -49,6 +49,7 @@ class Call:
     def readable(self, kind: str, name: str) -> Repository:
         """A repository that the caller may see; Refusal for any other."""
         repo = self.store.repository(kind, name)
+        self.store.check_name(repo)
         if repo.info()["private"] and not self.owns(name):
             raise Refusal(401 if self.account is None else 404, "Repository not found", "RepoNotFound")
         return repo

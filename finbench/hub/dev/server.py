@@ -16,7 +16,7 @@ from finbench.hub.dev import reading, writing
 from finbench.hub.dev.calls import Answer, Call, DevAccount
 from finbench.hub.dev.card import card_faults
 from finbench.hub.dev.faults import HOSTILE_NAMES, Fault, Faults
-from finbench.hub.dev.store import Refusal, Store
+from finbench.hub.dev.store import Moved, Refusal, Store
 
 TOKEN = "hf_development"  # of the account `dev`, which may write everywhere
 _OF_A_REPOSITORY: dict[tuple[str, str], Callable[..., Any]] = {
@@ -113,6 +113,8 @@ class _Handler(BaseHTTPRequestHandler):
             parts = [unquote(part) for part in path.strip("/").split("/")]  # a quoted slash stays inside its part
             found = _answered(Call(hub.store, self.command, parts, parse_qs(query), body, hub.tokens.get(token), base))
             return found if isinstance(found, Answer) else Answer.json({} if found is None else found)
+        except Moved as fault:
+            return Answer(status=307, headers={"Location": self.path.replace(fault.name, fault.to, 1)})
         except Refusal as fault:
             codes = {"X-Error-Code": fault.code} if fault.code else {}
             message = {"X-Error-Message": fault.message.encode("ascii", "replace").decode()}
@@ -204,6 +206,8 @@ def _api(call: Call, parts: list[str]) -> Any:
         return _who(call)
     if parts == ["repos", "create"] and call.method == "POST":
         return writing.create(call)
+    if parts == ["repos", "move"] and call.method == "POST":
+        return writing.move(call)
     if parts == ["validate-yaml"] and call.method == "POST":
         stated = call.json()
         faults = card_faults(str(stated.get("content", "")), str(stated.get("repoType") or "model"))

@@ -38,6 +38,14 @@ class Refusal(Exception):
         self.status, self.message, self.code = status, message, code
 
 
+class Moved(Refusal):
+    """A repository that is called ``to`` now: the Hub redirects to it."""
+
+    def __init__(self, name: str, to: str) -> None:
+        super().__init__(307, f"Temporary Redirect. Redirecting to {to}")
+        self.name, self.to = name, to
+
+
 class StoredFile(NamedTuple):
     """A file of a commit: size in bytes, git blob id, and SHA-256 (which names the blob on disk)."""
 
@@ -115,6 +123,28 @@ class Store:
         if not _NAME.fullmatch(name) or ".." in name or "--" in name:
             raise Refusal(400, f"not a repository name: {name[:100]!r}")
         return Repository(self, kind, name)
+
+    def move(self, repo: Repository, new: str) -> None:
+        """Rename; the old name leads to the new one until another takes it. Refusal 409 if the new one is taken."""
+        target = self.repository(repo.kind, new)
+        with self.lock:
+            if target.folder.exists():
+                raise Refusal(409, f"{new} is there already")
+            target.folder.parent.mkdir(parents=True, exist_ok=True)
+            repo.folder.rename(target.folder)
+            moved = {old: new if to == repo.name else to for old, to in self._moved(repo.kind).items()}
+            _write_json(self.root / repo.kind / "moved.json", {**moved, repo.name: new})
+            if repo.kind == "datasets" and repo.name in self.benchmarks:
+                self.benchmarks.add(new)
+
+    def _moved(self, kind: str) -> dict[str, str]:
+        path = self.root / kind / "moved.json"
+        return dict(_read_json(path)) if path.is_file() else {}
+
+    def check_name(self, repo: Repository) -> None:
+        """Moved where nothing is called so any more."""
+        if not (repo.folder / "repo.json").is_file() and (to := self._moved(repo.kind).get(repo.name)):
+            raise Moved(repo.name, to)
 
     def repositories(self, kind: str) -> list[Repository]:
         """All that there are, by name."""

@@ -14,7 +14,7 @@ def create(call: Call) -> Any:
     """A new repository."""
     stated = call.json()
     account = call.writer()
-    kind = {"dataset": "datasets", "space": "spaces"}.get(str(stated.get("type")), "models")
+    kind = _kind(stated)
     name = f"{stated.get('organization') or account.name}/{stated.get('name')}"
     call.writer(name)
     if kind == "spaces" and stated.get("sdk") not in ("static", "gradio", "docker"):
@@ -26,6 +26,19 @@ def create(call: Call) -> Any:
     except Refusal as fault:
         return Answer.json({"error": fault.message, "url": url}, fault.status)
     return {"url": url, "name": name, "id": name}
+
+
+def _kind(stated: dict[str, Any]) -> str:
+    return {"dataset": "datasets", "space": "spaces"}.get(str(stated.get("type")), "models")
+
+
+def move(call: Call) -> None:
+    """Another name, in any namespace that the caller may write to."""
+    stated = call.json()
+    old, new = str(stated["fromRepo"]), str(stated["toRepo"])
+    call.writer(old)
+    call.writer(new)
+    call.store.move(call.readable(_kind(stated), old), new)
 
 
 def preupload(call: Call, repo: Repository, revision: str = "main") -> dict[str, Any]:
