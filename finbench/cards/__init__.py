@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from finbench.cards.reporting import report
     from finbench.cards.riskpage import RiskPage, risk
     from finbench.cards.setups import setup_of
-    from finbench.cards.undernoise import UnderNoise, robustness
+    from finbench.cards.undernoise import UNREACHED, UnderNoise, robustness, unreached
     from finbench.cards.verdicts import LEVEL, Comparison, Contest, shown_points, shown_probability
 else:
     __getattr__ = face(__name__)
@@ -44,6 +44,7 @@ __all__ = [
     "Heading",
     "RiskPage",
     "RowsByTask",
+    "UNREACHED",
     "UnderNoise",
     "aggregation_of",
     "amount",
@@ -76,6 +77,7 @@ __all__ = [
     "terminal_tables",
     "thinking_tokens",
     "trackers",
+    "unreached",
     "what_it_cost",
     "who_answered",
     "write_reports",

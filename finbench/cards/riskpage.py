@@ -144,7 +144,7 @@ def _beside(one: HeldScore) -> tuple[str, str]:
 
 def _calibration(found: SubjectCards, wanted: Sequence[float]) -> Section:
     told = [one for one in found.own if not confidence.untold(one.card, one.score, one.rows)]
-    made = [(one, confidence.of_rows(one.card, one.score, one.rows, wanted=wanted).found) for one in told]
+    made = [(one, of) for one in told for of in confidence.of_rows(one.card, one.score, one.rows, wanted=wanted)]
     rows = []
     for one, own in made:
         heat = "" if own.tempered is None else f"{own.tempered.temperature:.2f}" + (" (none helps)" * own.tempered.edge)

@@ -9,6 +9,7 @@ import typer
 
 import finbench
 from finbench import evaluation, leaderboard
+from finbench.cards import unreached
 from finbench.cli import show
 from finbench.cli.command import DataDir, Found
 from finbench.cli.evaluation import scored
@@ -168,8 +169,9 @@ def card_noise(
     tasks: Tasks = None,
 ) -> Found:
     """What noise does to a subject: its score on the same documents, and how many answers flip."""
-    found = finbench.robustness(card, noisy, tasks=_named(tasks))
-    return Found([one.as_dict() for one in found], lambda: show.sureness.noises(found))
+    found, notes = finbench.robustness(card, noisy, tasks=_named(tasks)), unreached(noisy)
+    value = [*(one.as_dict() for one in found), *({"n": 0, "unreached": note} for note in notes)]
+    return Found(value, lambda: show.sureness.noises(found, notes))
 
 
 def board_add(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.scoring import calibration, metrics, noise, prompts, sampling
+    from finbench.scoring import calibration, inwords, metrics, noise, prompts, sampling, years
     from finbench.scoring.foreign import has_our_scorer
     from finbench.scoring.measuring import (
         BASELINES,
@@ -54,6 +54,7 @@ __all__ = [
     "has_our_scorer",
     "hidden_metrics",
     "holm",
+    "inwords",
     "mcnemar",
     "mean_over_trainings",
     "measure",
@@ -78,4 +79,5 @@ __all__ = [
     "value_of",
     "values_of",
     "welch",
+    "years",
 ]

@@ -59,8 +59,8 @@ def calibrated(found: Sequence[CardCalibration]) -> None:
     put("[dim]| mean confidence; a guarantee holds with 95 % probability, for documents like these[/]", wrap=True)
 
 
-def noises(found: Sequence[UnderNoise]) -> None:
-    """A line for each noise on each task."""
+def noises(found: Sequence[UnderNoise], unreached: Sequence[str] = ()) -> None:
+    """A line for each noise on each task, and for each that changed no row."""
     put(f"[bold]{escape(found[0].subject)}[/]", wrap=True)
     table = columned(
         "task", "noise", "n", "as it is", "noisy", "difference", "95 % interval", "flips, %", numbers=range(2, 8)
@@ -79,6 +79,8 @@ def noises(found: Sequence[UnderNoise]) -> None:
             in_brackets(one.flips),
         )
     out.print(table)
+    for note in unreached:
+        put(f"[yellow]{escape(note)}[/]", wrap=True)
     put(
         "[dim]n: documents that the noise changes; flips: answers that do not follow its rule (stay, or turn)[/]",
         wrap=True,
