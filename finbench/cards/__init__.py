@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from finbench.cards.confidence import CardCalibration, calibrate
     from finbench.cards.elsewhere import endpoint_notes, what_it_cost, who_answered
     from finbench.cards.exports import eval_results, export_card, model_index
+    from finbench.cards.overtime import OverTime, by_year
     from finbench.cards.render import (
         Heading,
         amount,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         describe_subject,
         from_template,
         in_brackets,
+        limits,
         model_card,
         percent,
         shorten_name,
@@ -38,17 +40,19 @@ else:
 
 __all__ = [
     "LEVEL",
+    "UNREACHED",
     "CardCalibration",
     "Comparison",
     "Contest",
     "Heading",
+    "OverTime",
     "RiskPage",
     "RowsByTask",
-    "UNREACHED",
     "UnderNoise",
     "aggregation_of",
     "amount",
     "asking",
+    "by_year",
     "calibrate",
     "cardfiles",
     "combined_card",
@@ -62,6 +66,7 @@ __all__ = [
     "follows",
     "from_template",
     "in_brackets",
+    "limits",
     "model_card",
     "model_index",
     "percent",

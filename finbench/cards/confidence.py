@@ -47,7 +47,7 @@ def _plain(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class _Sure:
+class Sure:
     """What the rows of a score tell: confidence and rightness of each document; log-likelihoods where there are."""
 
     confidence: Any
@@ -110,7 +110,7 @@ def of_rows(
     card: Scorecard,
     score: Score,
     rows: Sequence[dict[str, Any]],
-    validation: _Sure | None = None,
+    validation: Sure | None = None,
     wanted: Sequence[float] = (0.05, 0.1, 0.2),
 ) -> list[CardCalibration]:
     """The calibration of one score from its sample rows, by each signal; ``untold`` has nothing against it."""
@@ -130,9 +130,9 @@ def _asked(card: Scorecard) -> bool:
     return card.generation is not None and card.generation.confidence
 
 
-def _signals(card: Scorecard, score: Score, rows: Sequence[dict[str, Any]]) -> list[_Sure]:
+def _signals(card: Scorecard, score: Score, rows: Sequence[dict[str, Any]]) -> list[Sure]:
     if score.form == "choice":
-        return [_of_labels(rows)]
+        return [of_labels(rows)]
     return [*([_of_samples(rows)] if samples_of(rows) > 1 else []), *([_of_words(rows)] if _asked(card) else [])]
 
 
@@ -140,25 +140,26 @@ def _right(rows: Sequence[dict[str, Any]]) -> str | None:
     return next((name for name in RIGHT if all(row["values"].get(name) in (0, 1) for row in rows)), None)
 
 
-def _of_labels(rows: Sequence[dict[str, Any]]) -> _Sure:
+def of_labels(rows: Sequence[dict[str, Any]]) -> Sure:
+    """What log-likelihoods of labels tell."""
     logs = calibration.padded([[float(value) for value in row["answer"]] for row in rows])
     said = "log-probabilities of the labels"
-    return _Sure(calibration.confidences(logs), _rightness(rows), clusters_of(rows), logs, said)
+    return Sure(calibration.confidences(logs), _rightness(rows), clusters_of(rows), logs, said)
 
 
-def _of_samples(rows: Sequence[dict[str, Any]]) -> _Sure:
+def _of_samples(rows: Sequence[dict[str, Any]]) -> Sure:
     samples, name = samples_of(rows), str(_right(rows))
     groups = [rows[at : at + samples] for at in range(0, len(rows), samples)]
     shares, right = (np.array(side, float) for side in zip(*(_vote(group, name) for group in groups), strict=True))
-    return _Sure(shares, right, clusters_of(rows)[::samples], None, f"agreement of {samples} samples")
+    return Sure(shares, right, clusters_of(rows)[::samples], None, f"agreement of {samples} samples")
 
 
-def _of_words(rows: Sequence[dict[str, Any]]) -> _Sure:
+def _of_words(rows: Sequence[dict[str, Any]]) -> Sure:
     """As the answers state it; one that states nothing counts as not sure at all: whoever abstains leaves it out."""
     told = np.array([row.get("confidence", 0) / 100 for row in rows])
     stated = sum("confidence" in row for row in rows) / len(rows)
     said = f"confidence in words, which {100 * stated:.1f} % of the answers state; of the others it counts as 0"
-    return _Sure(told, _rightness(rows), clusters_of(rows), None, said)
+    return Sure(told, _rightness(rows), clusters_of(rows), None, said)
 
 
 def _rightness(rows: Sequence[dict[str, Any]]) -> Any:
@@ -175,7 +176,7 @@ def _vote(group: Sequence[dict[str, Any]], name: str) -> tuple[float, float]:
     return most / len(group), next(float(row["values"][name]) for row in group if row["reading"] == reading)
 
 
-def _validated(path: Path, card: Scorecard, score: Score, tested: Sequence[dict[str, Any]]) -> _Sure:
+def _validated(path: Path, card: Scorecard, score: Score, tested: Sequence[dict[str, Any]]) -> Sure:
     """What the validation card tells of the same subject, on other rows of the same kind of task."""
     other = cardfiles.read(path)
     weights = [(one.subject.base.fingerprint, one.subject.adapter, one.subject.bits) for one in (card, other)]
@@ -191,4 +192,4 @@ def _validated(path: Path, card: Scorecard, score: Score, tested: Sequence[dict[
             f"{path} holds rows of the test of {score.task}: a temperature is not fitted on what it is judged by.",
             "Score the validation rows: finbench eval --metadata split=validation; or leave --validation out.",
         )
-    return _of_labels(rows[chosen.task])
+    return of_labels(rows[chosen.task])

@@ -41,9 +41,9 @@ class Settings:
     ] = field(default_factory=dict)
     max_length: Annotated[int | None, "Tokens of a prompt with its answer; default: the base's context."] = None
     gpu_memory: Annotated[float | None, "Share of each GPU's memory that may be taken; vLLM's default: 0.92."] = None
-    metadata: Annotated[Mapping[str, str], "Rows: agreement=75 (fpb), split=validation, noise=typos,ocr or noise=all."] = field(
-        default_factory=dict
-    )
+    metadata: Annotated[
+        Mapping[str, str], "Rows: agreement=75 (fpb), split=validation, noise=typos,ocr or noise=all."
+    ] = field(default_factory=dict)
     profile: Annotated[Profile, "direct, chat, think or cot: how models answer."] = "direct"
     max_tokens: Annotated[int | None, "Tokens an answer may take, reasoning included; not for direct."] = None
     temperature: Annotated[float | None, "Of sampling; default: the most probable token."] = None

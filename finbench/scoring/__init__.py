@@ -9,6 +9,7 @@ from finbench.core.faces import face
 if TYPE_CHECKING:
     from finbench.scoring import calibration, inwords, metrics, noise, prompts, sampling, years
     from finbench.scoring.foreign import has_our_scorer
+    from finbench.scoring.groups import group_difference
     from finbench.scoring.measuring import (
         BASELINES,
         LENIENT,
@@ -51,6 +52,7 @@ __all__ = [
     "clusters_of",
     "documents_needed",
     "golden_prompt",
+    "group_difference",
     "has_our_scorer",
     "hidden_metrics",
     "holm",
