@@ -8,6 +8,7 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.cards import asking, cardfiles, everyeval, plots, trackers
+    from finbench.cards.adaptercard import combined_card, model_card
     from finbench.cards.comparison import RowsByTask, aggregation_of, compare, follows
     from finbench.cards.confidence import CardCalibration, calibrate
     from finbench.cards.elsewhere import endpoint_notes, what_it_cost, who_answered
@@ -16,13 +17,11 @@ if TYPE_CHECKING:
     from finbench.cards.render import (
         Heading,
         amount,
-        combined_card,
         conditions_of,
         describe_subject,
         from_template,
         in_brackets,
         limits,
-        model_card,
         percent,
         shorten_name,
         task_views,
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
         write_reports,
     )
     from finbench.cards.reporting import report
-    from finbench.cards.riskpage import RiskPage, risk
+    from finbench.cards.riskpage import RiskPage, risk, risk_of
     from finbench.cards.setups import setup_of
     from finbench.cards.undernoise import UNREACHED, UnderNoise, robustness, unreached
     from finbench.cards.verdicts import LEVEL, Comparison, Contest, shown_points, shown_probability
@@ -73,6 +72,7 @@ __all__ = [
     "plots",
     "report",
     "risk",
+    "risk_of",
     "robustness",
     "setup_of",
     "shorten_name",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,19 +82,24 @@ def risk(
         raise FinbenchError(f"{out} is neither a page nor Markdown.", "Name a file that ends in .html or .md")
     if watts is not None and not 0 < watts < float("inf"):
         raise FinbenchError(f"--watts {watts:g} is no power.", "Say what the machine draws in watts: --watts 120")
-    page = described(gathered(Path(subject), [Path(place) for place in cards]), wanted, watts, cutoff)
+    page = _described(gathered(Path(subject), [Path(place) for place in cards]), wanted, watts, cutoff)
     if out is not None:
         write_atomic(out, from_template(_TEMPLATES[out.suffix], escape=out.suffix == ".html", page=page))
     return page
 
 
-def described(
+def risk_of(own: Sequence[Path], beside: Sequence[Path]) -> RiskPage:
+    """The page of a subject's cards for its model card, without scores, which stand there: the first has its name."""
+    page = _described(gathered(own[0], [*own, *beside]))
+    return replace(page, sections=[one for one in page.sections if one.title != "Score"])
+
+
+def _described(
     found: SubjectCards,
     wanted: Sequence[float] = (0.05, 0.1, 0.2),
     watts: float | None = None,
     cutoff: str | None = None,
 ) -> RiskPage:
-    """The page of a subject whose cards were gathered."""
     sections = [
         _scores(found),
         _calibration(found, wanted),
@@ -173,9 +178,12 @@ def _calibration(found: SubjectCards, wanted: Sequence[float]) -> Section:
         (sureplots.reliability, "reliability"), (sureplots.coverage, "what abstaining buys"),
     ]  # fmt: skip
     plots = [
-        draw(f"{one.task}: {name}", of.found) for one, of in made if one.score.family != GENERAL for draw, name in drawn
+        draw(f"{_short(one)}: {name}", of.found)
+        for one, of in made
+        if one.score.family != GENERAL
+        for draw, name in drawn
     ]
-    fitted = f" --validation {shlex.quote(str(found.fits[0].path))}" if found.fits else ""
+    fitted = f" --validation {shlex.quote('/'.join(found.fits[0].path.parts[-2:]))}" if found.fits else ""
     return Section(
         "How sure it is",
         "Confidence is the probability that it gives its own answer. Calibration error: mean distance from how often "
@@ -224,7 +232,7 @@ def _wording(found: SubjectCards) -> Section:
          *(f"{bias.value:+.3f}" if bias else "" for bias in (of.label_order_bias, of.answer_position_bias))]
         for one, of in asked
     ]  # fmt: skip
-    example = next((one.score.task.removeprefix(catalog.PREFIX) for one in found.own), "fpb_mc")
+    example = next(map(_short, found.own), "fpb_mc")
     return Section(
         "Wording of the prompt",
         "The same documents asked in several ways that mean the same. Mean: over prompts, its interval of documents "
@@ -251,7 +259,7 @@ def _time(found: SubjectCards, cutoff: str | None) -> Section:
         rows,
         f"finbench card years {_file(found)}" + (f" --cutoff {cutoff}" if cutoff else ""),
         "its documents have no years (fomc, finqa, xbrl_values ... have), so nothing is told of a later one",
-        [sureplots.by_year(f"{one.task}: {metrics.spoken(of.metric)} by year", of) for one, of in made],
+        [sureplots.by_year(f"{_short(one)}: {metrics.spoken(of.metric)} by year", of) for one, of in made],
         [f"{one.task}: {of.dated:,} of {of.n:,} documents have a year. {of.said}" for one, of in made],
     )
 
@@ -270,12 +278,14 @@ def _noise(found: SubjectCards) -> Section:
             rows.append([one.task.removeprefix(catalog.PREFIX), one.noise, one.rule, f"{one.n:,}",
                          amount(one.plain.value, share), amount(one.noisy.value, share), gap,
                          in_brackets(one.flips)])  # fmt: skip
+    named = {row[0] for row in rows}
+    held = [one for one in found.own if _short(one) in named]
     return Section(
         "Noise",
         "The same documents with and without noise. Flips: answers in % that do not follow the rule, right or wrong.",
         ("task", "noise", "answer", "documents", "as it is", "noisy", "difference", "flips"),
         rows,
-        f"{_asked(found.own, ' --metadata noise=all --out noisy')}; finbench card noise {_file(found)} noisy",
+        f"{_asked(held, ' --metadata noise=all --out noisy')}; finbench card noise {_file(found)} noisy",
         "what typing errors, other names, number formats and negation do: "
         "finbench eval --metadata noise=all --out noisy",
         notes=undernoise.unreached(dict.fromkeys(path.parent.parent for path in found.noisy)),
@@ -355,6 +365,10 @@ def _asked(held: Sequence[HeldScore], more: str = "") -> str:
         who = f"--model {base}" if subject.kind == "base" else f"--adapter {shlex.quote(adapter)} --base {base}"
         commands.append(asking.evaluation(card, who, [one.score for one in own]) + more)
     return "; ".join(commands)
+
+
+def _short(one: HeldScore) -> str:
+    return one.score.task.removeprefix(catalog.PREFIX)
 
 
 def _file(found: SubjectCards) -> str:

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench.cards import UNREACHED, cardfiles, write_reports
+from finbench.cards import cardfiles, write_reports
 from finbench.core import catalog, environment
 from finbench.core.console import progress, quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
-from finbench.core.files import write_atomic
 from finbench.core.records import Generation, Score, Scorecard, Task
 from finbench.core.settings import Evaluation, called_with
 from finbench.engines import Purse
 from finbench.evaluation import preflight, profiles
 from finbench.evaluation.journal import Journal, request_digests
 from finbench.evaluation.look import Looks
+from finbench.evaluation.noises import under_each
 from finbench.evaluation.notes import hosted
 from finbench.evaluation.scored import asked_rows, hear, score_answers, status
 from finbench.evaluation.subjects import Candidate, Overlaps, by_engine, candidates, models_of, start_engine
 from finbench.models import bases, template_digest
-from finbench.scoring import noise, prompts
+from finbench.scoring import prompts
 
 Form = Literal["base", "unmerged", "merged", "none"]
 _FORMS: dict[str, Form] = {"base": "base", "peft": "merged", "model": "merged"}
@@ -47,25 +47,7 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
     after Ctrl-C, with every finished task kept.
     """
     quiet()
-    if len(noises := noise.several(wanted.metadata["noise"]) if "noise" in wanted.metadata else []) > 1:
-        return _under_each(wanted, noises)
-    return _evaluated(wanted)
-
-
-def _under_each(wanted: Evaluation, noises: Sequence[str]) -> list[Scorecard]:
-    """The cards under each noise, in a folder of its own below ``out``; one that reaches no task leaves the others."""
-    cards: list[Scorecard] = []
-    unreached: list[noise.NotReached] = []
-    for name in noises:
-        try:
-            cards += _evaluated(replace(wanted, metadata={**wanted.metadata, "noise": name}, out=wanted.out / name))
-        except noise.NotReached as fault:
-            say(fault.message)
-            unreached.append(fault)
-    if not cards:
-        raise unreached[0]
-    write_atomic(wanted.out / UNREACHED, "".join(f"{fault.message}\n" for fault in unreached))
-    return cards
+    return under_each(wanted, _evaluated)
 
 
 def _evaluated(wanted: Evaluation) -> list[Scorecard]:

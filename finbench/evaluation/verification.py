@@ -361,10 +361,11 @@ def _evidence(task: Task, rows: list[dict[str, Any]], apart: set[str], found: Ve
             found.fault(f"{place}.{answer}", "is missing")
         if row.get("truncated") and row.get(answer) not in ("", seal.salted("")):
             found.fault(f"{place}.{answer}", "is said to be cut off, and is not empty")
-        if any(row.get(name, 0) < 0 for name in ("reasoning_tokens", "answer_tokens")):
-            found.fault(place, "counts fewer than no tokens")
-        if not 0 <= row.get("confidence", 0) <= 100:
-            found.fault(f"{place}.confidence", "is not between 0 and 100")
+        if (
+            any(row.get(name, 0) < 0 for name in ("reasoning_tokens", "answer_tokens", "confidence"))
+            or row.get("confidence", 0) > 100
+        ):
+            found.fault(place, "counts fewer than no tokens, or is more than 100 % sure")
         for name in row.keys() - _KEYS - {answer} - apart:
             found.fault(f"{place}.{name}", "is nothing that a sample row of this task has")
         if row["values"].keys() != names:
