@@ -3,7 +3,8 @@
     python benchmarks/risk_pages.py smollm2-135m --data-dir DATA
     python benchmarks/risk_pages.py gemma3-270m --data-dir DATA --noisy 60 --general piqa --limit 50
 
-It trains where runs/ has no adapter, scores adapter and base, and writes a page of each. DATA is where ``finbench data import`` has put fpb, piqa and winogrande. Each step says what processor time it took.
+It trains where runs/ has no adapter, scores adapter and base, and writes a page of each. DATA is where
+``finbench data import`` has put fpb, piqa and winogrande. Each step says what processor time it took.
 """
 
 from __future__ import annotations

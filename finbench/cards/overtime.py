@@ -35,7 +35,7 @@ _DATE = re.compile(r"(?:19|20)\d{2}(?:-(?:0[1-9]|1[0-2]))?")
 
 
 @dataclass(frozen=True)
-class Part:
+class Period:
     """The documents of one year, or of all years on one side of the cut-off."""
 
     name: str
@@ -53,8 +53,8 @@ class OverTime:
     dated: int  # documents whose year is known
     n: int
     cutoff: Cutoff | None
-    years: list[Part]
-    sides: list[Part]  # before the year of the cut-off, in it, and after it, as far as there are documents
+    years: list[Period]
+    sides: list[Period]  # before the year of the cut-off, in it, and after it, as far as there are documents
     difference: Measure | None  # after minus before
 
     @property
@@ -141,9 +141,9 @@ def of_rows(card: Scorecard, score: Score, rows: Sequence[dict[str, Any]], end: 
     catalog.recall(score.task, score.task_digest)
     how = aggregation_of(score.task, metric)
 
-    def part(name: str, own: Sequence[dict[str, Any]]) -> Part:
+    def part(name: str, own: Sequence[dict[str, Any]]) -> Period:
         found = measure(values_of(own)[metric], how, clusters_of(own), within=metrics.bounds(metric), samples=samples)
-        return Part(name, len(own) // samples, found)
+        return Period(name, len(own) // samples, found)
 
     samples = samples_of(rows)
     of_years = [
