@@ -73,7 +73,7 @@ def test_wordings_stand_on_the_page_where_a_card_has_them() -> None:
     share = Measure(value=0.8, low=0.75, high=0.84, method="mixed model")
     asked = SimpleNamespace(each=[0] * 8, mean=share, spread=0.112, worst="no_instruction", share={"prompt": 0.2},
                             label_order_bias=share, answer_position_bias=None)  # fmt: skip
-    held: Any = SimpleNamespace(**vars(found.own[0].score), prompts=asked)
+    held: Any = SimpleNamespace(**vars(found.own[0].score), prompts=asked, is_whole=lambda limit: True)
     found.own[0] = replace(found.own[0], score=held)
     section = riskpage._wording(found)
     assert section.rows == [["fpb", "8", "80.0 [75.0, 84.0]", "11.2", "no_instruction", "20.0", "+0.800", ""]]

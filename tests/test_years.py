@@ -104,4 +104,5 @@ def test_the_interval_of_two_groups_holds_their_difference(n: int) -> None:
         assert found.high is not None
         held.append(found.low <= 0.2 <= found.high)
     assert np.mean(held) >= 0.87
+    assert group_difference(([0.0] * 9, range(9)), ([0.0] * 9, range(9)), metrics.mean).low is None  # all alike
     assert group_difference(([1.0], ["a"]), ([0.0, 1.0], ["b", "c"]), metrics.mean).low is None

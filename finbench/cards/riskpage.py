@@ -225,7 +225,8 @@ def _rule(wanted: float, least: float | None, coverage: float) -> str:
 
 
 def _wording(found: SubjectCards) -> Section:
-    asked = [(one, one.score.prompts) for one in found.own if getattr(one.score, "prompts", None)]
+    told: list[tuple[HeldScore, Any]] = [(one, getattr(one.score, "prompts", None)) for one in found.own]
+    asked = [(one, of) for one, of in told if of]
     rows = [
         [one.task, f"{len(of.each)}", in_brackets(of.mean, metrics.is_share(one.score.main_metric)),
          shown_points(one.score.main_metric, of.spread).lstrip("+"), of.worst, percent(of.share.get("prompt", 0.0)),

@@ -33,6 +33,8 @@ def group_difference(a: Group, b: Group, aggregation: Aggregation, samples: int 
         return Measure(value=value, low=None, high=None, method="none, one source")
     if fewest <= stats.FEW:
         error = math.hypot(*(stats.jackknife(own, metric.statistic) for own in grouped))
+        if error < 1e-12:
+            return Measure(value=value, low=None, high=None, method="none, documents are all alike")
         half = stats.t_quantile(fewest - 1) * error
         return Measure(value=value, low=value - half, high=value + half, method="jackknife of each group, Student's t")
     drawn = [stats.resample(own, metric.statistic) for own in grouped]

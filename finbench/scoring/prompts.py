@@ -88,8 +88,8 @@ def load(
             loaded[task.name] = lm_task
     if unreached and not loaded:
         raise next(iter(unreached.values()))
-    for fault in unreached.values():
-        say(f"{fault.message} It is not scored.")
+    for one in unreached.values():
+        say(f"{one.message} It is not scored.")
     # only where they are needed, for reading takes seconds
     counts = {name: len(rows(lm_task, "train")) for name, lm_task in loaded.items()} if shots else {}
     few = [f"Task {name} has {n} train rows, fewer than {shots} shots" for name, n in counts.items() if n < shots]
