@@ -80,6 +80,8 @@ model again, can show it.
 | `reasoning_tokens`, `answer_tokens`, `truncated` | integer, integer, true or false | of answers under another profile than direct: tokens of the reasoning and of what follows it, and whether the budget cut the answer off (then it is empty) |
 | `sample` | integer | number of the answer to this prompt, where there are several: one row for each |
 | `reading` | string | where there are several: a hash of what the answer says, by which samples vote; empty where it did not parse |
+| `confidence` | integer | under `--confidence`: how sure the answer says that it is, 0 to 100; absent where it says nothing |
+| `year` | integer | of the row's document, where its set or its filing says it |
 | `of` | integer | under `--metadata noise=...`: the row that this one was made of |
 """
 

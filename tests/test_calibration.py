@@ -12,10 +12,12 @@ from scipy.stats import binom
 from typer.testing import CliRunner
 
 import finbench
-from finbench.cards import cardfiles
+from finbench.cards import asking, cardfiles
 from finbench.cli import app
 from finbench.core.errors import FinbenchError
-from finbench.scoring import calibration
+from finbench.engines import Generated
+from finbench.engines.dummy import DummyEngine
+from finbench.scoring import calibration, inwords
 
 CARDS = Path(__file__).parent.parent / "leaderboards" / "scorecards"
 ADAPTER, BASE = CARDS / "fpb-smollm2-135m-lora-s0.json", CARDS / "fpb-smollm2-135m.json"
@@ -49,6 +51,22 @@ def test_the_interval_of_the_calibration_error_holds_the_truth(sharpness: float,
         held.append(found.low - 1e-9 <= truth <= found.high + 1e-9)
         assert 0.01 < chance < 0.12
     assert np.mean(held) >= 0.85  # 95 %, and 40 draws; of plain percentiles it is 0 where the truth is 0
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.032])
+def test_the_interval_holds_where_answers_are_almost_always_right(gap: float) -> None:
+    rng = np.random.default_rng(11)
+    held = []
+    for _ in range(25):
+        confidence = 1 - 0.1 * rng.random(200)
+        right = (rng.random(200) < np.minimum(1, confidence + 1.25 * gap)).astype(float)
+        many = 1 - 0.1 * rng.random(20_000)
+        truth = float(np.abs(many - np.minimum(1, many + 1.25 * gap)).mean())
+        found, _ = calibration.expected_error(confidence, right, list(range(200)))
+        assert found.low is not None
+        assert found.high is not None
+        held.append(found.low <= truth <= found.high)
+    assert np.mean(held) >= 0.88  # without chance from the confidences themselves 0.78 and 0.83
 
 
 def test_agreement_of_few_documents_is_calibrated_where_it_is() -> None:
@@ -186,6 +204,55 @@ def test_samples_that_agree_are_sure(tmp_path: Path) -> None:
     bins = [(own.n, own.confidence, own.accuracy) for own in found.found.bins]
     assert bins == [(20, 0.25, 0), (30, 0.75, 1)]  # 10 of 0 and 10 of 0.5 are one bin, of 20 sources
     assert found.found.tempered is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "sure"),
+    [
+        ("positive\nConfidence: 85", "positive", 85), ("positive\n\n**Confidence:** 85 %.", "positive", 85),
+        ("positive\nConfidence: 0.9", "positive", None), ("positive\nconfidence: high", "positive", None),
+        ("positive\nConfidence: 101", "positive", None), ("positive\nConfidence: -5", "positive", None),
+        ("Confidence: 85\npositive", "Confidence: 85\npositive", None), ("positive", "positive", None),
+    ],
+)  # fmt: skip
+def test_confidence_in_words_is_read_from_a_last_line_alone(answer: str, text: str, sure: int | None) -> None:
+    generated, found = inwords.parted(Generated(answer), "chat")
+    assert (generated.text, found) == (text, sure)
+    assert inwords.parted(Generated("positive", "so it is\nConfidence: 40"), "cot")[1] == 40
+    assert inwords.parted(Generated("", "no answer\nConfidence: 40"), "cot")[1] is None
+
+
+def test_answers_are_asked_how_sure_they_are_and_their_cards_are_calibrated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def say(engine: DummyEngine, request: Any) -> Any:
+        asked.append(request.args[0])
+        number = request.doc_id
+        if number % 10 == 9:
+            return "positive"
+        return f"{request.doc['label'] if number % 4 else 'none'}\nConfidence: {75 if number % 2 else 70}"
+
+    monkeypatch.setattr(DummyEngine, "_answer", say)
+    how: dict[str, Any] = {"model": "dummy", "engine": "dummy", "tasks": "mini_sentiment", "limit": 60, "out": tmp_path}
+    [card] = finbench.evaluate(**how, profile="chat", confidence=True, reports=False)
+    assert all("Confidence: <number>" in prompt for prompt in asked)
+    path = next(tmp_path.glob("*.json"))
+    rows = cardfiles.read_samples(path)
+    assert [row.get("confidence") for row in rows[:3]] == [70, 75, 70]
+    assert "confidence" not in rows[9]
+    assert rows[1]["answer"] == rows[1]["values"]["macro_f1"][0]  # the line is no part of the answer
+    (found,) = finbench.calibrate([path])
+    assert "90.0 % of the answers state" in found.signal
+    assert found.found.confidence == pytest.approx(sum(row.get("confidence", 0) for row in rows) / 6000)
+    assert finbench.verify(path).faults == []
+    assert " --confidence " in asking.evaluation(card, "--model dummy") + " "
+    with pytest.raises(FinbenchError, match="--confidence is for the profiles"):
+        finbench.evaluate(**how, confidence=True)
+    rows[0]["confidence"] = 120
+    cardfiles.write(path, card, rows)
+    assert any("100 % sure" in str(fault) for fault in finbench.verify(path).faults)
 
 
 def test_cards_that_do_not_tell_it_are_refused_with_what_to_type(tmp_path: Path) -> None:

@@ -53,7 +53,6 @@ def test_parts_are_put_together_in_their_order_and_the_whole_is_checked(
             part.parent.mkdir(parents=True)
             part.write_bytes(b"%d" % number)
         monkeypatch.syspath_prepend(str(tmp_path / place))
-    (tmp_path / "cache" / "wheels").mkdir(parents=True)
     with pytest.raises(FinbenchError, match="SHA-256"), ggufs.packaged(entry):
         pass
     of_0123 = "1be2e452b46d7a0d9656bbb1f768e8248eba1b75baed65f5d99eafa948899a6a"

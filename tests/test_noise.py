@@ -89,7 +89,7 @@ def test_a_flip_drops_what_is_neutral_and_labels_that_are_no_sentiment() -> None
     assert under("opposite", "Net sales rose", "neutral") is None
     with pytest.raises(FinbenchError, match="no labels of it"):
         noise.noisy("opposite", [{"text": "rates rose", "label": "hawkish", "choices": ["dovish", "hawkish"]}], "fomc")
-    with pytest.raises(FinbenchError, match="changes none"):
+    with pytest.raises(noise.NotReached, match="changed no row"):
         noise.noisy("numbers", [row("no figure")], "t")
     with pytest.raises(FinbenchError, match="only where it is a label"):
         noise.noisy("typos", [{"text": "a", "answer": "1"}], "finqa")
@@ -135,6 +135,31 @@ def test_a_subject_is_scored_under_noise_and_beside_itself(tmp_path: Path) -> No
     assert [one["noise"] for one in json.loads(done.stdout)] == ["typos", "upper"]
     with pytest.raises(FinbenchError, match="No task"):
         finbench.robustness(runs[""], [runs[""]])
+
+
+def test_of_several_noises_one_that_changes_no_row_is_noted_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how: dict[str, Any] = {"model": "dummy", "engine": "dummy", "limit": 30, "reports": False}
+    finbench.evaluate(**how, tasks="mini_sentiment", out=tmp_path / "plain")
+    both = "mini_sentiment,mini_headline"  # the second asks of a text, so that no noise has a rule for it
+    made = finbench.evaluate(**how, tasks=both, out=tmp_path / "noisy", metadata={"noise": "opposite,upper@2,lower"})
+    assert [card.arguments["metadata.noise"] for card in made] == ["upper@2", "lower"]
+    assert {path.name for path in (tmp_path / "noisy").iterdir()} == {"upper@2", "lower", "unreached.txt"}
+    done = CliRunner().invoke(app.app, ["card", "noise", str(tmp_path / "plain/dummy.json"), str(tmp_path / "noisy")])
+    assert "opposite changed no row" in " ".join(done.stdout.split())
+    page = finbench.risk(tmp_path / "plain" / "dummy.json")
+    assert not [one for one in page.shown if one.title == "Noise"]  # these lie elsewhere
+    page = finbench.risk(tmp_path / "plain" / "dummy.json", [tmp_path])
+    (shown,) = [one for one in page.shown if one.title == "Noise"]
+    assert [row[1] for row in shown.rows] == ["upper@2", "lower"] or [row[1] for row in shown.rows] == [
+        "lower",
+        "upper@2",
+    ]
+    assert "opposite changed no row" in shown.notes[0]
+    assert noise.several("all@3") == [f"{name}@3" for name in noise.NOISES]
+    with pytest.raises(noise.NotReached):
+        finbench.evaluate(**how, tasks="mini_sentiment", out=tmp_path / "none", metadata={"noise": "opposite,negation"})
 
 
 def forged(path: Path, change: Any) -> None:

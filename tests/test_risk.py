@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 import finbench
-from finbench.cards import RiskPage, asking, cardfiles, subjectcards
+from finbench.cards import RiskPage, asking, cardfiles, riskpage, subjectcards
 from finbench.cli import app
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
+from finbench.core.records import Measure
 from finbench.models import adapters
 
 CARDS = Path(__file__).parent.parent / "leaderboards" / "scorecards"
@@ -54,9 +56,9 @@ def test_the_page_shows_what_the_cards_hold_beside_the_base(made: tuple[RiskPage
 
 def test_what_was_not_tested_is_said_and_what_was_is_not(made: tuple[RiskPage, Path]) -> None:
     said = " ".join(made[0].untested)
-    assert "--metadata noise=typos" in said
+    assert "--metadata noise=all" in said
     assert "--tasks general" in said
-    assert "one wording" in said
+    assert "--prompts 8" in said
     assert "part of the test" not in said
     suite = finbench.risk(SUITE, [SUITE])  # without its base, which takes seconds to test it against
     assert "Forgetting" in [one.title for one in suite.shown]
@@ -64,6 +66,17 @@ def test_what_was_not_tested_is_said_and_what_was_is_not(made: tuple[RiskPage, P
     assert "A part of the test only" in " ".join(suite.untested)
     alone = finbench.risk(base := CARDS / "fpb-smollm2-135m.json", [base])
     assert not any("forgot" in one or "training of the same" in one for one in alone.untested)
+
+
+def test_wordings_stand_on_the_page_where_a_card_has_them() -> None:
+    found = subjectcards.gathered(ADAPTER, [ADAPTER])
+    share = Measure(value=0.8, low=0.75, high=0.84, method="mixed model")
+    asked = SimpleNamespace(each=[0] * 8, mean=share, spread=0.112, worst="no_instruction", share={"prompt": 0.2},
+                            label_order_bias=share, answer_position_bias=None)  # fmt: skip
+    held: Any = SimpleNamespace(**vars(found.own[0].score), prompts=asked, is_whole=lambda limit: True)
+    found.own[0] = replace(found.own[0], score=held)
+    section = riskpage._wording(found)
+    assert section.rows == [["fpb", "8", "80.0 [75.0, 84.0]", "11.2", "no_instruction", "20.0", "+0.800", ""]]
 
 
 def test_cards_of_other_weights_stay_out(tmp_path: Path) -> None:

@@ -8,19 +8,20 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.cards import asking, cardfiles, everyeval, plots, trackers
+    from finbench.cards.adaptercard import combined_card, model_card
     from finbench.cards.comparison import RowsByTask, aggregation_of, compare, follows
     from finbench.cards.confidence import CardCalibration, calibrate
     from finbench.cards.elsewhere import endpoint_notes, what_it_cost, who_answered
     from finbench.cards.exports import eval_results, export_card, model_index
+    from finbench.cards.overtime import OverTime, by_year
     from finbench.cards.render import (
         Heading,
         amount,
-        combined_card,
         conditions_of,
         describe_subject,
         from_template,
         in_brackets,
-        model_card,
+        limits,
         percent,
         shorten_name,
         task_views,
@@ -29,25 +30,28 @@ if TYPE_CHECKING:
         write_reports,
     )
     from finbench.cards.reporting import report
-    from finbench.cards.riskpage import RiskPage, risk
+    from finbench.cards.riskpage import RiskPage, risk, risk_of
     from finbench.cards.setups import setup_of
-    from finbench.cards.undernoise import UnderNoise, robustness
+    from finbench.cards.undernoise import UNREACHED, UnderNoise, robustness, unreached
     from finbench.cards.verdicts import LEVEL, Comparison, Contest, shown_points, shown_probability
 else:
     __getattr__ = face(__name__)
 
 __all__ = [
     "LEVEL",
+    "UNREACHED",
     "CardCalibration",
     "Comparison",
     "Contest",
     "Heading",
+    "OverTime",
     "RiskPage",
     "RowsByTask",
     "UnderNoise",
     "aggregation_of",
     "amount",
     "asking",
+    "by_year",
     "calibrate",
     "cardfiles",
     "combined_card",
@@ -61,12 +65,14 @@ __all__ = [
     "follows",
     "from_template",
     "in_brackets",
+    "limits",
     "model_card",
     "model_index",
     "percent",
     "plots",
     "report",
     "risk",
+    "risk_of",
     "robustness",
     "setup_of",
     "shorten_name",
@@ -76,6 +82,7 @@ __all__ = [
     "terminal_tables",
     "thinking_tokens",
     "trackers",
+    "unreached",
     "what_it_cost",
     "who_answered",
     "write_reports",

@@ -50,8 +50,9 @@ def evaluation(card: Scorecard, who: str, scores: Sequence[Score] | None = None)
 def _generation(card: Scorecard) -> list[str]:
     """Options of profile, sampling and prompts."""
     stated = card.generation.model_dump(exclude_none=True) if card.generation else {}
-    turns = stated.pop("fewshot_as_multiturn", None)
+    turns, sure = stated.pop("fewshot_as_multiturn", None), stated.pop("confidence", False)
     parts = [] if turns is None else [f"--{'' if turns else 'no-'}fewshot-as-multiturn"]
+    parts += ["--confidence"] if sure else []
     plain = {"profile": "direct", "samples": 1}
     options = {name: value for name, value in stated.items() if plain.get(name) != value}
     parts += [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in options.items()]

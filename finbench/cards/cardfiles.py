@@ -175,6 +175,7 @@ def unlike_row(row: dict[str, Any]) -> str:
     if lacking := [name for name in kinds if name not in row]:
         return f"lacks {', '.join(lacking)}"
     may = {"sample": int, "reading": str, "reasoning_tokens": int, "answer_tokens": int, "truncated": bool, "of": int}
+    may |= {"confidence": int, "year": int}
     kinds |= {name: kind for name, kind in may.items() if name in row}
     return next((f"{name} is of a wrong type" for name, kind in kinds.items() if type(row[name]) is not kind), "")
 
@@ -292,7 +293,8 @@ def run_key(card: Scorecard) -> str:
     """Digest of all that decides an answer except task and data: subject, settings, versions."""
     settings = card.model_dump(include={"engine", "shots", "limit", "seed", "arguments", "computed", "chat_template"})
     if card.generation is not None:
-        settings["generation"] = card.generation.model_dump()
+        plain = set() if card.generation.confidence else {"confidence"}  # cards from before have no such key
+        settings["generation"] = card.generation.model_dump(exclude=plain)
     # what is for people; the structure of a base decides its fingerprint
     told: dict[str, Any] = {"name": True, "adapter_name": True, "adapter_source": True, "base": {"structure"}}
     made_with = {"versions": card.provenance.packages, "finbench": card.provenance.finbench}

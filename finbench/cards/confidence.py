@@ -18,7 +18,8 @@ from finbench.scoring import RIGHT, calibration, clusters_of, samples_of
 
 _FEWEST = 20  # documents below which nothing is said
 _FORMS = (
-    "Score its log-likelihood form (--tasks fpb_mc), or several answers: --profile chat --samples 8 --temperature 0.7"
+    "Score its log-likelihood form (--tasks fpb_mc), or several answers: --profile chat --samples 8 --temperature 0.7; "
+    "or ask for it in words: --profile chat --confidence"
 )
 
 
@@ -46,13 +47,14 @@ def _plain(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class _Sure:
+class Sure:
     """What the rows of a score tell: confidence and rightness of each document; log-likelihoods where there are."""
 
     confidence: Any
     right: Any
     sources: list[str]
     logs: Any
+    signal: str  # where it is from, for people
 
 
 def calibrate(
@@ -64,7 +66,8 @@ def calibrate(
 ) -> list[CardCalibration]:
     """Calibration of every score of these cards (files, or folders) whose samples tell how sure the subject was.
 
-    That is so for log-likelihoods of labels, and for several answers to each prompt, which agree or not.
+    That is so for log-likelihoods of labels, for several answers to each prompt, which agree or not, and for answers
+    that were asked to state it (``--confidence``); a score of samples that state it too is there twice.
     ``validation``: a card of the same subject on validation rows, on which the temperature is fitted; without one it
     is cross-fitted on the test. ``wanted``: error rates for which a threshold is looked for.
 
@@ -83,7 +86,7 @@ def calibrate(
                 reasons.append(f"{card.subject.name} on {score.task.removeprefix(catalog.PREFIX)}: {lacks}")
                 continue
             fit = _validated(Path(validation), card, score, rows[score.task]) if validation else None
-            found.append(of_rows(card, score, rows[score.task], fit, wanted))
+            found += of_rows(card, score, rows[score.task], fit, wanted)
     if not found:
         said = "; ".join(reasons[:3]) or "none of the cards has a score of the tasks named"
         raise FinbenchError(f"No score here tells how sure the subject was ({said}).", _FORMS)
@@ -98,7 +101,7 @@ def untold(card: Scorecard, score: Score, rows: Sequence[dict[str, Any]]) -> str
         return "--arg labels=best kept bounds of all labels but the best"
     if _right(rows) is None:
         return "its answers are not simply right or wrong"
-    if score.form != "choice" and samples_of(rows) == 1:
+    if score.form != "choice" and samples_of(rows) == 1 and not _asked(card):
         return "one generated answer a document"
     return f"fewer than {_FEWEST} documents" if score.n < _FEWEST else ""
 
@@ -107,38 +110,61 @@ def of_rows(
     card: Scorecard,
     score: Score,
     rows: Sequence[dict[str, Any]],
-    validation: _Sure | None = None,
+    validation: Sure | None = None,
     wanted: Sequence[float] = (0.05, 0.1, 0.2),
-) -> CardCalibration:
-    """The calibration of one score from its sample rows; ``untold`` has nothing against it."""
-    sure = _sure(rows, score.form == "choice")
-    found = calibration.calibrated(sure.confidence, sure.right, sure.sources, wanted)
-    signal = f"agreement of {samples_of(rows)} samples"
-    if sure.logs is not None:
-        fit = (validation.logs, validation.right) if validation else None
-        gained = calibration.tempered(sure.logs, sure.right, sure.sources, fit)
-        found, signal = (
-            replace(found, tempered=gained, accuracy=score.metrics[str(_right(rows))]),
-            "log-probabilities of the labels",
-        )
-    return CardCalibration(card.subject.name, score.task, signal, found)
+) -> list[CardCalibration]:
+    """The calibration of one score from its sample rows, by each signal; ``untold`` has nothing against it."""
+    made = []
+    for sure in _signals(card, score, rows):
+        found = calibration.calibrated(sure.confidence, sure.right, sure.sources, wanted)
+        if sure.logs is not None:
+            fit = (validation.logs, validation.right) if validation else None
+            gained = calibration.tempered(sure.logs, sure.right, sure.sources, fit)
+            found = replace(found, tempered=gained, accuracy=score.metrics[str(_right(rows))])
+        made.append(CardCalibration(card.subject.name, score.task, sure.signal, found))
+    return made
+
+
+def _asked(card: Scorecard) -> bool:
+    """Whether answers were asked to state how sure they are."""
+    return card.generation is not None and card.generation.confidence
+
+
+def _signals(card: Scorecard, score: Score, rows: Sequence[dict[str, Any]]) -> list[Sure]:
+    if score.form == "choice":
+        return [of_labels(rows)]
+    return [*([_of_samples(rows)] if samples_of(rows) > 1 else []), *([_of_words(rows)] if _asked(card) else [])]
 
 
 def _right(rows: Sequence[dict[str, Any]]) -> str | None:
     return next((name for name in RIGHT if all(row["values"].get(name) in (0, 1) for row in rows)), None)
 
 
-def _sure(rows: Sequence[dict[str, Any]], choice: bool) -> _Sure:
-    name = _right(rows)
-    if choice:
-        logs = calibration.padded([[float(value) for value in row["answer"]] for row in rows])
-        right = np.array([float(row["values"][name]) for row in rows])
-        return _Sure(calibration.confidences(logs), right, clusters_of(rows), logs)
-    samples = samples_of(rows)
+def of_labels(rows: Sequence[dict[str, Any]]) -> Sure:
+    """What log-likelihoods of labels tell."""
+    logs = calibration.padded([[float(value) for value in row["answer"]] for row in rows])
+    said = "log-probabilities of the labels"
+    return Sure(calibration.confidences(logs), _rightness(rows), clusters_of(rows), logs, said)
+
+
+def _of_samples(rows: Sequence[dict[str, Any]]) -> Sure:
+    samples, name = samples_of(rows), str(_right(rows))
     groups = [rows[at : at + samples] for at in range(0, len(rows), samples)]
-    votes = [_vote(group, str(name)) for group in groups]
-    shares, right = (np.array(side, float) for side in zip(*votes, strict=True))
-    return _Sure(shares, right, clusters_of(rows)[::samples], None)
+    shares, right = (np.array(side, float) for side in zip(*(_vote(group, name) for group in groups), strict=True))
+    return Sure(shares, right, clusters_of(rows)[::samples], None, f"agreement of {samples} samples")
+
+
+def _of_words(rows: Sequence[dict[str, Any]]) -> Sure:
+    """As the answers state it; one that states nothing counts as not sure at all: whoever abstains leaves it out."""
+    told = np.array([row.get("confidence", 0) / 100 for row in rows])
+    stated = sum("confidence" in row for row in rows) / len(rows)
+    said = f"confidence in words, which {100 * stated:.1f} % of the answers state; of the others it counts as 0"
+    return Sure(told, _rightness(rows), clusters_of(rows), None, said)
+
+
+def _rightness(rows: Sequence[dict[str, Any]]) -> Any:
+    name = str(_right(rows))
+    return np.array([float(row["values"][name]) for row in rows])
 
 
 def _vote(group: Sequence[dict[str, Any]], name: str) -> tuple[float, float]:
@@ -150,7 +176,7 @@ def _vote(group: Sequence[dict[str, Any]], name: str) -> tuple[float, float]:
     return most / len(group), next(float(row["values"][name]) for row in group if row["reading"] == reading)
 
 
-def _validated(path: Path, card: Scorecard, score: Score, tested: Sequence[dict[str, Any]]) -> _Sure:
+def _validated(path: Path, card: Scorecard, score: Score, tested: Sequence[dict[str, Any]]) -> Sure:
     """What the validation card tells of the same subject, on other rows of the same kind of task."""
     other = cardfiles.read(path)
     weights = [(one.subject.base.fingerprint, one.subject.adapter, one.subject.bits) for one in (card, other)]
@@ -166,4 +192,4 @@ def _validated(path: Path, card: Scorecard, score: Score, tested: Sequence[dict[
             f"{path} holds rows of the test of {score.task}: a temperature is not fitted on what it is judged by.",
             "Score the validation rows: finbench eval --metadata split=validation; or leave --validation out.",
         )
-    return _sure(rows[chosen.task], True)
+    return of_labels(rows[chosen.task])

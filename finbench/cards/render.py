@@ -17,12 +17,10 @@ from finbench.cards import cardfiles
 from finbench.cards.elsewhere import endpoint_notes, unseen
 from finbench.core import catalog
 from finbench.core.catalog import PREFIX
-from finbench.core.combined import Combined
 from finbench.core.errors import harmless
 from finbench.core.files import write_atomic
-from finbench.core.records import Adapter, Generation, Measure, MergedModel, Score, Scorecard, Subject
+from finbench.core.records import Generation, Measure, Score, Scorecard, Subject
 from finbench.core.seal import salted
-from finbench.methods import method_named
 from finbench.scoring import BASELINES, noise
 from finbench.scoring.metrics import is_share, spoken
 
@@ -395,24 +393,3 @@ def write_reports(folder: Path) -> list[Scorecard]:
         write_atomic(folder / "report.md", markdown(everything))
         write_atomic(folder / "report.html", html(everything))
     return everything
-
-
-def model_card(adapter: Adapter | MergedModel) -> str:
-    """README.md of an adapter folder, or of a merged model (Markdown with the Hub's metadata block)."""
-    if isinstance(adapter, MergedModel):
-        return from_template("merged.md.j2", escape=False, m=adapter)
-    learnt = adapter.recipe.learnt.items()
-    tasks = ", ".join(name + (f" ({weight:g} x)" if weight != 1 else "") for name, weight in learnt)
-    return from_template(
-        "adapter.md.j2",
-        escape=False,
-        a=adapter,
-        method=method_named(adapter.recipe.method),
-        tasks=tasks,
-        pictured=adapter.merge is None,  # the training of a merged model was elsewhere
-    )
-
-
-def combined_card(made: Combined, name: str) -> str:
-    """README.md of an adapter that was made of others."""
-    return from_template("combined.md.j2", escape=False, c=made, title=name).lstrip()

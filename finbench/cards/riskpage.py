@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import asking, confidence, sureplots, undernoise
+from finbench.cards import asking, confidence, overtime, sureplots, undernoise
 from finbench.cards.comparison import aggregation_of, difference, documents
 from finbench.cards.elsewhere import unseen
 from finbench.cards.render import amount, describe_subject, from_template, in_brackets, percent
@@ -17,7 +17,7 @@ from finbench.cards.verdicts import shown_points
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.core.files import write_atomic
-from finbench.scoring import clusters_of, hidden_metrics, metrics, samples_of, values_of
+from finbench.scoring import calibration, clusters_of, hidden_metrics, metrics, samples_of, values_of
 
 CHIP, MACHINE = 700.0, 100.0  # watts that are assumed of a GPU, and of a machine without one
 _JOULES = 3.6e6  # of a kilowatt hour
@@ -68,12 +68,14 @@ def risk(
     out: Path | None = None,
     wanted: Sequence[float] = (0.05, 0.1, 0.2),
     watts: float | None = None,
+    cutoff: str | None = None,
 ) -> RiskPage:
     """What is known of the risk of a ``subject``: an adapter folder, or a scorecard of it; written to ``out``.
 
     ``cards``: files and folders in which its cards lie, and its base's; default: the folder of the card, else
     ``scorecards``; folders within them are looked through too (cards under noise). ``out`` ends in .html or .md.
-    ``wanted``: error rates to find thresholds for; ``watts``: what the machine draws while it answers.
+    ``wanted``: error rates to find thresholds for; ``watts``: what the machine draws while it answers; ``cutoff``: up
+    to when the base has read (2024-08), where bases.yaml does not say it.
 
     Raises FinbenchError where no card of the subject lies there, and for another ending of ``out``.
     """
@@ -81,17 +83,36 @@ def risk(
         raise FinbenchError(f"{out} is neither a page nor Markdown.", "Name a file that ends in .html or .md")
     if watts is not None and not 0 < watts < float("inf"):
         raise FinbenchError(f"--watts {watts:g} is no power.", "Say what the machine draws in watts: --watts 120")
-    found = gathered(Path(subject), [Path(place) for place in cards])
+    page = _described(gathered(Path(subject), [Path(place) for place in cards]), wanted, watts, cutoff)
+    if out is not None:
+        write_atomic(out, from_template(_TEMPLATES[out.suffix], escape=out.suffix == ".html", page=page))
+    return page
+
+
+def risk_of(own: Sequence[Path], beside: Sequence[Path]) -> RiskPage:
+    """The page of a subject's cards for its model card, without scores, which stand there: the first has its name."""
+    page = _described(gathered(own[0], [*own, *beside]))
+    return replace(page, sections=[one for one in page.sections if one.title != "Score"])
+
+
+def _described(
+    found: SubjectCards,
+    wanted: Sequence[float] = (0.05, 0.1, 0.2),
+    watts: float | None = None,
+    cutoff: str | None = None,
+) -> RiskPage:
     sections = [
         _scores(found),
         _calibration(found, wanted),
+        _wording(found),
         _noise(found),
+        _time(found, cutoff),
         _forgetting(found),
         _contamination(found),
         _cost(found, watts),
     ]
     card = found.subject
-    page = RiskPage(
+    return RiskPage(
         subject=card.subject.name,
         what=describe_subject(card.subject),
         base=card.subject.base.alias,
@@ -99,9 +120,6 @@ def risk(
         sections=sections,
         untested=list(_untested(found, sections)),
     )
-    if out is not None:
-        write_atomic(out, from_template(_TEMPLATES[out.suffix], escape=out.suffix == ".html", page=page))
-    return page
 
 
 # ---------------------------------------------------------------- sections
@@ -145,39 +163,57 @@ def _beside(one: HeldScore) -> tuple[str, str]:
 
 def _calibration(found: SubjectCards, wanted: Sequence[float]) -> Section:
     told = [one for one in found.own if not confidence.untold(one.card, one.score, one.rows)]
-    made = [(one, confidence.of_rows(one.card, one.score, one.rows, wanted=wanted).found) for one in told]
-    rows = []
-    for one, own in made:
-        heat = "" if own.tempered is None else f"{own.tempered.temperature:.2f}" + (" (none helps)" * own.tempered.edge)
+    made = [(one, of) for one in told for of in _sureness(found, one, wanted)]
+    rows, notes = [], ["A rule holds with 95 % probability, for documents like these: another source or year is not."]
+    for one, of in made:
+        own, parts = of.found, of.found.brier
         rules = [_rule(rule.wanted, rule.least, rule.coverage) for rule in own.thresholds]
         rows.append([one.task, percent(own.confidence), percent(own.accuracy.value), in_brackets(own.error),
-                     percent(own.chance), heat, in_brackets(own.selective), "; ".join(rules)])  # fmt: skip
+                     percent(own.chance), in_brackets(own.selective), "; ".join(rules)])  # fmt: skip
+        notes.append(
+            f"{one.task}: confidence from {of.signal}. Brier score {in_brackets(parts.score, share=False)} = "
+            f"reliability {parts.reliability:.3f} - resolution {parts.resolution:.3f} + uncertainty "
+            f"{parts.uncertainty:.3f} + within bins {parts.within:.3f}." + _heat(own.tempered)
+        )
     drawn: list[tuple[Callable[..., str], str]] = [
         (sureplots.reliability, "reliability"), (sureplots.coverage, "what abstaining buys"),
     ]  # fmt: skip
     plots = [
-        draw(f"{one.task}: {name}", own) for one, own in made if one.score.family != GENERAL for draw, name in drawn
+        draw(f"{_short(one)}: {name}", of.found)
+        for one, of in made
+        if one.score.family != GENERAL
+        for draw, name in drawn
     ]
+    fitted = f" --validation {shlex.quote('/'.join(found.fits[0].path.parts[-2:]))}" if found.fits else ""
     return Section(
         "How sure it is",
         "Confidence is the probability that it gives its own answer. Calibration error: mean distance from how often "
-        "it is right; chance alone shows as much as its column says. Temperature: fitted on the test, in parts.",
-        (
-            "task",
-            "confidence",
-            "accuracy",
-            "calibration error",
-            "by chance",
-            "temperature",
-            "surest 80 % right",
-            "rule",
-        ),
+        "it is right; chance alone shows as much as its column says.",
+        ("task", "confidence", "accuracy", "calibration error", "by chance", "surest 80 % right", "rule"),
         rows,
-        f"finbench card calibration {_file(found)}",
-        "how sure it is when it is right: no score here has log-likelihoods of labels, or several answers a prompt",
+        f"finbench card calibration {_file(found)}{fitted}",
+        "how sure it is when it is right: no score here has log-likelihoods of labels, several answers a prompt, or "
+        "confidence in words",
         plots,
-        ["A rule holds with 95 % probability, for documents like these: another source or year is not covered."]
-        * bool(rows),
+        notes * bool(rows),
+    )
+
+
+def _sureness(found: SubjectCards, one: HeldScore, wanted: Sequence[float]) -> list[confidence.CardCalibration]:
+    """The calibration of a score, its temperature fitted on validation rows where there are some of its task."""
+    fits = [of for of in found.fits if of.score.task == one.score.task and of.rows and one.score.form == "choice"]
+    fit = confidence.of_labels(fits[0].rows) if fits else None
+    return confidence.of_rows(one.card, one.score, one.rows, fit, wanted)
+
+
+def _heat(found: calibration.Tempered | None) -> str:
+    if found is None:
+        return ""
+    edge = " (none helps)" if found.edge else ""
+    return (
+        f" Temperature {found.temperature:.2f}{edge}, fitted on {found.fitted_on}: it gains "
+        f"{in_brackets(found.gain, share=False)} nats of log loss, and leaves a calibration error of "
+        f"{in_brackets(found.error)} %."
     )
 
 
@@ -187,6 +223,47 @@ def _rule(wanted: float, least: float | None, coverage: float) -> str:
     if least == 0:
         return f"{100 * wanted:g} % wrong: take all"
     return f"{100 * wanted:g} % wrong: above {least:.3f} ({percent(coverage)} % taken)"
+
+
+def _wording(found: SubjectCards) -> Section:
+    told: list[tuple[HeldScore, Any]] = [(one, getattr(one.score, "prompts", None)) for one in found.own]
+    asked = [(one, of) for one, of in told if of]
+    rows = [
+        [one.task, f"{len(of.each)}", in_brackets(of.mean, metrics.is_share(one.score.main_metric)),
+         shown_points(one.score.main_metric, of.spread).lstrip("+"), of.worst, percent(of.share.get("prompt", 0.0)),
+         *(f"{bias.value:+.3f}" if bias else "" for bias in (of.label_order_bias, of.answer_position_bias))]
+        for one, of in asked
+    ]  # fmt: skip
+    example = next(map(_short, found.own), "fpb_mc")
+    return Section(
+        "Wording of the prompt",
+        "The same documents asked in several ways that mean the same. Mean: over prompts, its interval of documents "
+        "and prompts. Spread: best minus worst prompt. Biases from -1 to 1: above 0 what is listed first is preferred.",
+        ("task", "prompts", "mean", "spread", "worst", "variance by prompt, %", "label order", "answer position"),
+        rows,
+        f"{_asked([one for one, _ in asked], ' --prompts 8')}; finbench card prompts {_file(found)}",
+        f"not tested, `finbench eval --prompts 8 --tasks {example}`",
+    )
+
+
+def _time(found: SubjectCards, cutoff: str | None) -> Section:
+    end = overtime.cutoff_of(found.subject.subject.base, cutoff)
+    made = [(one, of) for one in found.own if one.rows and (of := overtime.of_rows(one.card, one.score, one.rows, end))]
+    rows = [
+        [one.task, part.name, f"{part.n:,}", in_brackets(part.score, metrics.is_share(of.metric))]
+        for one, of in made
+        for part in (*of.years, *of.sides)
+    ]
+    return Section(
+        "Years",
+        "The score by the year of the documents, and before and after its base's cut-off: up to when that has read.",
+        ("task", "year", "documents", "score"),
+        rows,
+        f"finbench card years {_file(found)}" + (f" --cutoff {cutoff}" if cutoff else ""),
+        "its documents have no years (fomc, finqa, xbrl_values ... have), so nothing is told of a later one",
+        [sureplots.by_year(f"{_short(one)}: {metrics.spoken(of.metric)} by year", of) for one, of in made],
+        [f"{one.task}: {of.dated:,} of {of.n:,} documents have a year. {of.said}" for one, of in made],
+    )
 
 
 def _noise(found: SubjectCards) -> Section:
@@ -203,13 +280,17 @@ def _noise(found: SubjectCards) -> Section:
             rows.append([one.task.removeprefix(catalog.PREFIX), one.noise, one.rule, f"{one.n:,}",
                          amount(one.plain.value, share), amount(one.noisy.value, share), gap,
                          in_brackets(one.flips)])  # fmt: skip
+    named = {row[0] for row in rows}
+    held = [one for one in found.own if _short(one) in named]
     return Section(
         "Noise",
         "The same documents with and without noise. Flips: answers in % that do not follow the rule, right or wrong.",
         ("task", "noise", "answer", "documents", "as it is", "noisy", "difference", "flips"),
         rows,
-        f"{_asked(found.own, ' --metadata noise=NAME --out noisy')}; finbench card noise {_file(found)} noisy",
-        "what typing errors, other names, number formats and negation do: finbench eval --metadata noise=typos",
+        f"{_asked(held, ' --metadata noise=all --out noisy')}; finbench card noise {_file(found)} noisy",
+        "what typing errors, other names, number formats and negation do: "
+        "finbench eval --metadata noise=all --out noisy",
+        notes=undernoise.unreached(dict.fromkeys(path.parent.parent for path in found.noisy)),
     )
 
 
@@ -288,6 +369,10 @@ def _asked(held: Sequence[HeldScore], more: str = "") -> str:
     return "; ".join(commands)
 
 
+def _short(one: HeldScore) -> str:
+    return one.score.task.removeprefix(catalog.PREFIX)
+
+
 def _file(found: SubjectCards) -> str:
     return shlex.quote(found.path.name)
 
@@ -307,6 +392,5 @@ def _untested(found: SubjectCards, sections: Sequence[Section]) -> Iterator[str]
         yield f"A part of the test only: {'; '.join(part)}."
     if not alone:
         yield "Another training of the same recipe: intervals are over documents, not over trainings (finbench sweep)."
-    yield "Other wordings of the prompt: each task was asked in one wording."
-    yield "A later year, another language or another source than the test's."
+    yield "Another language or another source than the test's, or documents of later years than those above."
     yield "Attacks: instructions hidden in documents, and answers that harm."

@@ -9,8 +9,8 @@ from finbench.core.records import Score, Scorecard
 
 OF_PROFILES = {"profile", "max_tokens", "subject.chat"}  # in which two profiles differ
 # an answer's budget is part of the test; a temperature is a model's own affair
-_GENERATION = {"profile", "max_tokens", "samples", "system_prompt", "fewshot_as_multiturn"}
-_PLAIN: dict[str, Any] = {"profile": "direct", "samples": 1}
+_GENERATION = {"profile", "max_tokens", "samples", "system_prompt", "fewshot_as_multiturn", "confidence"}
+_PLAIN: dict[str, Any] = {"profile": "direct", "samples": 1, "confidence": False}
 
 
 def setup_of(card: Scorecard, score: Score) -> dict[str, Any]:

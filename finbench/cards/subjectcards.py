@@ -37,11 +37,12 @@ class HeldScore:
 
 @dataclass
 class SubjectCards:
-    """What lies in the folders: scores of the subject on tests as they are, and cards of it under noise."""
+    """What lies in the folders: scores of the subject on tests as they are, on validation rows, cards under noise."""
 
     subject: Scorecard
     path: Path
     own: list[HeldScore] = field(default_factory=list)
+    fits: list[HeldScore] = field(default_factory=list)
     noisy: list[Path] = field(default_factory=list)
 
 
@@ -76,6 +77,8 @@ def gathered(subject: Path, places: Sequence[Path]) -> SubjectCards:
             found.noisy += [path] if same else []
         elif not any(one.score.data.choices.get("split") for one in held):
             (found.own if same else bases).extend(held)
+        elif same:
+            found.fits += held
     shown: dict[str, HeldScore] = {}
     for one in sorted(found.own, key=_newer, reverse=True):
         shown.setdefault(one.task, one)

@@ -1,10 +1,12 @@
-"""Two square plots of how sure a subject is, as SVG: the reliability diagram, and risk against coverage."""
+"""Plots of the risk page as SVG: the reliability diagram, risk against coverage, and a score by year."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from html import escape
 
+from finbench.cards.overtime import OverTime
 from finbench.cards.plots import _head, _text
 from finbench.scoring.calibration import Calibration
 
@@ -34,6 +36,32 @@ def coverage(title: str, found: Calibration) -> str:
     return _plot(title, "wrong, %", "answers taken, %", top, [level, f'<path class="w" fill="none" d="M{line}"/>'])
 
 
+def by_year(title: str, found: OverTime) -> str:
+    """A dot for each year with its 95 % interval, its area that of its documents; dashed: the base's cut-off."""
+    years = [int(part.name) for part in found.years]
+    end = found.cutoff.year if found.cutoff else years[-1]
+    first, last = min(years[0], end) - 1, max(years[-1], end) + 1
+    ends = [end for part in found.years for end in part.score.interval or (part.score.value,)]
+    top = 1.0 if max(ends) <= 1 else max(ends)
+    most, marks = max(part.n for part in found.years), []
+    if found.cutoff:
+        at = _x((end - first) / (last - first))
+        marks.append(f'<path class="m" d="M{at} {_y(0, top)}V{_y(top, top)}"/>')
+    for year, part in zip(years, found.years, strict=True):
+        at = _x((year - first) / (last - first))
+        low, high = part.score.interval or (part.score.value, part.score.value)
+        marks.append(f'<path class="w" style="opacity:.45" d="M{at} {_y(low, top)}V{_y(high, top)}"/>')
+        marks.append(f'<circle class="d" cx="{at}" cy="{_y(part.score.value, top)}" r="{_dot(part.n / most)}"/>')
+    named = "year" + (", dashed: cut-off" if found.cutoff else "")
+    ticks = [(_x((year - first) / (last - first)), str(year)) for year in _some(first + 1, last - 1)]
+    return _plot(title, "score, %" if top == 1 else "score", named, top, marks, ticks)
+
+
+def _some(first: int, last: int) -> range:
+    """At most six years from the first to the last."""
+    return range(first, last + 1, max(1, math.ceil((last - first + 1) / 6)))
+
+
 def _dot(share: float) -> float:
     return round(5 * math.sqrt(share), 1)
 
@@ -46,7 +74,10 @@ def _y(share: float, top: float) -> float:
     return round(_SIZE - _BOTTOM - share / top * (_SIZE - _TOP - _BOTTOM), 1)
 
 
-def _plot(title: str, upwards: str, across: str, top: float, marks: list[str]) -> str:
+def _plot(
+    title: str, upwards: str, across: str, top: float, marks: list[str], ticks: Sequence[tuple[float, str]] = ()
+) -> str:
+    """``ticks``: place and text of those below; default: shares from 0 to 100 %."""
     parts = [
         _head(f"{title}: {upwards} over {across}", _SIZE, _SIZE),
         f'<text x="0" y="14" style="font-weight:600">{escape(title)}</text>',
@@ -56,6 +87,7 @@ def _plot(title: str, upwards: str, across: str, top: float, marks: list[str]) -
         share = tick / 5
         parts.append(f'<path class="g" d="M{_LEFT} {_y(share * top, top)}H{_x(1)}"/>')
         parts.append(_text(_LEFT - 6, _y(share * top, top) + 4, f"{100 * share * top:g}", "s", "end"))
-        parts.append(_text(_x(share), _SIZE - _BOTTOM + 16, f"{100 * share:g}", "s", "middle"))
+    for at, said in ticks or [(_x(tick / 5), f"{20 * tick}") for tick in range(6)]:
+        parts.append(_text(at, _SIZE - _BOTTOM + 16, said, "s", "middle"))
     parts.append(_text(_x(1), _SIZE - 6, across, "s", "end"))
     return "\n".join([*parts, *marks, "</svg>"]) + "\n"

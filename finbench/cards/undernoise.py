@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from finbench.core.errors import FinbenchError
 from finbench.core.records import Measure, Score, Scorecard
 from finbench.scoring import clusters_of, measure, metrics, noise, paired_difference, samples_of, values_of
 
-_HOW = "Score both: finbench eval ... and the same with --metadata noise=typos --out noisy"
+UNREACHED = "unreached.txt"  # beside the folders of several noises: those that reach none of the tasks, a line each
+_HOW = "Score both: finbench eval ... and the same with --metadata noise=all --out noisy"
 _RIGHT = "right"  # stands for the label where a scorer keeps none
 
 
@@ -46,7 +47,9 @@ def noise_of(score: Score) -> str | None:
 
 
 def robustness(plain: Path | str, noisy: Sequence[Path | str], *, tasks: Sequence[str] = ()) -> list[UnderNoise]:
-    """Scores of the card ``plain`` beside those of ``noisy`` (files, or folders), document by document.
+    """Scores of the card ``plain`` beside those of ``noisy``, document by document.
+
+    ``noisy``: files, or folders, which are looked through with those within them for cards of the same subject.
 
     A flip is an answer that does not follow the rule of the noise: another label where the answer should stay,
     anything but the opposite of the first answer where it should turn: a neutral answer, or none that can be read, has
@@ -59,8 +62,11 @@ def robustness(plain: Path | str, noisy: Sequence[Path | str], *, tasks: Sequenc
     rows, names = cardfiles.rows_by_task(own, first), {task.name for task in catalog.expand(tasks)}
     scores = {score.task: score for score in first.scores if noise_of(score) is None}
     found = []
-    for path in cardfiles.expand(noisy):
+    named = {Path(place) for place in noisy if not Path(place).is_dir()}
+    for path in cardfiles.expand([*named, *(within for place in noisy for within in _folders(Path(place)))]):
         card = cardfiles.read(path)
+        if path not in named and card.subject.adapter != first.subject.adapter:
+            continue
         under = [score for score in card.scores if noise_of(score) and (not names or score.task in names)]
         if not under or path.resolve() == own.resolve():
             continue
@@ -72,6 +78,17 @@ def robustness(plain: Path | str, noisy: Sequence[Path | str], *, tasks: Sequenc
     if not found:
         raise FinbenchError(f"No task of {own} is scored under noise in the other cards.", _HOW)
     return sorted(found, key=lambda one: (one.task, list(noise.NOISES).index(one.noise.partition("@")[0])))
+
+
+def unreached(places: Iterable[Path | str]) -> list[str]:
+    """What is noted beside the folders of several noises: which of them changed no row, or had no rule for it."""
+    files = dict.fromkeys(folder / UNREACHED for place in places for folder in _folders(Path(place)))
+    return [line for file in files if file.is_file() for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def _folders(place: Path) -> list[Path]:
+    """A folder and those within it; empty for a file."""
+    return [place, *sorted(path for path in place.rglob("*") if path.is_dir())] if place.is_dir() else []
 
 
 def _same(one: Scorecard, other: Scorecard, path: Path) -> None:

@@ -9,6 +9,7 @@ import typer
 
 import finbench
 from finbench import evaluation, leaderboard
+from finbench.cards import unreached
 from finbench.cli import command, show
 from finbench.cli.command import DataDir, Found
 from finbench.cli.evaluation import scored
@@ -20,6 +21,9 @@ CardBase = Annotated[str | None, "The card's base, where bases.yaml does not kno
 Rerun = Annotated[str, "Documents of each task to ask the model again; auto: as many as it takes."]
 Tasks = Annotated[str | None, "Only these tasks, by comma."]
 Rates = Annotated[str, "Error rates to find a guaranteed threshold for, by comma."]
+Cutoff = Annotated[
+    str | None, "Up to when the base has read: 2024 or 2024-08; default: as adapters_zoo/bases.yaml says."
+]
 Board = Annotated[Path, typer.Argument(help="Leaderboard folder, with scorecards/ in it.")]
 
 
@@ -93,9 +97,10 @@ def risk(
     out: Annotated[Path, "Page to write: .html, or .md for a model card."] = Path("risk.html"),
     error: Rates = "0.05,0.1,0.2",
     watts: Annotated[float | None, "What the machine draws; default: 700 for each GPU, else 100."] = None,
+    cutoff: Cutoff = None,
 ) -> Found:
-    """Would you put it into production: a page of scores, calibration, noise, cost, and what is untested."""
-    page = finbench.risk(subject, cards or (), out=out, wanted=_rates(error), watts=watts)
+    """Would you put it into production: a page of scores, calibration, noise, years, cost, and what is untested."""
+    page = finbench.risk(subject, cards or (), out=out, wanted=_rates(error), watts=watts, cutoff=cutoff)
     return Found(page.as_dict() | {"out": str(out)}, lambda: show.sureness.risky(page, out))
 
 
@@ -175,8 +180,20 @@ def card_noise(
     tasks: Tasks = None,
 ) -> Found:
     """What noise does to a subject: its score on the same documents, and how many answers flip."""
-    found = finbench.robustness(card, noisy, tasks=_named(tasks))
-    return Found([one.as_dict() for one in found], lambda: show.sureness.noises(found))
+    found, notes = finbench.robustness(card, noisy, tasks=_named(tasks)), unreached(noisy)
+    value = [*(one.as_dict() for one in found), *({"n": 0, "unreached": note} for note in notes)]
+    return Found(value, lambda: show.sureness.noises(found, notes))
+
+
+def card_years(
+    cards: Cards,
+    tasks: Tasks = None,
+    cutoff: Cutoff = None,
+    data_dir: DataDir = None,
+) -> Found:
+    """A score by the year of its documents, beside the date up to which the base has read."""
+    found = finbench.by_year(cards, tasks=_named(tasks), cutoff=cutoff, data_dir=data_dir)
+    return Found([one.as_dict() for one in found], lambda: show.sureness.by_year(found))
 
 
 def board_add(

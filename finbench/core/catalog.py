@@ -36,6 +36,18 @@ class Wheel(Record):
     terms: str | None = Field(None, description="address of terms that whoever uses the weights has to accept first")
 
 
+class Cutoff(Record):
+    """Up to when a base has read, and who says so."""
+
+    date: str = Field(description="a year, or a year and its month", pattern=r"^(19|20)\d\d(-(0[1-9]|1[0-2]))?$")
+    source: str
+
+    @property
+    def year(self) -> int:
+        """The year of the date."""
+        return int(self.date[:4])
+
+
 class BaseEntry(Record):
     """An entry of ``bases.yaml``."""
 
@@ -47,6 +59,7 @@ class BaseEntry(Record):
     gated: bool
     chat: bool
     wheel: Wheel | None = None
+    cutoff: Cutoff | None = None
 
 
 def task_files() -> list[Path]:

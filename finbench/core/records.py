@@ -303,6 +303,7 @@ class Generation(Record):
     samples: int = Field(default=1, ge=1, description="answers to every prompt")
     think_end: str | None = Field(default=None, description="what ended the reasoning, as the user stated it")
     system_prompt: str | None = Field(default=None, description="text before every prompt")
+    confidence: bool = Field(default=False, description="asked for how sure it is, in words: docs/risk.md")
     fewshot_as_multiturn: bool | None = Field(
         default=None, description="worked examples as turns; null: in a chat template"
     )

@@ -41,9 +41,9 @@ class Settings:
     ] = field(default_factory=dict)
     max_length: Annotated[int | None, "Tokens of a prompt with its answer; default: the base's context."] = None
     gpu_memory: Annotated[float | None, "Share of each GPU's memory that may be taken; vLLM's default: 0.92."] = None
-    metadata: Annotated[Mapping[str, str], "Rows: agreement=75 (fpb), split=validation, noise=typos."] = field(
-        default_factory=dict
-    )
+    metadata: Annotated[
+        Mapping[str, str], "Rows: agreement=75 (fpb), split=validation, noise=typos,ocr or noise=all."
+    ] = field(default_factory=dict)
     profile: Annotated[Profile, "direct, chat, think or cot: how models answer."] = "direct"
     max_tokens: Annotated[int | None, "Tokens an answer may take, reasoning included; not for direct."] = None
     temperature: Annotated[float | None, "Of sampling; default: the most probable token."] = None
@@ -51,6 +51,7 @@ class Settings:
     samples: Annotated[int, "Answers to every prompt; needs --temperature."] = 1
     think_end: Annotated[str | None, "Text that ends the reasoning, of a model that finbench does not know."] = None
     system_prompt: Annotated[str | None, "Text before every prompt; the system's turn in a chat template."] = None
+    confidence: Annotated[bool, "--confidence", "Ask for a line `Confidence: 0-100`; not for direct."] = False
     budget: Annotated[float | None, "USD that this command may spend; of engines api and server."] = None
     fewshot_as_multiturn: Annotated[bool | None, "Worked examples as turns; default: in a chat template."] = None
 

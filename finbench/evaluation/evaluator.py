@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from finbench.engines import Purse
 from finbench.evaluation import options, preflight, profiles
 from finbench.evaluation.journal import Journal, request_digests
 from finbench.evaluation.look import Looks
+from finbench.evaluation.noises import under_each
 from finbench.evaluation.notes import hosted
 from finbench.evaluation.scored import asked_rows, hear, score_answers, status
 from finbench.evaluation.subjects import Candidate, Overlaps, by_engine, candidates, models_of, start_engine
@@ -47,6 +49,10 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
     """
     wanted, parsed, named = options.checked(wanted)
     quiet()
+    return under_each(wanted, partial(_evaluated, parsed=parsed, named=named))
+
+
+def _evaluated(wanted: Evaluation, parsed: dict[str, Any], named: list[Task]) -> list[Scorecard]:
     told = preflight.reported(wanted.report)
     elsewhere = wanted.engine in options.ENDPOINTS
     how = (wanted.data_dir, wanted.shots, wanted.seed, wanted.metadata)

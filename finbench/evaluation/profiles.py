@@ -35,6 +35,7 @@ def generation_of(wanted: Settings, tasks: Sequence[Task], subjects: Sequence[Su
         **{name: getattr(wanted, name) for name in _OF_PROFILES},
         samples=wanted.samples,
         system_prompt=wanted.system_prompt or None,
+        confidence=wanted.confidence,
         fewshot_as_multiturn=wanted.fewshot_as_multiturn if wanted.shots else None,
     )
     return None if found == Generation(profile="direct") else found
@@ -44,6 +45,7 @@ def check_fit(wanted: Settings, tasks: Sequence[Task]) -> None:
     """Refuse settings that do not fit each other or the tasks: FinbenchError."""
     stated = [name for name in _OF_PROFILES if getattr(wanted, name) is not None]
     stated += ["samples"] if wanted.samples > 1 else []
+    stated += ["confidence"] if wanted.confidence else []
     if wanted.profile == "direct" and stated:
         option = "--" + stated[0].replace("_", "-")
         raise FinbenchError(

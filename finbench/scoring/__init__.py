@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.scoring import calibration, metrics, noise, prompts, sampling
+    from finbench.scoring import calibration, inwords, metrics, noise, prompts, sampling, years
     from finbench.scoring.foreign import has_our_scorer
+    from finbench.scoring.groups import group_difference
     from finbench.scoring.measuring import (
         BASELINES,
         LENIENT,
@@ -51,9 +52,11 @@ __all__ = [
     "clusters_of",
     "documents_needed",
     "golden_prompt",
+    "group_difference",
     "has_our_scorer",
     "hidden_metrics",
     "holm",
+    "inwords",
     "mcnemar",
     "mean_over_trainings",
     "measure",
@@ -78,4 +81,5 @@ __all__ = [
     "value_of",
     "values_of",
     "welch",
+    "years",
 ]

@@ -178,9 +178,11 @@ def expected_error(confidence: Counts, right: Counts, sources: Sequence[Any]) ->
 
     An absolute difference is never below 0, so that its value lies too high and its resamples twice as far: the upper
     end is the farther one of the basic and the normal interval, the lower that of the basic one (Davison and Hinkley
-    1997, 5.2), or 0 where perfect calibration would show as much one time in 40. Chance: residuals within each bin,
-    with a random sign for each source (wild bootstrap). Up to ``FEW`` sources there is no interval: this one would
-    hold the truth in 83 to 97 % of simulated tests of 20 to 50. In small in tests/test_calibration.py.
+    1997, 5.2), or 0 where perfect calibration would show as much one time in 40. Chance is the larger of two: residuals
+    within each bin, with a random sign for each source (wild bootstrap), which sources share; and answers that are
+    right as often as they are sure, for of answers that are all right no residual is left. Up to ``FEW`` sources there
+    is no interval: this one would hold the truth in 83 to 97 % of simulated tests of 20 to 50. In small in
+    tests/test_calibration.py.
     """
     parts = _gaps(confidence - right, bins := _bins(confidence, sources))
     share = ratio(parts[:, :-1].sum(axis=0), np.bincount(bins).astype(np.float64))
@@ -188,6 +190,8 @@ def expected_error(confidence: Counts, right: Counts, sources: Sequence[Any]) ->
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (_RESAMPLES // 4, len(rest)))
     inflated = math.sqrt(len(rest) / max(1, len(rest) - len(share)))  # residuals are smaller than errors
     null = inflated * np.abs(signs @ rest[:, :-1]).sum(axis=1) / len(parts)
+    kept = _by_chance(confidence, bins)
+    limit = max(float(np.quantile(one, 0.975)) for one in (null, kept))
     grouped, _ = by_cluster(parts, sources)
     if len(grouped) <= FEW:
         value, why = float(_gap(grouped.sum(axis=0))), f"none, of {FEW} sources or fewer no interval holds"
@@ -198,9 +202,18 @@ def expected_error(confidence: Counts, right: Counts, sources: Sequence[Any]) ->
         ends = 2 * value - float(high), max(2 * value - float(low), value + Z95 * float(values.std()))
         kind = f"{'cluster ' if len(grouped) < len(parts) else ''}bootstrap, {_RESAMPLES} resamples"
         found = Measure(value=value, low=max(0.0, min(value, ends[0])), high=min(1.0, ends[1]), method=f"basic {kind}")
-    if found.interval and found.value <= np.quantile(null, 0.975):
+    if found.interval and found.value <= limit:
         found = found.model_copy(update={"low": 0.0})
-    return found, float(null.mean())
+    return found, max(float(null.mean()), float(kept.mean()))
+
+
+def _by_chance(confidence: Counts, bins: Any) -> Counts:
+    """Calibration errors of answers that are right as often as they are sure, each for itself."""
+    rng, found = np.random.default_rng(1), []
+    for _ in range(_RESAMPLES // 4):
+        right = rng.random(len(confidence)) < confidence
+        found.append(np.abs(np.bincount(bins, confidence - right)).sum() / len(confidence))
+    return np.array(found)
 
 
 def _brier(confidence: Counts, right: Counts, sources: Sequence[Any], points: Sequence[Bin]) -> Brier:

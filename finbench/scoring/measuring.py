@@ -16,7 +16,7 @@ import numpy as np
 from finbench.core.files import stable_json
 from finbench.core.records import Answers, Contamination, Measure, Overlap
 from finbench.core.seal import leaves, salted
-from finbench.scoring import foreign, metrics, noise, paired, prompts, sampling, stats
+from finbench.scoring import foreign, metrics, noise, paired, prompts, sampling, stats, years
 from finbench.scoring.metrics import Aggregation, bounds, known_as, summed
 
 LENIENT = "_lenient"
@@ -226,6 +226,7 @@ def sample_rows(
             "cluster": salted(source)[:16],
             "values": {name: _shown(value, words) if restricted else value for name, value in found.items()},
             **noise.row_of(doc),
+            **years.row_of(doc),
         }
         if choice or not restricted:
             row["answer"] = answer
@@ -233,6 +234,7 @@ def sample_rows(
             row["answer_sha256"] = salted(answer)
         if isinstance(group[0], prompts.Asked):
             row |= sampling.row_of(group[0].generated, sample if several else None, str(answer), found)
+            row |= {} if group[0].confidence is None else {"confidence": group[0].confidence}
         rows.append(row)
     return rows, values
 

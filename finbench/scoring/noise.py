@@ -59,6 +59,11 @@ _TURNS = re.compile(
     re.IGNORECASE,
 )
 
+
+class NotReached(FinbenchError):
+    """A noise that changes no row of a task, or that has no rule for its answers."""
+
+
 Change = Callable[[str, random.Random], str]
 
 
@@ -153,6 +158,15 @@ _ROW = "noise_of"  # key of a row: the number of the row that it was made of
 _WITHIN = {"entity", "entities", "options", "question"}  # columns that quote a text, or ask for a part of it
 
 
+def several(stated: str) -> list[str]:
+    """The noises that ``--metadata noise=`` names: by comma, or ``all``, perhaps with one seed for all: ``all@7``."""
+    name, at, seed = stated.partition("@")
+    names = [f"{one}{at}{seed}" for one in NOISES] if name == "all" else [one.strip() for one in stated.split(",")]
+    for one in names:
+        named(one)
+    return list(dict.fromkeys(names))
+
+
 def named(stated: str) -> tuple[Noise, int]:
     """A noise and its seed, from ``typos`` or ``typos@7``."""
     name, _, seed = stated.partition("@")
@@ -166,18 +180,18 @@ def named(stated: str) -> tuple[Noise, int]:
 def noisy(stated: str, rows: Sequence[Mapping[str, Any]], task: str) -> list[dict[str, Any]]:
     """The rows under a noise, those that it does not reach left out. Rows of one text change alike.
 
-    Raises FinbenchError for a task whose answer is no label, and where no row is left.
+    Raises NotReached for a task whose answer is no label, and where no row is left.
     """
     noise, seed = named(stated)
     first = rows[0] if rows else {}
     labelled = isinstance(first.get("label"), str) and isinstance(first.get("text"), str) and "choices" in first
     if not labelled or _WITHIN & first.keys():
-        raise FinbenchError(
+        raise NotReached(
             f"{task}: noise has a rule for the answer only where it is a label of the whole text.",
             "Name such a task: --tasks fpb, tfns_mc, fomc, headlines",
         )
     if noise.rule == "flipped" and not set(FLIPPED) <= set(first["choices"]):
-        raise FinbenchError(
+        raise NotReached(
             f"{task}: noise={stated} turns positive into negative, which are no labels of it.",
             "Name a task of sentiment: --tasks fpb, tfns_mc",
         )
@@ -192,7 +206,7 @@ def noisy(stated: str, rows: Sequence[Mapping[str, Any]], task: str) -> list[dic
         group = row.get("group") or row["text"]
         made.append({**row, "text": text, "label": label, "group": group, _ROW: number})
     if not made:
-        raise FinbenchError(f"{task}: noise={stated} changes none of its texts.", f"It does: {noise.said}.")
+        raise NotReached(f"{task}: noise={stated} changed no row.", f"It does: {noise.said}.")
     return made
 
 

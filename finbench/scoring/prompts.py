@@ -20,7 +20,7 @@ from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
 from finbench.core.records import DataId, Generation, Task
 from finbench.hub import Unreachable
-from finbench.scoring import foreign, noise
+from finbench.scoring import foreign, inwords, noise
 
 Template = Callable[..., str]  # lm-eval's chat_template: messages, add_generation_prompt -> text
 BUDGET = {"chat": 512, "think": 4096, "cot": 1024}  # tokens of an answer, where neither user nor task wants more
@@ -35,10 +35,15 @@ PLAIN = Generation(profile="direct")
 
 @dataclass
 class Asked(Instance):
-    """A request under any profile but ``direct``: lm-eval's, the number of its sample, and its answer taken apart."""
+    """A request under any profile but ``direct``: lm-eval's, the number of its sample, and its answer taken apart.
+
+    ``sure``: the profile whose answers are asked for confidence in words; ``confidence``: what this one says of it.
+    """
 
     sample: int = 0
     generated: Any = None
+    sure: str | None = None
+    confidence: int | None = None
 
 
 def load(
@@ -53,6 +58,7 @@ def load(
     A data set that is not here is fetched from the Hub, where it lies there and the Hub can be reached; all that
     are missing then are reported at once. ``shots`` worked examples a prompt are drawn from the train split with
     ``seed``. ``metadata`` goes over that of the tasks, as lm-eval's ``--metadata`` does (``finbench_agreement``).
+    A task that a noise does not reach is left out, and said; ``noise.NotReached`` where that is so of all.
     """
     from lm_eval.tasks import TaskManager
 
@@ -61,7 +67,8 @@ def load(
     _fetch([task for task in ours if not (home / task.set / "test.jsonl").is_file()], data_dir)
     stated = {**_checked(tasks, metadata or {}), "finbench_data_dir": str(home)}
     manager = TaskManager(include_defaults=False, metadata=stated)  # which has read none of its own, nor of ours
-    loaded = {}
+    loaded: dict[str, Any] = {}
+    unreached: dict[str, noise.NotReached] = {}
     for task in tasks:
         own = catalog.own(task.name)
         try:
@@ -73,8 +80,16 @@ def load(
             lm_task.set_config(key="num_fewshot", value=shots)
             lm_task.finbench_seed = seed
         lm_task.finbench_origin = _origin(task, data_dir, stated)
-        _choose_rows(lm_task, stated)
-        loaded[task.name] = lm_task
+        try:
+            _choose_rows(lm_task, stated)
+        except noise.NotReached as fault:
+            unreached[task.name] = fault
+        else:
+            loaded[task.name] = lm_task
+    if unreached and not loaded:
+        raise next(iter(unreached.values()))
+    for one in unreached.values():
+        say(f"{one.message} It is not scored.")
     # only where they are needed, for reading takes seconds
     counts = {name: len(rows(lm_task, "train")) for name, lm_task in loaded.items()} if shots else {}
     few = [f"Task {name} has {n} train rows, fewer than {shots} shots" for name, n in counts.items() if n < shots]
@@ -228,6 +243,8 @@ def prompt(
     """
     turns = how.fewshot_as_multiturn
     wanted = lm_task.config.metadata.get("finbench_cot", _COT) if how.profile == "cot" else ""
+    if how.confidence and lm_task.OUTPUT_TYPE == "generate_until":
+        wanted = "\n".join(filter(None, [wanted, inwords.asked_for(how.profile)]))
 
     def instructed(messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         assert template is not None
@@ -329,4 +346,5 @@ def _samples(one: Any, how: Generation, seed: int) -> Iterator[Asked]:
             idx=one.idx,
             metadata=one.metadata,
             sample=sample,
+            sure=how.profile if how.confidence else None,
         )

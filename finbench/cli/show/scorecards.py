@@ -46,8 +46,17 @@ def scored(cards: Sequence[Scorecard], folder: Path) -> None:
     partial = [card.subject.name for card in cards if card.status == "partial"]
     if partial:
         out.print(f"[yellow]Partial[/] (not for a leaderboard): {escape(', '.join(partial))}")
-    names = {card.run_key: cardfiles.place_for(folder, card.subject.name, card.run_key) for card in cards}
+    noises = [str(card.arguments.get("metadata.noise", "")) for card in cards]
+    several = len(set(noises)) > 1  # each has a folder of its own
+    homes = [folder / noise if several else folder for noise in noises]
+    names = {
+        card.run_key: cardfiles.place_for(home, card.subject.name, card.run_key)
+        for card, home in zip(cards, homes, strict=True)
+    }
     put(f"{'Scorecard' if len(names) == 1 else 'Scorecards'}: {escape(', '.join(map(str, names.values())))}", wrap=True)
+    if several:
+        put(f"Next: finbench card noise CARD {escape(shlex.quote(str(folder)))}, CARD being the one without noise")
+        return
     put(f"Report: {escape(str(folder / 'report.html'))}")
     if len(names) > 1:
         first = sorted(cards, key=lambda card: card.subject.kind == "base")  # is it better than the others?

@@ -7,7 +7,17 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from finbench.cards import CardCalibration, RiskPage, UnderNoise, amount, in_brackets, percent, shown_points
+from finbench.cards import (
+    CardCalibration,
+    OverTime,
+    RiskPage,
+    UnderNoise,
+    amount,
+    in_brackets,
+    limits,
+    percent,
+    shown_points,
+)
 from finbench.cli.show.layout import columned, put, put_facts
 from finbench.core.catalog import PREFIX
 from finbench.core.console import out
@@ -59,8 +69,8 @@ def calibrated(found: Sequence[CardCalibration]) -> None:
     put("[dim]| mean confidence; a guarantee holds with 95 % probability, for documents like these[/]", wrap=True)
 
 
-def noises(found: Sequence[UnderNoise]) -> None:
-    """A line for each noise on each task."""
+def noises(found: Sequence[UnderNoise], unreached: Sequence[str] = ()) -> None:
+    """A line for each noise on each task, and for each that changed no row."""
     put(f"[bold]{escape(found[0].subject)}[/]", wrap=True)
     table = columned(
         "task", "noise", "n", "as it is", "noisy", "difference", "95 % interval", "flips, %", numbers=range(2, 8)
@@ -79,10 +89,28 @@ def noises(found: Sequence[UnderNoise]) -> None:
             in_brackets(one.flips),
         )
     out.print(table)
+    for note in unreached:
+        put(f"[yellow]{escape(note)}[/]", wrap=True)
     put(
         "[dim]n: documents that the noise changes; flips: answers that do not follow its rule (stay, or turn)[/]",
         wrap=True,
     )
+
+
+def by_year(found: Sequence[OverTime]) -> None:
+    """A line for each year, and for each side of the cut-off."""
+    for number, one in enumerate(found):
+        if number:
+            out.print()
+        share = metrics.is_share(one.metric)
+        said = f"{metrics.spoken(one.metric)}, {one.dated:,} of {one.n:,} documents have a year"
+        put(f"[bold]{escape(one.subject)}, {escape(one.task.removeprefix(PREFIX))}[/]: {said}", wrap=True)
+        table = columned("", "n", "score", "95 % interval", numbers=range(1, 4))
+        for part in (*one.years, *one.sides):
+            ends = limits(part.score, share, " - ")
+            table.add_row(part.name, f"{part.n:,}", amount(part.score.value, share), ends)
+        out.print(table)
+        put(f"[dim]{escape(one.said)}[/]", wrap=True)
 
 
 def risky(page: RiskPage, file: Path) -> None:
