@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import shlex
 import shutil
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,6 +15,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
+import yaml
 from typer.testing import CliRunner
 
 from conftest import make_llama, make_lora
@@ -468,3 +472,23 @@ def test_a_server_that_takes_adapters_is_started_with_a_key_and_room(
     ):
         with pytest.raises(FinbenchError, match=words):
             vllm_server.serve([], base=str(base), **stated)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["finbench-serve.service", "serve-compose.yaml"])
+def test_the_examples_start_a_server_with_options_that_there_are(name: str) -> None:
+    text = (Path(__file__).parent.parent / "examples" / name).read_text(encoding="utf-8")
+    if name.endswith(".yaml"):
+        stated = yaml.safe_load(text)["services"]["zoo"]
+        assert stated["ports"] == ["127.0.0.1:8000:8000"]
+        assert KEY in stated["environment"]
+        text = stated["command"][-1]
+    [words] = re.findall(r"^(?:ExecStart=\S+ \S+|exec finbench) serve (--.*)$", text, re.MULTILINE)
+    root: Any = typer.main.get_command(cli)
+    run = root.commands["serve"].commands["run"]
+    run.make_context("run", shlex.split(words))  # ends with a fault of an option that is not known
+
+
+def test_serve_without_a_word_is_serve_run() -> None:
+    said = CliRunner().invoke(cli, ["serve", "--adapter"]).output
+    assert "--adapter" in said
+    assert "requires an argument" in said
