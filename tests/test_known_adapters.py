@@ -33,7 +33,7 @@ def test_each_says_what_it_needs_or_why_it_is_not_scored(name: str) -> None:
     assert bool(one.commands) == (one.refused is None)
     if one.refused is None:
         tasks = catalog.expand(one.tasks)
-        labels = {label for task in tasks for label in task.labels}
+        labels = {label for task in tasks for label in task.labels or ()}
         assert labels <= set(one.words) or "finlora" in one.tasks  # its words are the tasks' own
         words = shlex.split(one.commands[-1])
         base = words[words.index("--base") + 1]
