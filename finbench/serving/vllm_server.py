@@ -138,8 +138,8 @@ def serve(
             f"{host} can be reached by others, and there is no key.",
             f"export {KEY}=$(openssl rand -hex 16), or leave --host out",
         )
-    room = _Room(dtype, tensor_parallel, max_length, memory.SHARE if gpu_memory is None else gpu_memory)
     _check_room(max_length, gpu_memory)
+    room = _Room(dtype, tensor_parallel, max_length, memory.SHARE if gpu_memory is None else gpu_memory)
     later = _later(adapter, key, allow_owner, max_rank, adapter_memory)
     found, _ = candidates(Evaluation(list(adapter), base=base, bits=16, engine="vllm"))
     _check(found, room)
@@ -150,10 +150,7 @@ def serve(
         largest = memory.largest_rank([one.beside for one in zoo if one.beside]) if zoo else 0
         room = replace(room, rank=max(later, largest), held=adapter_memory)
     terms = _terms(found[0].loaded, zoo, found[0].subject.base, room, allow_owner)
-    place = tempfile.TemporaryDirectory(prefix="serving-", dir=_made(paths.cache_dir()))
-    terms = terms.model_copy(update={"place": place.name})
-    stated = Path(place.name) / "terms.json"
-    stated.write_text(terms.to_json(), encoding="utf-8")
+    place, terms, stated = _written(terms)
     command = _command(found[0].loaded, zoo, terms, host, port, room)
     log = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the server
     kept = {name: value for name, value in os.environ.items() if name not in _OPENING}
@@ -239,9 +236,14 @@ def _later(adapter: Sequence[str], key: str | None, owners: Sequence[str], rank:
     return taken
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _written(terms: Terms) -> tuple[tempfile.TemporaryDirectory[str], Terms, Path]:
+    """A folder for what is added, the terms that name it, and their file in it."""
+    paths.cache_dir().mkdir(parents=True, exist_ok=True)
+    place = tempfile.TemporaryDirectory(prefix="serving-", dir=paths.cache_dir())
+    stated = Path(place.name) / "terms.json"
+    terms = terms.model_copy(update={"place": place.name})
+    stated.write_text(terms.to_json(), encoding="utf-8")
+    return place, terms, stated
 
 
 def _terms(base: bases.Base, zoo: Sequence[Candidate], named: BaseModelId, room: _Room, owners: Sequence[str]) -> Terms:
