@@ -36,7 +36,7 @@ from finbench.serving import remote
 KEY = "FINBENCH_SERVE_KEY"
 PROBE = "Operating profit rose to 4.1 million euro from 3.0 million a year ago. The sentiment is"
 TOKENS, AT_ONCE, RANK = 4, 32, 8
-APART = 0.01  # nats between two adapters, at least; float32 in another batch makes 1e-5
+APART = 0.001  # nats between two adapters, at least; float32 in another batch makes 1e-5
 Answer = tuple[str, list[float]]  # text, log-probability of each token
 Said = tuple[int, Answer, float]  # state, answer, seconds
 
