@@ -167,7 +167,8 @@ def test_the_installed_server_takes_what_serve_gives_it(base: Path, zoo: list[Pa
     found, _ = candidates(Evaluation([str(one) for one in zoo], base=str(base), bits=16, engine="vllm"))
     room = vllm_server._Room("auto", 1, None, 0.3)
     served = [one for one in found if one.beside]
-    command = vllm_server._command(found[0].loaded, served, "base", "127.0.0.1", 1, room)
+    terms = vllm_server._terms(found[0].loaded, served, found[0].subject.base, room, ())
+    command = vllm_server._command(found[0].loaded, served, terms, "127.0.0.1", 1, room)
     parsing = api.arguments_of_vllm()
     parser = parsing.make_arg_parser(FlexibleArgumentParser())
     stated = parser.parse_args(command[command.index("finbench.serving.api") + 1 :])

@@ -373,7 +373,9 @@ def test_slots_and_share_reach_vllm_and_its_server(tmp_path: Path, card: Card, m
     assert VLLMEngine(bases.resolve(str(base)), zoo, "bfloat16").settings["engine"]["max_loras"] == 3
     found, _ = candidates(Evaluation([str(one) for one in zoo], base=str(base), bits=16, engine="vllm"))
     room = vllm_server._Room("auto", 1, None, 0.5)
-    command = vllm_server._command(found[0].loaded, [one for one in found if one.beside], "base", "::1", 1, room)
+    served = [one for one in found if one.beside]
+    terms = vllm_server._terms(found[0].loaded, served, found[0].subject.base, room, ())
+    command = vllm_server._command(found[0].loaded, served, terms, "::1", 1, room)
     stated = {option: command[at + 1] for at, option in enumerate(command[:-1]) if option.startswith("--")}
     assert stated["--max-model-len"] == "-1"
     assert stated["--gpu-memory-utilization"] == "0.5"

@@ -121,8 +121,10 @@ def test_a_zoo_is_served_to_those_with_the_key_and_ends_without_a_trace(
             assert state(root + path, None, None) == state(root + path, "wrong", None) == 401
         for path in ("/invocations", "/tokenize", "/v1/completions", "/score", "/pause", "/reset_prefix_cache"):
             assert state(root + path, None) == 401
-        for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/collective_rpc", "/sleep"):
+        for path in ("/adapters", "/collective_rpc", "/sleep"):
             assert state(root + path, SECRET) == 404
+        for path, refused in (("/v1/load_lora_adapter", 400), ("/v1/unload_lora_adapter", 404)):  # ours
+            assert (state(root + path, None), state(root + path, SECRET)) == (401, refused)
 
         if shutil.which("curl"):
             [asks] = [line for line in text.splitlines() if line.startswith("curl ")]
@@ -155,6 +157,16 @@ def test_a_zoo_is_served_to_those_with_the_key_and_ends_without_a_trace(
     while left := [pid for pid in family if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < end, left
         time.sleep(0.2)
+
+
+def test_a_zoo_under_load_loses_nothing_and_mixes_nothing_up(tmp_path: Path) -> None:
+    """One adapter goes and one comes meanwhile, one is added twice; what is poisoned or of another base is refused."""
+    base = make_llama(tmp_path / "tiny-llama-128", hidden=128)
+    script = Path(__file__).parent.parent / "benchmarks" / "serve_load.py"
+    command = [sys.executable, str(script), "--base", str(base), "--adapters", "3", "--requests", "120"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "120 requests: 0 lost, 0 answered by another adapter" in done.stdout
 
 
 def test_the_vllm_command_of_a_model_card_serves_the_adapter(dev_hub: DevHub, tmp_path: Path) -> None:

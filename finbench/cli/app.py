@@ -16,7 +16,7 @@ import typer
 
 from finbench.cli import cards, data, evaluation, hub, tasks, training
 from finbench.cli.command import declared, with_own_tasks
-from finbench.cli.helping import Command, Group, SweepGroup
+from finbench.cli.helping import Command, Group, RunGroup
 from finbench.core.errors import FinbenchError
 from finbench.core.version import __version__
 
@@ -36,7 +36,6 @@ _COMMANDS: dict[str, Callable[..., Any]] = {  # as --help lists them
     "eval": evaluation.eval_,
     "ask": evaluation.ask,
     "try": evaluation.try_,
-    "serve": evaluation.serve,
     "demo": evaluation.demo,
     "doctor": evaluation.doctor,
     "merge": training.merge,
@@ -57,6 +56,15 @@ _COMMANDS: dict[str, Callable[..., Any]] = {  # as --help lists them
 }
 _SETTINGS: dict[str, dict[str, Any]] = {"lm-eval": {"ignore_unknown_options": True, "help_option_names": []}}
 _GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
+    "serve": (
+        "Serve a base and its adapters (`finbench serve --adapter ...`); add and remove adapters while it runs.",
+        {
+            "run": evaluation.serve_run,
+            "add": evaluation.serve_add,
+            "remove": evaluation.serve_remove,
+            "list": evaluation.serve_list,
+        },
+    ),
     "sweep": (
         "A grid of models, methods, tasks and seeds on Ray: `finbench sweep FILE`, and how it stands.",
         {"run": training.sweep_run, "status": training.sweep_status, "fetch": training.sweep_fetch},
@@ -134,7 +142,7 @@ def _registered(name: str, command: Callable[..., Any]) -> Callable[..., None]:
 for _name, _command in _COMMANDS.items():
     app.command(_name, cls=Command, context_settings=_SETTINGS.get(_name))(_registered(_name, _command))
 for _name, (_help, _members) in _GROUPS.items():
-    _group = typer.Typer(no_args_is_help=True, help=_help, cls=SweepGroup if _name == "sweep" else Group)
+    _group = typer.Typer(no_args_is_help=True, help=_help, cls=RunGroup if "run" in _members else Group)
     for _member, _command in _members.items():
         _group.command(_member, cls=Command)(_registered(f"{_name} {_member}", _command))
     app.add_typer(_group, name=_name)

@@ -62,8 +62,10 @@ def try_(
     serving.try_page(adapter, task=task, base=base, host=host, port=port)
 
 
-def serve(
-    adapter: Annotated[list[str], typer.Option(help="./folder, hub:org/name\\[@rev] or zoo:name; repeatable.")],
+def serve_run(
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="./folder, hub:org/name\\[@rev] or zoo:name; repeatable.")
+    ] = None,
     base: Annotated[str | None, "The adapters' base, where bases.yaml does not know it."] = None,
     host: Annotated[str, "Elsewhere than on this machine only with a key."] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8000,
@@ -73,15 +75,22 @@ def serve(
         int | None, typer.Option(min=2, help="Tokens of a prompt with its answer; default: what a GPU has memory for.")
     ] = None,
     gpu_memory: Annotated[float | None, "Share of each GPU's memory that vLLM takes; default: 0.92."] = None,
+    allow_owner: Annotated[
+        list[str] | None, typer.Option(help="Owner on the Hub whose adapters may be added while it runs; repeatable.")
+    ] = None,
+    max_rank: Annotated[int | None, typer.Option(min=1, help="Of adapters that are added later; default: 64.")] = None,
+    adapter_memory: Annotated[
+        float | None, "GiB for adapters, which decides how many there may be; default: 1, at most 64 adapters."
+    ] = None,
 ) -> None:
     """Serve a base and its adapters by vLLM's OpenAI server, each under its own name (Ctrl-C ends it).
 
-    A key in FINBENCH_SERVE_KEY is required on every route.
+    A key in FINBENCH_SERVE_KEY is required on every route; with one, adapters come and go while it runs.
     """
 
     kind = command.dtype(dtype)
     with finbench.serve(
-        adapter,
+        adapter or [],
         base=base,
         host=host,
         port=port,
@@ -89,9 +98,42 @@ def serve(
         tensor_parallel=tensor_parallel,
         max_length=max_length,
         gpu_memory=gpu_memory,
+        allow_owner=allow_owner or [],
+        max_rank=max_rank,
+        adapter_memory=adapter_memory,
     ) as server:
         show.listings.serving(server)
         server.wait()
+
+
+ServerUrl = Annotated[str, "The server's address."]
+_HERE = "http://127.0.0.1:8000/v1"
+
+
+def serve_add(
+    adapter: Annotated[str, "zoo:name, hub:org/name[@rev] of an allowed owner, or a folder on the server's machine."],
+    name: Annotated[str | None, "Name to ask it by; default: its own."] = None,
+    url: ServerUrl = _HERE,
+) -> Found:
+    """Have a running server check one more adapter and serve it. Needs its key in FINBENCH_SERVE_KEY."""
+    found = serving.remote.add(adapter, name=name, url=url)
+    return Found(found, lambda: show.listings.added(found))
+
+
+def serve_remove(
+    name: Annotated[str, "Name under which it is served."],
+    wait: Annotated[bool, "--wait", "Take no new requests of it, and let those under way end."] = False,
+    url: ServerUrl = _HERE,
+) -> Found:
+    """Have a running server let an adapter go. One with requests under way stays, unless --wait."""
+    found = serving.remote.remove(name, wait=wait, url=url)
+    return Found(found, lambda: show.listings.removed(found))
+
+
+def serve_list(url: ServerUrl = _HERE) -> Found:
+    """What a running server serves: names, where each adapter comes from, requests under way, room for more."""
+    found = serving.remote.listed(url)
+    return Found(found, lambda: show.listings.served(found))
 
 
 def demo(

@@ -20,7 +20,10 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         'ask hub:org/name "Rates stay where they are." --task fomc',
     ),
     "try": ("try runs/fpb-smollm2-135m-lora-s0", "try hub:org/name --task fomc --port 7861"),
-    "serve": ("serve --adapter runs/a --adapter runs/b", "serve --adapter hub:org/name --port 8001 --gpu-memory 0.5"),
+    "serve run": ("serve --adapter runs/a --adapter runs/b", "serve --base smollm2-135m --allow-owner org --port 8001"),
+    "serve add": ("serve add zoo:name", "serve add ./runs/b --name fpb-2 --url http://127.0.0.1:8001/v1"),
+    "serve remove": ("serve remove fpb-2", "serve remove fpb-2 --wait"),
+    "serve list": ("serve list", "serve list --json"),
     "demo": ("demo", "demo --out /tmp/demo"),
     "doctor": ("doctor", "doctor --all"),
     "export": ("export runs/a --to ollama --out ollama", "export runs/a --to gguf --weights q8_0 --out gguf"),
@@ -154,8 +157,8 @@ class Group(TyperGroup):
         show(str(ctx.info_name))
 
 
-class SweepGroup(Group):
-    """``sweep FILE`` is ``sweep run FILE``."""
+class RunGroup(Group):
+    """``sweep FILE`` is ``sweep run FILE``, and ``serve --adapter A`` is ``serve run --adapter A``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put ``run`` before what names no subcommand."""

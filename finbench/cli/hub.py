@@ -50,25 +50,31 @@ def adopt(
 
 
 def zoo_list() -> Found:
-    """Published adapters with their scores, and the recipes that come with finbench."""
+    """Published adapters with their scores, the recipes that come with finbench, and known adapters of others."""
     from finbench.core import catalog
 
     found = {name: training.recipes.recipe(name) for name in catalog.recipe_files()}
     entries = models.zoo.entries()
     stated = {name: recipe.model_dump() for name, recipe in found.items()}
     published = {name: entry.model_dump() for name, entry in entries.items()}
+    others = models.zoo.known_adapters()
 
     def shown() -> None:
         show.publications.zoo(list(entries.values()))
         show.listings.recipes(found)
+        show.publications.others(others.values())
 
-    return Found({"adapters": published, "recipes": stated}, shown)
+    known = {name: one.model_dump() for name, one in others.items()}
+    return Found({"adapters": published, "recipes": stated, "others": known}, shown)
 
 
-def zoo_show(name: Annotated[str, "Recipe, or published adapter."]) -> Found:
-    """One recipe with every default filled in, as YAML that `finbench train FILE` takes; or one published adapter."""
+def zoo_show(name: Annotated[str, "Recipe, published adapter, or known adapter of others."]) -> Found:
+    """A recipe with every default filled in, as YAML that `finbench train FILE` takes; or an adapter, and its needs."""
     import yaml
 
+    if other := models.zoo.known_adapters().get(name):
+        about = {**other.model_dump(exclude_none=True), "commands": other.commands}
+        return Found(about, lambda: typer.echo(yaml.safe_dump(about, sort_keys=False, width=100).rstrip()))
     published = models.zoo.entries().get(name.removeprefix("zoo:"))
     # a file's recipe is called by the file's name
     stated = published.model_dump() if published else training.recipes.recipe(name).model_dump(exclude={"name"})

@@ -26,7 +26,7 @@ from finbench.training import recipes
 _LONGEST = 30  # lines of a task YAML
 _ROOTS = (
     *("finbench", "finbench_mc", "finbench_long", "finbench_mini"),
-    *("finbench_noise", "finbench_finlora", "finbench_published"),
+    *("finbench_noise", "finbench_finlora", "finbench_fingpt", "finbench_published"),
 )
 
 
@@ -147,7 +147,11 @@ def _place_faults() -> Iterator[str]:
         yield f"{name}: in none of the groups {', '.join(_ROOTS)}"
     for root, tasks in members.items():
         for task in tasks:
-            kind = f"finbench_{task.family}" if task.family in ("mini", "noise", "finlora", "published") else None
+            kind = (
+                f"finbench_{task.family}"
+                if task.family in ("mini", "noise", "finlora", "fingpt", "published")
+                else None
+            )
             ends = {"_all_mc": "finbench_long", "_mc": "finbench_mc", "": "finbench"}
             kind = kind or next(group for end, group in ends.items() if task.name.endswith(end))
             if root != kind:
@@ -178,6 +182,7 @@ TITLES = {
     "textbook": "Textbook finance",
     "general": "General ability: what fine-tuning forgets",
     "finlora": "FinLoRA's own prompts (compatibility, never ranked)",
+    "fingpt": "FinGPT's instructions over our rows (for its adapters, never ranked)",
     "published": "Tests as published (to compare with papers, never ranked)",
     "noise": "Small changes that turn the answer (written for this project, never ranked)",
     "mini": "Small sets written for this project (demos and tests, never ranked)",

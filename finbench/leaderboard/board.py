@@ -32,6 +32,7 @@ FAMILIES = {
     "textbook": "Textbook",
     "general": "General",
     "finlora": "FinLoRA's prompts",
+    "fingpt": "FinGPT's prompts",
     "published": "Tests as published",
 }
 

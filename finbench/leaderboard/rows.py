@@ -14,7 +14,13 @@ from finbench.leaderboard import precedence
 from finbench.leaderboard.attested import AttestedAdapter
 from finbench.scoring import SeedVariance, seed_variance
 
-UNRANKED = ("finlora", "published", "mini", "noise")  # for compatibility, demos, noise: never ranked, mini never shown
+UNRANKED = (
+    "finlora",
+    "fingpt",
+    "published",
+    "mini",
+    "noise",
+)  # for compatibility, demos, noise: never ranked, mini never shown
 
 
 @dataclass(frozen=True)

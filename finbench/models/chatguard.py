@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from typing import Any
 
 from finbench.core import safety
-from finbench.core.errors import FinbenchError
+from finbench.core.errors import FinbenchError, shortened
 
 SECONDS = 1.0  # of the processor, for one conversation; real templates take a millisecond
 _TRIED = 0.5  # of the processor, for the six conversations of the trial
 LONGEST = 2**20  # characters beyond those of the messages
 _LARGEST = 2**18  # characters of a template; the longest of known models has about 20,000
+_GENERATION = re.compile(r"{%-?\s*(end)?generation\s*-?%}")  # transformers' own marks
 
 # Only jinja2, so that it starts in a tenth of a second. Whatever a template refuses is its right; what never ends,
 # takes a gigabyte, or has sums and products that could only make huge texts, is a fault. Exit 0 means: harmless.
@@ -59,6 +61,29 @@ def check(template: Any, base: str) -> None:
     texts = template.values() if isinstance(template, dict) else [template]
     for text in texts:
         _check(json.dumps(text), base)
+
+
+def reaching(template: str) -> str:
+    """What in the text of a template no template needs, "" for nothing: reaching into Python, opening other files."""
+    from jinja2 import Environment, TemplateError, nodes
+
+    if len(template) > _LARGEST:
+        return f"has {len(template):,} characters; none needs so many"
+    try:
+        parsed = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(_GENERATION.sub("", template))
+    except (TemplateError, RecursionError):
+        return "is no template"
+    for found in parsed.find_all((nodes.Getattr, nodes.Getitem, nodes.Filter)):
+        named = found.attr if isinstance(found, nodes.Getattr) else getattr(getattr(found, "arg", None), "value", "")
+        if str(named).startswith("_") or (isinstance(found, nodes.Filter) and found.name == "attr"):
+            return f"reaches into Python ({shortened(str(named) or 'attr')})"
+    if any(parsed.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends))):
+        return "opens other files"
+    try:
+        check(template, "the adapter")
+    except FinbenchError:
+        return "never ends, or takes or makes too much"
+    return ""
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from pydantic import Field
@@ -51,6 +52,46 @@ class ZooEntry(Record):
         if not found.revision or len(found.revision) != 40:
             raise FinbenchError(f"zoo:{self.name} is not pinned to a commit ({self.hub}).", "Add it again: zoo add")
         return found
+
+
+class KnownAdapter(Record):
+    """A published adapter of others that nobody here has loaded: what it needs to be scored, as its pages say.
+
+    A file of ``adapters_zoo/others``.
+    """
+
+    name: str
+    hub: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$", description="org/name")
+    git: str | None = Field(default=None, description="where it lies, if not on the Hub")
+    folder: str | None = Field(default=None, description="in which folder of git")
+    base: str = Field(description="the base's Hub id, or what is known of it")
+    bits: Literal[16, 8, 4] = Field(default=16, description="in which its authors run the base")
+    pickled: bool = Field(default=False, description="only pickled weights: finbench pull --convert")
+    prompt: str = Field(description="its own, always without a chat template")
+    tasks: list[str] = Field(default=[], description="tasks and groups that ask in its own words")
+    words: list[str] = Field(default=[], description="with which it answers")
+    refused: str | None = Field(default=None, description="why finbench cannot score it")
+    source: str = Field(description="the page that says so")
+
+    @property
+    def commands(self) -> list[str]:
+        """What to type to score it; nothing where that cannot be."""
+        if self.refused is not None:
+            return []
+        alias = next((one.alias for one in catalog.bases().values() if one.hub_id == self.base), f"hub:{self.base}")
+        adapter = f"hub:{self.hub}" if self.hub and not self.pickled else f"./{self.name}"
+        adapter += f"/{self.folder}" if self.folder else ""
+        bits = f" --bits {self.bits}" if self.bits != 16 else ""
+        asks = f"finbench eval --adapter {adapter} --base {alias}{bits} --no-chat --tasks {','.join(self.tasks)}"
+        fetch = [f"finbench pull hub:{self.hub} --convert --out ./{self.name}"] if self.pickled else []
+        fetch += [f"git clone {self.git} {self.name}"] if self.git else []
+        return [*fetch, asks]
+
+
+def known_adapters() -> dict[str, KnownAdapter]:
+    """Adapters of others by name: what each needs to be scored here."""
+    files = sorted((paths.shipped("adapters_zoo") / "others").glob("*.yaml"))
+    return {path.stem: KnownAdapter.parse({"name": path.stem, **catalog.read_yaml(path)}, str(path)) for path in files}
 
 
 def own_file() -> Path:

@@ -251,6 +251,37 @@ def doctor(findings: Sequence[DoctorLine], everything: bool) -> None:
 def serving(server: Server) -> None:
     """Where a server is, what it serves, and how to ask it."""
     put(f"Serving at {server.url}, models: {', '.join(server.models)}")
+    if server.terms is not None and server.terms.rank:
+        more = server.terms.capacity - len(server.terms.adapters)
+        size = server.terms.slot_bytes / 2**20
+        put(f"Room for {more} more adapters of rank {server.terms.rank} at most ({size:.1f} MiB each):", wrap=True)
+        out.print(Text(f"finbench serve add zoo:name --url {server.url}"), soft_wrap=True)
     put("Ask one of them:", wrap=True)
     out.print(Text(server.curl(server.models[-1])), soft_wrap=True)
     put("Ctrl-C ends it.", wrap=True)
+
+
+def added(found: Mapping[str, Any]) -> None:
+    """An adapter that a running server serves now."""
+    put(f"{found['name']} is served: {found['source']}, {found['bytes'] / 2**20:.1f} MiB, {found['adapter'][:12]}.")
+
+
+def removed(found: Mapping[str, Any]) -> None:
+    """One that it serves no more."""
+    put(f"{found['name']} is not served any more.")
+
+
+def served(found: Mapping[str, Any]) -> None:
+    """The adapters of a running server, and for how many more there is room."""
+    table = columned("name", "from", "adapter", "MiB", "under way")
+    for one in found["adapters"]:
+        size = f"{one['bytes'] / 2**20:.1f}"
+        table.add_row(one["name"], Text(one["source"]), one["adapter"][:12], size, str(one["running"]))
+    if found["adapters"]:
+        out.print(table)
+    more, size = found["capacity"] - len(found["adapters"]), found["slot_bytes"] / 2**20
+    put(f"Base: {found['base']}. ", wrap=True)
+    if found["rank"]:
+        put(f"Room for {more} more of rank {found['rank']} at most ({size:.1f} MiB each).", wrap=True)
+    if found["owners"]:
+        put(f"From the Hub those of: {', '.join(found['owners'])}.", wrap=True)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
+from rich.padding import Padding
 
 from finbench.cards import amount
 from finbench.cli.show.layout import put
 from finbench.core.catalog import PREFIX, bases
 from finbench.core.console import err, out
 from finbench.hub import Change, page
-from finbench.models.zoo import ZooEntry
+from finbench.models.zoo import KnownAdapter, ZooEntry
 from finbench.scoring.metrics import is_share, spoken
 
 if TYPE_CHECKING:
@@ -116,6 +117,16 @@ def zoo(entries: Sequence[ZooEntry]) -> None:
         if not entry.scores:
             put("  scores unknown", wrap=True)
     out.print()
+
+
+def others(found: Iterable[KnownAdapter]) -> None:
+    """Adapters of others: name, base, and whether they can be scored here."""
+    put("\nAdapters of others, none of which was loaded here:")
+    for one in found:
+        about = f"not scored: {one.refused}" if one.refused else f"scored by {', '.join(one.tasks)}"
+        put(f"[bold]{escape(one.name)}[/]  {escape(one.base)}")
+        put(Padding(escape(about), (0, 0, 0, 2)), wrap=True)
+    put("\nWhat one needs: finbench zoo show NAME")
 
 
 def added(entry: ZooEntry, path: Path) -> None:

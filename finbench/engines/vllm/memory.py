@@ -18,7 +18,7 @@ MOST_SLOTS = 32  # adapters in one batch on a GPU; more make its kernels slow, a
 _WORKING = 1.5 * GIB  # activations, CUDA graphs and CUDA itself, which vLLM measures only when it runs
 _FOR_ADAPTERS = 0.5  # of what is then left; the rest holds keys and values
 _PACKED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # one layer in vLLM
-_HEADS = ("lm_head", "embed_out")  # stay in 16 bits
+HEADS = ("lm_head", "embed_out")  # stay in 16 bits, and without updates in what is served
 _NF4 = 0.516  # bytes of a weight with its scales: 4.127 bits
 _WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -66,7 +66,7 @@ class Holding:
         """Bytes of the base as the engine hf loads it: with its linear layers in so many bits."""
         if bits == 16:
             return self.weights
-        linear = sum(layer.inputs * layer.outputs for layer in self.layers if layer.ending not in _HEADS)
+        linear = sum(layer.inputs * layer.outputs for layer in self.layers if layer.ending not in HEADS)
         return (self.parameters - linear) * self.width + linear * (_NF4 if bits == 4 else 1)
 
 

@@ -1,0 +1,51 @@
+"""Adapters of others, by the files of the zoo: what each needs to be scored here."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from finbench.cli.app import app
+from finbench.core import catalog, refs
+from finbench.models import zoo
+
+PAGE = (Path(__file__).parent.parent / "docs" / "known-adapters.md").read_text(encoding="utf-8")
+KNOWN = zoo.known_adapters()
+
+
+def test_there_are_twenty_and_the_page_names_them_all() -> None:
+    assert len(KNOWN) == 20
+    assert not KNOWN.keys() & {*zoo.entries(), *catalog.recipe_files()}  # `zoo show NAME` means one thing
+    named = set(re.findall(r"^\| `([^`]+)` \|.*\|.*\|.*\|$", PAGE.partition("## In their")[0], re.MULTILINE))
+    assert named == set(KNOWN)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_each_says_what_it_needs_or_why_it_is_not_scored(name: str) -> None:
+    one = KNOWN[name]
+    assert (one.hub is None) != (one.git is None)
+    assert (one.hub or one.git or "").rpartition("/")[2] in PAGE
+    assert bool(one.commands) == (one.refused is None)
+    if one.refused is None:
+        tasks = catalog.expand(one.tasks)
+        labels = {label for task in tasks for label in task.labels or ()}
+        assert labels <= set(one.words) or "finlora" in one.tasks  # its words are the tasks' own
+        words = shlex.split(one.commands[-1])
+        base = words[words.index("--base") + 1]
+        assert base in catalog.bases() or refs.parse(base).kind == "hub"
+        if one.hub and not one.pickled:
+            assert refs.parse(words[words.index("--adapter") + 1]).name == one.hub
+
+
+def test_the_zoo_lists_and_shows_them() -> None:
+    listed = CliRunner().invoke(app, ["zoo", "list", "--json"], catch_exceptions=False).output
+    assert json.loads(listed)["others"].keys() == KNOWN.keys()
+    assert "fingpt-mt-llama3-8b" in CliRunner().invoke(app, ["zoo", "list"], catch_exceptions=False).output
+    shown = CliRunner().invoke(app, ["zoo", "show", "fingpt-mt-llama2-7b-fiqa-qa"], catch_exceptions=False).output
+    assert "--convert --out ./fingpt-mt-llama2-7b-fiqa-qa" in shown
+    assert "--base llama-2-7b --no-chat --tasks fingpt" in shown
