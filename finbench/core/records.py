@@ -26,6 +26,10 @@ from finbench.core.data_ids import DataId as DataId
 from finbench.core.data_ids import LearntData as LearntData
 from finbench.core.endpoints import Hosted as Hosted
 from finbench.core.errors import FinbenchError, shortened
+from finbench.core.measures import Axis as Axis
+from finbench.core.measures import Measure as Measure
+from finbench.core.measures import Prompt as Prompt
+from finbench.core.measures import Prompts as Prompts
 from finbench.core.own_data import OwnData as OwnData
 from finbench.core.own_data import name_of_source as name_of_source
 from finbench.core.settings import Bits as Bits
@@ -305,33 +309,6 @@ class Generation(Record):
     )
 
 
-class Measure(Record):
-    """A number with its 95 % interval over documents; without one where the documents allow none."""
-
-    value: float = Field(description="what lm-eval's own aggregation gives")
-    low: float | None = Field(description="lower end of the 95 % interval; null: there is none")
-    high: float | None = Field(description="upper end of the 95 % interval; null: there is none")
-    method: str = Field(
-        description="how the interval was made and from how many resamples, or `none` and why there is none"
-    )
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        if (self.low is None) != (self.high is None):
-            raise ValueError("an interval has two ends or none")
-        return self
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """(low, high), or None."""
-        return None if self.low is None or self.high is None else (self.low, self.high)
-
-    @property
-    def lacking(self) -> str:
-        """Why there is no interval, in words; empty where there is one, or nobody says why."""
-        return self.method.removeprefix("none, ") if self.low is None else ""
-
-
 class Overlap(Record):
     """How much of a test the subject was trained on, as its adapter's own record states it."""
 
@@ -383,6 +360,9 @@ class Score(Record):
     fewshot_split: str | None = Field(description="split of the worked examples; null: zero-shot")
     fewshot_digest: str | None = Field(description="digest of the rows they were drawn from")
     hosted: Hosted | None = Field(default=None, description="of a model behind an endpoint; null: it was here")
+    prompts: Prompts | None = Field(
+        default=None, description="what other prompts of the task gave (--prompts); null: its own alone was asked"
+    )
 
     @model_validator(mode="after")
     def _ranked(self) -> Self:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.scoring import calibration, metrics, noise, prompts, sampling
+    from finbench.scoring import calibration, metrics, noise, prompted, prompts, sampling, wordings
     from finbench.scoring.foreign import has_our_scorer
     from finbench.scoring.measuring import (
         BASELINES,
@@ -64,6 +64,7 @@ __all__ = [
     "paired_difference",
     "permutation",
     "pooled",
+    "prompted",
     "prompts",
     "resolve_function",
     "sample_counts",
@@ -78,4 +79,5 @@ __all__ = [
     "value_of",
     "values_of",
     "welch",
+    "wordings",
 ]
