@@ -178,9 +178,13 @@ class HFEngine(Engine):
         groups: list[list[int]] = []
         for index in order:
             last, new = requests[groups[-1][-1]] if groups else None, requests[index]
-            if last is None or begins[groups[-1][-1]] != begins[index] or (
-                race.document(last) != race.document(new)
-                and (len(groups[-1]) >= size or not raced.isdisjoint((last.task_name, new.task_name)))
+            if (
+                last is None
+                or begins[groups[-1][-1]] != begins[index]
+                or (
+                    race.document(last) != race.document(new)
+                    and (len(groups[-1]) >= size or not raced.isdisjoint((last.task_name, new.task_name)))
+                )
             ):
                 groups.append([])
             groups[-1].append(index)

@@ -10,7 +10,7 @@ import numpy as np
 from finbench.core.records import Measure, Prompt, Prompts, Task
 from finbench.scoring import metrics, stats, wordings
 from finbench.scoring.crossed import crossed
-from finbench.scoring.measuring import clusters_of, measure, samples_of, sample_rows, value_of, values_of
+from finbench.scoring.measuring import clusters_of, measure, sample_rows, samples_of, value_of, values_of
 from finbench.scoring.metrics import Aggregation
 from finbench.scoring.wordings import Wording
 
@@ -129,7 +129,9 @@ def pseudo_values(values: Sequence[Any], how: Aggregation, clusters: Sequence[An
     whole = value_of(values, how, samples)
     if metric is not None:
         parts, _ = stats.by_cluster(metric.parts, own)
-        without = np.asarray(metric.statistic(parts.sum(axis=0) - parts), float) if len(parts) > 1 else np.array([whole])
+        without = (
+            np.asarray(metric.statistic(parts.sum(axis=0) - parts), float) if len(parts) > 1 else np.array([whole])
+        )
     else:
         every, sources = range(len(own)), list(dict.fromkeys(own))
         left = [[row for row in every if own[row] != source] for source in sources]

@@ -88,7 +88,9 @@ def of(task: Task) -> list[Wording]:
         # a slot may hold slots
         text = frame.text and Template(Template(frame.text).safe_substitute(filled)).safe_substitute(filled)
         found.append(
-            Wording(name, stated["version"], tuple(frame.about), text, frame.before, bool(frame.order), frame.twin, said)
+            Wording(
+                name, stated["version"], tuple(frame.about), text, frame.before, bool(frame.order), frame.twin, said
+            )
         )
     return found
 
@@ -122,7 +124,7 @@ def put(lm_task: Any, wording: Wording) -> Any:
     if wording.name == OWN:
         return lm_task
     found = copy.copy(lm_task)
-    found.__class__ = _asking(type(lm_task))
+    found.__class__ = _asking(lm_task.__class__)
     found.finbench_wording = wording
     return found
 
@@ -132,6 +134,13 @@ def start(lm_task: Any) -> str:
     wording, own = getattr(lm_task, "finbench_wording", None), lm_task.config.doc_to_text
     text = wording.text if wording and wording.text else own if isinstance(own, str) else ""
     return (wording.before if wording else "") + text.partition("{")[0]
+
+
+def labels_of(lm_task: Any, doc: Mapping[str, Any]) -> list[Any]:
+    """What stands for the labels, or choices, of a row in the prompt that ``lm_task`` asks by."""
+    wording = getattr(lm_task, "finbench_wording", None)
+    words = words_of(wording, doc) if wording else {}
+    return [words.get(label, label) for label in doc.get("choices") or ()]
 
 
 def read_back(value: Any, words: Mapping[str, str]) -> Any:
@@ -181,7 +190,7 @@ def _asking(kind: type) -> type:
     """lm-eval's class of a task, asking by the ``finbench_wording`` of its object."""
     from lm_eval.utils import apply_template
 
-    class Asking(kind):  # type: ignore[valid-type, misc]
+    class Asking(kind):
         def doc_to_text(self, doc: Any, doc_to_text: Any = None) -> Any:
             wording = self.finbench_wording
             if wording.text is None:
@@ -205,15 +214,13 @@ def _asking(kind: type) -> type:
             if not words or self.OUTPUT_TYPE != "generate_until":  # choices are scored by their place
                 return super().process_results(doc, results)
             label = words.get(doc["label"], doc["label"])
-            named = {**doc, "label": label, "choices": self.finbench_labels(doc)}
+            named = {**doc, "label": label, "choices": labels_of(self, doc)}
             found = super().process_results(named, results)
             back = {word: label for label, word in words.items()}
             return {name: read_back(value, back) for name, value in found.items()}
 
         def finbench_labels(self, doc: Any) -> list[str]:
-            """What stands for the labels of a row, in the order of the labels."""
-            words = words_of(self.finbench_wording, doc)
-            return [words.get(label, label) for label in doc.get("choices") or ()]
+            return labels_of(self, doc)
 
         def _letters(self) -> list[str]:
             """The letters of options that stand in ``choices``: a task states them once for all rows."""
