@@ -8,6 +8,7 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.cards import asking, cardfiles, everyeval, plots, trackers
+    from finbench.cards.byprompt import PromptEffects, by_prompt
     from finbench.cards.comparison import RowsByTask, aggregation_of, compare, follows
     from finbench.cards.confidence import CardCalibration, calibrate
     from finbench.cards.elsewhere import endpoint_notes, what_it_cost, who_answered
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         describe_subject,
         from_template,
         in_brackets,
+        limits,
         model_card,
         percent,
         shorten_name,
@@ -42,12 +44,14 @@ __all__ = [
     "Comparison",
     "Contest",
     "Heading",
+    "PromptEffects",
     "RiskPage",
     "RowsByTask",
     "UnderNoise",
     "aggregation_of",
     "amount",
     "asking",
+    "by_prompt",
     "calibrate",
     "cardfiles",
     "combined_card",
@@ -61,6 +65,7 @@ __all__ = [
     "follows",
     "from_template",
     "in_brackets",
+    "limits",
     "model_card",
     "model_index",
     "percent",

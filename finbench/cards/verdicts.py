@@ -49,6 +49,7 @@ class Contest:
     part: str = ""
     restricted: bool = False
     differing: list[Disagreement] = field(default_factory=list)
+    by_prompt: dict[str, float] = field(default_factory=dict)  # A - B by each prompt that both were asked by
 
     @property
     def winner(self) -> str | None:

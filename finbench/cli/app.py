@@ -69,6 +69,7 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
             "rescore": cards.card_rescore,
             "calibration": cards.card_calibration,
             "noise": cards.card_noise,
+            "prompts": cards.card_prompts,
         },
     ),
     "tasks": (

@@ -84,6 +84,7 @@ def of(task: Task) -> list[Wording]:
         frame = _Frame.parse(entry, f"tasks/_prompts: {name}")
         said = words if frame.words else {}
         listed = [said.get(label, label) for label in labels][:: -1 if frame.order else 1]
+        filled["listed"] = ", ".join(listed)
         filled["labels"] = " or ".join([part for part in (", ".join(listed[:-1]), *listed[-1:]) if part])
         # a slot may hold slots
         text = frame.text and Template(Template(frame.text).safe_substitute(filled)).safe_substitute(filled)
