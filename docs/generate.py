@@ -28,6 +28,8 @@ NOUNS = (
     "Answers",
     "Hosted",
     "Overlap",
+    "Prompts",
+    "Prompt",
     "Measure",
     "DataId",
     "Provenance",
@@ -80,6 +82,7 @@ model again, can show it.
 | `reasoning_tokens`, `answer_tokens`, `truncated` | integer, integer, true or false | of answers under another profile than direct: tokens of the reasoning and of what follows it, and whether the budget cut the answer off (then it is empty) |
 | `sample` | integer | number of the answer to this prompt, where there are several: one row for each |
 | `reading` | string | where there are several: a hash of what the answer says, by which samples vote; empty where it did not parse |
+| `prompts` | object | what other prompts gave of this row (`--prompts`), by name: `values` and `answer` or `answer_sha256` as above, and of two prompts that list labels in two orders `place`: whether the answer is listed `first` or `last` |
 | `of` | integer | under `--metadata noise=...`: the row that this one was made of |
 """
 

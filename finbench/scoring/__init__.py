@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     )
     from finbench.scoring.paired import UNTESTABLE, Difference, documents_needed, holm, mcnemar, permutation
     from finbench.scoring.stats import RESAMPLES, Z95, by_cluster, seed_spread, welch
-    from finbench.scoring.taskcheck import golden_prompt, resolve_function, task_faults, task_of_examples
+    from finbench.scoring.taskcheck import golden_prompt, other_prompts, resolve_function, task_faults, task_of_examples
     from finbench.scoring.trainings import EXACT, SeedVariance, mean_over_trainings, p_values, pooled, seed_variance
 else:
     __getattr__ = face(__name__)
@@ -59,6 +59,7 @@ __all__ = [
     "measure",
     "metrics",
     "noise",
+    "other_prompts",
     "overlap_with_training",
     "p_values",
     "paired_difference",
