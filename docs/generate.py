@@ -28,6 +28,8 @@ NOUNS = (
     "Answers",
     "Hosted",
     "Overlap",
+    "Prompts",
+    "Prompt",
     "Measure",
     "DataId",
     "Provenance",
@@ -82,6 +84,7 @@ model again, can show it.
 | `reading` | string | where there are several: a hash of what the answer says, by which samples vote; empty where it did not parse |
 | `confidence` | integer | under `--confidence`: how sure the answer says that it is, 0 to 100; absent where it says nothing |
 | `year` | integer | of the row's document, where its set or its filing says it |
+| `prompts` | object | what other prompts gave of this row (`--prompts`), by name: `values` and `answer` or `answer_sha256` as above, and of two prompts that list labels in two orders `place`: whether the answer is listed `first` or `last` |
 | `of` | integer | under `--metadata noise=...`: the row that this one was made of |
 """
 

@@ -9,6 +9,7 @@ from finbench.core.faces import face
 if TYPE_CHECKING:
     from finbench.cards import asking, cardfiles, everyeval, plots, trackers
     from finbench.cards.adaptercard import combined_card, model_card
+    from finbench.cards.byprompt import PromptEffects, by_prompt
     from finbench.cards.comparison import RowsByTask, aggregation_of, compare, follows
     from finbench.cards.confidence import CardCalibration, calibrate
     from finbench.cards.elsewhere import endpoint_notes, what_it_cost, who_answered
@@ -45,12 +46,14 @@ __all__ = [
     "Contest",
     "Heading",
     "OverTime",
+    "PromptEffects",
     "RiskPage",
     "RowsByTask",
     "UnderNoise",
     "aggregation_of",
     "amount",
     "asking",
+    "by_prompt",
     "by_year",
     "calibrate",
     "cardfiles",

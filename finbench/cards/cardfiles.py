@@ -174,8 +174,17 @@ def unlike_row(row: dict[str, Any]) -> str:
     kinds = {"task": str, "index": int, "doc": str, "cluster": str, "values": dict}
     if lacking := [name for name in kinds if name not in row]:
         return f"lacks {', '.join(lacking)}"
-    may = {"sample": int, "reading": str, "reasoning_tokens": int, "answer_tokens": int, "truncated": bool, "of": int}
-    may |= {"confidence": int, "year": int}
+    may: dict[str, type] = {
+        "prompts": dict,
+        "sample": int,
+        "reading": str,
+        "reasoning_tokens": int,
+        "answer_tokens": int,
+        "truncated": bool,
+        "of": int,
+        "confidence": int,
+        "year": int,
+    }
     kinds |= {name: kind for name, kind in may.items() if name in row}
     return next((f"{name} is of a wrong type" for name, kind in kinds.items() if type(row[name]) is not kind), "")
 

@@ -227,7 +227,17 @@ def _contest(a: LoadedCard, b: LoadedCard, task: str, data_dir: Path | None) -> 
         restricted=catalog.tasks()[task].restricted,
         apart=len(apart),
         differing=list(_differing(rows, metric, _texts(task, data_dir))),
+        by_prompt=_by_prompt(score, b.scores[task]),
     )
+
+
+def _by_prompt(one: Score, other: Score) -> dict[str, float]:
+    """Main metric of the first minus that of the second, by every prompt that both were asked by."""
+    sides = [
+        {(prompt.name, prompt.digest): prompt.main.value for prompt in (side.prompts.each if side.prompts else ())}
+        for side in (one, other)
+    ]
+    return {key[0]: value - sides[1][key] for key, value in sides[0].items() if key in sides[1]}
 
 
 def difference(

@@ -52,6 +52,7 @@ class Contest:
     restricted: bool = False
     apart: int = 0
     differing: list[Disagreement] = field(default_factory=list)
+    by_prompt: dict[str, float] = field(default_factory=dict)  # A - B by each prompt that both were asked by
 
     @property
     def least(self) -> float:

@@ -78,6 +78,7 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
             "calibration": cards.card_calibration,
             "noise": cards.card_noise,
             "years": cards.card_years,
+            "prompts": cards.card_prompts,
         },
     ),
     "tasks": (

@@ -196,6 +196,12 @@ def card_years(
     return Found([one.as_dict() for one in found], lambda: show.sureness.by_year(found))
 
 
+def card_prompts(cards: Cards, tasks: Tasks = None) -> Found:
+    """What the prompt does: scores by several of them, the worst, and whether the order of subjects stays."""
+    found = finbench.by_prompt(cards, tasks=_named(tasks))
+    return Found(found.as_dict(), lambda: show.sureness.by_prompt(found))
+
+
 def board_add(
     cards: Annotated[list[Path], "Scorecards, folders of them, or lm-eval's output folder."],
     to: Annotated[Path, "Leaderboard folder."] = Path("leaderboards"),

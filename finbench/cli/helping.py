@@ -47,6 +47,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "risk": ("risk runs/a --out risk.html", "risk scorecards/a.json scorecards --out risk.md"),
     "card noise": ("card noise scorecards/a.json noisy/a.json", "card noise scorecards/a.json noisy/*.json --json"),
     "card years": ("card years scorecards", "card years test.json --cutoff 2024-08"),
+    "card prompts": ("card prompts scorecards", "card prompts a.json b.json --tasks fpb_mc --json"),
     "card calibration": ("card calibration scorecards", "card calibration test.json --validation val.json --error 0.1"),
     "card import": ("card import lm-eval-output/", "card import answers.csv --task fpb --name gpt-x"),
     "card export": (

@@ -1,8 +1,8 @@
-"""Numbers of a score with their intervals, and what the answers behind them took: parts of a scorecard."""
+"""Numbers of a score with their intervals, what the answers behind them took, and what other prompts gave."""
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -54,4 +54,42 @@ class Answers(Record):
     )
     pass_at: dict[str, Measure] = Field(
         default={}, description="k -> probability that one of k samples is right, unbiased (Chen et al. 2021)"
+    )
+
+
+Axis = Literal["paraphrase", "order", "options", "words", "position", "instruction"]  # in which prompts differ
+
+
+class Prompt(Record):
+    """One prompt of a task, and the score that it gave."""
+
+    name: str = Field(description="`default` is the task's own")
+    version: int = Field(ge=1, description="of the prompts that are shipped; of `default` the task's")
+    about: list[Axis] = Field(
+        description="in what it differs from the task's own: words, order of labels, order of options, label words, "
+        "position of the text, instruction"
+    )
+    digest: str = Field(description="SHA-256 of its text, order and label words")
+    main: Measure = Field(description="the main metric")
+    parse_rate: float = Field(ge=0, le=1, description="share of the answers that parse strictly")
+    truncated: int = Field(default=0, ge=0, description="prompts that did not fit and were cut")
+
+
+class Prompts(Record):
+    """Several prompts of a task on the same documents. The score's own numbers are those of the first, `default`."""
+
+    each: list[Prompt] = Field(min_length=2, description="in the order of the file; `default` first")
+    n: int = Field(ge=1, description="documents, the same for all")
+    spread: float = Field(ge=0, description="main metric of the best prompt minus that of the worst")
+    worst: str = Field(description="name of the worst prompt; of equal ones the first")
+    best: str = Field(description="name of the best prompt; of equal ones the first")
+    mean: Measure = Field(description="mean over the prompts; its interval is over other documents and other prompts")
+    share: dict[str, float] = Field(
+        description="of the variance of a document's value: `document`, `prompt`, `rest`; sum 1, or all 0"
+    )
+    label_order_bias: Measure | None = Field(
+        default=None, description="by how much more often the label is given that is listed first; null: none listed"
+    )
+    answer_position_bias: Measure | None = Field(
+        default=None, description="by how much more often the option is given that is shown first; null: none shown"
     )

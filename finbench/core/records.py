@@ -27,8 +27,11 @@ from finbench.core.data_ids import LearntData as LearntData
 from finbench.core.endpoints import Hosted as Hosted
 from finbench.core.errors import FinbenchError, shortened
 from finbench.core.measures import Answers as Answers
+from finbench.core.measures import Axis as Axis
 from finbench.core.measures import Measure as Measure
 from finbench.core.measures import Overlap as Overlap
+from finbench.core.measures import Prompt as Prompt
+from finbench.core.measures import Prompts as Prompts
 from finbench.core.own_data import OwnData as OwnData
 from finbench.core.own_data import name_of_source as name_of_source
 from finbench.core.settings import Bits as Bits
@@ -339,6 +342,9 @@ class Score(Record):
     fewshot_split: str | None = Field(description="split of the worked examples; null: zero-shot")
     fewshot_digest: str | None = Field(description="digest of the rows they were drawn from")
     hosted: Hosted | None = Field(default=None, description="of a model behind an endpoint; null: it was here")
+    prompts: Prompts | None = Field(
+        default=None, description="what other prompts of the task gave (--prompts); null: its own alone was asked"
+    )
 
     @model_validator(mode="after")
     def _ranked(self) -> Self:

@@ -110,6 +110,7 @@ class _Subjects:
 class Evaluation(Settings, _Subjects):
     """Who is evaluated, how, and where the scorecards go."""
 
+    prompts: Annotated[str | None, "Ask by several prompts of each task: all, how many (8), or names by comma."] = None
     look: Annotated[int, "Show so many prompts of each task with raw answers, before the long run."] = 0
     out: Annotated[Path, "Folder for scorecards and report."] = Path("scorecards")
     data_dir: Annotated[Path | None, DATA_DIR] = None

@@ -64,7 +64,7 @@ class DummyEngine(Engine):
         return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64
 
     def _answer(self, request: Any) -> Any:
-        lm_task = self.lm_tasks[request.task_name]
+        lm_task = getattr(request, "lm_task", self.lm_tasks[request.task_name])
         gold = lm_task.doc_to_target(request.doc)
         if isinstance(gold, int) and lm_task.config.doc_to_choice is not None:
             gold = lm_task.doc_to_choice(request.doc)[gold]
@@ -76,7 +76,7 @@ class DummyEngine(Engine):
             return -10 * self._draw(context, continuation), False
         if self.answers == "gold":
             return gold
-        choices = request.doc.get("choices")
+        choices = getattr(lm_task, "finbench_labels", lambda doc: doc.get("choices"))(request.doc)
         if not choices or "label" not in request.doc:
             return ""
         sample = [str(request.args[1]["seed"])] if "seed" in request.args[1] else []

@@ -166,18 +166,25 @@ class HFEngine(Engine):
     def _groups(self, requests: Sequence[Any]) -> list[list[int]]:
         """Requests by number, in groups that never part those of one document: their labels share a tree.
 
-        A document of which the best label is wanted is a group of its own.
+        A document of which the best label is wanted is a group of its own. Prompts of several wordings (``start``)
+        are asked apart where they begin otherwise: what one group begins with is run once.
         """
-        order, size, raced = list(range(len(requests))), _WINDOW, self.best
+        starts: dict[str, int] = {}
+        begins = [starts.setdefault(getattr(one, "start", ""), len(starts)) for one in requests]
+        order, size, raced = sorted(range(len(requests)), key=begins.__getitem__), _WINDOW, self.best
         if self.lm.slow:  # nothing is shared there, and nothing raced
             order.sort(key=lambda index: -len(requests[index].args[0]))
             size, raced = 4 * self.stock_batch, frozenset()
         groups: list[list[int]] = []
         for index in order:
             last, new = requests[groups[-1][-1]] if groups else None, requests[index]
-            if last is None or (
-                race.document(last) != race.document(new)
-                and (len(groups[-1]) >= size or not raced.isdisjoint((last.task_name, new.task_name)))
+            if (
+                last is None
+                or begins[groups[-1][-1]] != begins[index]
+                or (
+                    race.document(last) != race.document(new)
+                    and (len(groups[-1]) >= size or not raced.isdisjoint((last.task_name, new.task_name)))
+                )
             ):
                 groups.append([])
             groups[-1].append(index)

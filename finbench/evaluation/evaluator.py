@@ -18,10 +18,11 @@ from finbench.core.records import Generation, Score, Scorecard, Task
 from finbench.core.settings import Evaluation, called_with
 from finbench.engines import Purse
 from finbench.evaluation import options, preflight, profiles
-from finbench.evaluation.journal import Journal, request_digests
+from finbench.evaluation.journal import Journal
 from finbench.evaluation.look import Looks
 from finbench.evaluation.noises import under_each
 from finbench.evaluation.notes import hosted
+from finbench.evaluation.requests import Requests, prompts_of
 from finbench.evaluation.scored import asked_rows, hear, score_answers, status
 from finbench.evaluation.subjects import Candidate, Overlaps, by_engine, candidates, models_of, start_engine
 from finbench.models import bases, template_digest
@@ -66,6 +67,8 @@ def _evaluated(wanted: Evaluation, parsed: dict[str, Any], named: list[Task]) ->
             raise options.no_tasks()
         named = _of_recipe(defaults)
         lm_tasks = prompts.load(named, *how)
+    for task in named:
+        prompts_of(task, wanted.prompts)  # unknown names are refused before anything is loaded
     generation = profiles.generation_of(wanted, named, [one.subject for one in found])
     written: list[Path] = []
     with environment.unmade(wanted.out):
@@ -134,10 +137,9 @@ class _EngineRun:
         self.generation, self.purse = generation, purse
         self.engine: Any = None
         self.looks = Looks(settings, lm_tasks)
-        # by task, and whether in the chat template: requests by their digests, and what the score says of them
-        self.requests: dict[tuple[str, bool], tuple[dict[str, Any], dict[str, int]]] = {}
-        self.device = self._device()
         tasks = catalog.tasks()
+        self.requests = Requests([tasks[name] for name in lm_tasks], lm_tasks, settings, generation)
+        self.device = self._device()
         self.asked = {
             name: asked_rows(tasks[name], lm_task, prompts.whole(lm_task, settings.limit))
             for name, lm_task in lm_tasks.items()
@@ -151,7 +153,7 @@ class _EngineRun:
                 left = {task.name: self.lm_tasks[task.name] for task in work.missing}
                 work.overlaps = work.candidate.overlaps(left, self.settings.data_dir, say)
                 self._use(work.candidate)
-                self._requests(work.candidate.subject.chat, work.missing)
+                self.requests.render(self.engine, work.candidate.subject.chat, work.missing)
                 if told := self.engine.forecast(self._unanswered(work)):
                     say(told)
 
@@ -213,7 +215,7 @@ class _EngineRun:
         for task in work.missing:
             kept = Journal(self.out, self._key(work, task), task.name)
             kept.read()
-            requests, _ = self.requests[task.name, work.card.subject.chat]
+            requests = self.requests.every(task.name, work.card.subject.chat)
             left += [request for name, request in requests.items() if name not in kept.answers]
         return left
 
@@ -250,47 +252,24 @@ class _EngineRun:
             self.engine = start_engine(self.group, self.settings, self.lm_tasks, self.purse)
         self.engine.use(candidate.beside)
 
-    def _requests(self, chat: bool, tasks: list[Task]) -> None:
-        """Render the requests of ``tasks`` once for each prompt style, and refuse prompts that do not fit."""
-        template = self.engine.chat_template() if chat else None
-        faults = []
-        for task in tasks:
-            if (task.name, chat) in self.requests:
-                continue
-            how = self.generation or prompts.PLAIN
-            limit = prompts.whole(self.lm_tasks[task.name], self.settings.limit)
-            asked = prompts.requests(self.lm_tasks[task.name], limit, template, how, self.settings.seed)
-            prompted = [one for one in asked if not isinstance(one, prompts.Asked) or one.sample == 0]
-            sizes = [self.engine.prompt_tokens(instance) for instance in prompted]
-            over = [needed for _, needed in sizes if needed > self.engine.max_length]
-            by_document = {instance.doc_id: prompt for instance, (prompt, _) in zip(prompted, sizes, strict=True)}
-            measured = {"prompt_tokens": sum(by_document.values()), "truncated": len(over)}
-            named = dict(zip(request_digests(asked), asked, strict=True))
-            self.requests[task.name, chat] = named, measured
-            if over and self.settings.arguments.get("truncate") != "left":
-                faults.append(f"{task.name}: {len(over)} of {len(prompted)} prompts need up to {max(over)} tokens")
-        if faults:
-            raise FinbenchError(
-                f"The model's context has {self.engine.max_length} tokens. " + "; ".join(faults) + ".",
-                "Cut them on the left, which the scorecard will show: --arg truncate=left"
-                + (", or give answers less room: --max-tokens" if self.settings.profile != "direct" else ""),
-            )
-
     def _score(self, task: Task, work: _Work, journal: Journal, seconds: float) -> None:
-        requests, measured = self.requests[task.name, work.card.subject.chat]
+        chat = work.card.subject.chat
         self.looks.all(task, *self._heard(work, task, journal))
-        for name, instance in requests.items():
+        for name, instance in self.requests.every(task.name, chat).items():
             hear(instance, journal.answers[name])
-        work.scores[task.name], work.samples[task.name] = score_answers(
+        own = self.requests.own(task.name, chat)
+        score, rows = score_answers(
             task,
             self.lm_tasks[task.name],
-            list(requests.values()),
+            list(own.values()),
             self.asked[task.name],
             overlap=work.overlaps[task.name],
             seconds=round(seconds, 2),
-            hosted=hosted(journal.notes[name] for name in requests if name in journal.notes),
-            **measured,
+            hosted=hosted(journal.notes[name] for name in own if name in journal.notes),
+            **self.requests.measured(task.name, chat),
         )
+        found = self.requests.with_prompts(task, chat, score, rows)
+        work.scores[task.name], work.samples[task.name] = found
 
     def _answer(self, task: Task, journals: list[tuple[_Work, Journal]]) -> float:
         """Ask the engine what no journal holds, each batch into its journal at once; return the seconds a subject."""
@@ -299,7 +278,7 @@ class _EngineRun:
         homes: list[tuple[int, str]] = []  # number of the subject and digest of each request
         lines = []
         for number, (work, journal) in enumerate(journals):
-            requests, _ = self.requests[task.name, work.card.subject.chat]
+            requests = self.requests.every(task.name, work.card.subject.chat)
             left = requests.keys() - journal.answers.keys()
             if task.name in self.engine.best:  # bounds hold beside the best of the same race: a torn one is run anew
                 torn = {requests[name].doc_id for name in left}
@@ -335,7 +314,7 @@ class _EngineRun:
         return (time.monotonic() - started) / len(journals)
 
     def _heard(self, work: _Work, task: Task, journal: Journal) -> tuple[Any, ...]:
-        requests, _ = self.requests[task.name, work.card.subject.chat]
+        requests = self.requests.own(task.name, work.card.subject.chat)
         return work.card.run_key, work.candidate, requests, journal, self.engine
 
     def _device(self) -> str:
@@ -394,7 +373,8 @@ class _EngineRun:
             task = catalog.tasks().get(score.task)
             same_task = task is not None and task.digest == score.task_digest
             data, examples = self.asked.get(score.task, (score.data, score.fewshot_digest))
-            if same_task and (data.digest, examples) == (score.data.digest, score.fewshot_digest):
+            same_rows = (data.digest, examples) == (score.data.digest, score.fewshot_digest)
+            if same_task and same_rows and score.task in self.lm_tasks and self.requests.holds(score):
                 kept[score.task] = score
         return kept, {name: rows.get(name, []) for name in kept}
 

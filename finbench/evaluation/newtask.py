@@ -22,7 +22,7 @@ from finbench.core.settings import TaskSettings, called_with
 from finbench.data import SPLITS, audit, own
 from finbench.evaluation import newfolder, newrows
 from finbench.evaluation.newrows import NewRow, Reading
-from finbench.scoring import baselines, golden_prompt, has_our_scorer, prompts, task_faults
+from finbench.scoring import baselines, golden_prompt, has_our_scorer, other_prompts, prompts, task_faults
 
 _BASES = {  # kind -> the shipped templates that it follows
     "labels": ["_labels_generate"],
@@ -320,7 +320,7 @@ def _leaks(found: Reading, keys: Sequence[str]) -> None:
 
 def described(task: Task) -> dict[str, Any]:
     """What is known of a task, its prompt, and what needs no model on the main metric: of those of others, measured."""
-    shown = {**task.model_dump(), "golden_prompt": golden_prompt(task)}
+    shown = {**task.model_dump(), "golden_prompt": golden_prompt(task), "prompts": other_prompts(task)}
     if task.own:
         lm_task = prompts.load([task], None)[task.name]
         measured = _without_a_model(lm_task, prompts.rows(lm_task, "test"))

@@ -15,7 +15,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.files import stable_json
 from finbench.core.records import Score, Scorecard, Task
 from finbench.core.seal import salted
-from finbench.scoring import LENIENT, baselines, metrics, noise, prompts, sample_rows, sampling
+from finbench.scoring import LENIENT, baselines, metrics, noise, prompted, prompts, sample_rows, sampling, wordings
 
 Rows = Sequence[Mapping[str, Any]]
 Fault = tuple[str, str]  # a place in the samples or the card that cannot be right, and why
@@ -105,6 +105,8 @@ def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: P
             outcome.faults.append((_at(row, "doc"), "is not the hash of that row's prompt"))
         new = scored.get(cardfiles.in_order(row))
         outcome.faults += _differing(row, new) if new else []
+    for prompt in (score.prompts.each if score.prompts else ())[1:]:
+        outcome.faults += _by_prompt(task, lm_task, rows, prompt.name)
     if score.baselines != baselines(lm_task, docs):
         outcome.faults.append((f"scores[{task.name}].baselines", "are not those of the rows here"))
     if scored:
@@ -116,6 +118,21 @@ def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: P
     if unread := len(rows) - len(scored):
         outcome.notes.append(f"{_unread(unread, score)} rests on the card: only hashes of them are there")
     return outcome
+
+
+def _by_prompt(task: Task, lm_task: Any, rows: Rows, name: str) -> Iterator[Fault]:
+    """What the answers to another prompt read by the task's own scorer, and where they stand in its list."""
+    wording = next(one for one in wordings.of(task) if one.name == name)
+    own, docs = prompted.rows_of(rows, name), prompts.rows(lm_task, "test")
+    scored = again(task, wordings.put(lm_task, wording), own, {row["index"]: row["index"] for row in own})
+    for row, before in zip(own, rows, strict=True):
+        if (new := scored.get(cardfiles.in_order(row))) is None:
+            continue
+        for at, fault in _differing(row, new):
+            yield f"{at} ({name})", fault
+        stated = before["prompts"][name].get("place")
+        if stated is not None and stated != prompted.place(wording, docs[row["index"]], new):
+            yield _at(row, f"prompts.{name}.place"), f"is {stated!r}, where the answer is not"
 
 
 def of_own(score: Score, task: Task, rows: Rows, card: Scorecard) -> Outcome:
@@ -142,7 +159,7 @@ def again(task: Task, lm_task: Any, rows: Rows, where: Mapping[int, int]) -> dic
         number = where.get(row["index"])
         if number is None:
             continue
-        target, choices = lm_task.doc_to_target(docs[number]), docs[number].get("choices") or []
+        target, choices = lm_task.doc_to_target(docs[number]), wordings.labels_of(lm_task, docs[number])
         answers = _answers(row, [*choices, *([target] if isinstance(target, str) else [])])
         if answers is None:
             continue

@@ -160,6 +160,7 @@ def _anew(
         )
     fresh = [made[cardfiles.in_order(row)] for row in rows]
     update: dict[str, Any] = {"version": task.version, "task_digest": task.digest}
+    update["prompts"] = None  # the rows are made anew from the answers to the task's own prompt
     update |= {"licence": task.licence, "prompt_style": task.prompt_style, "baselines": baselines(lm_task, docs)}
     if _moved(rows, fresh):
         by_name = metrics.aggregations(task.name)

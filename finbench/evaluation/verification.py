@@ -17,7 +17,7 @@ from finbench.cards import RowsByTask, cardfiles
 from finbench.core import catalog, owntasks, paths, seal
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Answers, Measure, Score, Scorecard, Task
-from finbench.evaluation import drawing, rescore
+from finbench.evaluation import drawing, evidence, rescore
 from finbench.evaluation import rerun as again
 from finbench.evaluation.found import EDITED, SEALED
 from finbench.evaluation.found import Verification as Verification
@@ -30,18 +30,16 @@ from finbench.scoring import (
     clusters_of,
     hidden_metrics,
     metrics,
+    prompted,
     prompts,
     sample_counts,
     split_metrics,
     values_of,
+    wordings,
 )
 
-_KEYS = {"task", "index", "doc", "cluster", "values"}  # of a sample row, and its answer
 _GENERATED = {"reasoning_tokens", "answer_tokens", "truncated"}  # of a row beside them, where answers were generated
-_EXACT = 1e-9  # scores are sums of the same numbers: equal up to rounding
 _CLOCKS = timedelta(minutes=10)  # by which clocks may differ
-_ENDS = 1e-7  # intervals come of the same seed; libraries differ in the last digits of Student's t
-_DRAWN = 0.03  # of a bootstrap's width: NumPy 2.5 draws other multinomials by one seed; two seeds differ by 0.01
 
 
 def verify(
@@ -277,9 +275,9 @@ def _rows(card: Scorecard, score: Score, rows: list[dict[str, Any]], found: Veri
     apart = _GENERATED if generated and generated.profile != "direct" else set[str]()
     apart = apart | {"sample", "reading"} if samples > 1 else apart
     if task is not None:
-        more = {"year", "of" if "noise" in score.data.choices else "year"}
-        more |= {"confidence"} if generated and generated.confidence else set()
-        _evidence(task, rows, apart.union(more), found)
+        beside = apart | {"year", "of" if "noise" in score.data.choices else "year"}
+        beside |= {"confidence"} if generated and generated.confidence else set()
+        evidence.rows(task, prompted.rows_of(rows, wordings.OWN) if score.prompts else rows, beside, found)
     if bool(apart) != (score.answers is not None) or any(apart - row.keys() for row in rows):
         found.fault(f"{place}.answers", "does not go with the card's profile, or with its sample rows")
         return
@@ -293,6 +291,9 @@ def _rows(card: Scorecard, score: Score, rows: list[dict[str, Any]], found: Veri
             found.fault(f"{place}.{name}", f"is {getattr(score, name)}; the samples have {value}")
     if task is None:
         return
+    if not evidence.prompts(task, score, rows, beside, found):
+        return
+    rows = prompted.rows_of(rows, wordings.OWN)
     for fault in rescore.consistent(rows, score.task):
         found.fault(*fault)
     try:
@@ -313,8 +314,8 @@ def _rows(card: Scorecard, score: Score, rows: list[dict[str, Any]], found: Veri
         if stated.keys() - beyond != have.keys():
             found.fault(f"{place}.{group}", f"has {sorted(stated)}; the samples give {sorted(have)}")
         for name in sorted(stated.keys() & have.keys()):
-            _close(f"{place}.{group}.{name}", stated[name], have[name], found)
-    _close(f"{place}.parse_rate", score.parse_rate, parse_rate, found)
+            evidence.close(f"{place}.{group}.{name}", stated[name], have[name], found)
+    evidence.close(f"{place}.parse_rate", score.parse_rate, parse_rate, found)
     if score.answers is not None and have_answers is not None:
         _answers(f"{place}.answers", score.answers, have_answers, found)
     if hidden:
@@ -336,7 +337,7 @@ def _answers(place: str, stated: Answers, have: Answers, found: Verification) ->
     if one.keys() != other.keys():
         found.fault(place, f"has {', '.join(one)}; the samples give {', '.join(other)}")
     for name in one.keys() & other.keys():
-        _close(f"{place}.{name}", one[name], other[name], found)
+        evidence.close(f"{place}.{name}", one[name], other[name], found)
 
 
 def _budgeted(task: Task, card: Scorecard, rows: list[dict[str, Any]], found: Verification) -> None:
@@ -349,39 +350,6 @@ def _budgeted(task: Task, card: Scorecard, rows: list[dict[str, Any]], found: Ve
         if row["reasoning_tokens"] + row["answer_tokens"] > most or (said and not row["answer_tokens"]):
             place = f"samples[{task.name} {row['index']}].answer_tokens"
             found.fault(place, f"cannot be: {row['reasoning_tokens']} + {row['answer_tokens']}, of at most {most}")
-
-
-def _evidence(task: Task, rows: list[dict[str, Any]], apart: set[str], found: Verification) -> None:
-    """Rows as finbench writes them: with the answer, or its hash where texts must not be shown, source and metrics."""
-    answer = "answer" if task.form == "choice" or not task.restricted else "answer_sha256"
-    names = metrics.aggregations(task.name).keys()
-    for row in rows:
-        place = f"samples[{task.name} {row['index']}]"
-        if not isinstance(row.get(answer), list if task.form == "choice" else str):
-            found.fault(f"{place}.{answer}", "is missing")
-        if row.get("truncated") and row.get(answer) not in ("", seal.salted("")):
-            found.fault(f"{place}.{answer}", "is said to be cut off, and is not empty")
-        if any(row.get(name, 0) < 0 for name in (*_GENERATED, "confidence")) or row.get("confidence", 0) > 100:
-            found.fault(place, "counts fewer than no tokens, or is more than 100 % sure")
-        for name in row.keys() - _KEYS - {answer} - apart:
-            found.fault(f"{place}.{name}", "is nothing that a sample row of this task has")
-        if row["values"].keys() != names:
-            found.fault(f"{place}.values", f"has {sorted(row['values'])}; the task's scorer gives {sorted(names)}")
-
-
-def _close(place: str, stated: Measure, have: Measure, found: Verification) -> None:
-    """A measure of the card, and what the samples give."""
-    if abs(stated.value - have.value) > _EXACT:
-        found.fault(place, f"is {stated.value}; the samples give {have.value}")
-        return
-    low, high = have.interval or (0.0, 0.0)
-    ends = max(_ENDS, _DRAWN * (high - low)) if "bootstrap" in have.method else _ENDS
-    for end in ("low", "high"):
-        one, other = getattr(stated, end), getattr(have, end)
-        if one != other and (one is None or other is None or abs(one - other) > ends):
-            found.fault(f"{place}.{end}", f"is {one}; the samples give {other}")
-    if stated.method != have.method:
-        found.fault(f"{place}.method", f"is {stated.method!r}; it was made by {have.method!r}")
 
 
 def _data(card: Scorecard, by_task: RowsByTask, data_dir: Path | None, found: Verification) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.scoring import calibration, inwords, metrics, noise, prompts, sampling, years
+    from finbench.scoring import calibration, inwords, metrics, noise, prompted, prompts, sampling, wordings, years
     from finbench.scoring.foreign import has_our_scorer
     from finbench.scoring.groups import group_difference
     from finbench.scoring.measuring import (
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     )
     from finbench.scoring.paired import UNTESTABLE, Difference, documents_needed, holm, mcnemar, permutation
     from finbench.scoring.stats import RESAMPLES, Z95, by_cluster, seed_spread, welch
-    from finbench.scoring.taskcheck import golden_prompt, resolve_function, task_faults, task_of_examples
+    from finbench.scoring.taskcheck import golden_prompt, other_prompts, resolve_function, task_faults, task_of_examples
     from finbench.scoring.trainings import EXACT, SeedVariance, mean_over_trainings, p_values, pooled, seed_variance
 else:
     __getattr__ = face(__name__)
@@ -62,11 +62,13 @@ __all__ = [
     "measure",
     "metrics",
     "noise",
+    "other_prompts",
     "overlap_with_training",
     "p_values",
     "paired_difference",
     "permutation",
     "pooled",
+    "prompted",
     "prompts",
     "resolve_function",
     "sample_counts",
@@ -81,5 +83,6 @@ __all__ = [
     "value_of",
     "values_of",
     "welch",
+    "wordings",
     "years",
 ]

@@ -15,7 +15,7 @@ from finbench.core.catalog import Function
 from finbench.core.console import quiet
 from finbench.core.files import write_atomic
 from finbench.core.records import Task
-from finbench.scoring import foreign, measuring, prompts
+from finbench.scoring import foreign, measuring, prompts, wordings
 
 
 def task_faults(task: Task, write: bool = False) -> Iterator[str]:
@@ -68,8 +68,19 @@ def golden_prompt(task: Task) -> str:
     """The prompt and answer of a task's first example, as the model sees it; else of its first row."""
     quiet()
     lm_task = task_of_examples(task) if task.examples else prompts.load([task], None)[task.name]
+    return _pair_of(lm_task)
+
+
+def _pair_of(lm_task: Any) -> str:
     prompt, answer = prompts.pair(lm_task, prompts.rows(lm_task, "test")[0])
     return f"{prompt if isinstance(prompt, str) else prompt[0]}{answer}"
+
+
+def other_prompts(task: Task) -> dict[str, str]:
+    """What a task shows by its other prompts (``--prompts``), each with its answer, of its first example."""
+    known = wordings.of(task)[1:]
+    lm_task = task_of_examples(task) if known else None
+    return {one.name: _pair_of(wordings.put(lm_task, one)) for one in known}
 
 
 # Other answers than those of the examples; of a label another one of its choices.

@@ -59,6 +59,9 @@ def task_details(shown: Sequence[Mapping[str, Any]]) -> None:
         put_facts(columned("", ""), facts)
         out.print("\n[dim]prompt and answer of its first example[/]")
         put(str(task["golden_prompt"]), markup=False)
+        for name, prompt in task["prompts"].items():
+            out.print(f"\n[dim]prompt {name} (--prompts)[/]")
+            put(str(prompt), markup=False)
 
 
 def new_task(made: NewTask) -> None:

@@ -131,6 +131,9 @@ def _differing(pair: Comparison, contest: Contest, show: int) -> None:
         right = f"; only A is right on {contest.only_a:,}, only B on {contest.only_b:,}{test}"
     part = f" ({contest.part})" if contest.part else ""
     put(f"\n[bold]{name}[/]{part}: {count:,} of {contest.n:,} documents read differently{right}", wrap=True)
+    if contest.by_prompt:
+        gaps = [-gap if contest.lower_is_better else gap for gap in contest.by_prompt.values()]
+        put(f"A is ahead by {sum(gap > 0 for gap in gaps)} of {len(gaps)} prompts, B by {sum(gap < 0 for gap in gaps)}")
     if not count or show < 1:
         return
     table = columned("row", "gold", "A", "B", "text" if any(d.text for d in contest.differing) else "document")

@@ -10,6 +10,7 @@ from rich.markup import escape
 from finbench.cards import (
     CardCalibration,
     OverTime,
+    PromptEffects,
     RiskPage,
     UnderNoise,
     amount,
@@ -111,6 +112,40 @@ def by_year(found: Sequence[OverTime]) -> None:
             table.add_row(part.name, f"{part.n:,}", amount(part.score.value, share), ends)
         out.print(table)
         put(f"[dim]{escape(one.said)}[/]", wrap=True)
+
+
+def by_prompt(found: PromptEffects) -> None:
+    """A line for each prompt of each score; then the stability of the order of subjects."""
+    for one in found.scores:
+        own, share = one.prompts, metrics.is_share(one.metric)
+        task = one.task.removeprefix(PREFIX)
+        put(f"[bold]{escape(one.subject)}, {task}[/]: {metrics.spoken(one.metric)}, n = {own.n:,}", wrap=True)
+        table = columned("prompt", "differs in", "score", "95 % interval", "parsed, %", numbers=range(2, 5))
+        for prompt in own.each:
+            name = f"[red]{prompt.name}[/]" if prompt.name == own.worst and own.spread else prompt.name
+            ends = limits(prompt.main, share, " to ")
+            about = ", ".join(prompt.about) or "the task's own"
+            table.add_row(name, about, amount(prompt.main.value, share), ends, percent(prompt.parse_rate))
+        out.print(table)
+        facts: dict[str, object] = {
+            "own prompt": f"{in_brackets(one.own, share)}, other documents",
+            "mean of prompts": f"{in_brackets(own.mean, share)}, other documents and other prompts",
+            "spread": f"{amount(own.spread, share)} from {own.worst} to {own.best}",
+            "variance": ", ".join(f"{name} {percent(part)} %" for name, part in own.share.items()),
+        }
+        biases = {"label order": own.label_order_bias, "answer position": own.answer_position_bias}
+        facts |= {f"bias of {name}": f"{in_brackets(one)} %" for name, one in biases.items() if one}
+        put_facts(columned("", ""), facts)
+        out.print()
+    for ranks in found.ranks:
+        first = ", ".join(f"{escape(name)} {count}" for name, count in ranks.firsts.items())
+        put(
+            f"[bold]{ranks.task.removeprefix(PREFIX)}[/]: order of {len(ranks.subjects)} subjects over"
+            f" {len(ranks.prompts)} prompts: Kendall's tau {ranks.tau:.2f}; {percent(ranks.swapped)} % of the pairs"
+            f" swap; first by so many prompts: {first}",
+            wrap=True,
+        )
+    put("[dim]bias: by how much more often an answer is given where it is listed first than where last[/]", wrap=True)
 
 
 def risky(page: RiskPage, file: Path) -> None:

@@ -1,0 +1,109 @@
+"""Sample rows and numbers of a card, beside what finbench would have written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finbench.core import seal
+from finbench.core.records import Measure, Prompts, Score, Task
+from finbench.evaluation import rescore
+from finbench.evaluation.found import Verification
+from finbench.scoring import metrics, prompted, wordings
+
+_KEYS = {"task", "index", "doc", "cluster", "values"}  # of a sample row, and its answer
+_COUNTS = ("reasoning_tokens", "answer_tokens", "confidence")
+_EXACT = 1e-9  # scores are sums of the same numbers: equal up to rounding
+_ENDS = 1e-7  # intervals come of the same seed; libraries differ in the last digits of Student's t
+_DRAWN = 0.03  # of a bootstrap's width: NumPy 2.5 draws other multinomials by one seed; two seeds differ by 0.01
+
+
+def rows(task: Task, every: list[dict[str, Any]], apart: set[str], found: Verification, prompt: str = "") -> None:
+    """Rows as finbench writes them: with the answer, or its hash where texts must not be shown, source and metrics."""
+    answer = "answer" if task.form == "choice" or not task.restricted else "answer_sha256"
+    names = metrics.aggregations(task.name).keys()
+    for row in every:
+        place = f"samples[{task.name} {row['index']}]{prompt}"
+        if not isinstance(row.get(answer), list if task.form == "choice" else str):
+            found.fault(f"{place}.{answer}", "is missing")
+        if row.get("truncated") and row.get(answer) not in ("", seal.salted("")):
+            found.fault(f"{place}.{answer}", "is said to be cut off, and is not empty")
+        if any(row.get(name, 0) < 0 for name in _COUNTS) or row.get("confidence", 0) > 100:
+            found.fault(place, "counts fewer than no tokens, or is more than 100 % sure")
+        for name in row.keys() - _KEYS - {answer} - apart:
+            found.fault(f"{place}.{name}", "is nothing that a sample row of this task has")
+        if row["values"].keys() != names:
+            found.fault(f"{place}.values", f"has {sorted(row['values'])}; the task's scorer gives {sorted(names)}")
+
+
+def prompts(task: Task, score: Score, own: list[dict[str, Any]], apart: set[str], found: Verification) -> bool:
+    """What other prompts gave, from the rows of each; False where the rows are not such as could be read further."""
+    place, stated = f"scores[{score.task}].prompts", score.prompts
+    if stated is None:
+        return all("prompts" not in row for row in own)  # a fault by ``rows``
+    known = {one.name: one for one in wordings.of(task)}
+    wanted = [known[one.name] for one in stated.each if one.name in known]
+    if len(wanted) < len(stated.each) or wanted != [one for one in known.values() if one in wanted]:
+        found.fault(f"{place}.each", "names prompts that the task does not have, or in another order")
+        return False
+    for one, meant in zip(stated.each, wanted, strict=True):
+        for name, value in (("version", meant.version), ("digest", meant.digest), ("about", list(meant.about))):
+            if getattr(one, name) != value:
+                found.fault(f"{place}.{one.name}.{name}", f"is {getattr(one, name)!r}; the prompt here has {value!r}")
+        if score.form == "generate" and one.truncated > score.n:
+            found.fault(f"{place}.{one.name}.truncated", "is more than there are prompts")
+    if any(fault.field.startswith(place) for fault in found.faults):
+        return False
+    try:
+        for other in wanted[1:]:
+            before, by_prompt = len(found.faults), prompted.rows_of(own, other.name)
+            rows(task, by_prompt, apart, found, f".prompts.{other.name}")
+            if len(found.faults) == before:
+                for at, wrong in rescore.consistent(by_prompt, score.task):
+                    found.fault(f"{at} ({other.name})", wrong)
+        how = metrics.aggregations(task.name)[task.main_metric]
+        have = prompted.summary(task, wanted, own, how, {one.name: one.truncated for one in stated.each})
+        surplus = {name for row in own for name in row["prompts"]} - {one.name for one in wanted}
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, AssertionError, ArithmeticError) as fault:
+        found.fault(f"samples[{task.name}].prompts", f"are not what finbench writes ({type(fault).__name__}: {fault})")
+        return False
+    if surplus:
+        found.fault(f"samples[{task.name}].prompts", f"have {', '.join(sorted(surplus))}, which the card does not name")
+    _summary(place, stated, have, found)
+    return True
+
+
+def _summary(place: str, stated: Prompts, have: Prompts, found: Verification) -> None:
+    """Every number of the record beside what the rows give."""
+    for one, other in zip(stated.each, have.each, strict=True):
+        close(f"{place}.{one.name}.main", one.main, other.main, found)
+        if abs(one.parse_rate - other.parse_rate) > _EXACT:
+            found.fault(f"{place}.{one.name}.parse_rate", f"is {one.parse_rate}; the samples give {other.parse_rate}")
+    for name in ("n", "worst", "best"):
+        if getattr(stated, name) != getattr(have, name):
+            found.fault(f"{place}.{name}", f"is {getattr(stated, name)!r}; the samples give {getattr(have, name)!r}")
+    numbers = [("spread", stated.spread, have.spread)]
+    numbers += [(f"share.{name}", stated.share.get(name, -1.0), value) for name, value in have.share.items()]
+    for name, said, value in numbers:
+        if abs(said - value) > _ENDS:
+            found.fault(f"{place}.{name}", f"is {said}; the samples give {value}")
+    for name in ("mean", "label_order_bias", "answer_position_bias"):
+        said, value = getattr(stated, name), getattr(have, name)
+        if (said is None) != (value is None):
+            found.fault(f"{place}.{name}", "is missing, or there though no two prompts differ in it alone")
+        elif said is not None:
+            close(f"{place}.{name}", said, value, found)
+
+
+def close(place: str, stated: Measure, have: Measure, found: Verification) -> None:
+    """A measure of the card, and what the samples give."""
+    if abs(stated.value - have.value) > _EXACT:
+        found.fault(place, f"is {stated.value}; the samples give {have.value}")
+        return
+    low, high = have.interval or (0.0, 0.0)
+    ends = max(_ENDS, _DRAWN * (high - low)) if "bootstrap" in have.method else _ENDS
+    for end in ("low", "high"):
+        one, other = getattr(stated, end), getattr(have, end)
+        if one != other and (one is None or other is None or abs(one - other) > ends):
+            found.fault(f"{place}.{end}", f"is {one}; the samples give {other}")
+    if stated.method != have.method:
+        found.fault(f"{place}.method", f"is {stated.method!r}; it was made by {have.method!r}")
