@@ -206,7 +206,7 @@ class _Test:
         error = self._errors(one, others)
         seeds, alone = self._seeds(one, others, gaps, error, len(one.without))
         deviation, least = np.zeros(len(others)), np.zeros(len(others))
-        deviation[alone], least[alone] = self._swapped(one, [others[place] for place in np.flatnonzero(alone)])
+        deviation[alone], least[alone] = self._swapped(one, [others[place] for place in np.flatnonzero(alone).tolist()])
         normal = _two_sided(np.abs(gaps), deviation)
         jack = np.maximum(least, np.minimum(_two_sided(np.abs(gaps), error), _NONE))  # where none was as extreme
         low, high = normal / _FACTOR, np.minimum(1.0, normal * _FACTOR)
@@ -295,7 +295,7 @@ class _Test:
 
 def _least(differing: NDArray[np.int_]) -> Numbers:
     """The least p of tests that swap so many sources: the observed arrangement and its opposite, of all."""
-    return np.minimum(1.0, 2.0 ** (1.0 - differing))
+    return np.asarray(np.minimum(1.0, 2.0 ** (1.0 - differing)))
 
 
 def _two_sided(distance: Numbers, error: Numbers) -> Numbers:
