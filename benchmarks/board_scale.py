@@ -3,7 +3,7 @@
     python benchmarks/board_scale.py make FOLDER --subjects 1000 [--tasks 20] [--documents 100] [--seed 0]
     python benchmarks/board_scale.py pairs FOLDER        groups beside those of every permutation test
     python benchmarks/board_scale.py groups --sizes 100,1000,5000 [--documents 100]   the same for one test, in memory
-    python benchmarks/board_scale.py run --sizes 100,1000,5000 [--out FOLDER] [--browser]
+    python benchmarks/board_scale.py run FOLDER --sizes 100,1000,5000 [--browser]   what is made stays in FOLDER
 
 Cards are those of real runs in every field: samples by the tasks' own scorers, intervals by the functions that make a
 card's, run key and seal. What is simulated is who answers: a subject is as able as drawn, a document as hard as drawn,
@@ -381,7 +381,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--browser", action="store_true")
-    stated = parser.parse_args()
+    stated = parser.parse_intermixed_args()
     if stated.what == "make":
         make(stated.folder, stated.subjects, stated.tasks, stated.documents, stated.seed)
         return

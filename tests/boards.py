@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import random
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,17 @@ from finbench.leaderboard.rows import BoardCard
 HOSTILE = (
     '</script><img src=x onerror="window.hacked=1"><script>window.hacked=1</script>|`*_[x](javascript:alert(1))\u2028'
 )
+
+
+def benchmark() -> Any:
+    """``benchmarks/board_scale.py``, which makes honest cards of simulated subjects."""
+    path = Path(__file__).parent.parent / "benchmarks" / "board_scale.py"
+    spec = importlib.util.spec_from_file_location("board_scale", path)
+    assert spec
+    assert spec.loader
+    sys.modules["board_scale"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def read_script(text: str) -> tuple[str, Any]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,28 +14,20 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import boards
 from finbench import leaderboard
 from finbench.cards import cardfiles
 from finbench.cli.app import app
 from finbench.core.errors import FinbenchError
-from finbench.leaderboard import evidence, examine, groups, known, precedence
+from finbench.leaderboard import commands, evidence, examine, groups, known, precedence
 from finbench.leaderboard.board import board
+from finbench.leaderboard.payload import Payload
 from finbench.leaderboard.reading import entries, read
 
 TASKS, DOCUMENTS = 3, 60
 
 
-def _benchmark() -> Any:
-    path = Path(__file__).parent.parent / "benchmarks" / "board_scale.py"
-    spec = importlib.util.spec_from_file_location("board_scale", path)
-    assert spec
-    assert spec.loader
-    sys.modules["board_scale"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-board_scale = _benchmark()
+board_scale = boards.benchmark()
 
 
 @pytest.fixture(autouse=True)
@@ -165,6 +155,31 @@ def test_parquet_is_read_as_the_folder_it_was_packed_from(place: Path, tmp_path:
     assert (place / "leaderboard.csv").read_text() == before
 
 
+def test_cards_of_parquet_come_out_as_files_and_commands_name_these(place: Path, tmp_path: Path) -> None:
+    before = {
+        path.relative_to(place / "scorecards"): path.read_bytes()
+        for path in place.rglob("*.json*")
+        if path.parent.parent.parent.name == "scorecards"
+    }
+    with pytest.raises(FinbenchError, match="no cards in Parquet"):
+        leaderboard.unpack(place, tmp_path / "unpacked")
+    [packed] = leaderboard.pack(place, tmp_path / "packed")
+    shutil.rmtree(place / "scorecards")
+    (place / "scorecards").mkdir()
+    shutil.copy(packed, place / "scorecards")
+    found = CliRunner().invoke(app, ["leaderboard", "unpack", str(tmp_path / "unpacked"), str(place)])
+    assert found.exit_code == 0, found.output
+    assert {
+        path.relative_to(tmp_path / "unpacked"): path.read_bytes() for path in (tmp_path / "unpacked").rglob("*.json*")
+    } == before
+    entry = entries(place)[0]
+    steps = commands.reproduce(entry).steps
+    assert steps[0] == (commands.UNPACK, "finbench leaderboard unpack unpacked")
+    assert f"finbench verify unpacked/{entry.key}.json" in [command for _, command in steps]
+    made = Payload(board([entry]))
+    assert made.cards[0]["packed"] == f"unpacked/{entry.key}.json"
+
+
 def test_the_same_key_with_another_card_in_parquet_is_refused(place: Path, tmp_path: Path) -> None:
     [packed] = leaderboard.pack(place, tmp_path / "packed")
     shutil.copy(packed, place / "scorecards")
@@ -287,6 +302,38 @@ def test_a_p_does_not_depend_on_the_row_that_leads(odd: dict[str, Any]) -> None:
     assert alone.used == beside.used != {}
 
 
+def test_documents_are_those_of_the_strongest_evidence_not_of_the_most_cards() -> None:
+    """Many cards with invented documents take the groups from nobody whose model a maintainer has asked again."""
+    score, found = rivals(4, 60, 0)
+    forged = [groups.Rival([replace(found[0].runs[0], docs="invented")]) for _ in range(9)]
+    honest = [replace(one, strength=2) if number == 3 else one for number, one in enumerate(found)]
+    assert groups.tied(score, [*forged, *honest]) == [*[None] * 9, *groups.tied(score, honest)]
+    assert groups.tied(score, [*forged, *found]) == [*[1] * 9, *[None] * 4]  # of equal evidence most have them
+
+
+def test_labels_are_those_of_who_came_first_not_of_the_best() -> None:
+    """The values of the best, of labels that only its forger has, keep nobody else out of the groups."""
+    score, found = rivals(4, 60, 0)
+    honest = [replace(one, arrival=number) for number, one in enumerate(found)]
+    other = replace(found[0].runs[0], kinds=('["a","b",["a","b"]]',), codes=np.zeros(60, np.uint32))
+    assert groups.tied(score, [groups.Rival([other]), *honest]) == [None, *groups.tied(score, honest)]
+
+
+def test_only_tests_next_to_where_holm_stops_are_done_and_estimates_that_miss_it_are_found_out() -> None:
+    """Every p is a quarter or four times its estimate, so that the border lies elsewhere: it is found all the same."""
+    estimates = np.geomspace(1e-9, 0.9, 3000)
+    for factor, most in ((0.25, 700), (1.0, 40), (4.0, 700)):
+        exact, asked = np.minimum(1.0, factor * estimates), []
+
+        def ask(at: int, exact: Any = exact, asked: list[int] = asked) -> float:
+            asked.append(at)
+            return float(exact[at])
+
+        told = groups._decided(estimates / 8, np.minimum(0.999, estimates * 8), ask)
+        assert (told == groups._rejected(exact)).all()
+        assert len(asked) < most
+
+
 def test_invented_documents_of_the_best_take_no_group_from_the_others() -> None:
     score, found = rivals(4, 60, 0)
     forged = groups.Rival([replace(found[0].runs[0], docs="invented")])
@@ -324,6 +371,9 @@ def test_300_versions_of_a_subject_are_one_row_and_its_history(place: Path) -> N
     assert [len(test.rows) for test in made.tests] == [5] * TASKS
     assert len(made.entries) == 5
     assert len(made.history["owner-0/subject-0/subject-0"]) == 300
+    payload = Payload(made)
+    shown = [payload.subject(one) for one in payload.subjects.values()]
+    assert [(len(one.get("history", [])), one.get("past")) for one in shown if "past" in one] == [(100, 300)]
 
 
 # ---------------------------------------------------------------- a pull request

@@ -110,6 +110,7 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
             "build": cards.board_build,
             "review": cards.board_review,
             "pack": cards.board_pack,
+            "unpack": cards.board_unpack,
             "push": cards.board_push,
         },
     ),

@@ -289,6 +289,15 @@ def board_pack(
     return Found(written, lambda: typer.echo("\n".join(written)))
 
 
+def board_unpack(
+    out: Annotated[Path, typer.Argument(help="Folder for cards and samples; it is replaced.")],
+    folder: Board = Path("leaderboards"),
+) -> Found:
+    """Take cards out of a leaderboard's Parquet files: OUT/OWNER/SUBJECT/CARD.json, with their samples."""
+    written = [str(path) for path in leaderboard.unpack(folder, out)]
+    return Found(written, lambda: typer.echo("\n".join(written)))
+
+
 def board_push(
     to: Annotated[str, "hub:org/name, of a data set (cards) and of a static Space (page)."],
     folder: Board = Path("leaderboards"),

@@ -77,6 +77,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "leaderboard review leaderboards --against ../main/leaderboards --comment comment.md",
     ),
     "leaderboard pack": ("leaderboard pack cards", "leaderboard pack dataset/scorecards leaderboards"),
+    "leaderboard unpack": ("leaderboard unpack unpacked", "leaderboard unpack cards dataset"),
     "leaderboard push": ("leaderboard push hub:org/board --dry-run", "leaderboard push hub:org/board --public"),
     "zoo list": ("zoo list", "zoo list --json"),
     "zoo show": ("zoo show fpb-smollm2-135m-lora", "zoo show NAME > mine.yaml"),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from finbench.leaderboard.queue import Reproduction, reproduce
     from finbench.leaderboard.reviewing import Review, review
     from finbench.leaderboard.space import publication, push
-    from finbench.leaderboard.store import pack
+    from finbench.leaderboard.store import pack, unpack
 else:
     __getattr__ = face(__name__)
 
@@ -28,4 +28,5 @@ __all__ = [
     "push",
     "reproduce",
     "review",
+    "unpack",
 ]

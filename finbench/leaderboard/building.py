@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +54,8 @@ class Built:
 def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: Path | None = None) -> Built:
     """Write the tables (``leaderboard.md``, csv, json, parquet) and the page (``index.html``, ``page/``, a feed).
 
-    Only files that change are written. Those of ``page/`` that an earlier build wrote and this one has not are removed.
+    Only files that change are written, by one build at a time. Those of ``page/`` that an earlier build wrote and this
+    one has not are removed.
 
     Every card is verified first; one in which something is wrong is not shown, stops no other and stands in
     ``board.refused``. With ``check`` nothing is written, and ``stale`` names the files that are not what the cards
@@ -64,15 +66,16 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: 
     cards = read(folder, trusted)
     made, blocks = board(cards.entries, beside(trusted or folder), cards.refused), published.read(folder)
     names, stale, unlike = set(), [], _stale if check else _write
-    for name, content in _files(folder, made, blocks, check):
-        names.add(name)
-        if unlike(folder, name, content):
-            stale.append(name)
-    left_over = _left_over(folder, names)
-    if check:
-        return Built(folder, made, sorted(names), sorted([*left_over, *stale]))
-    for name in left_over:
-        (folder / name).unlink()
+    with contextlib.nullcontext() if check else cardfiles.lock(folder / page.PAGE):
+        for name, content in _files(folder, made, blocks, check):
+            names.add(name)
+            if unlike(folder, name, content):
+                stale.append(name)
+        left_over = _left_over(folder, names)
+        if check:
+            return Built(folder, made, sorted(names), sorted([*left_over, *stale]))
+        for name in left_over:
+            (folder / name).unlink()
     return Built(folder, made, sorted(names))
 
 
@@ -89,6 +92,10 @@ def _files(
     if check and not (folder / "index.html").is_file():  # a board may keep its page out of Git
         return
     yield from page.files(made, blocks)
+
+
+def _ours(path: Path) -> bool:
+    return page.ours(_head(path))
 
 
 def _head(path: Path) -> str:
@@ -122,7 +129,8 @@ def _left_over(folder: Path, names: Collection[str]) -> list[str]:
     """Files that an earlier build wrote and this one has not; what else lies there is not ours to remove."""
     there = (path for path in (folder / page.PAGE).rglob("*") if path.is_file())
     others = [path for path in there if path.relative_to(folder).as_posix() not in names]
-    return [path.relative_to(folder).as_posix() for path in others if page.ours(_head(path))]
+    torn = [path for name in names if "/" not in name for path in folder.glob(f".{name}.????????")]  # by a kill
+    return [path.relative_to(folder).as_posix() for path in [*filter(_ours, others), *torn]]
 
 
 def _has_cards(folder: Path) -> None:

@@ -11,7 +11,8 @@ from finbench.cards import asking
 from finbench.core import catalog
 from finbench.core.records import Scorecard
 from finbench.leaderboard.rows import BoardCard
-from finbench.leaderboard.store import SCORECARDS
+
+UNPACK = "Take the cards out of their Parquet files"
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Steps:
 
 def reproduce(entry: BoardCard) -> Steps:
     """The commands for one card. Names from the card are quoted for a shell."""
-    card, subject, file = entry.card, entry.card.subject, shlex.quote(f"leaderboards/{SCORECARDS}/{entry.key}.json")
-    steps: list[tuple[str, str]] = []
+    card, subject, file = entry.card, entry.card.subject, shlex.quote(entry.file)
+    steps: list[tuple[str, str]] = [(UNPACK, "finbench leaderboard unpack unpacked")] if entry.packed else []
     recipe = folder = None
     if subject.kind != "base":
         folder = f"runs/{asking.file_name(subject.adapter_name or subject.name)}"

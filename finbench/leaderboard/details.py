@@ -31,7 +31,7 @@ def of_card(entry: BoardCard) -> dict[str, Any]:
     card, subject = entry.card, entry.card.subject
     steps = commands.reproduce(entry)
     facts: list[tuple[str, Any]] = [
-        ("Card", f"{SCORECARDS}/{entry.key}.json"),
+        ("Card", f"{entry.key}, in Parquet" if entry.packed else f"{SCORECARDS}/{entry.key}.json"),
         ("Status", card.status + (f", a sample of {card.limit} rows of each test" if card.limit else "")),
         ("Base", f"{subject.base.alias} ({subject.base.hub_id or 'not on the Hub'}, {subject.base.source})"),
         ("Base revision", subject.base.revision),

@@ -7,8 +7,9 @@ one source at a time; the permutation test is done for the others only (``_decid
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from finbench.cards import LEVEL, aggregation_of
 from finbench.core.records import Score
-from finbench.leaderboard import trainings
+from finbench.leaderboard import precedence, trainings
 from finbench.leaderboard.evidence import Proof
 from finbench.leaderboard.rows import BoardRow, KnownSpread
 from finbench.scoring import (
@@ -36,15 +37,21 @@ _SURE = 1e-7  # p of which no permutation of 10,000 is as extreme
 _NONE = 1.5 / (RESAMPLES + 1)  # p below which none was
 _FEW = 12  # sources up to which nothing is taken from the normal distribution
 _BENT = 0.2  # share by which single swaps may miss the difference together where it is taken for linear in them
+_NEAR = 8  # tests on either side of where Holm stops that must fall as expected
 _BLOCK = 4_000_000  # numbers held at once: 32 MB
 
 
 @dataclass(frozen=True)
 class Rival:
-    """A subject of a test: evidence of each training, and how far its seeds scatter (None: nobody knows)."""
+    """A subject of a test: evidence of each training, and how far its seeds scatter (None: nobody knows).
+
+    ``strength``: of its evidence (``precedence.STRENGTH``); ``arrival``: when it came, infinity where nobody knows.
+    """
 
     runs: Sequence[Proof]
     seeds: SeedVariance | None = EXACT
+    strength: int = 0
+    arrival: float = math.inf
 
 
 @dataclass
@@ -65,7 +72,12 @@ class Pairs:
 def rival(row: BoardRow, known: KnownSpread | None) -> Rival | None:
     """A row for ``tied``; None where not every training has samples."""
     runs = trainings.answered(row.runs or [row])
-    return None if runs is None else Rival(runs, trainings.of_seeds(row, known))
+    if runs is None:
+        return None
+    entries = [run.entry for run in row.runs or [row]]
+    strength = min(precedence.STRENGTH[entry.level] for entry in entries)
+    arrival = max(math.inf if entry.arrival is None else entry.arrival for entry in entries)
+    return Rival(runs, trainings.of_seeds(row, known), strength, arrival)
 
 
 def tied(
@@ -74,18 +86,25 @@ def tied(
     """Group of each subject of a test, which are in the order of their scores, best first.
 
     Group 1 holds the best and all that cannot be told from it (5 %, Holm over the group's tests); of the rest the best
-    leads the next group, and so on. A subject without samples of the documents and sources that most have cannot be
-    tested and has none; nor has anybody where fewer than two can be. ``pairs``: what is known of tests; ``every``: do
-    each of them, to compare.
+    leads the next group, and so on. Documents and sources are those of the strongest evidence, of equals those that
+    most have; labels those of the strongest, of equals of who came first. A subject without samples of these cannot be
+    tested and has no group; nor has anybody where fewer than two can be. ``pairs``: what is known of tests; ``every``:
+    do each of them, to compare.
     """
     places: list[int | None] = [None] * len(rivals)
     kinds = [_asked(one) for one in rivals]
     counts = Counter(kind for kind in kinds if kind is not None)
     if not counts:
         return places
-    usual = max(counts, key=lambda kind: counts[kind])
+    texts = Counter(kind[:2] for kind in kinds if kind is not None)
+    strength = {kind[:2]: 0 for kind in counts}
+    for kind, one in zip(kinds, rivals, strict=True):
+        if kind is not None and one is not None:
+            strength[kind[:2]] = max(strength[kind[:2]], one.strength)
+    usual = max(counts, key=lambda kind: (strength[kind[:2]], texts[kind[:2]], counts[kind]))
     alike = [(number, one) for number, one in enumerate(rivals) if one is not None and kinds[number] == usual]
-    test = _Test(score, alike[0][1].runs[0], pairs or Pairs(), every)
+    first = min((one for _, one in alike), key=lambda one: (-one.strength, one.arrival))
+    test = _Test(score, first.runs[0], pairs or Pairs(), every)
     left = [number for number, one in alike if test.enter(number, one)]
     if len(left) < 2:
         return places
@@ -187,8 +206,7 @@ class _Test:
         error = self._errors(one, others)
         seeds, alone = self._seeds(one, others, gaps, error, len(one.without))
         deviation, least = np.zeros(len(others)), np.zeros(len(others))
-        for place in np.flatnonzero(alone).tolist():
-            deviation[place], least[place] = self._swapped(one, others[place])
+        deviation[alone], least[alone] = self._swapped(one, [others[place] for place in np.flatnonzero(alone).tolist()])
         normal = _two_sided(np.abs(gaps), deviation)
         jack = np.maximum(least, np.minimum(_two_sided(np.abs(gaps), error), _NONE))  # where none was as extreme
         low, high = normal / _FACTOR, np.minimum(1.0, normal * _FACTOR)
@@ -196,35 +214,41 @@ class _Test:
         high = np.where(high < _SURE, jack, np.maximum(high, 2 * _NONE))
         low = np.where(high == jack, jack, low)
         known = (deviation > 0) & (error > 0)
-        low, high = np.where(known, low, 0.0), np.where(known, high, 1.0)
+        low, high = np.where(known, low, least), np.where(known, high, 1.0)
         low, high = np.where(alone, np.maximum(low, seeds), seeds), np.where(alone, np.maximum(high, seeds), seeds)
         return low, high, seeds, error
 
-    def _swapped(self, one: _Entered, other: _Entered) -> tuple[float, float]:
-        """Standard deviation of the difference under random swaps, and the least p that these can give.
+    def _swapped(self, one: _Entered, others: Sequence[_Entered]) -> tuple[Numbers, Numbers]:
+        """Standard deviation of each difference under random swaps, and the least p that these can give.
 
         The first is 0 where it says nothing of p: few sources make the difference, or what swapping each alone changes
         is not the difference together, as in a rare class's F1.
         """
-        a, b = one.parts[0], other.parts[0]
-        delta = (a - b)[(a != b).any(axis=1)]
-        least = _least(len(delta))
-        if len(delta) <= _FEW:
-            return 0.0, least
-        total_a, total_b = a.sum(axis=0), b.sum(axis=0)
-        gap = float(self.statistic(total_a) - self.statistic(total_b))
-        by = (gap - self.statistic(total_a - delta) + self.statistic(total_b + delta)) / 2
-        deviation = float(np.sqrt((by**2).sum()))
-        few = deviation**4 <= _FEW * (by**4).sum()  # of equal sources it is their number
-        bent = abs(by.sum() - gap) > _BENT * max(abs(gap), deviation)
-        return 0.0 if few or bent else deviation, least
+        a = one.parts[0]
+        total = a.sum(axis=0)
+        deviations, differing = [np.zeros(0)], [np.zeros(0, int)]
+        for block in self._blocks(others, a.size):
+            b = np.stack([other.parts[0] for other in block])
+            delta, totals = a - b, b.sum(axis=1)
+            gap = self.statistic(total) - self.statistic(totals)
+            by = (gap[:, None] - self.statistic(total - delta) + self.statistic(totals[:, None] + delta)) / 2
+            deviation = np.sqrt((by**2).sum(axis=1))
+            count = (delta != 0).any(axis=2).sum(axis=1)
+            few = (count <= _FEW) | (deviation**4 <= _FEW * (by**4).sum(axis=1))  # of equal sources it is their number
+            bent = np.abs(by.sum(axis=1) - gap) > _BENT * np.maximum(np.abs(gap), deviation)
+            deviations.append(np.where(few | bent, 0.0, deviation))
+            differing.append(count)
+        return np.concatenate(deviations), _least(np.concatenate(differing))
+
+    def _blocks(self, others: Sequence[_Entered], numbers: int) -> Iterator[Sequence[_Entered]]:
+        """Parts of ``others``, each of so many that what is held of them at once fits; one has so many ``numbers``."""
+        most = max(1, _BLOCK // numbers)
+        yield from (others[start : start + most] for start in range(0, len(others), most))
 
     def _errors(self, one: _Entered, others: Sequence[_Entered]) -> Numbers:
         """The jackknife's standard error of each difference (``scoring.error_over_documents``)."""
-        units, found = len(one.without), []
-        most = max(1, _BLOCK // units)
-        for start in range(0, len(others), most):
-            block = others[start : start + most]
+        units, found = len(one.without), [np.zeros(0)]
+        for block in self._blocks(others, units):
             apart = np.stack([other.without for other in block]) - one.without
             apart -= apart.mean(axis=1, keepdims=True)
             found.append(np.sqrt((units - 1) / units * (apart**2).sum(axis=1)))
@@ -266,12 +290,12 @@ class _Test:
         p = self.pairs.p(*runs, lambda: permutation(one.parts[0], other.parts[0], statistic))
         if p <= _NONE and error > 0:
             p = min(p, float(_two_sided(np.array([abs(one.value - other.value)]), np.array([error]))[0]))
-        return max(p, _least(int((one.parts[0] != other.parts[0]).any(axis=1).sum())))
+        return max(p, float(_least((one.parts[0] != other.parts[0]).any(axis=1).sum())))
 
 
-def _least(differing: int) -> float:
-    """The least p of a test that swaps this many sources: the observed arrangement and its opposite, of all."""
-    return min(1.0, 2.0 ** (1 - differing))
+def _least(differing: NDArray[np.int_]) -> Numbers:
+    """The least p of tests that swap so many sources: the observed arrangement and its opposite, of all."""
+    return np.asarray(np.minimum(1.0, 2.0 ** (1.0 - differing)))
 
 
 def _two_sided(distance: Numbers, error: Numbers) -> Numbers:
@@ -284,17 +308,36 @@ def _two_sided(distance: Numbers, error: Numbers) -> Numbers:
 def _decided(low: Numbers, high: Numbers, exact: Callable[[int], float]) -> NDArray[np.bool_]:
     """Which hypotheses Holm rejects, whose p lie between ``low`` and ``high``; ``exact`` is asked where that is open.
 
-    What is rejected by the greatest p is rejected, what is not by the least is not: Holm's procedure is monotone.
+    What is rejected by the greatest p is rejected, what is not by the least is not: Holm's procedure is monotone. Of
+    what is left every p is asked that has no estimate (``high`` 1); the others are taken to be in the middle of their
+    bounds, and the ``_NEAR`` on either side of where Holm stops are asked, then twice as many as long as any of them
+    turns out to be on the other side.
     """
-    low, high = low.copy(), high.copy()
+    low, high, near = low.copy(), high.copy(), _NEAR
+
+    def ask(places: NDArray[np.int_]) -> None:
+        for place in places:
+            low[place] = high[place] = exact(int(place))
+
     while True:
         surely, perhaps = _rejected(high), _rejected(low)
+        left = perhaps & (low < high)
+        left = left & ~surely if (left & ~surely).any() else left
         if (surely == perhaps).all():
             return surely
-        unknown = low < high
-        asked = np.flatnonzero(perhaps & ~surely & unknown)
-        for place in asked if len(asked) else np.flatnonzero(perhaps & unknown):
-            low[place] = high[place] = exact(int(place))
+        if (blind := left & (high >= 1)).any():
+            ask(np.flatnonzero(blind))
+            continue
+        middle = np.sqrt(low * high)
+        told = _rejected(middle)
+        order = np.argsort(middle, kind="stable")
+        order = order[left[order]]
+        asked = np.concatenate([order[told[order]][-near:], order[~told[order]][:near]])
+        ask(asked)
+        now = _rejected(np.sqrt(low * high))
+        if (now[asked] == told[asked]).all():
+            return now
+        near *= 2
 
 
 def _rejected(p: Numbers) -> NDArray[np.bool_]:

@@ -24,6 +24,7 @@ LEVELS = {
 }
 # of each table of the first screen come with the page; what lies beyond is read after it is drawn
 FIRST_LINES, FIRST_CELLS = 150, 4000
+_PAST = 100  # cards of its history that a subject's page names
 _BUDGET = ("rows", "steps", "rate")  # of a training: filters that what was not trained passes
 
 
@@ -90,7 +91,10 @@ class Payload:
         for row in (row for own in rows.values() for row in own):
             for one in [row, *(row[11] if isinstance(row[11], list) else [])]:
                 one[0] = held.setdefault(one[0], len(held))
-        return {"who": subject.who, "cards": [self.cards[place] for place in held], "rows": rows}
+        keys = {run.entry.key for own in subject.rows.values() for row in own for run in row.runs or (row,)}
+        past = [key for one in sorted(keys) for key in self.board.history.get(one, ())]
+        history = {"history": past[:_PAST], "past": len(past)} if past else {}
+        return {"who": subject.who, "cards": [self.cards[place] for place in held], "rows": rows, **history}
 
     def overview(self) -> list[dict[str, Any]]:
         """The first screen's two tables, of whole tests and of first rows: a line a subject, best first.
@@ -162,6 +166,7 @@ def _card(entry: BoardCard) -> dict[str, Any]:
     took = trainings.budget(entry)
     return {
         "key": entry.key,
+        **({"packed": entry.file} if entry.packed else {}),
         "detail": detail_name(entry),
         "who": (entry.recipe or digest(same | {"identity": precedence.identity(subject)}))[:10],
         "name": entry.name,

@@ -119,6 +119,7 @@ def _entry(
         trained=attested.trained(folder, card.subject),
         arrival=order.get(place.key),
         owner=store.owner_of(place.key),
+        packed=place.packed,
     )
 
 

@@ -12,6 +12,7 @@ from finbench.core.records import Score, Scorecard
 from finbench.evaluation import Verification
 from finbench.leaderboard import precedence
 from finbench.leaderboard.attested import AttestedAdapter
+from finbench.leaderboard.store import SCORECARDS
 from finbench.scoring import SeedVariance, seed_variance
 
 UNRANKED = (
@@ -41,6 +42,7 @@ class BoardCard:
     shown: str = ""  # its subject's name, where another subject has the same
     recipe: str = ""  # digest of what it is one of several trainings of
     recipe_name: str = ""
+    packed: bool = False  # it lies in a Parquet file
 
     @functools.cached_property
     def identity(self) -> str:
@@ -51,6 +53,11 @@ class BoardCard:
     def way(self) -> str:
         """Digest of the subject and of how its answers were computed."""
         return precedence.way(self.card)
+
+    @property
+    def file(self) -> str:
+        """Its file, as commands name it: below the leaderboard, or where ``finbench leaderboard unpack`` writes it."""
+        return f"unpacked/{self.key}.json" if self.packed else f"leaderboards/{SCORECARDS}/{self.key}.json"
 
     @property
     def name(self) -> str:

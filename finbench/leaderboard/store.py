@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,10 +30,11 @@ _SHARD = 2_000  # cards a Parquet file
 
 @dataclass(frozen=True, order=True)
 class CardPlace:
-    """A card's key, and where it can be read."""
+    """A card's key, and where it can be read; ``packed``: it is a row of a Parquet file, and ``path`` in the cache."""
 
     key: str
     path: Path = field(compare=False)
+    packed: bool = field(default=False, compare=False)
 
 
 def owner_of(key: str) -> str:
@@ -105,7 +107,7 @@ def _unpacked(path: Path) -> Iterator[CardPlace | str]:
                     (staging / target.name).write_bytes(content)
                     if samples is not None:
                         cardfiles.samples_path(staging / target.name).write_bytes(samples)
-            yield CardPlace(key, target)
+            yield CardPlace(key, target, packed=True)
 
 
 def pack(folder: Path, out: Path) -> list[Path]:
@@ -127,6 +129,23 @@ def pack(folder: Path, out: Path) -> list[Path]:
                     rows = [_row(place) for place in shard[start : start + _BATCH]]
                     writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     return [out / name for name in names]
+
+
+def unpack(folder: Path, out: Path) -> list[Path]:
+    """Write the cards of a leaderboard that lie in Parquet files, with their samples, below ``out``; returns them."""
+    found = [place for place in places(folder)[0] if place.packed]
+    if not found:
+        raise FinbenchError(
+            f"{folder} has no cards in Parquet files.", f"Its cards are files: ls {folder}/{SCORECARDS}"
+        )
+    with folder_atomic(out) as staging:
+        for place in found:
+            target = staging / f"{place.key}.json"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(place.path, target)
+            if (samples := cardfiles.samples_path(place.path)).is_file():
+                shutil.copyfile(samples, cardfiles.samples_path(target))
+    return [out / f"{place.key}.json" for place in found]
 
 
 def _row(place: CardPlace) -> dict[str, Any]:
