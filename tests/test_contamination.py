@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ LONG = (
     [
         {"text": LONG.format(7).replace(",234", "234").replace(",345", "345").replace(",500", "500")},
         {"text": LONG.format(7).replace("1,234", "1234.0").replace("12,345", "12345.0").replace("2020", "2020.00")},
+        {"tokens": re.findall(r"\w+|[^\w\s]", LONG.format(7))},
         {"messages": [{"role": "user", "content": "Solve this. " + LONG.format(7)[:300]}]},
     ],
 )

@@ -45,8 +45,8 @@ _CUT, _TENTH = 20, 10  # words from which on a text may lack a tenth: of shorter
 _ESCAPED = 3  # times that a row may hold a text of JSON in a text of JSON
 _ESCAPE = re.compile(r'\\(?:u[0-9a-fA-F]{4}|[nrtbf"/\\])')  # of JSON, where a row holds a text of it
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
-_THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")  # "1,234", which a spreadsheet writes 1234 or 1234.0
-_WHOLE = re.compile(r"(?<=\d)\.0+(?!\d)")
+_DIGITS = re.compile(r"\d{4,15}")  # in groups of three, as of "1,234": a spreadsheet writes 1234, or 1234.0
+_WHOLE = re.compile(r"(?<=\d)\s?\.\s?0+(?!\w)")
 _BPE = "\u0120\u2581"  # before a token that begins a word
 _SPELT = str.maketrans(
     {**dict.fromkeys("\u2018\u2019\u201b\u2032", "'"), **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-")}
@@ -101,7 +101,7 @@ class Index:
             self._anchors.setdefault(run, []).append((place, at))
 
     def _normal(self, text: str) -> str:
-        return str(self._signed(plain(text)))
+        return _DIGITS.sub(lambda found: f"{int(found[0]):,}".replace(",", " "), self._signed(plain(text)))
 
     def _numbered(self, name: str, text: str) -> int:
         self.tests.append((name, text))
@@ -197,14 +197,14 @@ def _spelt(field: str) -> Iterator[str]:
 
 
 def plain(text: str) -> str:
-    """The text as it is read: not as HTML, with a typesetter's quotes, dashes and hyphens, or with "1,234" for 1234."""
+    """The text as it is read: not as HTML, with a typesetter's quotes, dashes and hyphens, or with "12.0" for 12."""
     if "&" in text:
         text = html.unescape(text)
     if "<" in text:
         text = _TAG.sub(" ", text)
     if not text.isascii():
         text = "".join(sign for sign in text.translate(_SPELT) if unicodedata.category(sign) != "Cf")
-    return _WHOLE.sub("", _THOUSANDS.sub(lambda number: number[0].replace(",", ""), text))
+    return _WHOLE.sub("", text)
 
 
 def _key(run: str) -> int:
