@@ -269,7 +269,9 @@ def test_the_commit_that_the_hub_gave_is_recorded_and_said(
 
     def imported() -> tuple[dict[str, Any], str]:
         import_data("tatqa", [], tmp_path / "data")
-        return describe_set("tatqa", tmp_path / "data")["hub"], " ".join(capsys.readouterr().err.split())
+        found = describe_set("tatqa", tmp_path / "data")
+        assert found
+        return found["hub"], " ".join(capsys.readouterr().err.split())
 
     sha = uploaded(0)
     with pytest.raises(FinbenchError, match="no such revision"):  # the commit that finbench names is not there
@@ -295,7 +297,9 @@ def test_files_are_compared_with_the_authors_by_their_digest(
     known = {files[0].name: sha256_file(files[0]), files[1].name: "0" * 64}
     monkeypatch.setitem(sets.SETS, "finqa", sets.SETS["finqa"]._replace(shas=known))
     import_data("finqa", files, tmp_path / "data")
-    assert describe_set("finqa", tmp_path / "data")["as_published"] == {files[0].name: True, files[1].name: False}
+    card = describe_set("finqa", tmp_path / "data")
+    assert card
+    assert card["as_published"] == {files[0].name: True, files[1].name: False}
     said = " ".join(capsys.readouterr().err.split())
     assert f"By SHA-256 {files[0].name}: the authors' own to the byte." in said
     assert f"By SHA-256 {files[1].name}: a part or a copy, not the authors' own." in said
