@@ -26,6 +26,12 @@ MARKS = ("<!-- contamination: written by benchmarks/contamination.py -->", "<!--
 KEYS = {"convfinqa": "document", "tatqa": "text"}  # what rows name their page by
 Row = dict[str, Any]
 
+
+def spreadsheet(text: str) -> str:
+    """Numbers as a spreadsheet writes them that took them for numbers."""
+    return re.sub(r"(?<![\d.])(\d{3,})(?![\d.%])", r"\1.0", re.sub(r"(?<=\d),(?=\d{3})", "", text))
+
+
 TEXTS: dict[str, Callable[[str], Row]] = {
     "in an instruction, in a chat": lambda text: {
         "messages": [{"role": "user", "content": f"Read this.\n\nText: {text}\nAnswer:"}]
@@ -37,6 +43,12 @@ TEXTS: dict[str, Callable[[str], Row]] = {
         "text": text.replace("'", "\u2019").replace("-", "\u2013").replace(" ", "\u00a0").replace("tion", "\u00adtion")
     },
     "capitals, lines of 40 characters": lambda text: {"text": "\n".join(textwrap.wrap(text.upper(), 40))},
+    "1234.0 for 1,234": lambda text: {"text": spreadsheet(text)},
+    "JSON in a text in JSON in a text": lambda text: {
+        "log": json.dumps({"sent": json.dumps({"prompt": f"Q:\n{text}"})})
+    },
+    "tokens of a model's vocabulary": lambda text: {"tokens": [f"\u0120{word}" for word in text.split()]},
+    "the first 300 characters": lambda text: {"text": text[:300]},
     "without the first word": lambda text: {"text": text.partition(" ")[2]},
     "without the last tenth": lambda text: {"text": " ".join(text.split()[: int(0.9 * len(text.split())) or 1])},
     "with a word more in the middle": lambda text: {
@@ -66,10 +78,14 @@ PAGES: dict[str, Callable[[str], Row]] = {
     "the table in HTML, at the end": lambda text: {
         "text": _around(text) + _table(text, "<tr>{}</tr>", "<td>{}</td>")
     },
+    "the table in CSV, 1234.0 for 1,234": lambda text: {
+        "text": _around(text), "csv": "\n".join(",".join(map(spreadsheet, line)) for line in _cells(text))
+    },
     "the table by columns": lambda text: {
         "text": _around(text), "table": [list(column) for column in zip(*_cells(text), strict=False)]
     },
     "the first 250 words alone": lambda text: {"text": " ".join(text.split()[:250])},
+    "the first 300 characters alone": lambda text: {"text": text[:300]},
     "the table alone": lambda text: {"table": [" ".join(line) for line in _cells(text)]},
     "two sentences": lambda text: {"text": ". ".join(_around(text).split(". ")[:2])},
 }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from conftest import task_helper
@@ -68,7 +69,8 @@ SETS = {
     "yes and no": ("Yes", "No"),
     "letters": ("A", "B", "C", "D"),
     "true and false": ("True", "False"),
-    "claims": ("in claim", "out of claim"),
+    "claims": ("in-claim", "out-of-claim"),
+    "moves": ("RATE_CUT", "no change", "rate-hike"),
 }
 PIECES = (
     *("Answer:", "The answer is", "Final answer:", "Sure!", "The sentiment is", "It is", "I would classify this as"),
@@ -134,8 +136,38 @@ def test_no_label_inside_other_words_is_read(inside: str) -> None:
     assert labels.parse(inside.format("positive"), SETS["sentiment"]) is None
 
 
+@pytest.mark.parametrize("joint", [" ", "-", "_", "", "\u2010", "\u2011", "\u2012", "\u2013", "\u2212", "\u00a0"])
+@pytest.mark.parametrize("choices", [SETS["claims"], SETS["levels"], SETS["moves"]])
+def test_another_sign_may_join_the_words_of_a_label(choices: tuple[str, ...], joint: str) -> None:
+    for label in choices:
+        said = joint.join(re.split("[ _-]", label))
+        for answer in (said, said.upper(), said.title(), f"The answer is **{said}**, as the text says."):
+            assert labels.parse(answer, choices) == labels.parse_lenient(answer, choices) == label, answer
+        for answer in (f"not{joint or '-'}{said}", f"no {said}", f"un{said}", f"{said}s", f"{said}-ish", f"x-{said}"):
+            assert labels.parse(answer, choices) is None, answer
+
+
+def test_labels_that_differ_in_their_joints_are_read_as_written() -> None:
+    choices = ("noncurrent", "non-current", "no", "no risk")
+    for answer in choices:
+        assert labels.parse(answer.upper(), choices) == answer
+    assert labels.parse("non_current", choices) is None
+    for answer in ("No - risk is low.", "No \u2014 risk is low.", "no\u2014risk"):  # a reason
+        assert labels.parse(answer, choices) == "no"
+
+
+@given(st.text(st.sampled_from("\u0131\u0130\u017f\u212a\u00df\u1e9e\u01c5 isk-_A"), max_size=12))
+@example("pos\u0131t\u0131ve")
+@example("\u0130n claim")
+def test_letters_that_fold_to_others_stop_no_scoring(answer: str) -> None:
+    for choices in (SETS["sentiment"], SETS["claims"], ("A", "B", "in claim", "risk")):
+        for read in (labels.parse, labels.parse_lenient):
+            assert read(answer, choices) in (None, *choices)
+
+
 @given(st.decimals(-(10**6), 10**6, places=2), st.decimals(-(10**6), 10**6, places=2), st.data())
 def test_no_line_of_two_numbers_is_read(one: Any, other: Any, data: st.DataObject) -> None:
+    assume(one != other)  # one amount may be said twice
     before, between, after = (" ".join(data.draw(st.lists(st.sampled_from(PIECES[:-3]), max_size=3))) for _ in range(3))
     assert amounts.number(f"{before} {one} {between} {other} {after}") is None
 

@@ -20,14 +20,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make_reports import context, conversation, page, program_of_thoughts, report_sources, workbook
 
-from conftest import quick, task_helper
+from conftest import quick, task_helper, upload
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError
+from finbench.core.files import sha256_file
 from finbench.core.records import Generation
-from finbench.data import contamination
+from finbench.data import contamination, sources
 from finbench.data.readers import decoder_of, expand
-from finbench.data.sources import import_data, read_rows
+from finbench.data.sources import describe_set, import_data, read_rows
 from finbench.engines.thinking import taken_apart
+from finbench.hub.dev.server import DevHub
 from finbench.scoring import metrics, prompts, task_of_examples
 
 reports = task_helper("reports")
@@ -250,6 +252,57 @@ def test_json_of_the_hub_is_read_as_it_lies_there(tmp_path: Path, monkeypatch: p
     found = list(sets.hub_records(sets.SETS["tatqa"].hub, "0" * 40))
     assert asked[0] == f"hf://datasets/next-tat/TAT-QA@{'0' * 40}/tatqa_dataset_train.json"
     assert [unit.split for unit in sets.SETS["tatqa"].units(found)] == ["train", "validation", "test"]
+
+
+def test_the_commit_that_the_hub_gave_is_recorded_and_said(
+    dev_hub: DevHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    datasets = importlib.import_module("datasets")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", dev_hub.url)
+    monkeypatch.setattr(sources, "lock_file", lambda: tmp_path / "datasets.lock")
+    chosen = sets.SETS["tatqa"]
+
+    def uploaded(more: int) -> str:
+        files = {part.file: json.dumps([context(at + more)]).encode() for at, part in enumerate(chosen.hub.parts, 1)}
+        return upload(dev_hub, chosen.hub.path, files, kind="dataset", private=False)
+
+    def imported() -> tuple[dict[str, Any], str]:
+        import_data("tatqa", [], tmp_path / "data")
+        found = describe_set("tatqa", tmp_path / "data")
+        assert found
+        return found["hub"], " ".join(capsys.readouterr().err.split())
+
+    sha = uploaded(0)
+    with pytest.raises(FinbenchError, match="no such revision"):  # the commit that finbench names is not there
+        imported()
+    monkeypatch.setitem(sets.SETS, "tatqa", chosen._replace(hub=chosen.hub._replace(ref="main")))
+    card, said = imported()
+    assert card == {"path": "next-tat/TAT-QA", "revision": sha, "pinned": False}
+    assert f"tatqa is hub:next-tat/TAT-QA at commit {sha}, the newest; pin it: finbench data lock." in said
+    (tmp_path / "datasets.lock").write_text(json.dumps({"tatqa": {"path": chosen.hub.path, "revision": sha}}))
+    assert uploaded(3) != sha
+    card, said = imported()
+    assert card == {"path": "next-tat/TAT-QA", "revision": sha, "pinned": True}
+    assert f"at commit {sha}, as pinned." in said
+    (tmp_path / "datasets.lock").unlink()
+    monkeypatch.setitem(sets.SETS, "tatqa", chosen._replace(hub=chosen.hub._replace(ref=sha)))
+    assert imported()[0] == card
+
+
+def test_files_are_compared_with_the_authors_by_their_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = _finqa_files(tmp_path / "f")
+    known = {files[0].name: sha256_file(files[0]), files[1].name: "0" * 64}
+    monkeypatch.setitem(sets.SETS, "finqa", sets.SETS["finqa"]._replace(shas=known))
+    import_data("finqa", files, tmp_path / "data")
+    card = describe_set("finqa", tmp_path / "data")
+    assert card
+    assert card["as_published"] == {files[0].name: True, files[1].name: False}
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"By SHA-256 {files[0].name}: the authors' own to the byte." in said
+    assert f"By SHA-256 {files[1].name}: a part or a copy, not the authors' own." in said
 
 
 def test_csv_of_the_hub_is_the_rows_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

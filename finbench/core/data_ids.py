@@ -16,7 +16,7 @@ class DataId(Record):
     digest: str = Field(description="SHA-256 over the canonical JSON of the rows, in order")
     origin: str | None = Field(default=None, description="shipped, files (the authors'), or hub:path")
     revision: str | None = Field(default=None, description="commit on the Hub")
-    pinned: bool | None = Field(default=None, description="whether datasets.lock named that commit; null off the Hub")
+    pinned: bool | None = Field(default=None, description="whether that commit was named before; null off the Hub")
     choices: dict[str, str] = Field(default={}, description="what was chosen of the set, such as agreement")
     share: float | None = Field(
         default=None, gt=0, description="imported rows over those of the authors' whole set; null: all, or not known"

@@ -1,8 +1,9 @@
 """Test texts inside training data: found by containment, so that prompts and conversations hide nothing.
 
 Texts are compared normalised, as splits are divided (no case, punctuation, links), and as they are read: HTML, JSON in
-a text and a typesetter's quotes are undone. A test text of eight words or more counts as seen when all of them, or the
-first 200, stand in this order, without a gap, in one training row; of 20 words or more nine tenths are enough. One of
+a text, a typesetter's quotes and ways to write a number are undone. A test text of eight words or more counts as seen
+when all of them, or the first 200, stand in this order, without a gap, in one training row; of 20 words or more nine
+tenths are enough, and of a longer one its first 40, if no other begins so, for rows are cut. One of
 three to seven words must be a field of the row, or what a prompt in it asks about: such texts occur by chance inside
 others. Shorter ones are not looked for. Where each row of a test has a question of its own, the question is what
 counts.
@@ -11,7 +12,8 @@ Where rows ask several questions about a page, or name it, the page counts, once
 otherwise. It is seen by its name, or by a quarter of its runs of eight words in one row, in any order: up to 64 runs
 that no other page of the test has, those with figures first, for pages of one company in two years share sentences, but
 few figures. With one of its questions of eight words a sixteenth is enough; the question alone says nothing, for the
-same is asked of many pages. A text with too few such runs is looked for as above, its questions too.
+same is asked of many pages. Enough are its first 40 words too, if five of them are figures and no other page begins
+so. A text with too few such runs is looked for as above, its questions too.
 """
 
 from __future__ import annotations
@@ -38,9 +40,14 @@ _RUNS, _SHARE = 64, 0.25  # by which a page is known, and the share of them that
 _ASKED = 4  # times fewer of them are enough where the row asks one of its questions
 _NAME = 200  # characters that the name of a page may have
 _AROUND = re.compile(r"^(?:single|double)_|[-_#]\d+$")  # what sets put around the name of a page: kind, question
+_START, _FIGURES = 40, 5  # first words that are enough; how many of a page's are figures, for its words recur
 _CUT, _TENTH = 20, 10  # words from which on a text may lack a tenth: of shorter ones another name makes another text
+_ESCAPED = 3  # times that a row may hold a text of JSON in a text of JSON
 _ESCAPE = re.compile(r'\\(?:u[0-9a-fA-F]{4}|[nrtbf"/\\])')  # of JSON, where a row holds a text of it
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
+_DIGITS = re.compile(r"\d{4,15}")  # in groups of three, as of "1,234": a spreadsheet writes 1234, or 1234.0
+_WHOLE = re.compile(r"(?<=\d)\s?\.\s?0+(?!\w)")
+_BPE = "\u0120\u2581"  # before a token that begins a word
 _SPELT = str.maketrans(
     {**dict.fromkeys("\u2018\u2019\u201b\u2032", "'"), **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-")}
 )
@@ -69,9 +76,9 @@ class Index:
         self._names: dict[str, list[int]] = {}
         self._runs: dict[str, list[int]] = {}  # words in a row -> the page that has them, in each set
         self._enough: dict[int, int] = {}  # runs by which a page is seen
-        self._wanted: list[tuple[int, list[str]]] = []  # (text, words of it that must stand in a row)
+        self._wanted: list[tuple[int, list[str], bool]] = []  # (text, words of it, whether by them alone)
         for name, texts in tests.items():
-            known = set(texts)
+            known, begun = set(texts), list[tuple[int, list[str]]]()
             normal = {self._normal(text) for text in known if isinstance(text, str)}
             self.texts[name] = 0
             for text in sorted(text for text in normal if text.count(" ") >= _LEAST - 1):
@@ -79,10 +86,13 @@ class Index:
                 if len(words) < _LONG:
                     self._whole.setdefault(" ".join(words), []).append(number)
                 else:
-                    self._wanted.append((number, words))
-            self._take(name, sorted(text for text in known if isinstance(text, Page)))
+                    self._wanted.append((number, words, True))
+                    begun.append((number, words[:_START]))
+            begun += self._take(name, sorted(text for text in known if isinstance(text, Page)))
+            alike = Counter(" ".join(words) for _, words in begun)
+            self._wanted += [(*one, True) for one in begun if len(one[1]) == _START and alike[" ".join(one[1])] == 1]
         runs = []  # of each text its first, middle and last words: the run that fewest others have is its anchor
-        for _, words in self._wanted:
+        for _, words, _ in self._wanted:
             last = len(words) - _LONG
             runs.append([(" ".join(words[at : at + _LONG]), at) for at in dict.fromkeys((last // 2, 0, last))])
         counts = Counter(run for choice in runs for run, _ in choice)
@@ -91,14 +101,16 @@ class Index:
             self._anchors.setdefault(run, []).append((place, at))
 
     def _normal(self, text: str) -> str:
-        return str(self._signed(plain(text)))
+        return _DIGITS.sub(lambda found: f"{int(found[0]):,}".replace(",", " "), self._signed(plain(text)))
 
     def _numbered(self, name: str, text: str) -> int:
         self.tests.append((name, text))
         self.texts[name] += 1
         return len(self.tests) - 1
 
-    def _take(self, name: str, pages: Sequence[Page]) -> None:
+    def _take(self, name: str, pages: Sequence[Page]) -> list[tuple[int, list[str]]]:
+        """Make pages known; return those whose first words hold figures, with these."""
+        begun = []
         split = [self._normal(page.text).split() for page in pages]
         counts = Counter(key for words in split for key in {_key(run) for run in _runs(words)})
         for page, words in zip(pages, split, strict=True):
@@ -116,7 +128,11 @@ class Index:
                 self._whole.setdefault(" ".join(words), []).append(number)
             else:
                 asked.append(words)
-            self._wanted += [(number, told[:_WORDS]) for told in asked if len(told) >= _LONG]
+            sure = number not in self._enough
+            self._wanted += [(number, told[:_WORDS], sure) for told in asked if len(told) >= _LONG]
+            if sum(any(map(str.isdigit, word)) for word in words[:_START]) >= _FIGURES:
+                begun.append((number, words[:_START]))
+        return begun
 
     def seen(self, fields: Iterable[str]) -> set[int]:
         """Numbers of the test texts that stand in a row of these texts."""
@@ -134,10 +150,10 @@ class Index:
         hits, asked = set[str](), set[int]()
         for at, run in enumerate(_runs(words)):
             for place, offset in self._anchors.get(run, ()):
-                number, own = self._wanted[place]
+                number, own, sure = self._wanted[place]
                 lacks = len(own) - _common(words, at, own, offset)
                 if number not in found and lacks <= (len(own) // _TENTH if len(own) >= _CUT else 0):
-                    (asked if number in self._enough else found).add(number)
+                    (found if sure else asked).add(number)
             if run in self._runs:
                 hits.add(run)
         counts = Counter(number for run in hits for number in self._runs[run])
@@ -174,19 +190,21 @@ def _common(words: Sequence[str], at: int, own: Sequence[str], offset: int) -> i
 def _spelt(field: str) -> Iterator[str]:
     """The field, and what it says if it holds JSON: whether a formula's "\\times" begins with a tab nobody knows."""
     yield field
-    if "\\" in field:
-        yield _ESCAPE.sub(lambda found: str(json.loads(f'"{found[0]}"')), field)
+    for _ in range(_ESCAPED):
+        if "\\" in field:
+            field = _ESCAPE.sub(lambda found: str(json.loads(f'"{found[0]}"')), field)
+            yield field
 
 
 def plain(text: str) -> str:
-    """The text as it is read, where a file holds it as HTML, or with a typesetter's quotes, dashes and hyphens."""
+    """The text as it is read: not as HTML, with a typesetter's quotes, dashes and hyphens, or with "12.0" for 12."""
     if "&" in text:
         text = html.unescape(text)
     if "<" in text:
         text = _TAG.sub(" ", text)
     if not text.isascii():
         text = "".join(sign for sign in text.translate(_SPELT) if unicodedata.category(sign) != "Cf")
-    return text
+    return _WHOLE.sub("", text)
 
 
 def _key(run: str) -> int:
@@ -203,7 +221,8 @@ def fields(value: Any) -> Iterator[str]:
             yield from fields(part)
     elif isinstance(value, list | tuple):
         if len(value) > 3 and all(isinstance(part, str) and " " not in part for part in value):
-            yield " ".join(value)
+            text = "".join(value)
+            yield re.sub(f"[{_BPE}]", " ", text) if any(sign in text for sign in _BPE) else " ".join(value)
         else:
             for part in value:
                 yield from fields(part)

@@ -14,7 +14,7 @@ import json
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,14 +90,28 @@ def import_data(name: str, files: list[Path], data_dir: Path | None = None, skip
         sources = _ordered(name, chosen, expand(files, chosen.files, f"Like this: {catalog.of_set(name).data}"))
         records = _records(chosen, sources)
         used = sorted({source.path for source, _ in sources})
-        origin = {"sources": {os.fsencode(path.name).decode("utf-8", "replace"): sha256_file(path) for path in used}}
+        shas = {os.fsencode(path.name).decode("utf-8", "replace"): sha256_file(path) for path in used}
+        alike = {file: shas[file] == sha for file, sha in chosen.shas.items() if file in shas}
+        origin = {"sources": shas} | ({"as_published": alike} if alike else {})
     else:
         found = _located(name, chosen)
         rows = explained(chosen.hub.path, sets().hub_records(chosen.hub, found["revision"]))
         records = (RawRecord(row, place, detail, detail or "") for row, place, detail in rows)
         origin = {"hub": found}
     _divide(chosen, records, report, origin, skip_bad)
+    for line in _provenance(name, origin):
+        say(line)
     return report
+
+
+def _provenance(name: str, origin: Mapping[str, Any]) -> Iterator[str]:
+    """Which commit of the Hub was taken, and which files are the authors' to the byte, as ``dataset.json`` records."""
+    if found := origin.get("hub"):
+        pin = "as pinned" if found["pinned"] else "the newest; pin it: finbench data lock"
+        yield f"{name} is hub:{found['path']} at commit {found['revision']}, {pin}."
+    for same, told in ((True, "the authors' own to the byte"), (False, "a part or a copy, not the authors' own")):
+        if files := [file for file, alike in origin.get("as_published", {}).items() if alike is same]:
+            yield f"By SHA-256 {', '.join(files)}: {told}."
 
 
 def _divide(
@@ -342,7 +356,7 @@ def _located(name: str, chosen: Any) -> dict[str, Any]:
         raise type(fault)(
             f"Which files? Without any, {name} comes from the Hub: {fault.message}", f"From files: {command}"
         ) from fault
-    return {"path": chosen.hub.path, "revision": revision, "pinned": False}
+    return {"path": chosen.hub.path, "revision": revision, "pinned": revision == chosen.hub.ref}
 
 
 def edition_of_test(name: str, data_dir: Path | None = None) -> str | None:

@@ -147,7 +147,8 @@ def _anew(
     made = rescore.again(task, lm_task, rows, where)
     unknown = [row for row in rows if cardfiles.in_order(row) not in made]
     if unknown:
-        told |= _guessed(lm_task, docs)
+        if any(row["answer_sha256"] not in told for row in unknown):
+            told |= _guessed(lm_task, docs)
         if engine:
             _asked(card, [row for row in unknown if row["answer_sha256"] not in told], lm_task, engine, told)
         known = [{**row, "answer": told[row["answer_sha256"]]} for row in unknown if row["answer_sha256"] in told]

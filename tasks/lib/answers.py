@@ -7,7 +7,7 @@ The helpers beside this file load it by its path, for lm-eval gives them no pack
    line is no answer, a later one that is announced as the answer is it ("Answer: ...", "\boxed{...}"). A line that
    begins as prompts do ("Sentence: ...") is another question, and ends what is read.
 2. Dress is no part of an answer: quotes, Markdown, brackets, fences, LaTeX, a pair of XML tags, a JSON object of one
-   pair, emoji, a bullet, a final stop.
+   pair, emoji, a bullet, a final stop. Nor is what joins the words of a label: "in-claim", "IN_CLAIM", "InClaim".
 3. A lead may announce it: "Sure!", "Based on ...,", a noun of ``_NOUNS`` with "is" or a colon, "it is". Words of
    opinion ("I think", "probably") are no lead.
 4. After it: nothing, its noun ("positive sentiment"), "is correct", or "because" or a stop, comma, colon, dash or
@@ -19,6 +19,7 @@ The helpers beside this file load it by its path, for lm-eval gives them no pack
 """
 
 import functools
+import itertools
 import json
 import operator
 import re
@@ -52,7 +53,7 @@ _TEXT = r"(?:(?:given|financial|news)\s+)*(?:sentence|headline|statement|text|tw
 _AS = r"(?:best )?(?:classified|categori[sz]ed|label?led|described|rated) as"
 _IS = rf"(?:(?:is|are|was|were)(?: {_AS})?|(?:can|should) be {_AS}|equals)"
 _LEAD = re.compile(
-    rf"(?P<courtesy>{_COURTESY}\s*[!,.:]\s*|(?:based on|according to|given (?!that\b)) ?[^,.:;?!]{{1,100}},\s*|"
+    rf"(?i)(?P<courtesy>{_COURTESY}\s*[!,.:]\s*|(?:based on|according to|given (?!that\b)) ?[^,.:;?!]{{1,100}},\s*|"
     r"(?:so|thus|therefore|hence|overall)(?:[,:]\s*|\s+(?=the\s|it\s))|"
     r"here(?:['’]s| is) (?=(?:the|my) )|in (?:one word|short|summary|conclusion)[,:]\s*)|"
     rf"(?:(?:the|this|its?|my)\s+)?(?:{_TEXT}['’]s\s+)?{_NOUN}[*_\"'`]*{_OF}{{0,2}}[*_\"'`]*\s*"
@@ -61,26 +62,23 @@ _LEAD = re.compile(
     rf"(?:the|this)\s+{_TEXT}\s+(?:{_IS}|has|expresses|conveys|shows)\s+|"
     rf"[\"“][^\"”]{{1,100}}[\"”]\s+(?:{_IS}|refers to)\s+|"
     r"i(?:['’]d| would)? (?:(?:classify|categori[sz]e|label|rate) (?:this|it|the \w+(?: of this \w+)?)(?: \w+)? as|"
-    r"give (?:this|it) an? (?:\w+ )?score of|choose|pick|select)\s+",
-    re.IGNORECASE,
+    r"give (?:this|it) an? (?:\w+ )?score of|choose|pick|select)\s+"
 )
 _LEADS = 4
 _ARTICLE = re.compile(r"(?:an?|the)\s+(?=[\w\"'*`])", re.IGNORECASE)
 _ANNOUNCEMENT = re.compile(
-    rf"(?!.*\b(?:not|no|never|wrong|incorrect|possible)\b)[\s*_#>]*(?:{_COURTESY}[\s!,.:*_]*)?"
+    rf"(?i)(?!.*\b(?:not|no|never|wrong|incorrect|possible)\b)[\s*_#>]*(?:{_COURTESY}[\s!,.:*_]*)?"
     r"(?:(?:here (?:is|are)|here['’]s|below (?:is|are)) [^.?!:]{1,120}:|"
     r"the [\w ,'’-]{1,80} (?:is|are|contains [\w ]{1,40}):|"
     r"(?:the )?(?:following )?entities [^.?!:]{0,80}:|"
-    rf"(?:(?:the|my)\s+)?{_NOUN}{_OF}{{0,2}}[\s*_]*(?:{_IS})?[\s*_:]*)?[\s*_]*",
-    re.IGNORECASE,
+    rf"(?:(?:the|my)\s+)?{_NOUN}{_OF}{{0,2}}[\s*_]*(?:{_IS})?[\s*_:]*)?[\s*_]*"
 )
 _FENCE = re.compile(r"(?:```|~~~) ?[\w+-]{0,20} ?")
 _TAG = re.compile(rf"</?(?:{_NOUN})>", re.IGNORECASE)
 _PAIR = re.compile(r"<([A-Za-z][\w-]{0,20})>\s*(.*?)\s*</\1>\.?")
 _HTML = frozenset(("b", "i", "u", "em", "strong", "code", "p", "span", "div", "mark"))
 _FIELD = re.compile(
-    r"[\s*#>_]*(?:sentence|headline|post|news|tweet|question|input|instruction|context|passage|term)\b[\s*_]*:",
-    re.IGNORECASE,
+    r"(?i)[\s*#>_]*(?:sentence|headline|post|news|tweet|question|input|instruction|context|passage|term)\b[\s*_]*:"
 )
 
 # ---------------------------------------------------------------- what is read
@@ -94,8 +92,7 @@ def said(answer: str) -> str:
     """The answer without the thinking before it (thinking that does not end is no answer) and what is not text."""
     _, end, rest = answer.rpartition("</think>")
     rest = rest if end else "" if answer.lstrip().startswith("<think>") else answer
-    rest = rest[:-_TAIL_OF] + _ENDS.sub("", rest[-_TAIL_OF:])
-    return rest.strip(_UNSEEN)
+    return (rest[:-_TAIL_OF] + _ENDS.sub("", rest[-_TAIL_OF:])).strip(_UNSEEN)
 
 
 def lines(answer: str, working: bool = False) -> list[str]:
@@ -114,9 +111,8 @@ def lines(answer: str, working: bool = False) -> list[str]:
 
 
 _TURN = re.compile(
-    r"(?:actually|correction|no|wait|sorry|hmm+|or|maybe|perhaps|rather|on second thought|scratch that|"
-    r"alternatively|edit|update)\b[\s,.:!…—-]*",
-    re.IGNORECASE,
+    r"(?i)(?:actually|correction|no|wait|sorry|hmm+|or|maybe|perhaps|rather|on second thought|scratch that|"
+    r"alternatively|edit|update)\b[\s,.:!…—-]*"
 )
 
 
@@ -135,13 +131,11 @@ def one(
     while len(found) > 1 and _ANNOUNCEMENT.fullmatch(found[0]) and read(found[0]) is None:
         found = found[1:]
     given = [read(found[0]), *(_turned(line, read) for line in found[1:])] if found else []
-    first = given[0] if given else None
-    if len(given) > 1 and first is not None and first[1] is None:  # a line of working
-        first = None
+    first = next(iter(given), None)
     others = [item for item in given[1:] if item is not None and item[1] is not None]
-    if first is None:
+    if first is None or (first[1] is None and len(given) > 1):  # a line of working
         others = [item for item in others if item[1]]
-        first = others[0] if others else None
+        first = next(iter(others), None)
     if first is None or not all(same(item[0], first[0]) for item in others):
         return None
     return None if deniable(first[0]) and any(map(taken_back, found[1:])) else first[0]
@@ -159,12 +153,7 @@ def _turned(line: str, read: Read) -> tuple[Any, bool | None] | None:
 def structure(answer: str) -> tuple[str, int]:
     """(what is read of ``answer``, where its JSON begins: -1 if more stands before it than dress or announcement)."""
     text = said(answer).strip()
-    place = 0
-    for line in text.splitlines(keepends=True):
-        if _FIELD.match(line):
-            text = text[:place]
-            break
-        place += len(line)
+    text = "".join(itertools.takewhile(lambda line: not _FIELD.match(line), text.splitlines(keepends=True)))
     found = re.search(r"[\[{]", text)
     lines_before = text[: found.start()].splitlines()[-_LINES:] if found else []
     lines_before = [undressed(" ".join(line[:LONGEST_LINE].split())) for line in lines_before]
@@ -227,10 +216,9 @@ def latex(line: str, working: bool = False) -> str:
     return line.replace(_DOLLAR, "$")
 
 
-def _emoji(character: str) -> bool:
-    return character > "\u2190" and character not in _DENIALS and (
-        unicodedata.category(character) in ("So", "Sk") or character in " \ufe0f\u200d"
-    )  # fmt: skip
+def _emoji(character: str) -> bool:  # or a blank
+    picture = unicodedata.category(character) in ("So", "Sk") or character in "\ufe0f\u200d"
+    return character == " " or (character > "\u2190" and picture and character not in _DENIALS)
 
 
 def undressed(line: str, working: bool = False) -> str:
@@ -243,12 +231,9 @@ def undressed(line: str, working: bool = False) -> str:
             line = pair[2]
     line = re.sub(r"\s?</[A-Za-z][\w-]{0,20}>\.?$", "", line)
     line = re.sub(r"^[->] (?=[*_`]{1,3}\S)", "", line)  # a bullet, and no sign, before what is bold
-    start, end = 0, len(line)
-    while start < end and (_emoji(line[start]) or line[start] == " "):
-        start += 1
-    while start < end and (_emoji(line[end - 1]) or line[end - 1] == " "):
-        end -= 1
-    return line[start:end]
+    for _ in range(2):  # from either end
+        line = "".join(itertools.dropwhile(_emoji, line))[::-1]
+    return line
 
 
 def body(line: str, marks: str = _WORD_MARKS) -> tuple[int, bool]:
@@ -269,14 +254,12 @@ def body(line: str, marks: str = _WORD_MARKS) -> tuple[int, bool]:
 
 _REASON = re.compile(r"\s?(?:$|(?:because|since)\b|[.,;:!)\]}>\"'`*_”’»–—(\[-])")
 _AFFIRMED = re.compile(
-    r"\s?(?:is|would be) (?:(?:the )?(?:correct|right|best)(?: (?:answer|option|choice|label|tag|one))?|"
-    r"the answer)(?=[.,:;!]|\W*$)",
-    re.IGNORECASE,
+    r"(?i)\s?(?:is|would be) (?:(?:the )?(?:correct|right|best)(?: (?:answer|option|choice|label|tag|one))?|"
+    r"the answer)(?=[.,:;!]|\W*$)"
 )
 _HEDGE = re.compile(
-    r"\W*(?:or|if|unless|perhaps|maybe|possibly|probably|likely|presumably|at (?:least|most)|"
-    r"I (?:guess|think|believe|suppose|assume))\b|[^\w?]*(?:[\w'’]{1,40}\s?){0,3}\?\W*$",
-    re.IGNORECASE,
+    r"(?i)\W*(?:or|if|unless|perhaps|maybe|possibly|probably|likely|presumably|at (?:least|most)|"
+    r"I (?:guess|think|believe|suppose|assume))\b|[^\w?]*(?:[\w'’]{1,40}\s?){0,3}\?\W*$"
 )
 # "Positive? Not really", "positive - definitely not", "positive: false", "B. This is the wrong answer."
 _DENIED = "not|no|never|false|wrong|incorrect|untrue|kidding"
@@ -287,9 +270,8 @@ _AFTER_DENIAL = (
     "really|quite|sure|certain|applicable|at all|exactly|the|a|correct|right|true|answer|label|option|choice|one"
 )
 _TAKEN_BACK = re.compile(
-    rf"(?:(?:\w+(?:['’]\w+)?[\s,]+){{0,4}}(?:{_DENIED})|(?:(?:the[\s,]+)?(?:{_OF_IT}|i['’]m|it['’]s)[\s,]+){{0,4}}"
-    rf"(?:{_DOUBTED}))(?:[\s,]+(?:{_AFTER_DENIAL})){{0,3}}\W*",
-    re.IGNORECASE,
+    rf"(?i)(?:(?:\w+(?:['’]\w+)?[\s,]+){{0,4}}(?:{_DENIED})|(?:(?:the[\s,]+)?(?:{_OF_IT}|i['’]m|it['’]s)[\s,]+){{0,4}}"
+    rf"(?:{_DOUBTED}))(?:[\s,]+(?:{_AFTER_DENIAL})){{0,3}}\W*"
 )
 _REACH = 200  # characters of a short answer
 
@@ -316,26 +298,37 @@ def key(text: str, labels: Sequence[str]) -> str:
     return text if any(len(label) == 1 for label in labels) else text.casefold()
 
 
-def _guarded(word: str) -> str:
+# what joins the words of a label; a longer dash, or one between blanks, begins a reason: "no - risk is low"
+_SIGNS = r"(?:\s+|[_\u2010-\u2013\u2212-]+)"
+_JOINT = re.compile(rf"(?<=[^\W\d_]){_SIGNS}(?=[^\W\d_])")
+
+
+def _guarded(word: str, alone: bool) -> str:
     """The regular expression of one label; a number in a label must not be a part of a longer one."""
     before = r"(?<![-+−.,])" if word[:1].isdigit() else ""
     after = r"(?![.,]\d|\s?%)" if word[-1:].isdigit() else ""
-    inner = re.escape(word).replace(r"\ ", r"\s+")
-    return before + (inner if len(word) == 1 else f"(?i:{inner})") + after
+    inner = f"{_SIGNS}?".join(map(re.escape, _JOINT.split(word) if alone else [word])).replace(r"\ ", r"\s+")
+    return f"{before}({inner if len(word) == 1 else f'(?i:{inner})'}){after}"
 
 
 @functools.lru_cache(maxsize=64)
-def pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
-    """Whole-word alternation, longest label first, so that a label inside a longer one is not seen twice."""
-    words = sorted({" ".join(key(label, labels).split()) for label in labels}, key=lambda word: (-len(word), word))
+def _pattern(labels: tuple[str, ...]) -> tuple[re.Pattern[str], list[str]]:
+    """A group for each label as whole words, and the labels: longest first, so that none is seen inside another.
+
+    Labels that differ only in how their words are joined are read as they are written.
+    """
+    forms = {" ".join(key(label, labels).split()): label for label in reversed(labels)}
+    words = sorted(forms, key=lambda word: (-len(word), word))
+    bare = [_JOINT.sub("", word) for word in words]
+    every = "|".join(_guarded(word, bare.count(_JOINT.sub("", word)) == 1) for word in words)
     # "_" is markdown, no letter; a hyphenated word is another word
-    return re.compile(r"(?<![^\W_])(?<![^\W_]-)(?:" + "|".join(map(_guarded, words)) + r")(?![^\W_]|-\w)")
+    return re.compile(rf"(?<![^\W_])(?<![^\W_]-)(?:{every})(?![^\W_]|-\w)"), [forms[word] for word in words]
 
 
-def canonical(found: str, labels: Sequence[str]) -> str:
-    """The label that ``found`` is, in the spelling of the task."""
-    squeezed = " ".join(found.casefold().split())
-    return next(label for label in labels if " ".join(key(label, labels).casefold().split()) == squeezed)
+def named(text: str, labels: Sequence[str]) -> list[tuple[re.Match[str], str]]:
+    """Where ``text``, in the form of ``key``, names a label, and which, in the spelling of the task."""
+    pattern, names = _pattern(tuple(labels))
+    return [(match, names[(match.lastindex or 0) - 1]) for match in pattern.finditer(text)]
 
 
 def denies(labels: Sequence[str]) -> bool:
@@ -355,12 +348,11 @@ def label(answer: str, labels: Sequence[str]) -> str | None:
     def read(line: str) -> tuple[str, bool] | None:
         text = key(line, labels)
         place, led = body(text)
-        found = list(pattern(tuple(labels)).finditer(text))
-        own = next((match for match in found if match.start() == place), None)
-        if own is None or len({canonical(match.group(), labels) for match in found}) != 1:
+        found = named(text, labels)
+        own = next((match for match, _ in found if match.start() == place), None)
+        if own is None or len({name for _, name in found}) != 1:
             return None
-        rest = text[own.end() :]
-        name = canonical(own.group(), labels)
+        rest, name = text[own.end() :], found[0][1]
         if (noun := _ITS_NOUN.match(rest)) and not denies([name]):  # "No answer" is none
             rest = rest[noun.end() :]
         if re.match(r"[\"']\s?:", rest) or not may_follow(rest, not denies([name])):  # {"positive": 0.2} has a key
@@ -398,9 +390,8 @@ def tag(answer: str, known: Collection[str], only: bool = False) -> str | None:
         if match is None or (only and match[2] not in known) or _ANNOUNCEMENT.fullmatch(line):
             return None
         rest = text[match.end() :]
-        if rest.strip(" \"'`*<>/.!)]}") and not ((match[1] or match[2] in known) and may_follow(rest)):
-            return None
-        if _ONLY_A_NUMBER.fullmatch(rest):
+        follows = (match[1] or match[2] in known) and may_follow(rest)
+        if _ONLY_A_NUMBER.fullmatch(rest) or (rest.strip(" \"'`*<>/.!)]}") and not follows):
             return None
         others = {found[2] for found in _ANY_NAME.finditer(text) if found[1] or found[2] in known}
         return None if others - {match[2]} else (match[2], led)

@@ -6,8 +6,9 @@ answers; "not positive", "positive or neutral", "I cannot say whether it is posi
 only label that occurs anywhere in the answer as a whole word and is not negated. Neither ever falls back to a default
 label, and the label set comes from the task, never from the gold column. A label of several words counts only whole
 ("positive" is not "mildly positive", nor is "strongly positive" "strong positive"); of labels that begin alike the
-longest that fits is meant; a label that is a number is not found inside another number ("10" in "100", "10.5", "-10"
-or "10%"); a label of one letter is read in its own case ("a" is an article).
+longest that fits is meant; any sign, or none, may join its words ("in-claim" is "in claim", "IN_CLAIM"); a label that
+is a number is not found inside another number ("10" in "100", "10.5", "-10" or "10%"); a label of one letter is read in
+its own case ("a" is an article).
 """
 
 import bisect
@@ -43,15 +44,15 @@ def parse(answer: str, labels: Sequence[str]) -> str | None:
 def parse_lenient(answer: str, labels: Sequence[str]) -> str | None:
     """The only label that occurs in ``answer`` as a whole word and un-negated, or None."""
     text = answers.key(answers.said(answer), labels)
-    found = list(answers.pattern(tuple(labels)).finditer(text))
-    names = {answers.canonical(match.group(), labels) for match in found}
+    found = answers.named(text, labels)
+    names = {name for _, name in found}
     denies = answers.denies(labels)
-    if len(names) != 1 or (not denies and answers.taken_back(text[found[-1].end() :])):
+    if len(names) != 1 or (not denies and answers.taken_back(text[found[-1][0].end() :])):
         return None
     # "no" negates, unless it is an answer itself
     negations = _NEGATIONS if denies else _NEGATIONS_AND_NO
     ends = [match.end() for match in negations.finditer(text)]
-    return None if any(_negated(text, match.start(), ends) for match in found) else names.pop()
+    return None if any(_negated(text, match.start(), ends) for match, _ in found) else names.pop()
 
 
 def _negated(text: str, start: int, ends: Sequence[int]) -> bool:

@@ -1,7 +1,7 @@
 """What the readers of the data sets share: the kinds of things they yield, and how columns are asked for."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Row = dict[str, Any]
@@ -48,7 +48,7 @@ class Part(NamedTuple):
 
 
 class Hub(NamedTuple):
-    """Where a set lies on the Hub. ``ref``: the branch that is followed where no commit is pinned."""
+    """Where a set lies on the Hub. ``ref``: its commit; or the branch that is followed where none is pinned."""
 
     path: str
     parts: tuple[Part, ...]
@@ -71,6 +71,7 @@ class Set(NamedTuple):
     template: Callable[[str], str] | None = None  # what texts have in common that were written from one template
     offer: Offer | None = None  # the candidates of rows that name one of many tags
     joined: bool = False  # a unit spans records: one that cannot be read spoils its neighbours
+    shas: Mapping[str, str] = {}  # SHA-256 of the authors' files by name, where they are known
     family: str = ""  # sets that ask about the same documents: an adapter trained on one knows the others
     corrected: str = ""  # what is wrong with the source, and what was done about it
 

@@ -349,8 +349,10 @@ REPORT_SETS = {
                 Part("validation", file="tatqa_dataset_dev.json"),
                 Part("test", file="tatqa_dataset_test_gold.json"),
             ),
+            "c96247f5077eac447f63527fd3dcfdc58bb56d6a",
         ),
         trains=False,
+        shas={"tatqa_dataset_dev.json": "8da095a819af6db3c14877c6df2d4d29960e41d1a63dd1fa853507bd2a616af5"},
         corrected=(
             "Answer and scale are one value. The sign counts, which the official metric loses of a span such as "
             "(1,212); an answer 0 counts, which it takes for none. A scale beside words is left out, and so is a "
@@ -369,6 +371,11 @@ REPORT_SETS = {
             "refs/convert/parquet",
         ),
         trains=False,
+        shas={
+            "train.json": "49f237eb9779b569473b26b08048867d04635a7cc39ad6a7a5664c55bb428db6",
+            "dev.json": "a847fb7e0d61a3125a1e2909852df6b89f1ee64d2c5ff1bf689e332214deee51",
+            "test.json": "831dbfb2e785dbc227f895ce3f24046433467aec67b09db2bd6ac7692a8a30dc",
+        },
         family="finqa",
         corrected=(
             "The target is what the program gives (exe_ans). Questions whose annotator gave another number, sign, "
