@@ -27,10 +27,8 @@ from finbench.core.data_ids import LearntData as LearntData
 from finbench.core.endpoints import Hosted as Hosted
 from finbench.core.errors import FinbenchError, shortened
 from finbench.core.measures import Answers as Answers
-from finbench.core.measures import Axis as Axis
 from finbench.core.measures import Measure as Measure
 from finbench.core.measures import Overlap as Overlap
-from finbench.core.measures import Prompt as Prompt
 from finbench.core.measures import Prompts as Prompts
 from finbench.core.own_data import OwnData as OwnData
 from finbench.core.own_data import name_of_source as name_of_source
@@ -46,13 +44,8 @@ ADAPTER_SCHEMA = 0  # of finbench.json; 1 will be the first one promised to stay
 UNKNOWN = "unknown"  # fingerprint of a base, or identity of an adapter, that nobody has taken
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
-VALIDATION = (
-    "validation",
-    "validate_on",
-    "validate_every",
-    "select",
-    "patience",
-)  # recipe keys; none without the first
+# recipe keys; none without the first
+VALIDATION = ("validation", "validate_on", "validate_every", "select", "patience")
 
 
 class Task(Record):
