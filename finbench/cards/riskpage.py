@@ -226,8 +226,7 @@ def _rule(wanted: float, least: float | None, coverage: float) -> str:
 
 
 def _wording(found: SubjectCards) -> Section:
-    told: list[tuple[HeldScore, Any]] = [(one, getattr(one.score, "prompts", None)) for one in found.own]
-    asked = [(one, of) for one, of in told if of]
+    asked = [(one, of) for one in found.own if (of := one.score.prompts)]
     rows = [
         [one.task, f"{len(of.each)}", in_brackets(of.mean, metrics.is_share(one.score.main_metric)),
          shown_points(one.score.main_metric, of.spread).lstrip("+"), of.worst, percent(of.share.get("prompt", 0.0)),
@@ -242,7 +241,7 @@ def _wording(found: SubjectCards) -> Section:
         ("task", "prompts", "mean", "spread", "worst", "variance by prompt, %", "label order", "answer position"),
         rows,
         f"{_asked([one for one, _ in asked], ' --prompts 8')}; finbench card prompts {_file(found)}",
-        f"not tested, `finbench eval --prompts 8 --tasks {example}`",
+        f"not tested, finbench eval --prompts 8 --tasks {example}",
     )
 
 
