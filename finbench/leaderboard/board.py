@@ -83,7 +83,7 @@ def _tests(found: Sequence[BoardCard], history: _History) -> list[BoardTest]:
                 continue
             key = digest({**setup_of(entry.card, score), "task": score.task})[:10]
             if key not in tests:
-                said = tuple(part for part in conditions_of(entry.card, score) if not part.startswith("first "))
+                said = tuple(part for part in conditions_of(entry.card, score) if not part.endswith(" rows"))
                 tests[key] = BoardTest(score, said, key, whole=False)
             one = _QUESTIONS if score.family == "headline" else 1
             whole = entry.card.limit is None or score.n + one <= entry.card.limit
