@@ -239,12 +239,12 @@
       ["Subject", "name", (row) => card(row).name, { down: false, class: "who" }],
       ["Method", "method", (row) => card(row).method, { down: false, class: "wide" }],
       ["Bits", "bits", (row) => card(row).bits, { class: "n wide" }],
-      ["Rank", "rank", (row) => card(row).rank, { class: "n wide" }],
+      ["Rank", "rank", (row) => card(row).rank, { class: "n wide extra" }],
       ["Trainings", "trainings", trained, { class: "n wide", below: test.share ? "± points" : "± deviation" }],
       ...(stated ? [
         ["Rows", "rows", (row) => card(row).rows, { class: "n wide", below: "of training" }],
         ["Steps", "steps", (row) => card(row).steps, { class: "n wide", below: "of training" }],
-        ["Rate", "lr", (row) => card(row).lr, { class: "n wide", below: "learning rate" }]] : []),
+        ["Rate", "lr", (row) => card(row).lr, { class: "n wide extra", below: "learning rate" }]] : []),
       [capital(test.metric), "score", (row) => row[VALUE], { down: !test.lower, below: `${test.share ? "%, " : ""}95 % interval` }],
       ["Parsed", "parsed", (row) => row[PARSED], { class: "n", below: "%" }],
       ...(hasLenient ? [["Lenient", "lenient", (row) => row[LENIENT], { class: "n", below: test.share ? "%" : null }]] : []),
@@ -252,9 +252,9 @@
         ["Cut off", "cut", (row) => row[CUT] ?? null, { class: "n", below: "% by the budget" }],
         ["Thought", "thought", (row) => row[THOUGHT] ?? null, { class: "n", below: "tokens an answer" }]] : []),
       ...(hasPrice ? [["Price", "price", (row) => row[PRICE], { class: "n", below: "$ / 1,000 docs" }]] : []),
-      ["Trainable", "parameters", (row) => card(row).parameters, { class: "n wide", below: "parameters" }],
+      ["Trainable", "parameters", (row) => card(row).parameters, { class: "n wide extra", below: "parameters" }],
       ["Memory", "memory", (row) => card(row).memory || null, { class: "n wide", below: "peak, GB" }],
-      ["Tokens/s", "tokens", (row) => row[TOKENS], { class: "n wide", below: "prompt" }],
+      ["Tokens/s", "tokens", (row) => row[TOKENS], { class: "n wide extra", below: "prompt" }],
       ["Cost", "cost", (row) => row[COST], { class: "n wide", below: "s / 1,000 docs" }],
       ["Evidence", "level", (row) => card(row).level, { class: "wide", down: false }],
     ];
@@ -267,12 +267,12 @@
       if (seen) subject.append(seen);
       return h("tr", { class: [mine.kind === "base" && "isbase", mine.level === "revoked" && "revoked"].filter(Boolean).join(" ") || null },
         h("td", {}, group(row[GROUP])), subject,
-        h("td", { class: "wide" }, mine.method), h("td", { class: "n wide" }, String(mine.bits)), h("td", { class: "n wide" }, mine.rank === null ? none() : String(mine.rank)),
+        h("td", { class: "wide" }, mine.method), h("td", { class: "n wide" }, String(mine.bits)), h("td", { class: "n wide extra" }, mine.rank === null ? none() : String(mine.rank)),
         h("td", { class: "n wide" }, !trained(row) ? none() : trained(row) === 1 ? h("span", { class: "warn", title: "one seed: another may score otherwise" }, "1") : `${trained(row)} ± ${amount(row[DEVIATION], test.share)}`),
         stated ? [
           h("td", { class: "n wide" }, mine.rows === undefined ? none() : number(mine.rows, 0)),
           h("td", { class: "n wide" }, mine.steps === undefined ? none() : number(mine.steps, 0)),
-          h("td", { class: "n wide" }, mine.lr === undefined ? none() : [mine.lr.toExponential(), h("span", { class: "sub" }, mine.rate)])] : null,
+          h("td", { class: "n wide extra" }, mine.lr === undefined ? none() : [mine.lr.toExponential(), h("span", { class: "sub" }, mine.rate)])] : null,
         h("td", {}, score(row, test)),
         h("td", { class: row[PARSED] < 0.9 ? "n warn" : "n" }, number(100 * row[PARSED], 1)),
         hasLenient ? h("td", { class: "n" }, row[LENIENT] === null ? none() : amount(row[LENIENT], test.share)) : null,
@@ -280,22 +280,20 @@
           h("td", { class: row[CUT] > 0.1 ? "n warn" : "n" }, row[CUT] === undefined ? none() : number(100 * row[CUT], 1)),
           h("td", { class: "n" }, row[THOUGHT] === undefined ? none() : number(row[THOUGHT], 0))] : null,
         hasPrice ? h("td", { class: "n" }, row[PRICE] === null ? none() : number(row[PRICE], 2)) : null,
-        h("td", { class: "n wide" }, short(mine.parameters)),
+        h("td", { class: "n wide extra" }, short(mine.parameters)),
         h("td", { class: "n wide" }, mine.memory ? number(mine.memory / 1e9, 1) : none()),
-        h("td", { class: "n wide" }, row[TOKENS] === null ? none() : number(row[TOKENS], 0)),
+        h("td", { class: "n wide extra" }, row[TOKENS] === null ? none() : number(row[TOKENS], 0)),
         h("td", { class: "n wide" }, row[COST] === null ? none() : number(row[COST], 0)),
         h("td", { class: "wide" }, badge(mine.level)));
     };
-    const baselines = Object.entries(test.baselines).map(([name, value]) => h("tr", { class: "baseline" },
-      h("td", {}), h("th", { scope: "row", class: "who" }, name, h("span", { class: "sub" }, "no model")),
-      ...Array.from({ length: 4 + 3 * stated }, () => h("td", { class: "wide" })),
-      h("td", {}, h("div", { class: "score isbase" }, h("b", {}, amount(value, test.share)), test.share ? bar(value, value, value) : "")),
-      ...Array.from({ length: 1 + hasLenient + 2 * hasGenerated + hasPrice }, () => h("td", {})), ...Array.from({ length: 4 }, () => h("td", { class: "wide" })),
-      h("td", { class: "wide" })));
+    const baselines = Object.entries(test.baselines).map(([name, value]) => h("tr", { class: "baseline" }, columns.map(([, key, , options]) => ({
+      name: () => h("th", { scope: "row", class: "who" }, name, h("span", { class: "sub" }, "no model")),
+      score: () => h("td", {}, h("div", { class: "score isbase" }, h("b", {}, amount(value, test.share)), test.share ? bar(value, value, value) : "")),
+    }[key] || (() => h("td", { class: options.class })))())));
     count(rows.length, every.length);
     const title = `test-${test.key}`;
     return [
-      h("h2", { id: title }, test.title, " ", test.whole ? null : h("span", { class: "badge outside" }, `partial: first ${number(test.n, 0)} rows`), test.ranked ? null : h("span", { class: "badge outside" }, "never ranked")),
+      h("h2", { id: title }, test.title, " ", test.whole ? null : h("span", { class: "badge outside" }, `partial: a sample of ${number(test.n, 0)} rows`), test.ranked ? null : h("span", { class: "badge outside" }, "never ranked")),
       h("p", { class: "lead" }, `${capital(test.metric)}${test.share ? " in %" : ""}, n = ${number(test.n, 0)}. ${test.form === "choice" ? "Log-likelihoods of the labels" : "Generated answers, read strictly"}; prompt: ${test.style}. Task version ${test.version} (${test.digests[0]}), data ${test.digests[1]}, licence ${test.licence}.`),
       test.whole ? null : partialNotice(test.n),
       test.seeds ? h("p", { class: "note" }, test.seeds) : null,
@@ -398,7 +396,7 @@
     cards.push(...part.cards);
     const moved = (row) => { const own = [...row]; own[CARD] += at; if (Array.isArray(own[RUNS])) own[RUNS] = own[RUNS].map(([card, ...more]) => [card + at, ...more]); return own; };
     const rows = new Map(Object.entries(part.rows).map(([one, found]) => [one, found.map(moved)]));
-    return { who: part.who, card: cards[[...rows.values()][0][0][CARD]], rows };
+    return { who: part.who, history: part.history || [], past: part.past || 0, card: cards[[...rows.values()][0][0][CARD]], rows };
   }
   const testLink = (test) => h("a", { href: `${root}task/${test.file}.html` }, test.title, test.form === "choice" && test.family !== "general" ? " (log-likelihood)" : "");
   const marks = (test) => [test.whole ? null : h("span", { class: "badge outside" }, "partial"), test.ranked ? null : h("span", { class: "badge outside" }, "never ranked")];
@@ -420,6 +418,7 @@
       h("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": "Scores" }, h("table", {},
         h("thead", {}, h("tr", {}, ["Task", "Group", "Score, 95 % interval", "Parsed, %"].map((name, at) => h("th", { scope: "col", class: at === 3 ? "n" : null }, name)), h("th", { scope: "col", class: "n wide" }, "Trainings"), h("th", { scope: "col", class: "wide" }, "Evidence"), h("td", {}))),
         h("tbody", {}, lines))),
+      found.past ? h("details", {}, h("summary", {}, `History: ${number(found.past, 0)} card${found.past === 1 ? "" : "s"} of this subject or with its answers that count nowhere`), list(found.history.map((key) => `${key}.json`)), found.past > found.history.length ? h("p", { class: "note" }, `and ${number(found.past - found.history.length, 0)} more`) : null) : null,
       h("h3", {}, "Badge for a model card"), h("p", {}, h("img", { src: image, alt: `Badge of ${card.name}`, height: 20 })),
       step(["In Markdown", `[![finbench](${address[0]})](${address[1]})`]),
     ];
@@ -449,7 +448,8 @@
     const [one, other] = chosen.map((side) => adopt(parts[`subject/${side}`]));
     document.title = `${one.card.name} and ${other.card.name} – finbench leaderboard`;
     const cell = (row, test) => row ? score(row, test) : none();
-    const keyOf = (row) => cards[Array.isArray(row[RUNS]) ? row[RUNS][0][0] : row[CARD]].key;
+    const cardOf = (row) => cards[Array.isArray(row[RUNS]) ? row[RUNS][0][0] : row[CARD]];
+    const fileOf = (row) => cardOf(row).packed || `leaderboards/scorecards/${cardOf(row).key}.json`;
     let shared = null;
     const lines = heads.tests.filter((test) => one.rows.has(test.key) || other.rows.has(test.key)).map((test) => {
       const [left, right] = [one, other].map((found) => (found.rows.get(test.key) || [])[0]);
@@ -463,7 +463,8 @@
     const quoted = (name) => `'${name.replaceAll("'", "'\\''")}'`;
     return [...head,
       h("p", { class: "lead" }, link(one), ` (${one.card.what} on ${one.card.base}) and `, link(other), ` (${other.card.what} on ${other.card.base}). Groups come from tests against the best of each group. Two subjects of one group may still differ, and of two groups need not: a test of just these two is one command.`),
-      shared ? step(["Test the difference, document by document", `finbench compare ${shared.map((row) => quoted(`leaderboards/scorecards/${keyOf(row)}.json`)).join(" ")}`]) : h("p", { class: "notice" }, "No test has asked both."),
+      shared?.some((row) => cardOf(row).packed) ? step(["Take the cards out of their Parquet files", "finbench leaderboard unpack unpacked"]) : null,
+      shared ? step(["Test the difference, document by document", `finbench compare ${shared.map((row) => quoted(fileOf(row))).join(" ")}`]) : h("p", { class: "notice" }, "No test has asked both."),
       h("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": "Scores side by side" }, h("table", {},
         h("thead", {}, h("tr", {}, ["Task", one.card.name, other.card.name, "Difference", "Groups"].map((name, at) => h("th", { scope: "col", class: at === 3 ? "n" : at && at < 3 ? "named" : null }, name)))), h("tbody", {}, lines)))];
   }
