@@ -618,7 +618,7 @@ def test_results_on_another_base_or_in_other_bits_are_named_and_stand_apart(
     shown_as(own, beside / "a-other.json", base=other)
     shown_as(own, beside / "a-four.json", bits=4)
     done = push(made[0], "hub:org/tiny", cards=[beside], base=base)
-    table = done.readme.partition("## Results")[2].partition("## Use")[0]
+    table = done.readme.partition("## Results")[2].partition("\n## ")[0]
     rows = [line for line in table.splitlines() if line.startswith("| mini")]
     assert [row.split("|")[1].strip() for row in rows] == [
         "mini_sentiment, a sample of 12 rows",

@@ -27,8 +27,10 @@ from finbench.core.data_ids import LearntData as LearntData
 from finbench.core.endpoints import Hosted as Hosted
 from finbench.core.errors import FinbenchError, shortened
 from finbench.core.measures import Answers as Answers
+from finbench.core.measures import Axis as Axis
 from finbench.core.measures import Measure as Measure
 from finbench.core.measures import Overlap as Overlap
+from finbench.core.measures import Prompt as Prompt
 from finbench.core.measures import Prompts as Prompts
 from finbench.core.own_data import OwnData as OwnData
 from finbench.core.own_data import name_of_source as name_of_source
