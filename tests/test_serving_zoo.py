@@ -224,6 +224,34 @@ def test_what_is_poisoned_silent_or_one_too_many_is_refused_and_the_rest_goes_on
     asyncio.run(run())
 
 
+def test_a_fault_of_the_engine_leaves_no_name_that_only_one_side_knows(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, server = opened()
+
+    async def fails(*_: Any) -> Any:
+        raise RuntimeError("engine")
+
+    async def run() -> None:
+        assert (await ask(desk, server, *load("/zoo/a")))[0] == 200
+        with monkeypatch.context() as broken:
+            broken.setattr(server, "remove_lora", fails)
+            with pytest.raises(RuntimeError, match="engine"):
+                await ask(desk, server, *unload("a"))
+        assert (await ask(desk, server, *unload("a")))[0] == 404  # it is gone, for both
+        assert (await ask(desk, server, *load("/zoo/a")))[0] == 200
+        del server.lora_requests["a"]  # vLLM alone has lost it
+        assert (await ask(desk, server, *unload("a")))[0] == 200
+        with monkeypatch.context() as broken:
+            broken.setattr(desk, "_said", fails)
+            with pytest.raises(RuntimeError, match="engine"):
+                await ask(desk, server, *load("/zoo/b"))
+        assert server.lora_requests == desk.served == {}
+        assert (await ask(desk, server, *load("/zoo/b")))[0] == 200
+
+    asyncio.run(run())
+
+
 def test_an_unload_during_a_request_is_refused_or_waits_for_it(opened: Any) -> None:
     desk, server = opened()
 

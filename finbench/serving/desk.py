@@ -143,10 +143,9 @@ class Desk:
         try:
             await self._drained(name)
             async with self.one:
-                number = self._handler(scope).lora_requests[name].lora_int_id
-                await self._called(self._handler(scope).unload_lora_adapter(SimpleNamespace(lora_name=name)))
-                await self._handler(scope).engine_client.remove_lora(number)  # else it holds its slot till others come
-                return self.served.pop(name).model_dump()
+                one = self.served[name]
+                await self._dropped(scope, one)
+                return one.model_dump()
         finally:
             self.leaving.discard(name)
 
@@ -253,15 +252,26 @@ class Desk:
         handler, place = self._handler(scope), str(Path(self.terms.place) / one.adapter)
         stated = SimpleNamespace(lora_name=one.name, lora_path=place, load_inplace=False, is_3d_lora_weight=False)
         await self._called(handler.load_lora_adapter(stated))
-        said = [await self._said(scope, model) for model in (one.name, self.terms.base)]
-        if said[0] is None or said[0] == said[1]:
-            number = handler.lora_requests[one.name].lora_int_id
+        try:
+            said = [await self._said(scope, model) for model in (one.name, self.terms.base)]
+            if said[0] is None or said[0] == said[1]:
+                how = "are no numbers" if said[0] is None else "are the base's own: it is not applied"
+                raise Declined(
+                    f"{one.name}: its answers {how}.", "Look at it: finbench eval --engine hf --adapter ...", 400
+                )
+        except BaseException:  # whatever happens, vLLM holds none that we do not list
+            await self._dropped(scope, one)
+            raise
+
+    async def _dropped(self, scope: Any, one: Served) -> None:
+        """Have vLLM forget it, if it knows it still. The caller holds the lock."""
+        handler = self._handler(scope)
+        held = handler.lora_requests.get(one.name)
+        if held is not None:
             await self._called(handler.unload_lora_adapter(SimpleNamespace(lora_name=one.name)))
-            await handler.engine_client.remove_lora(number)
-            how = "are no numbers" if said[0] is None else "are the base's own: it is not applied"
-            raise Declined(
-                f"{one.name}: its answers {how}.", "Look at it: finbench eval --engine hf --adapter ...", 400
-            )
+        self.served.pop(one.name, None)  # at once: what comes next may fail, and nobody can ask it any more
+        if held is not None:
+            await handler.engine_client.remove_lora(held.lora_int_id)  # else it holds its slot till others come
 
     async def _said(self, scope: Any, model: str) -> Any:
         asks = {"model": model, "prompt": PROBE, "max_tokens": 1, "temperature": 0, "logprobs": 5}
