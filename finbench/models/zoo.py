@@ -49,7 +49,7 @@ class ZooEntry(Record):
     def ref(self) -> refs.Ref:
         """The pinned commit as a reference."""
         found = refs.parse(f"hub:{self.hub}")
-        if not found.revision or len(found.revision) != 40:
+        if not found.pinned:
             raise FinbenchError(f"zoo:{self.name} is not pinned to a commit ({self.hub}).", "Add it again: zoo add")
         return found
 
@@ -129,6 +129,11 @@ def published(name: str) -> ZooEntry:
         return known[name]
     if name in catalog.recipe_files():
         raise FinbenchError(f"zoo:{name} is a recipe without a published adapter.", f"Train it: finbench train {name}")
+    if name in known_adapters():
+        raise FinbenchError(
+            f"zoo:{name} is an adapter of others, which is not pinned here.",
+            f"What it needs: finbench zoo show {name}",
+        )
     close = near_misses(name, [*known, *catalog.recipe_files()])
     mean = f" Did you mean {' or '.join(close)}?" if close else ""
     raise FinbenchError(f"No adapter of the zoo is called {name!r}.{mean}", "See them all: finbench zoo list")
