@@ -285,12 +285,31 @@ def test_hub_names_of_allowed_owners_only_and_pinned(opened: Any) -> None:
             assert (await ask(desk, server, *load(other)))[0] == 403
         # one that nobody has added is fetched when it is asked, if it is pinned
         assert (await ask(desk, server, *completion(f"hub:org/b@{SHA}")))[0] == 200
-        assert (await ask(desk, server, *completion("hub:org/b")))[0] == 400
+        for branch in ("", "@" + "z" * 40, "@" + SHA.upper().replace("0", "A")):
+            assert (await ask(desk, server, *completion(f"hub:org/b{branch}")))[0] == 400
         assert (await ask(desk, server, *completion(f"hub:evil/b@{SHA}")))[0] == 403
         assert (await ask(desk, server, *completion("zoo:b")))[0] == 404
         assert sorted(server.lora_requests) == ["a", f"hub:org/b@{SHA}"]
 
     asyncio.run(run())
+
+
+def test_a_request_that_waited_is_not_let_to_an_adapter_that_goes_meanwhile(opened: Any) -> None:
+    desk, server = opened(owners=["org"])
+    name = f"hub:org/b@{SHA}"
+
+    async def run() -> tuple[int, Any]:
+        await desk.one.acquire()
+        waiting = asyncio.create_task(ask(desk, server, *completion(name)))
+        await asyncio.sleep(0)
+        desk.served[name] = Served(name=name, source=name, adapter="b", bytes=1)  # by one that had the lock before,
+        desk.leaving.add(name)  # and another one, which removes it, is next
+        desk.one.release()
+        return await waiting
+
+    state, found = asyncio.run(run())
+    assert (state, "is being removed" in found["error"]["message"]) == (404, True)
+    assert server.asked == []
 
 
 def test_nothing_is_changed_without_a_key(opened: Any) -> None:

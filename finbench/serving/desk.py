@@ -99,8 +99,7 @@ class Desk:
         """Whether ``name`` may be asked; ``hub:`` names of owners on the list are fetched when they are first asked."""
         if not isinstance(name, str):
             raise Declined("The model has to be named by a text.", "See the names: GET /v1/models", 400)
-        if name in self.leaving:
-            raise Declined(f"{name} is being removed.", _LIST, 404)
+        self._check_stays(name)
         if name == self.terms.base or name in self.served:
             return
         if not (self.open and name.startswith("hub:")):
@@ -108,8 +107,13 @@ class Desk:
             mean = f" Did you mean {' or '.join(close)}?" if close else ""
             raise Declined(f"The model {shortened(name)!r} does not exist.{mean}", "See the names: GET /v1/models", 404)
         async with self.one:
-            if name not in self.served:  # by somebody who waited before us
+            self._check_stays(name)  # whoever had the lock before us may have added it, and be removing it
+            if name not in self.served:
                 await self._add(scope, name, name)
+
+    def _check_stays(self, name: str) -> None:
+        if name in self.leaving:
+            raise Declined(f"{name} is being removed.", _LIST, 404)
 
     # ------------------------------------------------------------ adapters
 
@@ -209,7 +213,7 @@ class Desk:
                 f"Start it with --allow-owner {owner}, if you trust them",
                 403,
             )
-        if ref.kind == "hub" and pinned and (ref.revision is None or len(ref.revision) != 40):
+        if ref.kind == "hub" and pinned and not ref.pinned:
             raise Declined(f"{reference} is not pinned to a commit.", f"hub:{ref.name}@ and 40 digits of a commit", 400)
 
     def _check_name(self, name: str, adapter: str | None) -> None:
