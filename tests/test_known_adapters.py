@@ -32,6 +32,8 @@ def test_each_says_what_it_needs_or_why_it_is_not_scored(name: str) -> None:
     assert (one.hub is None) != (one.git is None)
     assert (one.hub or one.git or "").rpartition("/")[2] in PAGE
     assert bool(one.commands) == (one.refused is None)
+    for blank in re.findall(r"\b[A-Z]{3,}\b(?=/| )", " ".join(one.commands) + " "):
+        assert blank in (one.note or "")  # what to put there
     if one.refused is None:
         tasks = catalog.expand(one.tasks)
         labels = {label for task in tasks for label in task.labels or ()}

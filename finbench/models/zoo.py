@@ -67,6 +67,7 @@ class KnownAdapter(Record):
     base: str = Field(description="the base's Hub id, or what is known of it")
     bits: Literal[16, 8, 4] = Field(default=16, description="in which its authors run the base")
     pickled: bool = Field(default=False, description="only pickled weights: finbench pull --convert")
+    note: str | None = Field(default=None, description="what to put into the commands, and what else to know of them")
     prompt: str = Field(description="its own, always without a chat template")
     tasks: list[str] = Field(default=[], description="tasks and groups that ask in its own words")
     words: list[str] = Field(default=[], description="with which it answers")
