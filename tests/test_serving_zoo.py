@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,10 +22,10 @@ from typer.testing import CliRunner
 
 from conftest import make_llama, make_lora
 from finbench.cli.app import app as cli
-from finbench.core.errors import FinbenchError
+from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.settings import Evaluation
 from finbench.evaluation import candidates
-from finbench.serving import remote, vllm_server
+from finbench.serving import copies, remote, vllm_server
 from finbench.serving.desk import Declined, Desk
 from finbench.serving.guard import KEY, Guard
 from finbench.serving.intake import take
@@ -248,6 +249,29 @@ def test_a_fault_of_the_engine_leaves_no_name_that_only_one_side_knows(
                 await ask(desk, server, *load("/zoo/b"))
         assert server.lora_requests == desk.served == {}
         assert (await ask(desk, server, *load("/zoo/b")))[0] == 200
+
+    asyncio.run(run())
+
+
+def test_a_copy_goes_with_the_last_name_that_is_served_from_it(opened: Any, tmp_path: Path) -> None:
+    desk, server = opened()
+    kept, silent = tmp_path / "of-/zoo/a", tmp_path / "of-/zoo/silent"
+    for folder in (kept, silent):
+        folder.mkdir(parents=True)
+
+    async def run() -> None:
+        for name in ("a", "b"):
+            assert (await ask(desk, server, *load("/zoo/a", name)))[0] == 200
+        assert (await ask(desk, server, *load("/zoo/silent")))[0] == 400
+        assert not silent.exists()
+        assert (await ask(desk, server, *unload("a")))[0] == 200
+        assert kept.exists()
+        assert (await ask(desk, server, *unload("b")))[0] == 200
+        assert not kept.exists()
+        kept.mkdir()
+        assert (await ask(desk, server, *load("/zoo/a", "c")))[0] == 200
+        assert (await ask(desk, server, *load("/zoo/a", "C")))[0] == 409
+        assert kept.exists()
 
     asyncio.run(run())
 
@@ -533,6 +557,41 @@ def test_the_examples_start_a_server_with_options_that_there_are(name: str) -> N
     root: Any = typer.main.get_command(cli)
     run = root.commands["serve"].commands["run"]
     run.make_context("run", shlex.split(words))  # ends with a fault of an option that is not known
+
+
+def test_what_killed_servers_left_is_removed_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINBENCH_CACHE", str(tmp_path))
+    terms = Terms(base="b", reference="b", fingerprint="f", names=[])
+    runs, _, stated = copies.written(terms)
+    left, foreign = tmp_path / "serving-left", tmp_path / "serving-of-others"
+    shutil.copytree(stated.parent, left)
+    foreign.mkdir()
+    later, named, _ = copies.written(terms)
+    assert not left.exists()
+    assert foreign.exists()
+    assert stated.exists()  # its server runs
+    later.close()
+    assert not Path(named.place).exists()
+    runs.close()
+    assert not stated.parent.exists()
+
+
+def test_a_server_that_is_ended_by_systemd_ends_as_by_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    seen: list[Any] = []
+
+    def serve(*_: Any, **__: Any) -> Any:
+        seen.append(signal.getsignal(signal.SIGTERM))
+        raise FinbenchError("enough", "seen")
+
+    monkeypatch.setattr("finbench.serve", serve)
+    try:
+        CliRunner().invoke(cli, ["serve", "--adapter", "./a"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [signal.default_int_handler]
+    unit = Path(__file__).parent.parent / "examples/finbench-serve.service"
+    assert f"SuccessExitStatus={Interrupted.exit_code}" in unit.read_text(encoding="utf-8")
 
 
 def test_serve_without_a_word_is_serve_run() -> None:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -148,7 +149,10 @@ class Desk:
             await self._drained(name)
             async with self.one:
                 one = self.served[name]
-                await self._dropped(scope, one)
+                try:
+                    await self._dropped(scope, one)
+                finally:
+                    self._clear(one)
                 return one.model_dump()
         finally:
             self.leaving.discard(name)
@@ -189,8 +193,12 @@ class Desk:
                 self._check_name(name, None)
             taken = await self._checked(reference)
             one = taken.model_copy(update={"name": name or taken.name})
-            self._check_name(one.name, one.adapter)
-            await self._loaded(scope, one)
+            try:
+                self._check_name(one.name, one.adapter)
+                await self._loaded(scope, one)
+            except BaseException:
+                self._clear(one)
+                raise
         except FinbenchError as fault:
             self.refused = {key: value for key, value in self.refused.items() if value[0] > time.monotonic()}
             self.refused[reference] = (time.monotonic() + _REMEMBERED, fault)
@@ -276,6 +284,11 @@ class Desk:
         self.served.pop(one.name, None)  # at once: what comes next may fail, and nobody can ask it any more
         if held is not None:
             await handler.engine_client.remove_lora(held.lora_int_id)  # else it holds its slot till others come
+
+    def _clear(self, one: Served) -> None:
+        """Remove its copy, unless it is served, by this name or another."""
+        if one.adapter not in (other.adapter for other in self.served.values()):
+            shutil.rmtree(Path(self.terms.place) / one.adapter, ignore_errors=True)
 
     async def _said(self, scope: Any, model: str) -> Any:
         asks = {"model": model, "prompt": PROBE, "max_tokens": 1, "temperature": 0, "logprobs": 5}
