@@ -401,6 +401,9 @@ def test_data_and_tasks(dev_hub: DevHub, api: HfApi, tmp_path: Path) -> None:
     sources = write_sources(tmp_path / "sources")
     import_data("fin_ner", sources["fin_ner"], tmp_path / "data")
     import_data("fpb", sources["fpb"], tmp_path / "data")
+    upload(dev_hub, "org/fin", {"benchmark.json": b"{}"}, kind="dataset")
+    with pytest.raises(FinbenchError, match="hub:org/fin is taken by another data set"):
+        push(tmp_path / "data" / "fin_ner", "hub:org/fin")
     push(tmp_path / "data" / "fin_ner", "hub:org/ner", public=True)
     found = names(api, "org/ner", repo_type="dataset")
     card = Path(api.hf_hub_download("org/ner", "README.md", repo_type="dataset", local_dir=tmp_path / "ner"))

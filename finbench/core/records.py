@@ -341,6 +341,12 @@ class Score(Record):
         default=None, description="what other prompts of the task gave (--prompts); null: its own alone was asked"
     )
 
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without ``prompts`` where nobody stated it: cards from before have no such key, and stay what they are."""
+        found: dict[str, Any] = handler(self)
+        return {key: value for key, value in found.items() if key != "prompts" or key in self.model_fields_set}
+
     @model_validator(mode="after")
     def _ranked(self) -> Self:
         if self.main_metric not in self.metrics:
