@@ -265,8 +265,8 @@ def _data(folder: Path, repo: str, wanted: PushSettings) -> Bundle:
 
 def _tasks(folder: Path, repo: str, wanted: PushSettings) -> Bundle:
     """The task folder as stock lm-eval takes it: ``lm_eval run --include_path``."""
-    wanted = [p for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
-    files = [File(path.relative_to(folder).as_posix(), path) for path in wanted if not path.name.startswith(".")]
+    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
+    files = [File(path.relative_to(folder).as_posix(), path) for path in paths if not path.name.startswith(".")]
     files = [file for file in files if file.path != "README.md"]
     head = {"license": "apache-2.0", "language": ["en"], "tags": ["finbench", "finance", "lm-eval"]}
     known = list(catalog.shipped_tasks().values())
