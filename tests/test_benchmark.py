@@ -287,6 +287,16 @@ def test_a_benchmark_of_ones_own_has_its_eval_yaml_and_a_place_of_its_own(
     for taken in ("me/other", "org/fin"):
         with pytest.raises(FinbenchError, match=f"hub:{taken} is taken by another data set; nothing was sent"):
             push(folder, f"hub:{taken}", dry_run=True)
+    upload(dev_hub, "me/like", {"mine.yaml": b"task: mine\n"}, kind="dataset")  # somebody's, of the same name
+    with pytest.raises(FinbenchError, match="hub:me/like is taken by another data set"):
+        push(folder, "hub:me/like", dry_run=True)
+    task = folder / "mine.yaml"
+    stated = task.read_text()
+    task.unlink()
+    (folder / "renamed.yaml").write_text(stated.replace("task: mine", "task: renamed"))
+    assert push(folder, "hub:me/mine", dry_run=True).plan.exists
+    (folder / "renamed.yaml").unlink()
+    task.write_text(stated)
     own = yaml.safe_dump(GOOD | {"tasks": [{"id": "mine", "config": "default", "split": "test"}]})
     for stated, fault in (
         (own, None),

@@ -393,7 +393,7 @@ def test_what_may_not_be_published_is_refused(
     assert not (dev_hub.store.root / "models" / "org" / "tiny").exists()
 
 
-def test_data_and_tasks(dev_hub: DevHub, api: HfApi, tmp_path: Path) -> None:
+def test_data_and_tasks(dev_hub: DevHub, api: HfApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from finbench.core import paths
     from finbench.data.sources import import_data
     from make_data import write_sources
@@ -412,6 +412,9 @@ def test_data_and_tasks(dev_hub: DevHub, api: HfApi, tmp_path: Path) -> None:
     assert not api.repo_info("org/ner", repo_type="dataset").private
     with pytest.raises(FinbenchError, match="does not let us publish its rows"):
         push(tmp_path / "data" / "fpb", "hub:org/fpb")
+    with monkeypatch.context() as away:
+        away.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+        assert push(paths.shipped("tasks"), "hub:org/tasks", dry_run=True).published is None
     done = push(paths.shipped("tasks"), "hub:org/tasks")
     assert done.plan.kind == "dataset"
     assert {"finbench.yaml", "finbench_fpb.yaml", "lib/rows.py"} <= names(api, "org/tasks", repo_type="dataset")

@@ -264,7 +264,7 @@ def _is_reading(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) == 3 and [*map(type, (value[0], value[2]))] == [str, list]
 
 
-def _likeliest(answer: Sequence[float], choices: Sequence[str] | None, metric: str | None) -> str | int | None:
+def _likeliest(answer: Any, choices: Sequence[str] | None, metric: str | None) -> str | int | None:
     """The choice that the scorer took, or its number; None where it divides by lengths, which no row tells."""
     if metric == "acc_norm":
         return None

@@ -18,6 +18,7 @@ from finbench.core.errors import FinbenchError
 from finbench.hub.client import Unreachable, address, api, explained, sentence
 
 EVAL_YAML, FACTS = "eval.yaml", "benchmark.json"
+OWN = "finbench_own"  # key of a README's metadata, by which a benchmark of somebody's own is known again
 FRAMEWORK = "inspect-ai"  # neither finbench nor lm-eval is among those that the Hub takes
 FRAMEWORKS = frozenset(
     [
@@ -59,6 +60,7 @@ class BenchmarkRepo:
     registered: bool
     names: frozenset[str]
     facts: dict[str, Any] | None  # of benchmark.json; None where there is none that can be read
+    own: str | None  # what the head of its README names as the benchmark of somebody's own
 
 
 def find_benchmark(repo: str, revision: str = "main") -> BenchmarkRepo | None:
@@ -85,8 +87,14 @@ def find_benchmark(repo: str, revision: str = "main") -> BenchmarkRepo | None:
             except (ValueError, RecursionError):  # half a character is a ValueError too
                 facts = None
     registered = any(str(tag).startswith("benchmark:") for tag in info.tags or [])
+    own = info.card_data.get(OWN) if info.card_data else None
     return BenchmarkRepo(
-        str(info.id), str(info.sha), registered, frozenset(sizes), facts if isinstance(facts, dict) else None
+        repo=str(info.id),
+        sha=str(info.sha),
+        registered=registered,
+        names=frozenset(sizes),
+        facts=facts if isinstance(facts, dict) else None,
+        own=None if own is None else str(own),
     )
 
 

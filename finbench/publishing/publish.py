@@ -265,8 +265,8 @@ def _data(folder: Path, repo: str, wanted: PushSettings) -> Bundle:
 
 def _tasks(folder: Path, repo: str, wanted: PushSettings) -> Bundle:
     """The task folder as stock lm-eval takes it: ``lm_eval run --include_path``."""
-    wanted = [p for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
-    files = [File(path.relative_to(folder).as_posix(), path) for path in wanted if not path.name.startswith(".")]
+    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
+    files = [File(path.relative_to(folder).as_posix(), path) for path in paths if not path.name.startswith(".")]
     files = [file for file in files if file.path != "README.md"]
     head = {"license": "apache-2.0", "language": ["en"], "tags": ["finbench", "finance", "lm-eval"]}
     known = list(catalog.shipped_tasks().values())
@@ -302,9 +302,12 @@ def _benchmark(folder: Path, wanted: PushSettings, repo: str) -> Bundle:
             )
     there = benchmark.lying(repo, wanted)
     own_yaml = {own.file.relative_to(found.root).as_posix() for own in found.tasks.values()}
-    if there and there.names - {".gitattributes"} and not there.names & own_yaml:
+    called = found.root.resolve().name  # by this or by a task it is known again: either may be renamed
+    ours = there and there.own and (there.own == called or there.names & own_yaml)
+    if there and there.names - {".gitattributes"} and not ours:
         raise hub.taken(there)
-    text = _under(licence, text) if licence else text
+    text = _stating(text, hub.OWN, json.dumps(called))
+    text = _stating(text, "license", licence) if licence else text
     kept = [file for file in files if file.path not in ("README.md", hub.EVAL_YAML)]
     kept += [_stated(found, text, repo), File("README.md", text.encode())]
     seen = there.sha if there else None
@@ -332,14 +335,14 @@ def _stated(found: owntasks.OwnFolder, readme: str, repo: str) -> File:
     return benchmark.eval_yaml(repo, f"Tasks of lm-eval, scored strictly by finbench {__version__}.", tasks)
 
 
-def _under(licence: str, text: str) -> str:
-    """A README with this licence in its block of metadata."""
+def _stating(text: str, key: str, value: str) -> str:
+    """A README with this in its block of metadata, in place of what it says of it."""
     head = taskfiles.head_of(text)
     if not head:
-        return f"---\nlicense: {licence}\n---\n\n{text}"
+        return f"---\n{key}: {value}\n---\n\n{text}"
     begin, block, rest = text.split("---", 2)
-    kept = re.sub(r"^license(_name|_link)?:.*\n", "", block, flags=re.MULTILINE)
-    return f"{begin}---\nlicense: {licence}{kept}---{rest}"
+    kept = re.sub(rf"^{key}(_name|_link)?:.*\n", "", block, flags=re.MULTILINE)
+    return f"{begin}---\n{key}: {value}{kept}---{rest}"
 
 
 def _described(files: list[File], message: str, head: dict[str, Any], template: str, **about: Any) -> Bundle:

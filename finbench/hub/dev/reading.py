@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 from urllib.parse import parse_qs, quote
 
+from finbench.core.taskfiles import head_of
 from finbench.hub.community import EVAL_YAML, read_yaml, result_faults
 from finbench.hub.dev.calls import Answer, Call
 from finbench.hub.dev.store import Refusal, Repository, git_oid
@@ -22,6 +24,9 @@ def info(call: Call, repo: Repository, revision: str = "main") -> dict[str, Any]
     stated["tags"] = ["benchmark:official"] if is_benchmark(repo) else []
     if "evalResults" in call.query.get("expand", []):
         stated["evalResults"] = [item for _, item in results(repo)]
+    if repo.kind == "datasets" and (readme := repo.tree(sha).get("README.md")):
+        head = head_of(repo.store.blob(readme.sha256).read_text(encoding="utf-8", errors="replace"))
+        stated["cardData"] = json.loads(json.dumps(head, default=str))
     stated |= {"downloads": 0, "likes": 0, "createdAt": known["created"]}
     stated |= {"siblings": [{"rfilename": path, "size": file.size} for path, file in repo.tree(sha).items()]}
     return stated | {"lastModified": repo.commit_of(sha)["date"]}
