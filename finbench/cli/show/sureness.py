@@ -44,8 +44,9 @@ def calibrated(found: Sequence[CardCalibration]) -> None:
             f" + within bins {own.brier.within:.3f}",
         }
         if own.tempered:
-            edge = " (as far as was looked: none helps)" if own.tempered.edge else ""
-            facts["temperature"] = f"{own.tempered.temperature:.2f}{edge}, fitted on {own.tempered.fitted_on}"
+            facts["temperature"] = (
+                f"{own.tempered.temperature:.2f}{own.tempered.at_edge}, fitted on {own.tempered.fitted_on}"
+            )
             facts["its gain"] = (
                 f"{in_brackets(own.tempered.gain, share=False)} nats of log loss;"
                 f" calibration error then {in_brackets(own.tempered.error)} %"
