@@ -131,7 +131,7 @@ def by_prompt(found: PromptEffects) -> None:
         facts: dict[str, object] = {
             "own prompt": f"{in_brackets(one.own, share)}, other documents",
             "mean of prompts": f"{in_brackets(own.mean, share)}, other documents and other prompts",
-            "spread": f"{amount(own.spread, share)} from {own.worst} to {own.best}",
+            "spread": f"{amount(own.spread, share)} from {own.worst} to {own.best}" if own.spread else "none",
             "variance": ", ".join(f"{name} {percent(part)} %" for name, part in own.share.items()),
         }
         biases = {"label order": own.label_order_bias, "answer position": own.answer_position_bias}
