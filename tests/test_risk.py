@@ -13,7 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 import finbench
-from finbench.cards import RiskPage, asking, cardfiles, riskpage, shifts, subjectcards
+from finbench.cards import RiskPage, asking, cardfiles, riskpage, shifts, shown_points, subjectcards
+from finbench.cards.render import amount
 from finbench.cli import app
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
@@ -67,6 +68,12 @@ def test_what_was_not_tested_is_said_and_what_was_is_not(made: tuple[RiskPage, P
     assert "A part of the test only" in " ".join(suite.untested)
     alone = finbench.risk(base := CARDS / "fpb-smollm2-135m.json", [base])
     assert not any("forgot" in one or "training of the same" in one for one in alone.untested)
+    scores, cost = alone.shown[0], alone.shown[-1]
+    assert "compare" not in scores.command
+    assert not {"base", "difference"} & {*scores.head}
+    assert "USD" not in cost.head  # nothing was paid
+    assert {len(row) for row in cost.rows} == {len(cost.head)}
+    assert shown_points("mcc", -0.0001, sign=False) == amount(-0.0001, share=False) == "0.000"
 
 
 def test_wordings_stand_on_the_page_where_a_card_has_them() -> None:

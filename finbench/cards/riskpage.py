@@ -104,7 +104,7 @@ def _described(
         what=describe_subject(card.subject),
         base=card.subject.base.alias,
         written=card.provenance.created[:10],
-        sections=sections,
+        sections=[section.dense() for section in sections],
         untested=list(_untested(found, sections)),
     )
 
@@ -122,7 +122,7 @@ def _scores(found: SubjectCards) -> Section:
             [one.task, metrics.spoken(one.score.main_metric), _main(one), *_beside(one), f"{one.score.n:,}"]
             for one in own
         ],
-        f"{asked(own)}; finbench compare {file_of(found)} BASE.json",
+        asked(own) + ("" if found.subject.subject.kind == "base" else f"; finbench compare {file_of(found)} BASE.json"),
         "how often it is right",
     )
 
@@ -132,9 +132,9 @@ def _main(one: HeldScore) -> str:
 
 
 def _beside(one: HeldScore) -> tuple[str, str]:
-    """The base's score, and the paired difference with its interval."""
+    """The base's score, and the paired difference with its interval; nothing for a base itself."""
     if one.base is None:
-        return "not scored", ""
+        return "" if one.card.subject.kind == "base" else "not scored", ""
     metric, base = one.score.main_metric, one.base
     value = amount(base.score.main.value, metrics.is_share(metric))
     hidden = not one.rows or not base.rows or metric in hidden_metrics(one.rows) | hidden_metrics(base.rows)
@@ -159,8 +159,8 @@ def _calibration(found: SubjectCards, wanted: Sequence[float]) -> Section:
                      percent(own.chance), in_brackets(own.selective), "; ".join(rules)])  # fmt: skip
         notes.append(
             f"{one.task}: confidence from {of.signal}. Brier score {in_brackets(parts.score, share=False)} = "
-            f"reliability {parts.reliability:.3f} - resolution {parts.resolution:.3f} + uncertainty "
-            f"{parts.uncertainty:.3f} + within bins {parts.within:.3f}." + _heat(own.tempered)
+            f"reliability {parts.reliability:z.3f} - resolution {parts.resolution:z.3f} + uncertainty "
+            f"{parts.uncertainty:.3f} + within bins {parts.within:z.3f}." + _heat(own.tempered)
         )
     drawn: list[tuple[Callable[..., str], str]] = [
         (sureplots.reliability, "reliability"), (sureplots.coverage, "what abstaining buys"),

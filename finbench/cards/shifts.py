@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,12 @@ class Section:
     missing: str  # what is not known without it
     plots: Sequence[str] = ()
     notes: Sequence[str] = ()
+
+    def dense(self) -> Section:
+        """The section without columns that are empty in all rows."""
+        kept = [at for at in range(len(self.head)) if not self.rows or any(row[at] for row in self.rows)]
+        rows = [[row[at] for at in kept] for row in self.rows]
+        return replace(self, head=[self.head[at] for at in kept], rows=rows)
 
 
 def of_wording(found: SubjectCards) -> Section:

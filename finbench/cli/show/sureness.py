@@ -39,9 +39,9 @@ def calibrated(found: Sequence[CardCalibration]) -> None:
             "accuracy": f"{in_brackets(own.accuracy)} %, n = {own.n:,}, sources {own.sources:,}",
             "mean confidence": f"{percent(own.confidence)} %",
             "calibration error": f"{in_brackets(own.error)} % (of chance alone {percent(own.chance)})",
-            "Brier score": f"{in_brackets(own.brier.score, share=False)} = reliability {own.brier.reliability:.3f}"
-            f" - resolution {own.brier.resolution:.3f} + uncertainty {own.brier.uncertainty:.3f}"
-            f" + within bins {own.brier.within:.3f}",
+            "Brier score": f"{in_brackets(own.brier.score, share=False)} = reliability {own.brier.reliability:z.3f}"
+            f" - resolution {own.brier.resolution:z.3f} + uncertainty {own.brier.uncertainty:.3f}"
+            f" + within bins {own.brier.within:z.3f}",
         }
         if own.tempered:
             facts["temperature"] = (
