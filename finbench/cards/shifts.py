@@ -39,6 +39,7 @@ class Section:
 
 
 def of_wording(found: SubjectCards) -> Section:
+    """What several prompts gave."""
     told = [(one, of) for one in found.own if (of := one.score.prompts)]
     rows = [
         [one.task, f"{len(of.each)}", in_brackets(of.mean, metrics.is_share(one.score.main_metric)),
@@ -59,6 +60,7 @@ def of_wording(found: SubjectCards) -> Section:
 
 
 def of_years(found: SubjectCards, cutoff: str | None) -> Section:
+    """Scores by year, and on both sides of the cut-off."""
     end = overtime.cutoff_of(found.subject.subject.base, cutoff)
     made = [(one, of) for one in found.own if one.rows and (of := overtime.of_rows(one.card, one.score, one.rows, end))]
     rows = [
@@ -79,6 +81,7 @@ def of_years(found: SubjectCards, cutoff: str | None) -> Section:
 
 
 def of_noise(found: SubjectCards) -> Section:
+    """The subject under each noise beside itself; why not, where the cards share no document."""
     rows, notes, faults = [], list[str](), []
     for home in dict.fromkeys(one.path for one in found.own):
         try:
@@ -148,8 +151,10 @@ def asked(held: Sequence[HeldScore], more: str = "") -> str:
 
 
 def short(one: HeldScore) -> str:
+    """The name of its task as users type it."""
     return one.score.task.removeprefix(catalog.PREFIX)
 
 
 def file_of(found: SubjectCards) -> str:
+    """The subject's card as a word of the shell."""
     return shlex.quote(found.path.name)
