@@ -16,7 +16,7 @@ from huggingface_hub.errors import BadRequestError, HfHubHTTPError
 from conftest import TOKEN, files_of, upload
 from finbench import new_task
 from finbench.cards import cardfiles
-from finbench.core import catalog
+from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError
 from finbench.evaluation import evaluator
 from finbench.hub.community import FRAMEWORK, benchmark_faults, result_faults
@@ -287,8 +287,13 @@ def test_a_benchmark_of_ones_own_has_its_eval_yaml_and_a_place_of_its_own(
     for taken in ("me/other", "org/fin"):
         with pytest.raises(FinbenchError, match=f"hub:{taken} is taken by another data set; nothing was sent"):
             push(folder, f"hub:{taken}", dry_run=True)
-    own = yaml.safe_dump(GOOD)
-    for stated, fault in ((own, None), (own.replace("inspect-ai", "lm-eval"), "none that the Hub takes")):
+    own = yaml.safe_dump(GOOD | {"tasks": [{"id": "mine", "config": "default", "split": "test"}]})
+    for stated, fault in (
+        (own, None),
+        (own.replace("inspect-ai", "lm-eval"), "none that the Hub takes"),
+        (own.replace("id: mine", "id: other"), "'other' is no task of"),
+        (own.replace("config: default", "config: nothing"), "'nothing' is no configuration that README.md states"),
+    ):
         (folder / "eval.yaml").write_text(stated)
         if fault is None:
             push(folder, "hub:me/mine")
@@ -297,6 +302,14 @@ def test_a_benchmark_of_ones_own_has_its_eval_yaml_and_a_place_of_its_own(
         else:
             with pytest.raises(FinbenchError, match=fault):
                 push(folder, "hub:me/mine")
+
+
+def test_nothing_else_is_published_into_a_benchmark(dev_hub: DevHub, api: HfApi, fin: Home, cards: Path) -> None:
+    before = api.list_repo_files("org/fin", repo_type="dataset")
+    for path in (paths.shipped("tasks"), the_card(cards / "whole")):
+        with pytest.raises(FinbenchError, match="hub:org/fin is taken by another data set; nothing was sent"):
+            push(path, "hub:org/fin", yes=True)
+    assert api.list_repo_files("org/fin", repo_type="dataset") == before
 
 
 def test_the_hub_validates_what_it_reads(api: HfApi) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from finbench.cards import cardfiles, everyeval, exports
 from finbench.core.errors import FinbenchError
+from finbench.core.records import Scorecard
 from finbench.evaluation import evaluator, import_card
 from finbench.scoring import metrics
 
@@ -106,9 +107,10 @@ def test_texts_are_there_where_they_may_be_and_hashes_else(card: Path, tmp_path:
         assert answer["output"]["raw"] == (numbers or [f"{withheld}{row['answer_sha256']}]"])
 
 
-@pytest.mark.parametrize("which", ["dummy", "real"])
+@pytest.mark.parametrize("which", ["dummy", "real", "old"])
 def test_a_record_becomes_the_same_card_again(which: str, card: Path, tmp_path: Path) -> None:
-    source = card if which == "dummy" else REAL
+    source = {"dummy": card, "real": REAL, "old": SPANS}[which]  # the last is from before a score had `prompts`
+    assert which != "old" or '"prompts"' not in source.read_text()
     path, _, _ = export(source, tmp_path / "export")
     import_card(path if which == "dummy" else tmp_path / "export", out=tmp_path / "cards")
     [made] = cardfiles.expand([tmp_path / "cards"])
@@ -127,7 +129,10 @@ def test_log_likelihoods_come_back(
     evaluator.evaluate(engine="dummy", tasks=["piqa"], limit=5, out=tmp_path / "cards")
     source = tmp_path / "cards" / "dummy.json"
     path, _, answers = export(source, tmp_path / "export")
-    assert all(len(row["input"]["choices"]) == len(row["output"]["raw"]) == 2 for row in answers)
+    for row in answers:
+        said, choices = [float(part) for part in row["output"]["raw"]], row["input"]["choices"]
+        assert len(choices) == len(said) == 2
+        assert row["answer_attribution"][0]["extracted_value"] == choices[said.index(max(said))]
     import_card(path, out=tmp_path / "again")
     assert (tmp_path / "again" / "dummy.json").read_bytes() == source.read_bytes()
     monkeypatch.setenv("FINBENCH_DATA", str(tmp_path / "none"))  # without the rows, hashes stand for their texts
@@ -136,6 +141,7 @@ def test_log_likelihoods_come_back(
     bare, _, answers = export(source, tmp_path / "bare")
     assert "are not on this machine; salted SHA-256" in answers[0]["input"]["raw"]
     assert "choices" not in answers[0]["input"]
+    assert {row["answer_attribution"][0]["extracted_value"] for row in answers} <= {"0", "1"}
     monkeypatch.setenv("FINBENCH_DATA", str(tmp_path / "data"))
     import_card(bare, out=tmp_path / "there")  # where the rows are, of what was exported without them
     for made in ("unseen", "there"):
@@ -165,6 +171,14 @@ def forged(record: Record) -> None:
     details["scorecard"] = everyeval._text(inner)
 
 
+def renamed(record: Record) -> None:
+    """Somebody else's name, and all else as follows from it."""
+    inner = json.loads(record["source_metadata"]["additional_details"]["scorecard"])
+    inner["subject"]["adapter_source"] = "hub:famous/adapter@" + "a" * 40
+    ours = everyeval.aggregate(Scorecard.parse(inner, "inner"), written=inner)
+    record.update(ours | {"detailed_evaluation_results": record["detailed_evaluation_results"]})
+
+
 def other(*keys: Any, value: Any = "another") -> Callable[[Record], object]:
     def alter(record: Record) -> None:
         for key in keys[:-1]:
@@ -190,7 +204,8 @@ def other(*keys: Any, value: Any = "another") -> Callable[[Record], object]:
         (other("evaluation_results", 0, "generation_config", "additional_details", "shots", value="5"), "shots"),
         (lambda record: record["evaluation_results"].append(record["evaluation_results"][0]), "= 13 entries"),
         (other("detailed_evaluation_results", "total_rows", value=7), "total_rows = 7, its scorecard 100"),
-        (forged, r"scores\[.*metrics"),
+        (forged, r"its scorecard was edited after it was written: scores\[.*metrics"),
+        (renamed, "its scorecard was edited after it was written: subject.adapter_source"),
         (lambda record: record.update(schema_version="0.2.2"), "is of schema 0.2.2"),
         (lambda record: record["source_metadata"].pop("additional_details"), "holds no scorecard"),
         (lambda record: record.pop("evaluation_results"), "evaluation_results = nothing, its scorecard 12 entries"),
@@ -248,6 +263,28 @@ def test_lines_that_do_not_follow_from_the_card_are_refused(
         import_card(path, out=tmp_path / "cards")
     assert "\n" not in fault.value.message
     assert not (tmp_path / "cards").exists()
+
+
+def with_answers(line: Record, numbers: list[str]) -> None:
+    line["output"]["raw"] = numbers
+
+
+def test_the_answers_are_those_that_the_scorecard_names(tmp_path: Path) -> None:
+    path, _, answers = export(REAL, tmp_path / "export")
+    shifted = [repr(float(number) - 1) for number in answers[-1]["output"]["raw"]]
+    assert len(shifted) == 3  # log-likelihoods
+    rewritten(path, lambda lines: with_answers(lines[-1], shifted))
+    with pytest.raises(FinbenchError, match="its answers are not those that its scorecard names"):
+        import_card(path, out=tmp_path / "cards")
+    assert not (tmp_path / "cards").exists()
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "1e999"])
+def test_an_answer_that_is_no_number_is_refused_in_one_line(number: str, tmp_path: Path) -> None:
+    path, _, _ = export(REAL, tmp_path / "export")
+    rewritten(path, lambda lines: with_answers(lines[-1], [number, "-1.0", "-2.0"]))
+    with pytest.raises(FinbenchError, match=rf"is no record of finbench \(.*{number}"):
+        import_card(path, out=tmp_path / "cards")
 
 
 def test_a_card_says_of_which_repository_it_is(card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

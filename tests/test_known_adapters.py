@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from finbench.cli.app import app
 from finbench.core import catalog, refs
+from finbench.core.errors import FinbenchError
 from finbench.models import zoo
 
 PAGE = (Path(__file__).parent.parent / "docs" / "known-adapters.md").read_text(encoding="utf-8")
@@ -31,6 +32,8 @@ def test_each_says_what_it_needs_or_why_it_is_not_scored(name: str) -> None:
     assert (one.hub is None) != (one.git is None)
     assert (one.hub or one.git or "").rpartition("/")[2] in PAGE
     assert bool(one.commands) == (one.refused is None)
+    for blank in re.findall(r"\b[A-Z]{3,}\b(?=/| )", " ".join(one.commands) + " "):
+        assert blank in (one.note or "")  # what to put there
     if one.refused is None:
         tasks = catalog.expand(one.tasks)
         labels = {label for task in tasks for label in task.labels or ()}
@@ -49,3 +52,18 @@ def test_the_zoo_lists_and_shows_them() -> None:
     shown = CliRunner().invoke(app, ["zoo", "show", "fingpt-mt-llama2-7b-fiqa-qa"], catch_exceptions=False).output
     assert "--convert --out ./fingpt-mt-llama2-7b-fiqa-qa" in shown
     assert "--base llama-2-7b --no-chat --tasks fingpt" in shown
+    named = CliRunner().invoke(app, ["zoo", "show", "zoo:fingpt-mt-llama2-7b"], catch_exceptions=False).output
+    assert "--base llama-2-7b --no-chat --tasks fingpt" in named
+
+
+def test_one_that_is_asked_for_as_if_it_were_pinned_says_what_it_needs() -> None:
+    with pytest.raises(FinbenchError, match="of others, which is not pinned here") as fault:
+        zoo.published("fingpt-mt-llama2-7b")
+    assert "finbench zoo show fingpt-mt-llama2-7b" in fault.value.hint
+
+
+def test_a_zoo_entry_is_pinned_to_a_commit_not_to_a_branch_as_long() -> None:
+    entry = zoo.ZooEntry(name="a", hub=f"org/a@{'z' * 40}", adapter="0", bytes=1)
+    with pytest.raises(FinbenchError, match="not pinned to a commit"):
+        _ = entry.ref
+    assert entry.model_copy(update={"hub": f"org/a@{'0' * 40}"}).ref.pinned

@@ -688,6 +688,8 @@ def test_the_job_is_one_that_the_hub_s_own_command_takes(tmp_path: Path) -> None
     assert "secret" not in said.replace("secrets", "")
     assert ran().returncode == 2
     assert "There is no key none" in ran("you/finance", "none").stderr
+    (tmp_path / "dist" / "finbench-2-py3-none-any.whl").touch()
+    assert "There are 2 wheels in dist/" in ran("you/finance", "key").stderr
 
 
 STUBS = {
@@ -699,11 +701,21 @@ STUBS = {
         [ ! -e /tmp/finbench-link ] || ln -s "$(cat /tmp/finbench-link)" link.json""",
 }
 
+# its time is up; a process of its own goes on, and what packs for root sends a link as it is
+LEFT_OVER = {
+    "finbench": """cd "$3" && mkdir attestations && touch attestations/asked.json
+        ln -s /proc/self/environ attestations/x.json
+        (sleep 1; touch "$HOME/alive") &
+        exit 124""",
+    "tar": 'if [ "$1" = -chf ]; then shift; exec /bin/tar -cf "$@"; else exec /bin/tar "$@"; fi',
+}
+
 
 @pytest.mark.skipif(not (hasattr(os, "getuid") and os.getuid() == 0 and shutil.which("setpriv")), reason="needs root")
 def test_what_asks_the_models_of_strangers_cannot_read_the_token(tmp_path: Path) -> None:
     script = (ROOT / "examples" / "hf-jobs.sh").read_text(encoding="utf-8")
     job = script.partition("<<'JOB' || true\n")[2].partition("\nJOB\n")[0]
+    job = job.replace("65534", "61534")  # of whom all processes are ended: here nobody has others
     (secret := tmp_path / "secret").write_text("hf_canary")
     secret.chmod(0o600)
     with tempfile.TemporaryDirectory() as place:
@@ -728,6 +740,13 @@ def test_what_asks_the_models_of_strangers_cannot_read_the_token(tmp_path: Path)
         (Path(place) / "link").write_text(str(secret))  # read by whom: root would send what it leads to
         assert ran() != 0
         assert not (tmp_path / "sent").exists()
+        (Path(place) / "link").unlink()
+        for name, body in LEFT_OVER.items():
+            (Path(place) / name).write_text(f"#!/bin/bash\n{body}\n")
+            (Path(place) / name).chmod(0o755)
+        assert ran() == 0
+        assert [path.name for path in (tmp_path / "sent").rglob("*")] == ["asked.json"]
+        assert not list(Path(place).rglob("alive"))
 
 
 # ---------------------------------------------------------------- what others published

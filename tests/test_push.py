@@ -401,6 +401,9 @@ def test_data_and_tasks(dev_hub: DevHub, api: HfApi, tmp_path: Path) -> None:
     sources = write_sources(tmp_path / "sources")
     import_data("fin_ner", sources["fin_ner"], tmp_path / "data")
     import_data("fpb", sources["fpb"], tmp_path / "data")
+    upload(dev_hub, "org/fin", {"benchmark.json": b"{}"}, kind="dataset")
+    with pytest.raises(FinbenchError, match="hub:org/fin is taken by another data set"):
+        push(tmp_path / "data" / "fin_ner", "hub:org/fin")
     push(tmp_path / "data" / "fin_ner", "hub:org/ner", public=True)
     found = names(api, "org/ner", repo_type="dataset")
     card = Path(api.hf_hub_download("org/ner", "README.md", repo_type="dataset", local_dir=tmp_path / "ner"))
@@ -618,7 +621,7 @@ def test_results_on_another_base_or_in_other_bits_are_named_and_stand_apart(
     shown_as(own, beside / "a-other.json", base=other)
     shown_as(own, beside / "a-four.json", bits=4)
     done = push(made[0], "hub:org/tiny", cards=[beside], base=base)
-    table = done.readme.partition("## Results")[2].partition("## Use")[0]
+    table = done.readme.partition("## Results")[2].partition("\n## ")[0]
     rows = [line for line in table.splitlines() if line.startswith("| mini")]
     assert [row.split("|")[1].strip() for row in rows] == [
         "mini_sentiment, a sample of 12 rows",

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,10 +22,10 @@ from typer.testing import CliRunner
 
 from conftest import make_llama, make_lora
 from finbench.cli.app import app as cli
-from finbench.core.errors import FinbenchError
+from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.settings import Evaluation
 from finbench.evaluation import candidates
-from finbench.serving import remote, vllm_server
+from finbench.serving import copies, remote, vllm_server
 from finbench.serving.desk import Declined, Desk
 from finbench.serving.guard import KEY, Guard
 from finbench.serving.intake import take
@@ -224,6 +225,57 @@ def test_what_is_poisoned_silent_or_one_too_many_is_refused_and_the_rest_goes_on
     asyncio.run(run())
 
 
+def test_a_fault_of_the_engine_leaves_no_name_that_only_one_side_knows(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, server = opened()
+
+    async def fails(*_: Any) -> Any:
+        raise RuntimeError("engine")
+
+    async def run() -> None:
+        assert (await ask(desk, server, *load("/zoo/a")))[0] == 200
+        with monkeypatch.context() as broken:
+            broken.setattr(server, "remove_lora", fails)
+            with pytest.raises(RuntimeError, match="engine"):
+                await ask(desk, server, *unload("a"))
+        assert (await ask(desk, server, *unload("a")))[0] == 404  # it is gone, for both
+        assert (await ask(desk, server, *load("/zoo/a")))[0] == 200
+        del server.lora_requests["a"]  # vLLM alone has lost it
+        assert (await ask(desk, server, *unload("a")))[0] == 200
+        with monkeypatch.context() as broken:
+            broken.setattr(desk, "_said", fails)
+            with pytest.raises(RuntimeError, match="engine"):
+                await ask(desk, server, *load("/zoo/b"))
+        assert server.lora_requests == desk.served == {}
+        assert (await ask(desk, server, *load("/zoo/b")))[0] == 200
+
+    asyncio.run(run())
+
+
+def test_a_copy_goes_with_the_last_name_that_is_served_from_it(opened: Any, tmp_path: Path) -> None:
+    desk, server = opened()
+    kept, silent = tmp_path / "of-/zoo/a", tmp_path / "of-/zoo/silent"
+    for folder in (kept, silent):
+        folder.mkdir(parents=True)
+
+    async def run() -> None:
+        for name in ("a", "b"):
+            assert (await ask(desk, server, *load("/zoo/a", name)))[0] == 200
+        assert (await ask(desk, server, *load("/zoo/silent")))[0] == 400
+        assert not silent.exists()
+        assert (await ask(desk, server, *unload("a")))[0] == 200
+        assert kept.exists()
+        assert (await ask(desk, server, *unload("b")))[0] == 200
+        assert not kept.exists()
+        kept.mkdir()
+        assert (await ask(desk, server, *load("/zoo/a", "c")))[0] == 200
+        assert (await ask(desk, server, *load("/zoo/a", "C")))[0] == 409
+        assert kept.exists()
+
+    asyncio.run(run())
+
+
 def test_an_unload_during_a_request_is_refused_or_waits_for_it(opened: Any) -> None:
     desk, server = opened()
 
@@ -257,12 +309,31 @@ def test_hub_names_of_allowed_owners_only_and_pinned(opened: Any) -> None:
             assert (await ask(desk, server, *load(other)))[0] == 403
         # one that nobody has added is fetched when it is asked, if it is pinned
         assert (await ask(desk, server, *completion(f"hub:org/b@{SHA}")))[0] == 200
-        assert (await ask(desk, server, *completion("hub:org/b")))[0] == 400
+        for branch in ("", "@" + "z" * 40, "@" + SHA.upper().replace("0", "A")):
+            assert (await ask(desk, server, *completion(f"hub:org/b{branch}")))[0] == 400
         assert (await ask(desk, server, *completion(f"hub:evil/b@{SHA}")))[0] == 403
         assert (await ask(desk, server, *completion("zoo:b")))[0] == 404
         assert sorted(server.lora_requests) == ["a", f"hub:org/b@{SHA}"]
 
     asyncio.run(run())
+
+
+def test_a_request_that_waited_is_not_let_to_an_adapter_that_goes_meanwhile(opened: Any) -> None:
+    desk, server = opened(owners=["org"])
+    name = f"hub:org/b@{SHA}"
+
+    async def run() -> tuple[int, Any]:
+        await desk.one.acquire()
+        waiting = asyncio.create_task(ask(desk, server, *completion(name)))
+        await asyncio.sleep(0)
+        desk.served[name] = Served(name=name, source=name, adapter="b", bytes=1)  # by one that had the lock before,
+        desk.leaving.add(name)  # and another one, which removes it, is next
+        desk.one.release()
+        return await waiting
+
+    state, found = asyncio.run(run())
+    assert (state, "is being removed" in found["error"]["message"]) == (404, True)
+    assert server.asked == []
 
 
 def test_nothing_is_changed_without_a_key(opened: Any) -> None:
@@ -486,6 +557,41 @@ def test_the_examples_start_a_server_with_options_that_there_are(name: str) -> N
     root: Any = typer.main.get_command(cli)
     run = root.commands["serve"].commands["run"]
     run.make_context("run", shlex.split(words))  # ends with a fault of an option that is not known
+
+
+def test_what_killed_servers_left_is_removed_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINBENCH_CACHE", str(tmp_path))
+    terms = Terms(base="b", reference="b", fingerprint="f", names=[])
+    runs, _, stated = copies.written(terms)
+    left, foreign = tmp_path / "serving-left", tmp_path / "serving-of-others"
+    shutil.copytree(stated.parent, left)
+    foreign.mkdir()
+    later, named, _ = copies.written(terms)
+    assert not left.exists()
+    assert foreign.exists()
+    assert stated.exists()  # its server runs
+    later.close()
+    assert not Path(named.place).exists()
+    runs.close()
+    assert not stated.parent.exists()
+
+
+def test_a_server_that_is_ended_by_systemd_ends_as_by_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    seen: list[Any] = []
+
+    def serve(*_: Any, **__: Any) -> Any:
+        seen.append(signal.getsignal(signal.SIGTERM))
+        raise FinbenchError("enough", "seen")
+
+    monkeypatch.setattr("finbench.serve", serve)
+    try:
+        CliRunner().invoke(cli, ["serve", "--adapter", "./a"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [signal.default_int_handler]
+    unit = Path(__file__).parent.parent / "examples/finbench-serve.service"
+    assert f"SuccessExitStatus={Interrupted.exit_code}" in unit.read_text(encoding="utf-8")
 
 
 def test_serve_without_a_word_is_serve_run() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench.cards import cardfiles
-from finbench.core import catalog
+from finbench.core import catalog, seal
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, reason
 from finbench.core.files import json_lines, strict_json
@@ -48,7 +48,7 @@ def files(card: Scorecard, path: Path, model: str | None, data_dir: Path | None)
     """
     if model and (known := _repository(card)) and known != model:
         raise FinbenchError(f"The card is of hub:{known}, not of {model}.", "Leave --model out.")
-    record = aggregate(card, model)
+    record = aggregate(card, model, cardfiles.raw(path) if card.samples else None)
     stem = _stem(card, record)
     if card.samples is None:
         return {f"{stem}.json": _json(record)}
@@ -97,10 +97,11 @@ def _json(record: Mapping[str, Any]) -> str:
     return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
 
 
-def aggregate(card: Scorecard, model: str | None = None) -> dict[str, Any]:
+def aggregate(card: Scorecard, model: str | None = None, written: Any = None) -> dict[str, Any]:
     """The aggregate record: every strict metric with its interval; the scorecard itself lies in its details.
 
-    ``model``: the subject's name as org/name, which counts where the card names no repository.
+    ``model``: the subject's name as org/name, which counts where the card names no repository. ``written``: the JSON
+    of the card's file, which its seal is of; a card of an earlier version may lack keys.
     """
     base, subject = card.subject.base, card.subject
     base_id = base.hub_id or f"unknown/{base.alias}"
@@ -128,7 +129,7 @@ def aggregate(card: Scorecard, model: str | None = None) -> dict[str, Any]:
             "source_type": "evaluation_run",
             "source_organization_name": "finbench",
             "evaluator_relationship": "other",
-            "additional_details": {"scorecard": _text(json.loads(card.to_json()))},
+            "additional_details": {"scorecard": _text(written or json.loads(card.to_json()))},
         },
         "eval_library": {"name": library, "version": version or "unknown"},
         "model_info": {
@@ -211,12 +212,14 @@ def _texts(score: Score, data_dir: Path | None) -> tuple[Any, list[dict[str, Any
     return lm_task, docs, ""
 
 
-def _instance(row: Mapping[str, Any], score: Score, record: Mapping[str, Any], texts: Any) -> dict[str, Any]:
-    """The line of an answer."""
+def _instance(
+    row: Mapping[str, Any], score: Score, record: Mapping[str, Any], texts: Any, choices: Any = None
+) -> dict[str, Any]:
+    """The line of an answer; ``choices`` count where its texts are not here."""
     lm_task, docs, withheld = texts
     gold = next((value[0] for value in row["values"].values() if _is_reading(value)), None)
     if lm_task is None:
-        raw, reference, choices = f"[withheld: {withheld}; salted SHA-256 {row['doc']}]", [gold] if gold else [], None
+        raw, reference = f"[withheld: {withheld}; salted SHA-256 {row['doc']}]", [gold] if gold else []
     else:
         doc = docs[row["index"]]
         raw, reference = prompts.shown(lm_task, doc), [prompts.gold_answer(lm_task, doc)]
@@ -226,6 +229,8 @@ def _instance(row: Mapping[str, Any], score: Score, record: Mapping[str, Any], t
     said = [repr(part) for part in answer] if isinstance(answer, list) else said
     read = next((value[1] for value in row["values"].values() if _is_reading(value)), None)
     metric, value = _one_score(row, score)
+    if read is None and gold is None:
+        read = _likeliest(answer, choices, metric) if score.form == "choice" else said[0]
     return {
         "schema_version": SCHEMA,
         "evaluation_id": record["evaluation_id"],
@@ -241,7 +246,7 @@ def _instance(row: Mapping[str, Any], score: Score, record: Mapping[str, Any], t
             {
                 "turn_idx": 0,
                 "source": "output.raw",
-                "extracted_value": str(read) if read is not None else "" if gold is not None else said[0],
+                "extracted_value": "" if read is None else str(read),
                 "extraction_method": "log-likelihood" if score.form == "choice" else "strict reading of finbench",
                 "is_terminal": True,
             }
@@ -257,6 +262,14 @@ def _instance(row: Mapping[str, Any], score: Score, record: Mapping[str, Any], t
 def _is_reading(value: Any) -> bool:
     """Whether a metric's value of a document is (gold label, label that was read, labels)."""
     return isinstance(value, list | tuple) and len(value) == 3 and [*map(type, (value[0], value[2]))] == [str, list]
+
+
+def _likeliest(answer: Sequence[float], choices: Sequence[str] | None, metric: str | None) -> str | int | None:
+    """The choice that the scorer took, or its number; None where it divides by lengths, which no row tells."""
+    if metric == "acc_norm":
+        return None
+    best = max(range(len(answer)), key=answer.__getitem__)
+    return choices[best] if choices else best
 
 
 def _one_score(row: Mapping[str, Any], score: Score) -> tuple[str | None, float]:
@@ -296,11 +309,14 @@ def restored(path: Path, data_dir: Path | None = None) -> tuple[Scorecard, dict[
                 f"{path} holds no scorecard: of what finbench did not write only the answers can be scored.",
                 "A file of answers: finbench card import FILE --task TASK",
             )
+        written = strict_json(details["scorecard"])
+        if places := seal.edited(written):
+            raise FinbenchError(f"{path}: its scorecard was edited after it was written: {places[0]}.", _EXPORT)
         if record["detailed_evaluation_results"]["checksum"] != hashlib.sha256(lines).hexdigest():
             raise FinbenchError(f"{beside} is not as {path.name} names it: its SHA-256 differs.", _EXPORT)
-        card = Scorecard.parse(strict_json(details["scorecard"]), str(path))
+        card = Scorecard.parse(written, str(path))
         answers = list(json_lines(lines.decode("utf-8")))
-        ours = aggregate(card, str(record["model_info"]["id"]))
+        ours = aggregate(card, str(record["model_info"]["id"]), written)
         ours["detailed_evaluation_results"] = _details(_stem(card, ours), lines, len(answers))
         _same(str(path), record, ours)
         if (who := ours["model_info"]["id"]) != _repository(card) and not who.startswith("unknown/"):
@@ -312,20 +328,13 @@ def restored(path: Path, data_dir: Path | None = None) -> tuple[Scorecard, dict[
                 said: Sequence[str] = line["output"]["raw"]
                 choice = next(score.form for score in card.scores if score.task == row["task"]) == "choice"
                 row["answer"] = [float(part) for part in said] if choice else said[0]
+                if choice and not all(map(math.isfinite, row["answer"])):
+                    raise ValueError(f"log-likelihoods {', '.join(said)[:60]}")
             rows[row["task"]].append(row)
         _same_lines(beside, card, ours, answers, rows, data_dir)
     except FileNotFoundError as fault:
         raise FinbenchError(f"{beside} is missing.", f"It belongs beside {path}.") from fault
-    except (
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        StopIteration,
-        IndexError,
-        OSError,
-        RecursionError,
-    ) as fault:
+    except (AttributeError, LookupError, TypeError, ValueError, StopIteration, OSError, RecursionError) as fault:
         raise FinbenchError(f"{path} is no record of finbench ({reason(fault)}).", _EXPORT) from fault
     return card, rows
 
@@ -349,7 +358,7 @@ def _same_lines(
         raw, hidden = line["input"]["raw"], _WITHHELD.fullmatch(str(line["input"]["raw"]))
         if hidden and hidden[1] == _MISSING:  # there, whatever is here
             lm_task, why = None, _MISSING
-        ours = _instance(row, scores[task], record, (lm_task, docs, why))
+        ours = _instance(row, scores[task], record, (lm_task, docs, why), line["input"].get("choices"))
         if why == _MISSING and not hidden:  # there, and not here
             told = raw + "".join(line["input"]["reference"])
             ours |= {"input": line["input"], "sample_hash": hashlib.sha256(told.encode()).hexdigest()}

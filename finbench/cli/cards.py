@@ -9,7 +9,6 @@ import typer
 
 import finbench
 from finbench import evaluation, leaderboard
-from finbench.cards import unreached
 from finbench.cli import command, show
 from finbench.cli.command import DataDir, Found
 from finbench.cli.evaluation import scored
@@ -180,6 +179,8 @@ def card_noise(
     tasks: Tasks = None,
 ) -> Found:
     """What noise does to a subject: its score on the same documents, and how many answers flip."""
+    from finbench.cards import unreached
+
     notes = unreached(noisy)
     found = finbench.robustness(card, noisy, tasks=_named(tasks), notes=notes)
     value = [*(one.as_dict() for one in found), *({"n": 0, "unreached": note} for note in notes)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -89,6 +90,7 @@ def serve_run(
     """
 
     kind = command.dtype(dtype)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # systemd and Docker end it so: as Ctrl-C, with its files
     with finbench.serve(
         adapter or [],
         base=base,

@@ -72,10 +72,11 @@ def zoo_show(name: Annotated[str, "Recipe, published adapter, or known adapter o
     """A recipe with every default filled in, as YAML that `finbench train FILE` takes; or an adapter, and its needs."""
     import yaml
 
+    name = name.removeprefix("zoo:")
     if other := models.zoo.known_adapters().get(name):
         about = {**other.model_dump(exclude_none=True), "commands": other.commands}
         return Found(about, lambda: typer.echo(yaml.safe_dump(about, sort_keys=False, width=100).rstrip()))
-    published = models.zoo.entries().get(name.removeprefix("zoo:"))
+    published = models.zoo.entries().get(name)
     # a file's recipe is called by the file's name
     stated = published.model_dump() if published else training.recipes.recipe(name).model_dump(exclude={"name"})
     return Found(stated, lambda: typer.echo(yaml.safe_dump(stated, sort_keys=False).rstrip()))

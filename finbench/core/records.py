@@ -27,8 +27,10 @@ from finbench.core.data_ids import LearntData as LearntData
 from finbench.core.endpoints import Hosted as Hosted
 from finbench.core.errors import FinbenchError, shortened
 from finbench.core.measures import Answers as Answers
+from finbench.core.measures import Axis as Axis
 from finbench.core.measures import Measure as Measure
 from finbench.core.measures import Overlap as Overlap
+from finbench.core.measures import Prompt as Prompt
 from finbench.core.measures import Prompts as Prompts
 from finbench.core.own_data import OwnData as OwnData
 from finbench.core.own_data import name_of_source as name_of_source
@@ -338,6 +340,12 @@ class Score(Record):
     prompts: Prompts | None = Field(
         default=None, description="what other prompts of the task gave (--prompts); null: its own alone was asked"
     )
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without ``prompts`` where nobody stated it: cards from before have no such key, and stay what they are."""
+        found: dict[str, Any] = handler(self)
+        return {key: value for key, value in found.items() if key != "prompts" or key in self.model_fields_set}
 
     @model_validator(mode="after")
     def _ranked(self) -> Self:

@@ -28,6 +28,11 @@ class Ref:
         """The folder, for a ``folder`` reference."""
         return Path(self.name).expanduser()
 
+    @property
+    def pinned(self) -> bool:
+        """Whether ``revision`` is a commit (40 digits of base 16), not a branch or a tag, which may move."""
+        return bool(self.revision and re.fullmatch("[0-9a-f]{40}", self.revision))
+
 
 def parse(text: str) -> Ref:
     """Parse a reference, strictly.

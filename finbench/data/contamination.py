@@ -79,7 +79,7 @@ class Index:
         self._wanted: list[tuple[int, list[str], bool]] = []  # (text, words of it, whether by them alone)
         for name, texts in tests.items():
             known, begun = set(texts), list[tuple[int, list[str]]]()
-            normal = {self._normal(text) for text in known if isinstance(text, str)}
+            normal = {self.normal(text) for text in known if isinstance(text, str)}
             self.texts[name] = 0
             for text in sorted(text for text in normal if text.count(" ") >= _LEAST - 1):
                 number, words = self._numbered(name, text), text.split()[:_WORDS]
@@ -100,7 +100,8 @@ class Index:
             run, at = min(choice, key=lambda found: counts[found[0]])
             self._anchors.setdefault(run, []).append((place, at))
 
-    def _normal(self, text: str) -> str:
+    def normal(self, text: str) -> str:
+        """A text as it stands in ``tests``."""
         return _DIGITS.sub(lambda found: f"{int(found[0]):,}".replace(",", " "), self._signed(plain(text)))
 
     def _numbered(self, name: str, text: str) -> int:
@@ -111,15 +112,15 @@ class Index:
     def _take(self, name: str, pages: Sequence[Page]) -> list[tuple[int, list[str]]]:
         """Make pages known; return those whose first words hold figures, with these."""
         begun = []
-        split = [self._normal(page.text).split() for page in pages]
+        split = [self.normal(page.text).split() for page in pages]
         counts = Counter(key for words in split for key in {_key(run) for run in _runs(words)})
         for page, words in zip(pages, split, strict=True):
             number = self._numbered(name, page.name or " ".join(words))
-            if self._normal(page.name).count(" ") >= _LEAST - 1:
+            if self.normal(page.name).count(" ") >= _LEAST - 1:
                 self._names.setdefault(page.name.casefold().strip(), []).append(number)
             own = {run for run in _runs(words) if counts[_key(run)] == 1}
             chosen = sorted(own, key=lambda run: (not any(map(str.isdigit, run)), _key(run)))[:_RUNS]
-            asked = [self._normal(question).split() for question in page.questions]
+            asked = [self.normal(question).split() for question in page.questions]
             if len(chosen) >= _RUNS * _SHARE:
                 self._enough[number] = int(len(chosen) * _SHARE)
                 for run in chosen:
@@ -138,9 +139,9 @@ class Index:
         """Numbers of the test texts that stand in a row of these texts."""
         found, words = set[int](), list[str]()
         for field in itertools.chain.from_iterable(map(_spelt, fields)):
-            normal = self._normal(field)
+            normal = self.normal(field)
             if self._whole:
-                for text in {normal, self._normal(unwrap(field)[0])}:
+                for text in {normal, self.normal(unwrap(field)[0])}:
                     found.update(self._whole.get(text, ()))
             if self._names and len(field) <= _NAME:
                 name = field.casefold().strip()

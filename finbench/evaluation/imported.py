@@ -83,13 +83,18 @@ def _restored(path: Path, out: Path, name: str | None, data_dir: Path | None) ->
     """The card that a record of Every Eval Ever was made of, if everything in it follows from its answers."""
     card, rows = everyeval.restored(path, data_dir)
     with tempfile.TemporaryDirectory() as scratch:
-        place, _ = cardfiles.store(Path(scratch), card, rows)
+        place, again = cardfiles.store(Path(scratch), card, rows)
         found = verify(place, data_dir=data_dir)
     if found.faults:
         fault = found.faults[0]
         raise FinbenchError(
             f"{path}: {fault.field} {fault.message}",
             "Export its card again; one of an earlier version after: finbench card rescore CARD",
+        )
+    if again.samples != card.samples:
+        raise FinbenchError(
+            f"{path}: its answers are not those that its scorecard names: another SHA-256 of samples.",
+            "Export its card again; zstandard of another version may pack the same answers otherwise",
         )
     if name:
         card = card.model_copy(update={"subject": card.subject.model_copy(update={"name": name})})

@@ -26,6 +26,7 @@ from inspect_ai.solver import solver
 from finbench.core import catalog, paths
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
+from finbench.core.installing import install
 from finbench.core.records import Task
 from finbench.core.version import __version__
 from finbench.evaluation import inspectlogs
@@ -125,7 +126,7 @@ def _teach(api: Any) -> None:
     if lost := [name for name in ("chat_template", "do_sample", "use_chat_template") if name not in vars(api)]:
         raise PrerequisiteError(
             f"inspect-ai {inspect_ai.__version__} is another than finbench knows: its provider hf has no {lost[0]}. "
-            'Install the one it knows: pip install "finbench[inspect]"'
+            f"Install the one it knows: {install('inspect')}"
         )
 
     async def generate(input: Any, tools: Any, tool_choice: Any, config: Any) -> Any:

@@ -146,7 +146,7 @@ def no_tasks() -> FinbenchError:
 
 def _check_folders(wanted: Evaluation) -> None:
     """Let those who read adapters and bases say what is not there."""
-    for text in wanted.adapters:
+    for text in wanted.adapters if len(wanted.adapters) == 1 else ():  # of several all faults are told at once
         if refs.parse(text).kind in ("folder", "name") and not Path(text).expanduser().is_dir():
             adapters.find(text)
     for text in filter(None, (wanted.model, wanted.base)):

@@ -49,7 +49,7 @@ class ZooEntry(Record):
     def ref(self) -> refs.Ref:
         """The pinned commit as a reference."""
         found = refs.parse(f"hub:{self.hub}")
-        if not found.revision or len(found.revision) != 40:
+        if not found.pinned:
             raise FinbenchError(f"zoo:{self.name} is not pinned to a commit ({self.hub}).", "Add it again: zoo add")
         return found
 
@@ -67,6 +67,7 @@ class KnownAdapter(Record):
     base: str = Field(description="the base's Hub id, or what is known of it")
     bits: Literal[16, 8, 4] = Field(default=16, description="in which its authors run the base")
     pickled: bool = Field(default=False, description="only pickled weights: finbench pull --convert")
+    note: str | None = Field(default=None, description="what to put into the commands, and what else to know of them")
     prompt: str = Field(description="its own, always without a chat template")
     tasks: list[str] = Field(default=[], description="tasks and groups that ask in its own words")
     words: list[str] = Field(default=[], description="with which it answers")
@@ -129,6 +130,11 @@ def published(name: str) -> ZooEntry:
         return known[name]
     if name in catalog.recipe_files():
         raise FinbenchError(f"zoo:{name} is a recipe without a published adapter.", f"Train it: finbench train {name}")
+    if name in known_adapters():
+        raise FinbenchError(
+            f"zoo:{name} is an adapter of others, which is not pinned here.",
+            f"What it needs: finbench zoo show {name}",
+        )
     close = near_misses(name, [*known, *catalog.recipe_files()])
     mean = f" Did you mean {' or '.join(close)}?" if close else ""
     raise FinbenchError(f"No adapter of the zoo is called {name!r}.{mean}", "See them all: finbench zoo list")

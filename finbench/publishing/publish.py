@@ -6,7 +6,7 @@ import json
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ _INTO = "Name the repository of the weights that were scored; or leave --model o
 _APART = "These results are on another base or in other bits than the model's own, so its page does not show them."
 _NOWHERE = "They belong to no benchmark of the Hub, which aggregates them nowhere: --benchmark hub:org/name names one."
 _PROPOSED = f"The addresses of scorecards in {ENTRIES} lead to them only after the merge; each entry says so."
+_CORRECT = "Correct it; or remove it, and one is written."
 RESULTS = "results"  # results/<subject>/<revision>/<task>.json, as MTEB keeps them
 
 
@@ -130,9 +131,9 @@ def gather(path: Path, wanted: PushSettings, repo: str) -> Bundle:
             )
         return _cards(path, repo, wanted)
     if (path / "dataset.json").is_file():
-        return _data(path, repo)
+        return _data(path, repo, wanted)
     if (path / "finbench.yaml").is_file():
-        return _tasks(path, repo)
+        return _tasks(path, repo, wanted)
     if (path / "adapter_config.json").is_file() or (path / "config.json").is_file():
         return bundle(path, wanted, repo)
     if any(path.glob("*.yaml")):
@@ -152,7 +153,7 @@ def _cards(place: Path, repo: str, wanted: PushSettings) -> Bundle:
         if card.engine == "dummy":
             raise FinbenchError(f"{path} is of the dummy engine, which is no model.", "Leave it out.")
         check(path)
-    return _for_model(paths, cards, repo, wanted) if wanted.model else _for_results(paths, cards)
+    return _for_model(paths, cards, repo, wanted) if wanted.model else _for_results(paths, cards, _free(repo, wanted))
 
 
 def _for_model(paths: list[Path], cards: list[Scorecard], repo: str, wanted: PushSettings) -> Bundle:
@@ -185,7 +186,16 @@ def _for_model(paths: list[Path], cards: list[Scorecard], repo: str, wanted: Pus
     return Bundle(files, message, "", notes=notes, owned=(ENTRIES,), into=True)
 
 
-def _for_results(paths: Sequence[Path], cards: Sequence[Scorecard]) -> Bundle:
+def _free(repo: str, wanted: PushSettings) -> str | None:
+    """The commit of the data set that is there, if any; FinbenchError where it is a benchmark's, whose files stay."""
+    there = benchmark.lying(repo, wanted)
+    if there and there.names & {hub.EVAL_YAML, hub.FACTS}:
+        raise hub.taken(there)
+    return there.sha if there else None
+
+
+def _for_results(paths: Sequence[Path], cards: Sequence[Scorecard], seen: str | None) -> Bundle:
+    """``seen``: the commit of the data set to add to, if there is one."""
     files: dict[str, File] = {}
     for path, card in zip(paths, cards, strict=True):
         rows = cardfiles.read_samples(path)
@@ -196,7 +206,7 @@ def _for_results(paths: Sequence[Path], cards: Sequence[Scorecard]) -> Bundle:
                 files[f"{place}{name}"] = File(f"{place}{name}", content)
     names = sorted({card.subject.name for card in cards})
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return Bundle(list(files.values()), f"finbench: scores of {shown}", "", kind="dataset")
+    return Bundle(list(files.values()), f"finbench: scores of {shown}", "", kind="dataset", seen=seen)
 
 
 def _alone(card: Scorecard, task: str, rows: list[dict[str, Any]]) -> dict[str, bytes]:
@@ -227,7 +237,7 @@ def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:120] or "unknown"
 
 
-def _data(folder: Path, repo: str) -> Bundle:
+def _data(folder: Path, repo: str, wanted: PushSettings) -> Bundle:
     """Canonical rows of a data set; FinbenchError where its licence does not let them be passed on."""
     try:
         stated = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
@@ -249,17 +259,19 @@ def _data(folder: Path, repo: str) -> Bundle:
     head["configs"] = [{"config_name": "default", "data_files": splits}]
     files = [File(file, folder / file) for file in ["dataset.json", *sorted(shas)]]
     message = f"finbench: {name}, {sum(stated['rows'].values()):,} rows {str(stated['digest'])[:12]}"
-    return _described(files, message, head, "dataset.md.j2", repo=repo, set=name, about=stated, task=task)
+    made = _described(files, message, head, "dataset.md.j2", repo=repo, set=name, about=stated, task=task)
+    return replace(made, seen=_free(repo, wanted))
 
 
-def _tasks(folder: Path, repo: str) -> Bundle:
+def _tasks(folder: Path, repo: str, wanted: PushSettings) -> Bundle:
     """The task folder as stock lm-eval takes it: ``lm_eval run --include_path``."""
     wanted = [p for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
     files = [File(path.relative_to(folder).as_posix(), path) for path in wanted if not path.name.startswith(".")]
     files = [file for file in files if file.path != "README.md"]
     head = {"license": "apache-2.0", "language": ["en"], "tags": ["finbench", "finance", "lm-eval"]}
     known = list(catalog.shipped_tasks().values())
-    return _described(files, f"finbench: {len(known)} tasks", head, "tasks.md.j2", repo=repo, tasks=known)
+    made = _described(files, f"finbench: {len(known)} tasks", head, "tasks.md.j2", repo=repo, tasks=known)
+    return replace(made, seen=_free(repo, wanted))
 
 
 def _benchmark(folder: Path, wanted: PushSettings, repo: str) -> Bundle:
@@ -301,15 +313,18 @@ def _benchmark(folder: Path, wanted: PushSettings, repo: str) -> Bundle:
 
 def _stated(found: owntasks.OwnFolder, readme: str, repo: str) -> File:
     """``eval.yaml``: the folder's own where it has one, else made of its tasks and of the README's ``configs``."""
-    own = found.root / hub.EVAL_YAML
+    own, configs = found.root / hub.EVAL_YAML, taskfiles.head_of(readme).get("configs")
+    configs = configs if isinstance(configs, list) else []
+    stated = [str(one.get("config_name", "default")) for one in configs if isinstance(one, dict)]
     if own.is_file():
         if faults := hub.benchmark_faults(own.read_text(encoding="utf-8", errors="replace")):
-            raise FinbenchError(f"{own}: {'; '.join(faults)}.", "Correct it; or remove it, and one is written.")
+            raise FinbenchError(f"{own}: {'; '.join(faults)}.", _CORRECT)
+        for one in taskfiles.read_yaml(own)["tasks"]:
+            if one["id"] not in found.tasks:
+                raise FinbenchError(f"{own}: {one['id'][:100]!r} is no task of {found.root}.", _CORRECT)
+            if (config := one.get("config", "default")) not in (stated or ["default"]):
+                raise FinbenchError(f"{own}: {config[:100]!r} is no configuration that README.md states.", _CORRECT)
         return File(hub.EVAL_YAML, own)
-    configs = taskfiles.head_of(readme).get("configs")
-    stated = (
-        [str(one.get("config_name")) for one in configs if isinstance(one, dict)] if isinstance(configs, list) else []
-    )
     first, tasks = stated[0] if stated else "default", []
     for name, task in found.tasks.items():
         split = task.config.get("test_split") or task.config.get("validation_split") or "test"

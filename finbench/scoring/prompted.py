@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from finbench.core.measures import Measure, Prompt, Prompts
-from finbench.core.records import Task
+from finbench.core.records import Measure, Prompt, Prompts, Task
 from finbench.scoring import metrics, stats, wordings
 from finbench.scoring.crossed import crossed
 from finbench.scoring.measuring import clusters_of, measure, sample_rows, samples_of, value_of, values_of

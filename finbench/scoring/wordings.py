@@ -19,8 +19,7 @@ from pydantic import Field
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
-from finbench.core.measures import Axis
-from finbench.core.records import Task
+from finbench.core.records import Axis, Task
 from finbench.core.strict import Record
 
 OWN = "default"  # name of the task's own prompt

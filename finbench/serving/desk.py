@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -99,8 +100,7 @@ class Desk:
         """Whether ``name`` may be asked; ``hub:`` names of owners on the list are fetched when they are first asked."""
         if not isinstance(name, str):
             raise Declined("The model has to be named by a text.", "See the names: GET /v1/models", 400)
-        if name in self.leaving:
-            raise Declined(f"{name} is being removed.", _LIST, 404)
+        self._check_stays(name)
         if name == self.terms.base or name in self.served:
             return
         if not (self.open and name.startswith("hub:")):
@@ -108,8 +108,13 @@ class Desk:
             mean = f" Did you mean {' or '.join(close)}?" if close else ""
             raise Declined(f"The model {shortened(name)!r} does not exist.{mean}", "See the names: GET /v1/models", 404)
         async with self.one:
-            if name not in self.served:  # by somebody who waited before us
+            self._check_stays(name)  # whoever had the lock before us may have added it, and be removing it
+            if name not in self.served:
                 await self._add(scope, name, name)
+
+    def _check_stays(self, name: str) -> None:
+        if name in self.leaving:
+            raise Declined(f"{name} is being removed.", _LIST, 404)
 
     # ------------------------------------------------------------ adapters
 
@@ -143,10 +148,12 @@ class Desk:
         try:
             await self._drained(name)
             async with self.one:
-                number = self._handler(scope).lora_requests[name].lora_int_id
-                await self._called(self._handler(scope).unload_lora_adapter(SimpleNamespace(lora_name=name)))
-                await self._handler(scope).engine_client.remove_lora(number)  # else it holds its slot till others come
-                return self.served.pop(name).model_dump()
+                one = self.served[name]
+                try:
+                    await self._dropped(scope, one)
+                finally:
+                    self._clear(one)
+                return one.model_dump()
         finally:
             self.leaving.discard(name)
 
@@ -186,8 +193,12 @@ class Desk:
                 self._check_name(name, None)
             taken = await self._checked(reference)
             one = taken.model_copy(update={"name": name or taken.name})
-            self._check_name(one.name, one.adapter)
-            await self._loaded(scope, one)
+            try:
+                self._check_name(one.name, one.adapter)
+                await self._loaded(scope, one)
+            except BaseException:
+                self._clear(one)
+                raise
         except FinbenchError as fault:
             self.refused = {key: value for key, value in self.refused.items() if value[0] > time.monotonic()}
             self.refused[reference] = (time.monotonic() + _REMEMBERED, fault)
@@ -210,7 +221,7 @@ class Desk:
                 f"Start it with --allow-owner {owner}, if you trust them",
                 403,
             )
-        if ref.kind == "hub" and pinned and (ref.revision is None or len(ref.revision) != 40):
+        if ref.kind == "hub" and pinned and not ref.pinned:
             raise Declined(f"{reference} is not pinned to a commit.", f"hub:{ref.name}@ and 40 digits of a commit", 400)
 
     def _check_name(self, name: str, adapter: str | None) -> None:
@@ -253,15 +264,31 @@ class Desk:
         handler, place = self._handler(scope), str(Path(self.terms.place) / one.adapter)
         stated = SimpleNamespace(lora_name=one.name, lora_path=place, load_inplace=False, is_3d_lora_weight=False)
         await self._called(handler.load_lora_adapter(stated))
-        said = [await self._said(scope, model) for model in (one.name, self.terms.base)]
-        if said[0] is None or said[0] == said[1]:
-            number = handler.lora_requests[one.name].lora_int_id
+        try:
+            said = [await self._said(scope, model) for model in (one.name, self.terms.base)]
+            if said[0] is None or said[0] == said[1]:
+                how = "are no numbers" if said[0] is None else "are the base's own: it is not applied"
+                raise Declined(
+                    f"{one.name}: its answers {how}.", "Look at it: finbench eval --engine hf --adapter ...", 400
+                )
+        except BaseException:  # whatever happens, vLLM holds none that we do not list
+            await self._dropped(scope, one)
+            raise
+
+    async def _dropped(self, scope: Any, one: Served) -> None:
+        """Have vLLM forget it, if it knows it still. The caller holds the lock."""
+        handler = self._handler(scope)
+        held = handler.lora_requests.get(one.name)
+        if held is not None:
             await self._called(handler.unload_lora_adapter(SimpleNamespace(lora_name=one.name)))
-            await handler.engine_client.remove_lora(number)
-            how = "are no numbers" if said[0] is None else "are the base's own: it is not applied"
-            raise Declined(
-                f"{one.name}: its answers {how}.", "Look at it: finbench eval --engine hf --adapter ...", 400
-            )
+        self.served.pop(one.name, None)  # at once: what comes next may fail, and nobody can ask it any more
+        if held is not None:
+            await handler.engine_client.remove_lora(held.lora_int_id)  # else it holds its slot till others come
+
+    def _clear(self, one: Served) -> None:
+        """Remove its copy, unless it is served, by this name or another."""
+        if one.adapter not in (other.adapter for other in self.served.values()):
+            shutil.rmtree(Path(self.terms.place) / one.adapter, ignore_errors=True)
 
     async def _said(self, scope: Any, model: str) -> Any:
         asks = {"model": model, "prompt": PROBE, "max_tokens": 1, "temperature": 0, "logprobs": 5}

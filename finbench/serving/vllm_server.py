@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from finbench.core import environment, paths
+from finbench.core import environment
 from finbench.core.console import quiet, say
 from finbench.core.errors import NOTHING_TO_TYPE, FinbenchError, Interrupted, counted
 from finbench.core.records import BaseModelId, DType
@@ -28,6 +28,7 @@ from finbench.engines import Endpoint, Refused, servable, usable
 from finbench.engines.vllm import cannot_start, memory
 from finbench.evaluation import Candidate, candidates, options, preflight
 from finbench.models import adapters, bases
+from finbench.serving import copies
 from finbench.serving.desk import PROBE
 from finbench.serving.guard import KEY
 from finbench.serving.terms import PLACE, Served, Terms
@@ -71,7 +72,7 @@ class Server(contextlib.AbstractContextManager["Server"]):
     log: Any
     key: str | None = field(default=None, repr=False)
     terms: Terms | None = None
-    place: tempfile.TemporaryDirectory[str] | None = None
+    place: contextlib.ExitStack | None = None
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -86,7 +87,7 @@ class Server(contextlib.AbstractContextManager["Server"]):
             os.killpg(self.process.pid, signal.SIGKILL)  # children may outlive it
         self.process.wait()
         if self.place is not None:
-            self.place.cleanup()
+            self.place.close()
 
     def wait(self) -> None:
         """Until the server ends by itself, which is a fault, or until Ctrl-C, which is Interrupted."""
@@ -150,7 +151,7 @@ def serve(
         largest = memory.largest_rank([one.beside for one in zoo if one.beside]) if zoo else 0
         room = replace(room, rank=max(later, largest), held=adapter_memory)
     terms = _terms(found[0].loaded, zoo, found[0].subject.base, room, allow_owner)
-    place, terms, stated = _written(terms)
+    place, terms, stated = copies.written(terms)
     command = _command(found[0].loaded, zoo, terms, host, port, room)
     log = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the server
     kept = {name: value for name, value in os.environ.items() if name not in _OPENING}
@@ -234,16 +235,6 @@ def _later(adapter: Sequence[str], key: str | None, owners: Sequence[str], rank:
         most = servable.RANKS[-1]
         raise FinbenchError(f"--max-rank {rank}: vLLM takes ranks of 1 to {most}.", f"For example: --max-rank {most}")
     return taken
-
-
-def _written(terms: Terms) -> tuple[tempfile.TemporaryDirectory[str], Terms, Path]:
-    """A folder for what is added, the terms that name it, and their file in it."""
-    paths.cache_dir().mkdir(parents=True, exist_ok=True)
-    place = tempfile.TemporaryDirectory(prefix="serving-", dir=paths.cache_dir())
-    stated = Path(place.name) / "terms.json"
-    terms = terms.model_copy(update={"place": place.name})
-    stated.write_text(terms.to_json(), encoding="utf-8")
-    return place, terms, stated
 
 
 def _terms(base: bases.Base, zoo: Sequence[Candidate], named: BaseModelId, room: _Room, owners: Sequence[str]) -> Terms:

@@ -128,15 +128,13 @@ def audit_against(what: Sequence[str | Path], files: Sequence[Path], data_dir: P
 def _contained(context: AuditContext, trained: list[Input]) -> tuple[list[Finding], set[int]]:
     """Findings, and the keys of the test texts that were found."""
     tests = [source for source in context.sources if source.split == "test"]
-    keys: dict[tuple[str, str], int] = {}
-    texts: dict[str, list[str]] = {}
+    texts: dict[str, dict[str, int]] = {}
     for source in tests:
         column = "ask.shown" if source.id in context.by_question else "body.shown"
         query = f"SELECT {column}, row.body FROM row JOIN body USING (body) LEFT JOIN ask USING (ask) WHERE src = ?"
-        for text, key in context.query(query, source.id):
-            keys[source.title, context.store.normal(text)] = key
-            texts.setdefault(source.title, []).append(text)
+        texts.setdefault(source.title, {}).update(context.query(query, source.id))
     index = Index(texts)
+    keys = {(name, index.normal(text)): key for name, found in texts.items() for text, key in found.items()}
     findings, seen = [], set()
     for each in trained:
         lines: dict[int, str] = {}  # test text -> the first training row that it stands in

@@ -163,7 +163,7 @@ def _hidden(name: str) -> bool:
 def _fetched(source: str) -> tuple[Path, str]:
     """The train split of a data set of the Hub as JSON lines in the cache, and its commit."""
     ref = refs.parse(source)
-    pinned = ref.revision if ref.revision and re.fullmatch(r"[0-9a-f]{40}", ref.revision) else None
+    pinned = ref.revision if ref.pinned else None
     place = paths.cache_dir() / "own" / ref.name.replace("/", "--")
     if pinned and (place / f"{pinned}.jsonl").is_file():
         return place / f"{pinned}.jsonl", pinned

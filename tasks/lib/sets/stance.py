@@ -43,7 +43,7 @@ def _labelled(
                     made["id"] = str(number)
                 elif detail:
                     made["source"] = detail
-                if year := text_of(row, place, "year"):
+                if "year" in row and (year := text_of(row, place, "year")):
                     made["year"] = year
                 yield Unit(made["text"], label, [made], place, "test" if verbatim else None)
 
