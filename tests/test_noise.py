@@ -137,6 +137,22 @@ def test_a_subject_is_scored_under_noise_and_beside_itself(tmp_path: Path) -> No
         finbench.robustness(runs[""], [runs[""]])
 
 
+def test_a_limit_takes_the_documents_of_the_test_as_it_is(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"model": "dummy", "engine": "dummy", "tasks": "mini_sentiment", "reports": False}
+    rows = [one["noise_of"] for one in prompts.rows(loaded(noise="numbers"), "test")]
+    limit = rows[2] + 1
+    assert limit > 3  # else this test tells nothing
+    assert prompts.whole(loaded(noise="numbers"), limit) == 3
+    finbench.evaluate(**how, limit=limit, out=tmp_path)
+    (noisy,) = finbench.evaluate(**how, limit=limit, out=tmp_path / "noisy", metadata={"noise": "numbers"})
+    assert not noisy.scores[0].is_whole(limit)
+    (found,) = finbench.robustness(tmp_path / "dummy.json", [tmp_path / "noisy"])
+    assert (found.n, found.of) == (3, limit)
+    assert finbench.verify(tmp_path / "noisy" / "dummy.json").faults == []
+    with pytest.raises(noise.NotReached, match=f"none of the first {rows[0]} rows"):
+        finbench.evaluate(**how, limit=rows[0], out=tmp_path / "none", metadata={"noise": "numbers"})
+
+
 def test_of_several_noises_one_that_changes_no_row_is_noted_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from finbench.cards import cardfiles
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.files import digest
+from finbench.core.measures import Measure
 from finbench.engines import DummyEngine, choices
 from finbench.scoring import prompted, prompts, task_of_examples, wordings
 from finbench.scoring.crossed import crossed
@@ -133,6 +134,11 @@ def test_the_interval_of_the_mean_covers_other_documents_and_other_prompts() -> 
     assert np.mean(found, axis=0) == pytest.approx([0.09, 0.01, 0.09], rel=0.1)
     assert sum(own.share.values()) == pytest.approx(1)
     assert crossed(np.full((3, 5), 0.5)).error == 0
+
+
+def test_where_all_answers_are_alike_the_mean_has_the_interval_of_the_own_prompt() -> None:
+    own = Measure(value=1.0, low=0.97, high=1.0, method="exact")
+    assert prompted._mean(np.ones((8, 60)), [own] * 8, (0.0, 1.0))[0] == own
 
 
 def test_pseudo_values_have_the_metric_as_their_mean() -> None:
@@ -315,6 +321,9 @@ def test_bias_of_order_is_that_of_a_subject_that_takes_what_is_listed_first(
         ("99", "mini_sentiment", "has 10 prompts, not 99"),
         ("1", "mini_sentiment", "has 10 prompts, not 1"),
         ("8", "mini_ner", "its own prompt alone"),
+        ("", "mini_sentiment", "names no prompt beside"),
+        (" ,,", "mini_sentiment", "names no prompt beside"),
+        ("default", "mini_sentiment", "names no prompt beside"),
     ],
 )
 def test_prompts_that_a_task_does_not_have_are_refused(stated: str, tasks: str, said: str, tmp_path: Path) -> None:

@@ -13,12 +13,14 @@ import pytest
 from typer.testing import CliRunner
 
 import finbench
-from finbench.cards import RiskPage, asking, cardfiles, riskpage, subjectcards
+from finbench.cards import RiskPage, asking, cardfiles, riskpage, shifts, shown_points, subjectcards
+from finbench.cards.render import amount
 from finbench.cli import app
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Measure
 from finbench.models import adapters
+from finbench.scoring import calibration
 
 CARDS = Path(__file__).parent.parent / "leaderboards" / "scorecards"
 ADAPTER, SUITE = CARDS / "fpb-smollm2-135m-lora-s0.json", CARDS / "suite-smollm2-135m-lora-s0.json"
@@ -66,6 +68,12 @@ def test_what_was_not_tested_is_said_and_what_was_is_not(made: tuple[RiskPage, P
     assert "A part of the test only" in " ".join(suite.untested)
     alone = finbench.risk(base := CARDS / "fpb-smollm2-135m.json", [base])
     assert not any("forgot" in one or "training of the same" in one for one in alone.untested)
+    scores, cost = alone.shown[0], alone.shown[-1]
+    assert "compare" not in scores.command
+    assert not {"base", "difference"} & {*scores.head}
+    assert "USD" not in cost.head  # nothing was paid
+    assert {len(row) for row in cost.rows} == {len(cost.head)}
+    assert shown_points("mcc", -0.0001, sign=False) == amount(-0.0001, share=False) == "0.000"
 
 
 def test_wordings_stand_on_the_page_where_a_card_has_them() -> None:
@@ -73,10 +81,12 @@ def test_wordings_stand_on_the_page_where_a_card_has_them() -> None:
     share = Measure(value=0.8, low=0.75, high=0.84, method="mixed model")
     asked = SimpleNamespace(each=[0] * 8, mean=share, spread=0.112, worst="no_instruction", share={"prompt": 0.2},
                             label_order_bias=share, answer_position_bias=None)  # fmt: skip
-    held: Any = SimpleNamespace(**vars(found.own[0].score), prompts=asked, is_whole=lambda limit: True)
+    held: Any = SimpleNamespace(**{**vars(found.own[0].score), "prompts": asked}, is_whole=lambda limit: True)
     found.own[0] = replace(found.own[0], score=held)
-    section = riskpage._wording(found)
-    assert section.rows == [["fpb", "8", "80.0 [75.0, 84.0]", "11.2", "no_instruction", "20.0", "+0.800", ""]]
+    section = shifts.of_wording(found)
+    around = "80.0 [75.0, 84.0]"
+    assert section.rows == [["fpb", "8", around, "11.2", "no_instruction", "20.0", around, ""]]
+    assert section.missing.endswith("--tasks fpb_mc")  # a choice task, of which eight prompts cost least
 
 
 def test_cards_of_other_weights_stay_out(tmp_path: Path) -> None:
@@ -115,6 +125,38 @@ def test_noise_and_its_flips_are_on_the_page(tmp_path: Path) -> None:
     noise = next(one for one in page.shown if one.title == "Noise")
     assert [row[:4] for row in noise.rows] == [["mini_sentiment", "lower", "same", "30"]]
     assert [row[0] for row in page.shown[0].rows] == ["mini_sentiment, a sample of 30 rows"]
+
+
+def test_a_noise_without_a_common_document_is_noted_and_the_others_stay(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"model": "dummy", "engine": "dummy", "tasks": "mini_sentiment", "reports": False}
+    finbench.evaluate(**how, limit=30, out=tmp_path)
+    finbench.evaluate(**how, limit=20, out=tmp_path / "noisy", metadata={"noise": "lower,upper"})
+
+    def moved(name: str) -> None:
+        (path,) = (tmp_path / "noisy" / name).glob("*.json")
+        rows = [{**row, "of": row["of"] + 1000} for row in cardfiles.read_samples(path)]
+        cardfiles.write(path, cardfiles.read(path), rows)
+
+    (card,) = tmp_path.glob("*.json")
+    moved("upper")
+    section = next(one for one in finbench.risk(card).shown if one.title == "Noise")
+    assert [row[1] for row in section.rows] == ["lower"]
+    assert section.notes == ["mini_sentiment: upper has no document in common with the card without noise."]
+    assert "--limit 20 " in section.command
+    assert section.command.count("--metadata noise=lower,upper --out noisy") == 1
+    done = CliRunner().invoke(app.app, ["card", "noise", str(card), str(tmp_path / "noisy")])
+    assert "upper has no document in common" in " ".join(done.stdout.split())
+    moved("lower")
+    page = finbench.risk(card)
+    assert "Noise" not in [one.title for one in page.shown]
+    assert any("lower has no document in common" in one and "--limit" in one for one in page.untested)
+
+
+def test_a_temperature_at_the_edge_is_not_said_to_help_nothing() -> None:
+    gain = Measure(value=2.477, low=2.3, high=2.6, method="x")
+    said = riskpage._heat(calibration.Tempered(50.0, "validation", True, gain, gain))
+    assert "50.00 (the largest that is tried: " in said
+    assert "none helps" not in said
 
 
 def test_of_several_cards_the_present_version_is_shown_then_the_newest(tmp_path: Path) -> None:

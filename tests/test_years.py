@@ -16,7 +16,7 @@ from finbench.cli import app
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError
 from finbench.core.records import BaseModelId
-from finbench.scoring import group_difference, metrics, years
+from finbench.scoring import group_difference, metrics, prompts, years
 
 CARDS = Path(__file__).parent.parent / "leaderboards" / "scorecards"
 
@@ -86,6 +86,29 @@ def test_a_score_by_year_stands_beside_the_cut_off_of_the_base(tmp_path: Path) -
             finbench.by_year([path], cutoff=wrong)
     with pytest.raises(FinbenchError, match="No document"):
         finbench.by_year([CARDS / "fpb-smollm2-135m.json"], tasks=["fpb_mc"])
+
+
+def test_years_are_looked_up_where_the_data_lie_and_nothing_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = CARDS / "fpb-smollm2-135m.json"
+    card = cardfiles.read(base)
+    rows = [{**row, "task": "finbench_fomc_mc"} for row in cardfiles.read_samples(base)
+            if row["task"] == "finbench_fpb_mc"][:9]  # fmt: skip
+    score = next(one for one in card.scores if one.task == "finbench_fpb_mc")
+    score = score.model_copy(update={"n": 9, "task": "finbench_fomc_mc"})
+    cardfiles.write(tmp_path / "old.json", card.model_copy(update={"scores": [score]}), rows)
+    monkeypatch.setattr(prompts, "load", lambda *_, **__: pytest.fail("the data are not here"))
+    with pytest.raises(FinbenchError, match="No document") as refused:
+        finbench.by_year([tmp_path / "old.json"], data_dir=tmp_path / "none")
+    assert "Years are known of fomc" in refused.value.hint
+    monkeypatch.undo()
+    (tmp_path / "data" / "fomc").mkdir(parents=True)
+    row = {"text": "a", "label": "hawkish", "choices": ["dovish", "hawkish", "neutral"]}
+    (tmp_path / "data" / "fomc" / "test.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    with pytest.raises(FinbenchError, match="No document") as refused:
+        finbench.by_year([tmp_path / "old.json"], data_dir=tmp_path / "data")
+    assert refused.value.hint == "fomc_mc: this import has no years; import it again."
 
 
 def test_a_base_that_nobody_dated_has_no_cut_off() -> None:

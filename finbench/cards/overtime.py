@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,10 +14,10 @@ import numpy as np
 from finbench.cards import cardfiles
 from finbench.cards.comparison import aggregation_of
 from finbench.cards.verdicts import shown_points
-from finbench.core import catalog
+from finbench.core import catalog, paths
 from finbench.core.catalog import Cutoff
 from finbench.core.errors import FinbenchError
-from finbench.core.records import BaseModelId, Measure, Score, Scorecard
+from finbench.core.records import BaseModelId, Measure, Score, Scorecard, Task
 from finbench.core.seal import salted
 from finbench.scoring import (
     clusters_of,
@@ -31,6 +32,7 @@ from finbench.scoring import (
 )
 
 _SETS = "Years are known of fomc, finqa, convfinqa, financebench and of questions about filings (xbrl_values ...)"
+_DATED = {"fomc", "finqa", "convfinqa", "financebench"}  # sets of which every import has years now
 _DATE = re.compile(r"(?:19|20)\d{2}(?:-(?:0[1-9]|1[0-2]))?")
 
 
@@ -106,7 +108,7 @@ def by_year(
 
     Raises FinbenchError where no document has a year, and for a ``cutoff`` that is no date.
     """
-    names, found = {task.name for task in catalog.expand(tasks)}, []
+    names, found, old = {task.name for task in catalog.expand(tasks)}, [], list[str]()
     for path in cardfiles.expand(cards):
         card = cardfiles.read(path)
         rows, end = cardfiles.rows_by_task(path, card), cutoff_of(card.subject.base, cutoff)
@@ -114,15 +116,40 @@ def by_year(
             own = rows.get(score.task, [])
             if own and (not names or score.task in names):
                 told = own if any("year" in row for row in own) else _looked_up(score, own, data_dir)
-                found += [made] if (made := of_rows(card, score, told, end)) else []
+                made = of_rows(card, score, told, end)
+                found += [made] if made else []
+                old += [] if made or not _lacks_years(score, data_dir) else [score.task.removeprefix(catalog.PREFIX)]
     if not found:
-        raise FinbenchError("No document of these scores has a year.", _SETS)
+        again = [f"{task}: this import has no years; import it again." for task in dict.fromkeys(old)]
+        raise FinbenchError("No document of these scores has a year.", "\n".join(again) or _SETS)
     return found
+
+
+def _imported(score: Score, data_dir: Path | None) -> Task | None:
+    """The task of a score, where its data lie here: nothing is fetched for a look."""
+    task = catalog.tasks().get(score.task)
+    if task is None or task.data.startswith("hub:"):
+        return None
+    here = task.shipped or task.own or _file(task, data_dir).is_file()
+    return task if here else None
+
+
+def _file(task: Task, data_dir: Path | None) -> Path:
+    return paths.data_dir(data_dir) / task.set / "test.jsonl"
+
+
+def _lacks_years(score: Score, data_dir: Path | None) -> bool:
+    """Whether the data here are from before their set had years."""
+    task = _imported(score, data_dir)
+    if task is None or task.set not in _DATED:
+        return False
+    with _file(task, data_dir).open(encoding="utf-8") as lines:
+        return years.year_of(json.loads(next(lines))) is None
 
 
 def _looked_up(score: Score, rows: Sequence[dict[str, Any]], data_dir: Path | None) -> list[dict[str, Any]]:
     """Sample rows with the years that the data here know; as they are where the data are not here."""
-    task = catalog.tasks().get(score.task)
+    task = _imported(score, data_dir)
     try:
         lm_task = prompts.load([task], data_dir, metadata=score.data.choices)[score.task] if task else None
     except FinbenchError:

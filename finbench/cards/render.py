@@ -199,12 +199,12 @@ def _baseline_rows(score: Score) -> Iterator[ViewRow]:
 
 def percent(value: float) -> str:
     """0.8142 -> 81.4"""
-    return f"{100 * value:.1f}"
+    return f"{100 * value:z.1f}"
 
 
 def amount(value: float, share: bool = True) -> str:
     """81.4 for a share of 0.8142; 0.814 for what is no share."""
-    return percent(value) if share else f"{value:.3f}"
+    return percent(value) if share else f"{value:z.3f}"
 
 
 def in_brackets(measure: Measure, share: bool = True) -> str:

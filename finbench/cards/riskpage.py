@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import asking, confidence, overtime, sureplots, undernoise
+from finbench.cards import confidence, shifts, sureplots
 from finbench.cards.comparison import aggregation_of, difference, documents
 from finbench.cards.elsewhere import unseen
 from finbench.cards.render import amount, describe_subject, from_template, in_brackets, percent
+from finbench.cards.shifts import Section, asked, file_of, short
 from finbench.cards.subjectcards import GENERAL, HeldScore, SubjectCards, gathered
 from finbench.cards.verdicts import shown_points
 from finbench.core import catalog
@@ -22,20 +23,6 @@ from finbench.scoring import calibration, clusters_of, hidden_metrics, metrics, 
 CHIP, MACHINE = 700.0, 100.0  # watts that are assumed of a GPU, and of a machine without one
 _JOULES = 3.6e6  # of a kilowatt hour
 _TEMPLATES = {".html": "risk.html.j2", ".md": "risk.md.j2"}
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page: a table, plots, and how to get the numbers oneself. Without rows it was not tested."""
-
-    title: str
-    about: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    command: str
-    missing: str  # what is not known without it
-    plots: Sequence[str] = ()
-    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -104,9 +91,9 @@ def _described(
     sections = [
         _scores(found),
         _calibration(found, wanted),
-        _wording(found),
-        _noise(found),
-        _time(found, cutoff),
+        shifts.of_wording(found),
+        shifts.of_noise(found),
+        shifts.of_years(found, cutoff),
         _forgetting(found),
         _contamination(found),
         _cost(found, watts),
@@ -117,7 +104,7 @@ def _described(
         what=describe_subject(card.subject),
         base=card.subject.base.alias,
         written=card.provenance.created[:10],
-        sections=sections,
+        sections=[section.dense() for section in sections],
         untested=list(_untested(found, sections)),
     )
 
@@ -135,7 +122,7 @@ def _scores(found: SubjectCards) -> Section:
             [one.task, metrics.spoken(one.score.main_metric), _main(one), *_beside(one), f"{one.score.n:,}"]
             for one in own
         ],
-        f"{_asked(own)}; finbench compare {_file(found)} BASE.json",
+        asked(own) + ("" if found.subject.subject.kind == "base" else f"; finbench compare {file_of(found)} BASE.json"),
         "how often it is right",
     )
 
@@ -145,9 +132,9 @@ def _main(one: HeldScore) -> str:
 
 
 def _beside(one: HeldScore) -> tuple[str, str]:
-    """The base's score, and the paired difference with its interval."""
+    """The base's score, and the paired difference with its interval; nothing for a base itself."""
     if one.base is None:
-        return "not scored", ""
+        return "" if one.card.subject.kind == "base" else "not scored", ""
     metric, base = one.score.main_metric, one.base
     value = amount(base.score.main.value, metrics.is_share(metric))
     hidden = not one.rows or not base.rows or metric in hidden_metrics(one.rows) | hidden_metrics(base.rows)
@@ -172,14 +159,14 @@ def _calibration(found: SubjectCards, wanted: Sequence[float]) -> Section:
                      percent(own.chance), in_brackets(own.selective), "; ".join(rules)])  # fmt: skip
         notes.append(
             f"{one.task}: confidence from {of.signal}. Brier score {in_brackets(parts.score, share=False)} = "
-            f"reliability {parts.reliability:.3f} - resolution {parts.resolution:.3f} + uncertainty "
-            f"{parts.uncertainty:.3f} + within bins {parts.within:.3f}." + _heat(own.tempered)
+            f"reliability {parts.reliability:z.3f} - resolution {parts.resolution:z.3f} + uncertainty "
+            f"{parts.uncertainty:.3f} + within bins {parts.within:z.3f}." + _heat(own.tempered)
         )
     drawn: list[tuple[Callable[..., str], str]] = [
         (sureplots.reliability, "reliability"), (sureplots.coverage, "what abstaining buys"),
     ]  # fmt: skip
     plots = [
-        draw(f"{_short(one)}: {name}", of.found)
+        draw(f"{short(one)}: {name}", of.found)
         for one, of in made
         if one.score.family != GENERAL
         for draw, name in drawn
@@ -191,7 +178,7 @@ def _calibration(found: SubjectCards, wanted: Sequence[float]) -> Section:
         "it is right; chance alone shows as much as its column says.",
         ("task", "confidence", "accuracy", "calibration error", "by chance", "surest 80 % right", "rule"),
         rows,
-        f"finbench card calibration {_file(found)}{fitted}",
+        f"finbench card calibration {file_of(found)}{fitted}",
         "how sure it is when it is right: no score here has log-likelihoods of labels, several answers a prompt, or "
         "confidence in words",
         plots,
@@ -209,9 +196,8 @@ def _sureness(found: SubjectCards, one: HeldScore, wanted: Sequence[float]) -> l
 def _heat(found: calibration.Tempered | None) -> str:
     if found is None:
         return ""
-    edge = " (none helps)" if found.edge else ""
     return (
-        f" Temperature {found.temperature:.2f}{edge}, fitted on {found.fitted_on}: it gains "
+        f" Temperature {found.temperature:.2f}{found.at_edge}, fitted on {found.fitted_on}: it gains "
         f"{in_brackets(found.gain, share=False)} nats of log loss, and leaves a calibration error of "
         f"{in_brackets(found.error)} %."
     )
@@ -225,74 +211,6 @@ def _rule(wanted: float, least: float | None, coverage: float) -> str:
     return f"{100 * wanted:g} % wrong: above {least:.3f} ({percent(coverage)} % taken)"
 
 
-def _wording(found: SubjectCards) -> Section:
-    asked = [(one, of) for one in found.own if (of := one.score.prompts)]
-    rows = [
-        [one.task, f"{len(of.each)}", in_brackets(of.mean, metrics.is_share(one.score.main_metric)),
-         shown_points(one.score.main_metric, of.spread).lstrip("+"), of.worst, percent(of.share.get("prompt", 0.0)),
-         *(f"{bias.value:+.3f}" if bias else "" for bias in (of.label_order_bias, of.answer_position_bias))]
-        for one, of in asked
-    ]  # fmt: skip
-    example = next(map(_short, found.own), "fpb_mc")
-    return Section(
-        "Wording of the prompt",
-        "The same documents asked in several ways that mean the same. Mean: over prompts, its interval of documents "
-        "and prompts. Spread: best minus worst prompt. Biases from -1 to 1: above 0 what is listed first is preferred.",
-        ("task", "prompts", "mean", "spread", "worst", "variance by prompt, %", "label order", "answer position"),
-        rows,
-        f"{_asked([one for one, _ in asked], ' --prompts 8')}; finbench card prompts {_file(found)}",
-        f"not tested, finbench eval --prompts 8 --tasks {example}",
-    )
-
-
-def _time(found: SubjectCards, cutoff: str | None) -> Section:
-    end = overtime.cutoff_of(found.subject.subject.base, cutoff)
-    made = [(one, of) for one in found.own if one.rows and (of := overtime.of_rows(one.card, one.score, one.rows, end))]
-    rows = [
-        [one.task, part.name, f"{part.n:,}", in_brackets(part.score, metrics.is_share(of.metric))]
-        for one, of in made
-        for part in (*of.years, *of.sides)
-    ]
-    return Section(
-        "Years",
-        "The score by the year of the documents, and before and after its base's cut-off: up to when that has read.",
-        ("task", "year", "documents", "score"),
-        rows,
-        f"finbench card years {_file(found)}" + (f" --cutoff {cutoff}" if cutoff else ""),
-        "its documents have no years (fomc, finqa, xbrl_values ... have), so nothing is told of a later one",
-        [sureplots.by_year(f"{_short(one)}: {metrics.spoken(of.metric)} by year", of) for one, of in made],
-        [f"{one.task}: {of.dated:,} of {of.n:,} documents have a year. {of.said}" for one, of in made],
-    )
-
-
-def _noise(found: SubjectCards) -> Section:
-    rows, known = [], {(one.path, one.score.task): one for one in found.own}
-    for home in dict.fromkeys(path for path, _ in known):
-        try:
-            under = undernoise.robustness(home, found.noisy) if found.noisy else []
-        except FinbenchError:  # these are under noise of another card of the subject
-            continue
-        for one in under:
-            share = metrics.is_share(one.metric)
-            ends = " to ".join(shown_points(one.metric, end) for end in one.difference.interval or ())
-            gap = shown_points(one.metric, one.difference.value) + (f" [{ends}]" if ends else "")
-            rows.append([one.task.removeprefix(catalog.PREFIX), one.noise, one.rule, f"{one.n:,}",
-                         amount(one.plain.value, share), amount(one.noisy.value, share), gap,
-                         in_brackets(one.flips)])  # fmt: skip
-    named = {row[0] for row in rows}
-    held = [one for one in found.own if _short(one) in named]
-    return Section(
-        "Noise",
-        "The same documents with and without noise. Flips: answers in % that do not follow the rule, right or wrong.",
-        ("task", "noise", "answer", "documents", "as it is", "noisy", "difference", "flips"),
-        rows,
-        f"{_asked(held, ' --metadata noise=all --out noisy')}; finbench card noise {_file(found)} noisy",
-        "what typing errors, other names, number formats and negation do: "
-        "finbench eval --metadata noise=all --out noisy",
-        notes=undernoise.unreached(dict.fromkeys(path.parent.parent for path in found.noisy)),
-    )
-
-
 def _forgetting(found: SubjectCards) -> Section:
     general = [one for one in found.own if one.score.family == GENERAL]
     alone = found.subject.subject.kind == "base"
@@ -301,7 +219,7 @@ def _forgetting(found: SubjectCards) -> Section:
         "General tasks, which say nothing of finance: what is lost to the base on the same rows.",
         ("task", "score", "base", "difference", "documents"),
         [] if alone else [[one.task, _main(one), *_beside(one), f"{one.score.n:,}"] for one in general],
-        f"{_asked(general)}; finbench compare {_file(found)} BASE.json --tasks general",
+        f"{asked(general)}; finbench compare {file_of(found)} BASE.json --tasks general",
         "nothing is forgotten by a base alone" if alone else "what it forgot: finbench eval --tasks general",
     )
 
@@ -318,7 +236,7 @@ def _contamination(found: SubjectCards) -> Section:
         "What its base has read before nobody knows.",
         ("task", "texts seen in training", "%"),
         rows,
-        f"finbench verify {_file(found)}",
+        f"finbench verify {file_of(found)}",
         "whether it was trained on texts of the test (of a base nobody knows)",
     )
 
@@ -344,36 +262,13 @@ def _cost(found: SubjectCards, watts: float | None) -> Section:
         "As measured while it was scored, which is in batches and not one request at a time.",
         ("task", "seconds", "tokens a prompt", "peak memory, GB", "USD", "energy, Wh"),
         rows,
-        f"{_asked(found.own)}; for another power: finbench risk {_file(found)} --watts N",
+        f"{asked(found.own)}; for another power: finbench risk {file_of(found)} --watts N",
         "what it costs",
         notes=[
             f"Energy is an estimate: seconds times {assumed}; nothing was measured, cooling and idling are left out.",
             f"Measured on: {'; '.join(machines)}.",
         ],
     )
-
-
-def _asked(held: Sequence[HeldScore], more: str = "") -> str:
-    """The commands that score the subject on these tests as its cards say: one for each card, with ``more`` options."""
-    cards: dict[Path, list[HeldScore]] = {}
-    for one in held:
-        cards.setdefault(one.path, []).append(one)
-    commands = []
-    for own in cards.values():
-        card = own[0].card
-        subject, base = card.subject, asking.base_option(card.subject.base)
-        adapter = subject.adapter_source or f"./{subject.adapter_name or subject.name}"
-        who = f"--model {base}" if subject.kind == "base" else f"--adapter {shlex.quote(adapter)} --base {base}"
-        commands.append(asking.evaluation(card, who, [one.score for one in own]) + more)
-    return "; ".join(commands)
-
-
-def _short(one: HeldScore) -> str:
-    return one.score.task.removeprefix(catalog.PREFIX)
-
-
-def _file(found: SubjectCards) -> str:
-    return shlex.quote(found.path.name)
 
 
 def _untested(found: SubjectCards, sections: Sequence[Section]) -> Iterator[str]:

@@ -19,6 +19,10 @@ _HOW = "Score both: finbench eval ... and the same with --metadata noise=all --o
 _RIGHT = "right"  # stands for the label where a scorer keeps none
 
 
+class NothingShared(FinbenchError):
+    """Two cards of one task without a document in both."""
+
+
 @dataclass(frozen=True)
 class UnderNoise:
     """One noise on one task: scores on the rows that it changes, and answers that do not follow its rule."""
@@ -46,22 +50,25 @@ def noise_of(score: Score) -> str | None:
     return score.data.choices.get("noise")
 
 
-def robustness(plain: Path | str, noisy: Sequence[Path | str], *, tasks: Sequence[str] = ()) -> list[UnderNoise]:
+def robustness(
+    plain: Path | str, noisy: Sequence[Path | str], *, tasks: Sequence[str] = (), notes: list[str] | None = None
+) -> list[UnderNoise]:
     """Scores of the card ``plain`` beside those of ``noisy``, document by document.
 
     ``noisy``: files, or folders, which are looked through with those within them for cards of the same subject.
+    ``notes``: takes a sentence for each score under noise that has no document in common with ``plain``.
 
     A flip is an answer that does not follow the rule of the noise: another label where the answer should stay,
     anything but the opposite of the first answer where it should turn: a neutral answer, or none that can be read, has
     no opposite. Right or wrong does not matter for it.
 
     Raises FinbenchError for cards of another subject or setup, for sampled answers (``temperature``), which differ
-    without noise too, and where no task is in both.
+    without noise too, and where no task, or no document of any, is in both.
     """
     first, own = cardfiles.read(Path(plain)), Path(plain)
     rows, names = cardfiles.rows_by_task(own, first), {task.name for task in catalog.expand(tasks)}
     scores = {score.task: score for score in first.scores if noise_of(score) is None}
-    found = []
+    found, apart = [], []
     named = {Path(place) for place in noisy if not Path(place).is_dir()}
     for path in cardfiles.expand([*named, *(within for place in noisy for within in _folders(Path(place)))]):
         card = cardfiles.read(path)
@@ -74,9 +81,16 @@ def robustness(plain: Path | str, noisy: Sequence[Path | str], *, tasks: Sequenc
         others = cardfiles.rows_by_task(path, card)
         for score in under:
             if score.task in scores and rows.get(score.task) and others.get(score.task):
-                found.append(beside(first, scores[score.task], rows[score.task], score, others[score.task]))
+                try:
+                    found.append(beside(first, scores[score.task], rows[score.task], score, others[score.task]))
+                except NothingShared as fault:
+                    apart.append(fault)
+    if apart and not found:
+        raise NothingShared(" ".join(fault.message for fault in apart), apart[0].hint)
     if not found:
         raise FinbenchError(f"No task of {own} is scored under noise in the other cards.", _HOW)
+    if notes is not None:
+        notes += [fault.message for fault in apart]
     return sorted(found, key=lambda one: (one.task, list(noise.NOISES).index(one.noise.partition("@")[0])))
 
 
@@ -120,7 +134,11 @@ def beside(
     known = {(row["index"], row.get("sample", 0)): row for row in rows}
     kept = [row for row in others if (row["of"], row.get("sample", 0)) in known]
     if not kept:
-        raise FinbenchError(f"{plain.task}: the two cards have no document in common.", "Give both the same --limit.")
+        raise NothingShared(
+            f"{plain.task.removeprefix(catalog.PREFIX)}: {noise_of(noisy)} has no document in common with the card "
+            "without noise.",
+            "Score both with one --limit, or the one without noise without --limit.",
+        )
     before, samples = [known[row["of"], row.get("sample", 0)] for row in kept], samples_of(kept)
     how, sources = aggregation_of(plain.task, plain.main_metric), clusters_of(before)
     a, b = (values_of(own)[plain.main_metric] for own in (kept, before))

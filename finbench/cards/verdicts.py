@@ -109,7 +109,7 @@ def shown_points(metric: str, value: float, sign: bool = True) -> str:
     """A difference: in points of 100 for a share, as it is for any other metric."""
     scaled = 100 * value if metrics.is_share(metric) else value
     digits = 1 if metrics.is_share(metric) else 3
-    return f"{scaled:{'+' if sign else ''}.{digits}f}"
+    return f"{scaled:{'+' if sign else ''}z.{digits}f}"
 
 
 def _gap(contest: Contest) -> str:

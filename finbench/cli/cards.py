@@ -181,7 +181,8 @@ def card_noise(
     """What noise does to a subject: its score on the same documents, and how many answers flip."""
     from finbench.cards import unreached
 
-    found, notes = finbench.robustness(card, noisy, tasks=_named(tasks)), unreached(noisy)
+    notes = unreached(noisy)
+    found = finbench.robustness(card, noisy, tasks=_named(tasks), notes=notes)
     value = [*(one.as_dict() for one in found), *({"n": 0, "unreached": note} for note in notes)]
     return Found(value, lambda: show.sureness.noises(found, notes))
 

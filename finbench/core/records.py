@@ -361,7 +361,7 @@ class Score(Record):
     def is_whole(self, limit: int | None) -> bool:
         """Whether these are all rows, and not the first ones: there are fewer than a run with this limit asks."""
         unit = max(1, self.n // self.clusters) if self.main_metric == "question_f1" else 1  # questions stay together
-        return limit is None or self.n + unit <= limit
+        return limit is None or ("noise" not in self.data.choices and self.n + unit <= limit)
 
     @property
     def price(self) -> float | None:

@@ -56,7 +56,7 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
 def _evaluated(wanted: Evaluation, parsed: dict[str, Any], named: list[Task]) -> list[Scorecard]:
     told = preflight.reported(wanted.report)
     elsewhere = wanted.engine in options.ENDPOINTS
-    how = (wanted.data_dir, wanted.shots, wanted.seed, wanted.metadata)
+    how = (wanted.data_dir, wanted.shots, wanted.seed, wanted.metadata, wanted.limit)
     lm_tasks = prompts.load(named, *how) if named else {}  # before a base is fetched or unpacked for minutes
     if elsewhere:
         found, defaults = models_of(wanted.engine, wanted.model, parsed.get("url"), bool(wanted.chat)), list[str]()

@@ -109,4 +109,4 @@ class Requests:
 
 def prompts_of(task: Task, stated: str | None) -> list[wordings.Wording]:
     """The prompts that ``--prompts`` names, the task's own first; that alone where nothing is named."""
-    return wordings.chosen(task, stated) if stated else wordings.of(task)[:1]
+    return wordings.of(task)[:1] if stated is None else wordings.chosen(task, stated)

@@ -61,6 +61,15 @@ class Tempered:
     gain: Measure  # of log loss, in nats a document: above 0 is better
     error: Measure  # expected calibration error afterwards
 
+    @property
+    def at_edge(self) -> str:
+        """What to say beside a temperature where the search ended; empty for others."""
+        if not self.edge:
+            return ""
+        if self.temperature < 1:
+            return " (the smallest that is tried)"
+        return " (the largest that is tried: its confidence says next to nothing)"
+
 
 @dataclass(frozen=True)
 class Threshold:

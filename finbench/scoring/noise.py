@@ -210,6 +210,11 @@ def noisy(stated: str, rows: Sequence[Mapping[str, Any]], task: str) -> list[dic
     return made
 
 
+def within(rows: Sequence[Mapping[str, Any]], limit: int) -> int:
+    """How many of the rows were made of the first ``limit`` rows as they are; ``limit`` where there is no noise."""
+    return sum(row[_ROW] < limit for row in rows) if rows and _ROW in rows[0] else limit
+
+
 def row_of(doc: Mapping[str, Any]) -> dict[str, int]:
     """What a sample row says of the row that its document was made of."""
     return {"of": int(doc[_ROW])} if _ROW in doc else {}

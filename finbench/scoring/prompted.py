@@ -109,7 +109,7 @@ def summary(
         )
         table.append(pseudo_values(values[main], how, clusters, samples))
     scores = [sign * prompt.main.value for prompt in each]
-    mean, share = _mean(np.array(table), [prompt.main.value for prompt in each], within)
+    mean, share = _mean(np.array(table), [prompt.main for prompt in each], within)
     return Prompts(
         each=each,
         n=len(rows) // samples,
@@ -140,15 +140,16 @@ def pseudo_values(values: Sequence[Any], how: Aggregation, clusters: Sequence[An
     return found
 
 
-def _mean(table: stats.Counts, values: Sequence[float], within: stats.Bounds) -> tuple[Measure, dict[str, float]]:
+def _mean(table: stats.Counts, of_each: Sequence[Measure], within: stats.Bounds) -> tuple[Measure, dict[str, float]]:
     """The mean over the prompts, with an interval over other sources and other prompts; shares of the variance."""
-    mean = sum(values) / len(values)
+    mean = sum(one.value for one in of_each) / len(of_each)
     if table.shape[1] < 2:
         none = Measure(value=mean, low=None, high=None, method="none, one source")
         return none, dict.fromkeys(("document", "prompt", "rest"), 0.0)
     found = crossed(table)
-    if not found.error:
-        return Measure(value=mean, low=None, high=None, method="none, nothing varies"), found.share
+    if not found.error:  # where nothing varies, what is known of the own prompt holds of all
+        none = Measure(value=mean, low=None, high=None, method="none, nothing varies")
+        return none if np.ptp(table) else of_each[0], found.share
     half = stats.t_quantile(found.df) * found.error
     low, high = max(within[0], mean - half), min(within[1], mean + half)
     method = f"crossed random effects of {table.shape[1]} sources and {len(table)} prompts, Student's t"

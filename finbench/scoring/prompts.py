@@ -52,13 +52,15 @@ def load(
     shots: int = 0,
     seed: int = 0,
     metadata: Mapping[str, Any] | None = None,
+    limit: int | None = None,
 ) -> dict[str, Any]:
     """lm-eval task objects by name, with their rows.
 
     A data set that is not here is fetched from the Hub, where it lies there and the Hub can be reached; all that
     are missing then are reported at once. ``shots`` worked examples a prompt are drawn from the train split with
     ``seed``. ``metadata`` goes over that of the tasks, as lm-eval's ``--metadata`` does (``finbench_agreement``).
-    A task that a noise does not reach is left out, and said; ``noise.NotReached`` where that is so of all.
+    A task that a noise does not reach, among the first ``limit`` rows, is left out, and said; ``noise.NotReached``
+    where that is so of all.
     """
     from lm_eval.tasks import TaskManager
 
@@ -82,6 +84,11 @@ def load(
         lm_task.finbench_origin = _origin(task, data_dir, stated)
         try:
             _choose_rows(lm_task, stated)
+            if limit and "finbench_noise" in stated and not whole(lm_task, limit):
+                raise noise.NotReached(
+                    f"{task.name}: noise={stated['finbench_noise']} changed none of the first {limit} rows.",
+                    "Leave --limit out, or give a greater one.",
+                )
         except noise.NotReached as fault:
             unreached[task.name] = fault
         else:
@@ -197,8 +204,12 @@ def rows(lm_task: Any, split: str) -> list[dict[str, Any]]:
 
 
 def whole(lm_task: Any, limit: int | None) -> int | None:
-    """``limit``, or fewer rows where it would cut through the questions about one text; never none."""
+    """``limit``, or fewer rows where it would cut through the questions about one text; never none.
+
+    Rows under noise are those that were made of the first ``limit`` rows: the documents of the test as it is.
+    """
     docs = [] if limit is None else rows(lm_task, "test")
+    limit = limit and noise.within(docs, limit)
     if limit is None or limit >= len(docs) or "attribute" not in docs[0]:
         return limit
     at = limit

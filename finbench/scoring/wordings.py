@@ -117,6 +117,8 @@ def chosen(task: Task, stated: str) -> list[Wording]:
     for name in names:
         if name not in by_name:
             raise unknown("prompt", name, by_name, f"finbench tasks show {short}")
+    if not {*names} - {OWN}:
+        raise FinbenchError(f"--prompts {stated!r} names no prompt beside the task's own.", "Say all, or 8.")
     return [one for one in known if one.name == OWN or one.name in names]
 
 

@@ -43,7 +43,7 @@ def scored(cards: Sequence[Scorecard], folder: Path) -> None:
             put(f"[yellow]{escape(view.title)}:[/] {escape(warning)}", wrap=True)
     for note in endpoint_notes(cards):
         put(f"[dim]{escape(note)}[/]", wrap=True)
-    partial = [card.subject.name for card in cards if card.status == "partial"]
+    partial = dict.fromkeys(card.subject.name for card in cards if card.status == "partial")
     if partial:
         out.print(f"[yellow]Partial[/] (not for a leaderboard): {escape(', '.join(partial))}")
     noises = [str(card.arguments.get("metadata.noise", "")) for card in cards]

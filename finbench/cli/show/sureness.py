@@ -39,13 +39,14 @@ def calibrated(found: Sequence[CardCalibration]) -> None:
             "accuracy": f"{in_brackets(own.accuracy)} %, n = {own.n:,}, sources {own.sources:,}",
             "mean confidence": f"{percent(own.confidence)} %",
             "calibration error": f"{in_brackets(own.error)} % (of chance alone {percent(own.chance)})",
-            "Brier score": f"{in_brackets(own.brier.score, share=False)} = reliability {own.brier.reliability:.3f}"
-            f" - resolution {own.brier.resolution:.3f} + uncertainty {own.brier.uncertainty:.3f}"
-            f" + within bins {own.brier.within:.3f}",
+            "Brier score": f"{in_brackets(own.brier.score, share=False)} = reliability {own.brier.reliability:z.3f}"
+            f" - resolution {own.brier.resolution:z.3f} + uncertainty {own.brier.uncertainty:.3f}"
+            f" + within bins {own.brier.within:z.3f}",
         }
         if own.tempered:
-            edge = " (as far as was looked: none helps)" if own.tempered.edge else ""
-            facts["temperature"] = f"{own.tempered.temperature:.2f}{edge}, fitted on {own.tempered.fitted_on}"
+            facts["temperature"] = (
+                f"{own.tempered.temperature:.2f}{own.tempered.at_edge}, fitted on {own.tempered.fitted_on}"
+            )
             facts["its gain"] = (
                 f"{in_brackets(own.tempered.gain, share=False)} nats of log loss;"
                 f" calibration error then {in_brackets(own.tempered.error)} %"
@@ -130,7 +131,7 @@ def by_prompt(found: PromptEffects) -> None:
         facts: dict[str, object] = {
             "own prompt": f"{in_brackets(one.own, share)}, other documents",
             "mean of prompts": f"{in_brackets(own.mean, share)}, other documents and other prompts",
-            "spread": f"{amount(own.spread, share)} from {own.worst} to {own.best}",
+            "spread": f"{amount(own.spread, share)} from {own.worst} to {own.best}" if own.spread else "none",
             "variance": ", ".join(f"{name} {percent(part)} %" for name, part in own.share.items()),
         }
         biases = {"label order": own.label_order_bias, "answer position": own.answer_position_bias}

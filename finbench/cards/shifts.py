@@ -1,0 +1,160 @@
+"""What changes when the prompt, the text or the year does: sections of the risk page, and what they are made of."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from finbench.cards import asking, cardfiles, overtime, sureplots, undernoise
+from finbench.cards.render import amount, in_brackets, percent
+from finbench.cards.subjectcards import HeldScore, SubjectCards
+from finbench.cards.verdicts import shown_points
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Score
+from finbench.scoring import metrics, noise
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: a table, plots, and how to get the numbers oneself. Without rows it was not tested."""
+
+    title: str
+    about: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    command: str
+    missing: str  # what is not known without it
+    plots: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+    def dense(self) -> Section:
+        """The section without columns that are empty in all rows."""
+        kept = [at for at in range(len(self.head)) if not self.rows or any(row[at] for row in self.rows)]
+        rows = [[row[at] for at in kept] for row in self.rows]
+        return replace(self, head=[self.head[at] for at in kept], rows=rows)
+
+
+def of_wording(found: SubjectCards) -> Section:
+    """What several prompts gave."""
+    told = [(one, of) for one in found.own if (of := one.score.prompts)]
+    rows = [
+        [one.task, f"{len(of.each)}", in_brackets(of.mean, metrics.is_share(one.score.main_metric)),
+         shown_points(one.score.main_metric, of.spread).lstrip("+"), of.worst, percent(of.share.get("prompt", 0.0)),
+         *(in_brackets(bias) if bias else "" for bias in (of.label_order_bias, of.answer_position_bias))]
+        for one, of in told
+    ]  # fmt: skip
+    example = next(map(short, sorted(found.own, key=lambda one: one.score.form != "choice")), "fpb_mc")
+    return Section(
+        "Wording of the prompt",
+        "The same documents asked in several ways that mean the same. Mean: over prompts, its interval of documents "
+        "and prompts. Spread: best minus worst prompt. Biases in %: above 0 what is listed first is preferred.",
+        ("task", "prompts", "mean", "spread", "worst", "variance by prompt, %", "label order", "answer position"),
+        rows,
+        f"{asked([one for one, _ in told], ' --prompts 8')}; finbench card prompts {file_of(found)}",
+        f"not tested, finbench eval --prompts 8 --tasks {example}",
+    )
+
+
+def of_years(found: SubjectCards, cutoff: str | None) -> Section:
+    """Scores by year, and on both sides of the cut-off."""
+    end = overtime.cutoff_of(found.subject.subject.base, cutoff)
+    made = [(one, of) for one in found.own if one.rows and (of := overtime.of_rows(one.card, one.score, one.rows, end))]
+    rows = [
+        [one.task, part.name, f"{part.n:,}", in_brackets(part.score, metrics.is_share(of.metric))]
+        for one, of in made
+        for part in (*of.years, *of.sides)
+    ]
+    return Section(
+        "Years",
+        "The score by the year of the documents, and before and after its base's cut-off: up to when that has read.",
+        ("task", "year", "documents", "score"),
+        rows,
+        f"finbench card years {file_of(found)}" + (f" --cutoff {cutoff}" if cutoff else ""),
+        "its documents have no years (fomc, finqa, xbrl_values ... have), so nothing is told of a later one",
+        [sureplots.by_year(f"{short(one)}: {metrics.spoken(of.metric)} by year", of) for one, of in made],
+        [f"{one.task}: {of.dated:,} of {of.n:,} documents have a year. {of.said}" for one, of in made],
+    )
+
+
+def of_noise(found: SubjectCards) -> Section:
+    """The subject under each noise beside itself; why not, where the cards share no document."""
+    rows, notes, faults = [], list[str](), []
+    for home in dict.fromkeys(one.path for one in found.own):
+        try:
+            under = undernoise.robustness(home, found.noisy, notes=notes) if found.noisy else []
+        except FinbenchError as fault:  # perhaps these are under noise of another card of the subject
+            faults.append(f"{fault.message} {fault.hint}".rstrip("."))
+            continue
+        for one in under:
+            share = metrics.is_share(one.metric)
+            ends = " to ".join(shown_points(one.metric, end) for end in one.difference.interval or ())
+            gap = shown_points(one.metric, one.difference.value) + (f" [{ends}]" if ends else "")
+            rows.append([one.task.removeprefix(catalog.PREFIX), one.noise, one.rule, f"{one.n:,}",
+                         amount(one.plain.value, share), amount(one.noisy.value, share), gap,
+                         in_brackets(one.flips)])  # fmt: skip
+    return Section(
+        "Noise",
+        "The same documents with and without noise. Flips: answers in % that do not follow the rule, right or wrong.",
+        ("task", "noise", "answer", "documents", "as it is", "noisy", "difference", "flips"),
+        rows,
+        f"{_asked_under_noise(found, {row[0] for row in rows})}; finbench card noise {file_of(found)} noisy",
+        " ".join(faults)
+        or "what typing errors, other names, number formats and negation do: "
+        "finbench eval --metadata noise=all --out noisy",
+        notes=[*notes, *undernoise.unreached(dict.fromkeys(path.parent.parent for path in found.noisy))],
+    )
+
+
+def _asked_under_noise(found: SubjectCards, tasks: set[str]) -> str:
+    """The commands that score these tests under noise as the cards under noise say: one for all noises asked alike."""
+    commands: dict[str, list[str]] = {}
+    for path in found.noisy:
+        card = cardfiles.read(path)
+        scores = [one for one in card.scores if one.task.removeprefix(catalog.PREFIX) in tasks]
+        plain = card.model_copy(update={"arguments": _quiet(card.arguments)})
+        held = [HeldScore(path, plain, _without_noise(one), []) for one in scores]
+        if held:
+            commands.setdefault(asked(held), []).append(str(undernoise.noise_of(scores[0])))
+    return "; ".join(
+        f"{command} --metadata noise={'all' if {*noises} == {*noise.NOISES} else ','.join(noises)} --out noisy"
+        for command, noises in commands.items()
+    )
+
+
+def _without_noise(score: Score) -> Score:
+    data = score.data.model_copy(update={"choices": _quiet(score.data.choices)})
+    return score.model_copy(update={"data": data})
+
+
+def _quiet(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Choices of rows, in a score or among a card's arguments, without that of a noise."""
+    return {name: value for name, value in choices.items() if name not in ("noise", "metadata.noise")}
+
+
+def asked(held: Sequence[HeldScore], more: str = "") -> str:
+    """The commands that score the subject on these tests as its cards say: one for each card, with ``more`` options."""
+    cards: dict[Path, list[HeldScore]] = {}
+    for one in held:
+        cards.setdefault(one.path, []).append(one)
+    commands = []
+    for own in cards.values():
+        card = own[0].card
+        subject, base = card.subject, asking.base_option(card.subject.base)
+        adapter = subject.adapter_source or f"./{subject.adapter_name or subject.name}"
+        who = f"--model {base}" if subject.kind == "base" else f"--adapter {shlex.quote(adapter)} --base {base}"
+        commands.append(asking.evaluation(card, who, [one.score for one in own]) + more)
+    return "; ".join(commands)
+
+
+def short(one: HeldScore) -> str:
+    """The name of its task as users type it."""
+    return one.score.task.removeprefix(catalog.PREFIX)
+
+
+def file_of(found: SubjectCards) -> str:
+    """The subject's card as a word of the shell."""
+    return shlex.quote(found.path.name)
