@@ -26,6 +26,7 @@ from finbench.core.data_ids import DataId as DataId
 from finbench.core.data_ids import LearntData as LearntData
 from finbench.core.endpoints import Hosted as Hosted
 from finbench.core.errors import FinbenchError, shortened
+from finbench.core.generation import Generation as Generation
 from finbench.core.measures import Answers as Answers
 from finbench.core.measures import Axis as Axis
 from finbench.core.measures import Measure as Measure
@@ -35,7 +36,6 @@ from finbench.core.measures import Prompts as Prompts
 from finbench.core.own_data import OwnData as OwnData
 from finbench.core.own_data import name_of_source as name_of_source
 from finbench.core.settings import Bits as Bits
-from finbench.core.settings import Profile
 from finbench.core.strict import Record
 from finbench.core.training import Loop as Loop
 from finbench.core.training import Training as Training
@@ -289,22 +289,6 @@ class Subject(Record):
     bits: Bits = Field(default=16, description="16, 8 (int8) or 4 (NF4) bits a weight of the base")
     chat: bool = Field(default=False, description="prompts wrapped in the base's chat template")
     kind: Literal["base", "peft", "model"] = Field(default="base", description="base alone, with adapter, whole model")
-
-
-class Generation(Record):
-    """How prompts were put and answers generated, where that is not the plain way."""
-
-    profile: Profile = Field(description="direct, chat, think or cot: docs/evaluation.md")
-    max_tokens: int | None = Field(default=None, description="budget of an answer; null: the profile's own")
-    temperature: float | None = Field(default=None, description="of sampling; null: the most probable token")
-    top_p: float | None = Field(default=None, description="share of the probability that was sampled from")
-    samples: int = Field(default=1, ge=1, description="answers to every prompt")
-    think_end: str | None = Field(default=None, description="what ended the reasoning, as the user stated it")
-    system_prompt: str | None = Field(default=None, description="text before every prompt")
-    confidence: bool = Field(default=False, description="asked for how sure it is, in words: docs/risk.md")
-    fewshot_as_multiturn: bool | None = Field(
-        default=None, description="worked examples as turns; null: in a chat template"
-    )
 
 
 class Score(Record):
