@@ -89,6 +89,19 @@ def test_wordings_stand_on_the_page_where_a_card_has_them() -> None:
     assert section.missing.endswith("--tasks fpb_mc")  # a choice task, of which eight prompts cost least
 
 
+def test_cost_is_of_one_prompt_and_answers_of_a_file_have_none(tmp_path: Path) -> None:
+    found = subjectcards.gathered(ADAPTER, [ADAPTER])
+    score = found.own[0].score
+    several: Any = SimpleNamespace(each=[0] * 8)
+    assert score.model_copy(update={"prompts": several}).own_seconds == pytest.approx(score.seconds / 8)
+    card = cardfiles.read(mine := copied(ADAPTER, tmp_path))
+    untimed = [one.model_copy(update={"seconds": 0.0}) for one in card.scores]
+    cardfiles.write(mine, card.model_copy(update={"scores": untimed}), cardfiles.read_samples(mine))
+    page = finbench.risk(mine, [mine])
+    assert "Cost of 1,000 documents" not in [one.title for one in page.shown]
+    assert any("the answers came from a file" in one for one in page.untested)
+
+
 def test_cards_of_other_weights_stay_out(tmp_path: Path) -> None:
     mine = copied(ADAPTER, tmp_path)
     copied(CARDS / "fpb-smollm2-135m-lora-s1.json", tmp_path)

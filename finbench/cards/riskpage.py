@@ -243,9 +243,10 @@ def _contamination(found: SubjectCards) -> Section:
 
 def _cost(found: SubjectCards, watts: float | None) -> Section:
     rows = []
-    for one in found.own:
+    timed = [one for one in found.own if one.score.seconds or one.score.hosted]  # answers of a file took no time here
+    for one in timed:
         score, chip = one.score, one.card.provenance.hardware.get("gpu")
-        seconds = 1000 * score.seconds / score.n
+        seconds = 1000 * score.own_seconds / score.n
         power = watts or (CHIP * int(one.card.provenance.hardware.get("gpus", 1)) if chip else MACHINE)
         price = "" if score.price is None else f"{score.price:,.2f}"
         energy = "" if score.hosted or not score.seconds else f"{seconds * power / _JOULES * 1000:,.3g}"
@@ -254,7 +255,7 @@ def _cost(found: SubjectCards, watts: float | None) -> Section:
     machines = dict.fromkeys(
         f"{card.engine}, {card.computed or 'not known'}, {'asked from ' if unseen(card) else ''}"
         f"{card.provenance.hardware.get('gpu', card.provenance.hardware.get('cpu', 'hardware not stated'))}"
-        for card in (one.card for one in found.own)
+        for card in (one.card for one in timed)
     )
     assumed = f"{watts:g} W" if watts else f"{CHIP:g} W for each GPU, {MACHINE:g} W for a machine without one"
     return Section(
@@ -263,7 +264,7 @@ def _cost(found: SubjectCards, watts: float | None) -> Section:
         ("task", "seconds", "tokens a prompt", "peak memory, GB", "USD", "energy, Wh"),
         rows,
         f"{asked(found.own)}; for another power: finbench risk {file_of(found)} --watts N",
-        "what it costs",
+        "not measured, the answers came from a file",
         notes=[
             f"Energy is an estimate: seconds times {assumed}; nothing was measured, cooling and idling are left out.",
             f"Measured on: {'; '.join(machines)}.",

@@ -75,7 +75,7 @@ def zoo_show(name: Annotated[str, "Recipe, published adapter, or known adapter o
     name = name.removeprefix("zoo:")
     if other := models.zoo.known_adapters().get(name):
         about = {**other.model_dump(exclude_none=True), "commands": other.commands}
-        return Found(about, lambda: typer.echo(yaml.safe_dump(about, sort_keys=False, width=100).rstrip()))
+        return Found(about, lambda: typer.echo(yaml.safe_dump(about, sort_keys=False, width=10**6).rstrip()))
     published = models.zoo.entries().get(name)
     # a file's recipe is called by the file's name
     stated = published.model_dump() if published else training.recipes.recipe(name).model_dump(exclude={"name"})

@@ -348,6 +348,11 @@ class Score(Record):
         return limit is None or ("noise" not in self.data.choices and self.n + unit <= limit)
 
     @property
+    def own_seconds(self) -> float:
+        """Seconds for the task's own prompt: of several prompts, which are asked together, an equal share."""
+        return self.seconds / (len(self.prompts.each) if self.prompts else 1)
+
+    @property
     def price(self) -> float | None:
         """USD for 1,000 documents; None where nothing was paid, or no price is known."""
         return None if self.hosted is None or self.hosted.cost is None else 1000 * self.hosted.cost / self.n

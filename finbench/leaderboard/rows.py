@@ -128,7 +128,7 @@ class BoardRow:
     def tokens_per_second(self) -> float | None:
         """Prompt tokens a second, answers included in the time; None where no time was taken."""
         score = self.score
-        return score.prompt_tokens / score.seconds if score.seconds and score.prompt_tokens else None
+        return score.prompt_tokens / score.own_seconds if score.seconds and score.prompt_tokens else None
 
     @property
     def thinking(self) -> float | None:
@@ -138,7 +138,7 @@ class BoardRow:
     @property
     def cost(self) -> float | None:
         """Seconds of the machine for 1,000 documents."""
-        seconds = 0.0 if self.score.hosted else self.score.seconds  # of an endpoint nobody knows the machine
+        seconds = 0.0 if self.score.hosted else self.score.own_seconds  # of an endpoint nobody knows the machine
         return 1000 * seconds / self.score.n if seconds else None
 
     @property
