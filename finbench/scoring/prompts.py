@@ -85,8 +85,9 @@ def load(
         try:
             _choose_rows(lm_task, stated)
             if limit and "finbench_noise" in stated and not whole(lm_task, limit):
+                short = task.name.removeprefix(catalog.PREFIX)
                 raise noise.NotReached(
-                    f"{task.name}: noise={stated['finbench_noise']} changed none of the first {limit} rows.",
+                    f"{short}: noise={stated['finbench_noise']} changed none of the {limit} rows.",
                     "Leave --limit out, or give a greater one.",
                 )
         except noise.NotReached as fault:
