@@ -149,7 +149,7 @@ def test_a_limit_takes_the_documents_of_the_test_as_it_is(tmp_path: Path) -> Non
     (found,) = finbench.robustness(tmp_path / "dummy.json", [tmp_path / "noisy"])
     assert (found.n, found.of) == (3, limit)
     assert finbench.verify(tmp_path / "noisy" / "dummy.json").faults == []
-    with pytest.raises(noise.NotReached, match=f"none of the first {rows[0]} rows"):
+    with pytest.raises(noise.NotReached, match=f"none of the {rows[0]} rows"):
         finbench.evaluate(**how, limit=rows[0], out=tmp_path / "none", metadata={"noise": "numbers"})
 
 
