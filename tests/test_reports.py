@@ -288,6 +288,16 @@ def test_the_commit_that_the_hub_gave_is_recorded_and_said(
     (tmp_path / "datasets.lock").unlink()
     monkeypatch.setitem(sets.SETS, "tatqa", chosen._replace(hub=chosen.hub._replace(ref=sha)))
     assert imported()[0] == card
+    latest = uploaded(6)
+    followed = chosen.hub._replace(ref="main", known=latest[:7])  # looked up, but only the beginning was to be had
+    monkeypatch.setitem(sets.SETS, "tatqa", chosen._replace(hub=followed))
+    card, said = imported()
+    assert card == {"path": "next-tat/TAT-QA", "revision": latest, "pinned": True}
+    assert f"at commit {latest}, as pinned." in said
+    newest = uploaded(9)
+    card, said = imported()
+    assert card == {"path": "next-tat/TAT-QA", "revision": newest, "pinned": False}
+    assert f"hub:next-tat/TAT-QA has moved on from {latest[:7]}" in said
 
 
 def test_files_are_compared_with_the_authors_by_their_digest(

@@ -352,11 +352,15 @@ def _located(name: str, chosen: Any) -> dict[str, Any]:
         return {"path": chosen.hub.path, "revision": pin["revision"], "pinned": True}
     try:
         revision = hub.dataset_sha(chosen.hub.path, chosen.hub.ref)
+        known = chosen.hub.known
+        same = bool(known) and hub.dataset_sha(chosen.hub.path, "main").startswith(known)
     except FinbenchError as fault:
         raise type(fault)(
             f"Which files? Without any, {name} comes from the Hub: {fault.message}", f"From files: {command}"
         ) from fault
-    return {"path": chosen.hub.path, "revision": revision, "pinned": revision == chosen.hub.ref}
+    if known and not same:
+        say(f"hub:{chosen.hub.path} has moved on from {known}, from which {name} was described: its rows may differ.")
+    return {"path": chosen.hub.path, "revision": revision, "pinned": same or revision == chosen.hub.ref}
 
 
 def edition_of_test(name: str, data_dir: Path | None = None) -> str | None:

@@ -48,11 +48,16 @@ class Part(NamedTuple):
 
 
 class Hub(NamedTuple):
-    """Where a set lies on the Hub. ``ref``: its commit; or the branch that is followed where none is pinned."""
+    """Where a set lies on the Hub. ``ref``: its commit; or the branch that is followed where none is pinned.
+
+    ``known``: how the commit of ``main`` begins from which the rows of a followed branch were described: while it is
+    there, nothing has moved.
+    """
 
     path: str
     parts: tuple[Part, ...]
     ref: str = "main"
+    known: str = ""
 
 
 class Set(NamedTuple):

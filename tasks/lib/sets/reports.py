@@ -369,6 +369,7 @@ REPORT_SETS = {
             "ibm-research/finqa",
             tuple(Part(split, file=f"default/{split}/0000.parquet") for split in ("train", "validation", "test")),
             "refs/convert/parquet",
+            known="1d0076a",
         ),
         trains=False,
         shas={
