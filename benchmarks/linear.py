@@ -35,6 +35,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 
 from finbench.core import catalog
+from finbench.core.catalog import Task
 from finbench.data.sources import describe_set
 from finbench.scoring import prompts
 
@@ -149,12 +150,16 @@ def answered(lm_task: Any, rows: Rows, guesses: Sequence[Any]) -> float:
     return float(lm_task.aggregation()[name]([values[name] for values in per_row]))
 
 
-def floors(lm_task: Any) -> dict[str, Any] | None:
-    """``{train: rows, test: rows, model: {rows trained on: main metric}}``; None without a train split."""
+def floors(task: Task, lm_task: Any) -> dict[str, Any] | None:
+    """``{train: rows, test: rows, digest, model: {rows trained on: main metric}}``; None without a train split.
+
+    ``digest`` is that of a scorecard's data: where it is the same, the floor is of the very rows.
+    """
     train, test = (list(prompts.rows(lm_task, split)) for split in ("train", "test"))
     if not train or not test:
         return None
-    found: dict[str, Any] = {"train": len(train), "test": len(test)}
+    digest = prompts.data_id(task, lm_task, "test", test).digest
+    found: dict[str, Any] = {"train": len(train), "test": len(test), "digest": digest}
     models: dict[str, Guess] = {"nearest": by_nearest}
     if "label" in train[0] and "choices" in train[0]:
         models = {"text": by_text}
@@ -183,7 +188,7 @@ def main() -> int:
         chosen = short in given.task if given.task else task.family not in UNRANKED and not short.endswith("_mc")
         if not chosen or task.shipped or not describe_set(task.set, given.data_dir):
             continue
-        found = floors(prompts.load([task], given.data_dir)[task.name])
+        found = floors(task, prompts.load([task], given.data_dir)[task.name])
         if found is None:
             continue
         print(short, json.dumps(found), flush=True)
@@ -202,10 +207,13 @@ def _alike(found: dict[str, Any], stated: dict[str, Any] | None) -> bool:
         return {
             f"{a} {b}": v
             for a, inner in of.items()
+            if a != "digest"
             for b, v in (inner.items() if isinstance(inner, dict) else [("", inner)])
         }
 
-    one, other = flat(found), flat(stated or {})
+    if stated is None or found["digest"] != stated.get("digest"):
+        return False
+    one, other = flat(found), flat(stated)
     return one.keys() == other.keys() and all(abs(one[key] - other[key]) <= TOLERANCE for key in one)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from finbench.core import catalog, paths
 from finbench.data.sources import describe_set
-from finbench.scoring import measuring, prompts
+from finbench.scoring import modelfree, prompts
 
 FILE = Path(__file__).resolve().parent.parent / "tasks" / "measured.json"
 TOLERANCE = 0.015  # the YAMLs state random labels exactly and some shares of the authors' complete files
@@ -48,9 +48,9 @@ def faults(data_dir: Path) -> Iterator[str]:
     here = [task for task in catalog.tasks().values() if not task.shipped and describe_set(task.set, data_dir)]
     for task in here:
         lm_task = prompts.load([task], data_dir)[task.name]
-        found = measuring.baselines(lm_task, prompts.rows(lm_task, "test"))
+        found = modelfree.baselines(lm_task, prompts.rows(lm_task, "test"))
         for name, stated in task.baselines.items():
-            kind = next((kind for kind in measuring.BASELINES if f"{name}_".startswith(f"{kind}_")), "")
+            kind = next((kind for kind in modelfree.BASELINES if f"{name}_".startswith(f"{kind}_")), "")
             value = found.get(kind, {}).get(name.removeprefix(kind).removeprefix("_") or task.main_metric)
             if value is not None and abs(value - stated) > TOLERANCE:
                 yield f"{task.name}: {name} is {stated}, the rows say {value:.3f}"

@@ -154,7 +154,7 @@ def _printed(script: str, what: str) -> str:
 
 def test_the_table_of_the_readme_is_what_the_terminal_shows() -> None:
     shown = _printed("fpb_smollm2.py", "terminal").rstrip()
-    assert len(shown.splitlines()) == 6
+    assert len(shown.splitlines()) == 7
     assert f"\n{shown}\n```" in _read("README.md")
 
 

@@ -21,7 +21,7 @@ from finbench.core.errors import harmless
 from finbench.core.files import write_atomic
 from finbench.core.records import Generation, Measure, Score, Scorecard, Subject
 from finbench.core.seal import salted
-from finbench.scoring import BASELINES, noise
+from finbench.scoring import floors, noise
 from finbench.scoring.metrics import is_share, spoken
 
 _BAR = 24  # characters of a full bar in the terminal
@@ -190,8 +190,8 @@ def _seen(score: Score) -> str:
 
 
 def _baseline_rows(score: Score) -> Iterator[ViewRow]:
-    for name, said in BASELINES.items():
-        if score.main_metric in (values := score.baselines.get(name, {})):
+    for said, values in floors(score).items():
+        if score.main_metric in values:
             exact = {key: Measure(value=value, low=None, high=None, method="") for key, value in values.items()}
             accuracy = _accuracy(score, exact)
             yield ViewRow(said, "no model", exact[score.main_metric], accuracy, baseline=True)

@@ -17,7 +17,7 @@ from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import write_atomic
 from finbench.core.installing import install
 from finbench.core.records import Measure, Score, Scorecard
-from finbench.scoring import BASELINES, clusters_of, hidden_metrics, holm, samples_of, seed_spread, values_of, welch
+from finbench.scoring import clusters_of, floors, hidden_metrics, holm, samples_of, seed_spread, values_of, welch
 
 FORMATS = {"md": "table.md.j2", "latex": "table.tex.j2", "html": "table.html.j2"}
 FIGURES = ("svg", "pdf", "png")
@@ -199,8 +199,9 @@ def _p(a: TableCell, b: TableCell, column: Heading, spread: str) -> float | None
 
 def _baselines(columns: list[Heading]) -> list[Line]:
     lines = []
-    for name, said in BASELINES.items():
-        values = [column.score.baselines.get(name, {}).get(column.score.main_metric) for column in columns]
+    found = [floors(column.score) for column in columns]
+    for said in dict.fromkeys(said for each in found for said in each):
+        values = [each.get(said, {}).get(column.score.main_metric) for each, column in zip(found, columns, strict=True)]
         cells: list[TableCell | None] = [None] * len(columns)
         for number, value in enumerate(values):
             if value is not None:

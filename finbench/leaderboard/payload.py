@@ -13,7 +13,7 @@ from finbench.core.records import Measure
 from finbench.leaderboard import charts, precedence, tables, trainings
 from finbench.leaderboard.board import FAMILIES, Board
 from finbench.leaderboard.rows import BoardCard, BoardRow, BoardTest
-from finbench.scoring import BASELINES, metrics
+from finbench.scoring import floors, metrics
 
 LEVELS = {
     "self-reported": "no samples: rests on the word of its author",
@@ -213,9 +213,9 @@ def _test(test: BoardTest) -> dict[str, Any]:
         "licence": score.licence,
         "digests": [score.task_digest[:12], score.data.digest[:12]],
         "baselines": {
-            said: round(score.baselines[name][score.main_metric], 5)
-            for name, said in BASELINES.items()
-            if score.main_metric in score.baselines.get(name, {})
+            said: round(values[score.main_metric], 5)
+            for said, values in floors(score).items()
+            if score.main_metric in values
         },
     }
 

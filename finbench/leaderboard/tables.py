@@ -14,7 +14,7 @@ from finbench.core.prose import wrapped
 from finbench.leaderboard import published, trainings
 from finbench.leaderboard.board import FAMILIES, Board
 from finbench.leaderboard.rows import BoardRow, BoardTest
-from finbench.scoring import BASELINES, metrics
+from finbench.scoring import floors, metrics
 
 COLUMNS = (
     "family", "task", "task_version", "task_digest", "data_digest", "prompt_style", "chat", "shots", "whole_test", "n",
@@ -48,7 +48,7 @@ def markdown(board: Board, blocks: Sequence[published.PublishedScore]) -> str:
         seeds=seeds,
         most=READ,
         spoken=metrics.spoken,
-        baselines=BASELINES,
+        floors=floors,
     )
     return wrapped(page)
 

@@ -11,11 +11,9 @@ if TYPE_CHECKING:
     from finbench.scoring.foreign import has_our_scorer
     from finbench.scoring.groups import group_difference
     from finbench.scoring.measuring import (
-        BASELINES,
         LENIENT,
         RIGHT,
         answers,
-        baselines,
         clusters_of,
         hidden_metrics,
         measure,
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
         value_of,
         values_of,
     )
+    from finbench.scoring.modelfree import baselines, floors
     from finbench.scoring.paired import UNTESTABLE, Difference, documents_needed, holm, mcnemar, permutation
     from finbench.scoring.stats import RESAMPLES, Z95, by_cluster, seed_spread, welch
     from finbench.scoring.taskcheck import golden_prompt, other_prompts, resolve_function, task_faults, task_of_examples
@@ -36,7 +35,6 @@ else:
     __getattr__ = face(__name__)
 
 __all__ = [
-    "BASELINES",
     "EXACT",
     "LENIENT",
     "RESAMPLES",
@@ -51,6 +49,7 @@ __all__ = [
     "calibration",
     "clusters_of",
     "documents_needed",
+    "floors",
     "golden_prompt",
     "group_difference",
     "has_our_scorer",

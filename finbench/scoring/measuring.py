@@ -7,7 +7,6 @@ gives; the interval comes from resampling documents, or whole clusters of docume
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,17 +15,10 @@ import numpy as np
 from finbench.core.files import stable_json
 from finbench.core.records import Answers, Contamination, Measure, Overlap
 from finbench.core.seal import leaves, salted
-from finbench.scoring import foreign, metrics, noise, paired, prompts, sampling, stats, years
+from finbench.scoring import metrics, noise, paired, prompts, sampling, stats, years
 from finbench.scoring.metrics import Aggregation, bounds, known_as, summed
 
 LENIENT = "_lenient"
-CONSTANTS = 5  # commonest answers that are tried on every row
-BASELINES = {  # what needs no model, as it is called where it is shown, in that order
-    "majority": "majority label",
-    "question_majority": "question majority",
-    "always_yes": "always yes",
-    "random": "random label",
-}
 RIGHT = ("acc", "exact_match")  # metrics that say whether an answer is right, the first that a task has counts
 SLOW_RESAMPLES = 500  # where every resample calls Python: 5,000 documents take seconds, not minutes
 
@@ -300,80 +292,6 @@ def answers(rows: Sequence[Mapping[str, Any]]) -> Answers | None:
 
     passed = {str(k): share([sampling.pass_at(samples, hits, k) for hits in right]) for k in [*sizes, samples]}
     return made.model_copy(update={"majority": share(votes), "pass_at": passed})
-
-
-def baselines(lm_task: Any, docs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """What needs no model, on these very rows: ``random`` labels (mean of 100 seeded draws), ``majority`` label.
-
-    Where a text is asked several questions, also ``always_yes`` and ``question_majority``, the commonest answer of the
-    train split to each. Where the answer is no label but right or wrong, ``majority`` is the constant that is right
-    most often, of the commonest answers. Others have none.
-    """
-    if not docs or not foreign.has_our_scorer(lm_task):
-        return {}
-    if "label" not in docs[0] or "choices" not in docs[0]:
-        return _constant(lm_task, docs)
-    options = [_options(doc) for doc in docs]
-    golds = [doc["label"] for doc in docs]
-    majority = max(dict.fromkeys(option for own in options for option in own), key=golds.count)
-    rng = np.random.default_rng(0)
-    draws = []
-    for _ in range(100):
-        places = rng.random(len(docs))
-        draws.append(_guess(lm_task, docs, [own[int(at * len(own))] for own, at in zip(options, places, strict=True)]))
-    return {
-        "random": {name: float(np.mean([draw[name] for draw in draws])) for name in draws[0]},
-        "majority": _guess(lm_task, docs, [majority] * len(docs)),
-        **_by_question(lm_task, docs),
-    }
-
-
-def _by_question(lm_task: Any, docs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Constants of tasks that ask several questions of a text, which differ in how often Yes is right."""
-    if "attribute" not in docs[0]:
-        return {}
-    found = {"always_yes": _guess(lm_task, docs, ["Yes"] * len(docs))}
-    known: dict[str, Counter[str]] = {}
-    for row in prompts.rows(lm_task, "train"):
-        known.setdefault(row["attribute"], Counter())[row["label"]] += 1
-    if all(doc["attribute"] in known for doc in docs):
-        usual = {question: counts.most_common(1)[0][0] for question, counts in known.items()}
-        found["question_majority"] = _guess(lm_task, docs, [usual[doc["attribute"]] for doc in docs])
-    return found
-
-
-def _constant(lm_task: Any, docs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """The best of the commonest gold answers, given to every row; nothing for scores that are not right or wrong."""
-    golds = Counter(str(lm_task.doc_to_target(doc)) for doc in docs)
-    main = (lm_task.config.metadata or {}).get("finbench_main_metric")
-    if lm_task.OUTPUT_TYPE != "generate_until" or main not in RIGHT:
-        return {}
-    guesses = [_guess(lm_task, docs, [gold] * len(docs)) for gold, _ in golds.most_common(CONSTANTS)]
-    return {"majority": max(guesses, key=lambda guess: guess[main])}
-
-
-def _options(doc: dict[str, Any]) -> list[Any]:
-    """What a label may be: a text, or its number where every question has choices of its own."""
-    choices = list(doc["choices"])
-    return list(range(len(choices))) if isinstance(doc["label"], int) else choices
-
-
-def _guess(lm_task: Any, docs: Sequence[dict[str, Any]], guesses: Sequence[Any]) -> dict[str, float]:
-    per_doc = []
-    for doc, guess in zip(docs, guesses, strict=True):
-        answers: list[Any] = [guess]
-        if lm_task.OUTPUT_TYPE != "generate_until":
-            options = _options(doc)
-            if guess not in options:  # the row does not offer it: an option that is wrong as well
-                guess = next((option for option in options if option != doc["label"]), guess)
-            answers = [(float(option == guess), True) for option in options]
-        per_doc.append(lm_task.process_results(doc, answers))
-    aggregation = lm_task.aggregation()
-    return {
-        name: float(aggregation[name]([values[name] for values in per_doc]))
-        for name in per_doc[0]
-        if not name.endswith(LENIENT) and name != "parse_rate"
-    }
 
 
 def overlap_with_training(known: Contamination | None, name: str, edition: str | None) -> Overlap | None:
