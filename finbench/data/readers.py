@@ -50,6 +50,7 @@ class SourceFile:
     path: Path
     member: str | None = None
     archive: zipfile.ZipFile | None = field(default=None, compare=False, repr=False)  # open, for its many members
+    sheet: str | None = None  # of a workbook
 
     @property
     def name(self) -> str:
@@ -70,7 +71,8 @@ class SourceFile:
         return self.path.stat().st_size
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.member}" if self.member else str(self.path)
+        sheet = f"#{self.sheet}" if self.sheet else ""
+        return f"{self.path}:{self.member}" if self.member else f"{self.path}{sheet}"
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
@@ -105,6 +107,14 @@ class SourceFile:
         handle.seek(0)
 
 
+def sheet_of(path: Path) -> tuple[Path, str | None]:
+    """(the workbook, the sheet) of ``book.xlsx#Sheet``; any other path as it is."""
+    book, mark, sheet = path.name.rpartition("#")
+    if mark and sheet and book.lower().endswith(".xlsx") and not path.exists():
+        return path.with_name(book), sheet
+    return path, None
+
+
 def beside(path: Path) -> list[str]:
     """What lies in the folder of a path that is not there, under a like name."""
     try:
@@ -120,13 +130,13 @@ def expand(paths: list[Path], pattern: str, like: str = "") -> list[SourceFile]:
     ``like``: the hint of an error.
     """
     found: list[SourceFile] = []
-    missing = [path for path in paths if not path.exists()]
+    missing = [path for path, _ in map(sheet_of, paths) if not path.exists()]
     if missing:
         near = [name for path in missing for name in beside(path)]
         mean = f" Did you mean {' or '.join(near[:3])}?" if near else ""
         here = "" if near or all(path.is_absolute() for path in missing) else f" (in {Path.cwd()})"
         raise FinbenchError(f"No such file{here}: {', '.join(map(str, missing))}.{mean}", like)
-    for path in paths:
+    for path, sheet in map(sheet_of, paths):
         if path.is_dir():
             inside = [SourceFile(file) for file in sorted(path.rglob("*")) if file.is_file()]
         elif not path.is_file():
@@ -135,7 +145,7 @@ def expand(paths: list[Path], pattern: str, like: str = "") -> list[SourceFile]:
             archive, names = archives.opened(path)
             inside = [SourceFile(path, name, archive) for name in names]
         else:
-            found.append(SourceFile(path))
+            found.append(SourceFile(path, sheet=sheet))
             continue
         fitting = [file for file in inside if any(fnmatch(file.name.lower(), p.lower()) for p in pattern.split())]
         if not fitting:
@@ -323,7 +333,8 @@ def _decode_xlsx(file: SourceFile) -> Iterator[RawRecord | str]:
 
     with file.open() as handle:
         content = handle.read(spreadsheets.LARGEST + 1)
-    yield from (RawRecord(row, place) for row, place in spreadsheets.rows(str(file), content))
+    for found in spreadsheets.rows(str(file), content, file.sheet):
+        yield found if isinstance(found, str) else RawRecord(*found)
 
 
 def decode_conll(file: SourceFile) -> Iterator[RawRecord | str]:
