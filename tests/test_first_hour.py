@@ -132,8 +132,9 @@ def test_a_folder_without_a_dot_and_a_slash_is_a_model_and_an_adapter(
     assert adapters.find(lora.name).folder.resolve() == lora.resolve()
     (lora.parent / "smollm2-135m").mkdir(exist_ok=True)
     try:  # an alias stays one
-        monkeypatch.setattr(bases, "_located", lambda alias, *_: alias)
-        assert bases.resolve("smollm2-135m") == "smollm2-135m"
+        monkeypatch.setattr(bases.hub, "fetch", lambda name, _: (Path(name), "0" * 40))  # nothing is unpacked
+        monkeypatch.setattr(bases, "_located", lambda alias, hub_id, *_: hub_id)
+        assert bases.resolve("smollm2-135m") == catalog.bases()["smollm2-135m"].hub_id
     finally:
         (lora.parent / "smollm2-135m").rmdir()
 

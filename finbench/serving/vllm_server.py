@@ -142,6 +142,9 @@ def serve(
     _check_room(max_length, gpu_memory)
     room = _Room(dtype, tensor_parallel, max_length, memory.SHARE if gpu_memory is None else gpu_memory)
     later = _later(adapter, key, allow_owner, max_rank, adapter_memory)
+    options.check_folders(adapter, base)
+    if port:
+        _free(host, port)  # before a base is fetched
     found, _ = candidates(Evaluation(list(adapter), base=base, bits=16, engine="vllm"))
     _check(found, room)
     port = _free(host, port)
