@@ -229,6 +229,7 @@ def test_a_model_that_is_here_is_told_by_its_tokens(llama: Path, tmp_path: Path,
     """Of a text of transformers or vLLM only its length says that nothing else ended it."""
     evaluate(model=str(llama), tasks="mini_sentiment", limit=12, out=tmp_path)
     said = capsys.readouterr().err
+    assert f"Loading {llama.name}, to compute in " in said
     assert "they were cut off by the limit of tokens" in said
     assert "--profile chat" in said
 

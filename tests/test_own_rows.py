@@ -29,6 +29,7 @@ from safetensors.torch import load_file
 
 import finbench
 from conftest import files_of, make_llama, processor_time, quick, upload
+from finbench.cli import show
 from finbench.cli.command import columns
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
@@ -713,6 +714,12 @@ def test_an_adapter_of_own_rows_is_recorded_found_again_resumed_and_refused_like
     own_part = made.recipe.data[0]
     assert (own_part.source, own_part.weight, own_part.sha256) == ("mine.jsonl", 0.5, sha256_file(path))
     assert finbench.train(stated, tmp_path / "a") == made  # nothing to do
+    capsys.readouterr()
+    named = [own_part.model_copy(update={"map": {"prompt": "Desk text", "completion": "view"}})]
+    recorded = made.recipe.model_copy(update={"tasks": [], "data": named})
+    show.trainings.trained(made.model_copy(update={"recipe": recorded}), tmp_path / "a", str(llama))
+    asked = "finbench tasks new FILE --text 'Desk text' --label view --prompt '{{text}}'"
+    assert asked in capsys.readouterr().out  # as it was trained, and not by an instruction that it never saw
     with pytest.raises(FinbenchError, match=r"another adapter \(weights\)"):
         finbench.train(recipe(llama, [str(path)], tasks=["mini_sentiment"], limit=20), tmp_path / "a")
     lines(path, [{"prompt": f"What is {i}?", "completion": f"{i} it was"} for i in range(40)])
