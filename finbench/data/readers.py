@@ -23,7 +23,7 @@ from typing import IO, Any, NamedTuple
 from finbench import hub
 from finbench.core.errors import FinbenchError
 from finbench.core.files import unique_keys
-from finbench.data import archives
+from finbench.data import archives, spreadsheets
 
 _CHUNK = 1 << 20  # bytes
 _LINE = 16 << 20  # characters
@@ -107,14 +107,6 @@ class SourceFile:
         handle.seek(0)
 
 
-def sheet_of(path: Path) -> tuple[Path, str | None]:
-    """(the workbook, the sheet) of ``book.xlsx#Sheet``; any other path as it is."""
-    book, mark, sheet = path.name.rpartition("#")
-    if mark and sheet and book.lower().endswith(".xlsx") and not path.exists():
-        return path.with_name(book), sheet
-    return path, None
-
-
 def beside(path: Path) -> list[str]:
     """What lies in the folder of a path that is not there, under a like name."""
     try:
@@ -130,13 +122,13 @@ def expand(paths: list[Path], pattern: str, like: str = "") -> list[SourceFile]:
     ``like``: the hint of an error.
     """
     found: list[SourceFile] = []
-    missing = [path for path, _ in map(sheet_of, paths) if not path.exists()]
+    missing = [path for path, _ in map(spreadsheets.sheet_of, paths) if not path.exists()]
     if missing:
         near = [name for path in missing for name in beside(path)]
         mean = f" Did you mean {' or '.join(near[:3])}?" if near else ""
         here = "" if near or all(path.is_absolute() for path in missing) else f" (in {Path.cwd()})"
         raise FinbenchError(f"No such file{here}: {', '.join(map(str, missing))}.{mean}", like)
-    for path, sheet in map(sheet_of, paths):
+    for path, sheet in map(spreadsheets.sheet_of, paths):
         if path.is_dir():
             inside = [SourceFile(file) for file in sorted(path.rglob("*")) if file.is_file()]
         elif not path.is_file():
@@ -329,8 +321,6 @@ def decode_parquet(file: SourceFile) -> Iterator[RawRecord | str]:
 
 
 def _decode_xlsx(file: SourceFile) -> Iterator[RawRecord | str]:
-    from finbench.data import spreadsheets
-
     with file.open() as handle:
         content = handle.read(spreadsheets.LARGEST + 1)
     for found in spreadsheets.rows(str(file), content, file.sheet):

@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import ParseError
 
@@ -31,6 +32,14 @@ _TOLD: set[tuple[str, str]] = set()  # (workbook, sheet) that was said to be rea
 _HINT = "Save it again as .xlsx, or export its sheet as CSV."
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ParseError, KeyError,
            IndexError, ValueError, TypeError, AttributeError, OSError)  # fmt: skip
+
+
+def sheet_of(path: Path) -> tuple[Path, str | None]:
+    """(the workbook, the sheet) of ``book.xlsx#Sheet``; any other path as it is."""
+    book, mark, sheet = path.name.rpartition("#")
+    if mark and sheet and book.lower().endswith(".xlsx") and not path.exists():
+        return path.with_name(book), sheet
+    return path, None
 
 
 def rows(name: str, content: bytes, wanted: str | None = None) -> Iterator[tuple[dict[str, Any], str] | str]:

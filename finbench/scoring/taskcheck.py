@@ -52,6 +52,7 @@ def task_of_examples(task: Task) -> Any:
     """The task as lm-eval builds it, on its three invented rows: no data set is needed."""
     import datasets
     from lm_eval.api.task import ConfigurableTask
+
     quiet()
     from lm_eval.tasks._yaml_loader import load_yaml
 

@@ -143,11 +143,9 @@ def serve(
     room = _Room(dtype, tensor_parallel, max_length, memory.SHARE if gpu_memory is None else gpu_memory)
     later = _later(adapter, key, allow_owner, max_rank, adapter_memory)
     options.check_folders(adapter, base)
-    if port:
-        _free(host, port)  # before a base is fetched
+    port = _free(host, port)  # before a base is fetched
     found, _ = candidates(Evaluation(list(adapter), base=base, bits=16, engine="vllm"))
     _check(found, room)
-    port = _free(host, port)
     zoo = [one for one in found if one.beside]
     names = [found[0].subject.base.alias, *(one.subject.name for one in zoo)]
     if key is not None:

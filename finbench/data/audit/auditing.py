@@ -31,7 +31,8 @@ from finbench.data.audit.formats import Input
 from finbench.data.audit.row_store import RowStore
 from finbench.data.audit.texts import Texts, shared_pages
 from finbench.data.contamination import Index, fields
-from finbench.data.readers import RawRecord, beside, sheet_of
+from finbench.data.readers import RawRecord, beside
+from finbench.data.spreadsheets import sheet_of
 
 _SAMPLE = 1000  # rows by which a file's columns are known
 Rows = Iterator[tuple[Item, RawRecord]]
