@@ -744,7 +744,9 @@ def test_runs_are_told_apart_by_what_differs(
     assert "finbench train --task fpb --rank 16 --out begun --resume" in told("eval", "--adapter", tmp_path / "begun")
 
 
-def test_runs_name_what_a_score_is_of_and_show_whole_models(lora: Path, llama: Path, tmp_path: Path) -> None:
+def test_runs_name_what_a_score_is_of_and_show_whole_models(
+    lora: Path, llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A part of a test, other bits, and models of whole weights."""
     base = {"tasks": ["mini_sentiment"], "base": str(llama), "limit": 16, "dtype": "float32", "rank": 4}
     finbench.train(recipes.recipe(None, base), tmp_path / "one")
@@ -767,7 +769,9 @@ def test_runs_name_what_a_score_is_of_and_show_whole_models(lora: Path, llama: P
     }
     (tmp_path / "pre").mkdir()
     (tmp_path / "pre" / "pretrain.json").write_text(json.dumps(stated))
+    capsys.readouterr()
     finbench.merge(str(tmp_path / "one"), tmp_path / "merged", base=str(llama), dtype="float32")
+    assert f"Merging one into {llama.name}; what is " in capsys.readouterr().err  # minutes with a large base
     found = {Path(run["folder"]).name: run for run in json.loads(run("runs", tmp_path, "--json").stdout)}
     scores = found["one"]["scores"]
     assert list(scores) == [
