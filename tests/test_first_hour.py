@@ -771,7 +771,7 @@ def test_runs_name_what_a_score_is_of_and_show_whole_models(
     (tmp_path / "pre" / "pretrain.json").write_text(json.dumps(stated))
     capsys.readouterr()
     finbench.merge(str(tmp_path / "one"), tmp_path / "merged", base=str(llama), dtype="float32")
-    assert f"Merging one into {llama.name}; what is " in capsys.readouterr().err  # minutes with a large base
+    assert f" into {llama.name}; what is written is " in capsys.readouterr().err  # minutes with a large base
     found = {Path(run["folder"]).name: run for run in json.loads(run("runs", tmp_path, "--json").stdout)}
     scores = found["one"]["scores"]
     assert list(scores) == [
