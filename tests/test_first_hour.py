@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
+import re
 import shlex
 import subprocess
 import sys
@@ -20,7 +22,7 @@ import finbench
 from conftest import processor_time, quick
 from endpoints import Answer, FakeEndpoint
 from finbench import evaluate
-from finbench.cards import cardfiles
+from finbench.cards import cardfiles, reporting
 from finbench.cli import helping
 from finbench.cli.app import _COMMANDS, _GROUPS, app
 from finbench.core import catalog, console, environment
@@ -33,7 +35,7 @@ from finbench.grid.places import Place
 from finbench.grid.steps import Schedule
 from finbench.methods import METHODS, Tuner
 from finbench.models import adapters, bases
-from finbench.scoring import golden_prompt
+from finbench.scoring import golden_prompt, prompts, task_of_examples
 from finbench.training import machines, planning, recipes, synonyms
 
 
@@ -67,6 +69,13 @@ def told(*arguments: object) -> str:
         ("--model nope.gguf --tasks mini", "No such file: nope.gguf"),
         ("--adapter ./nope --tasks mini", "No such adapter folder"),
         ("--adapter ./nope", "No such adapter folder"),
+        ("--model smollm2-135m --tasks mini --report trakio", "Unknown tracker 'trakio'"),
+        ("--model smollm2-135m --tasks mini --metadata split=dev", "Unknown split 'dev'"),
+        ("--model smollm2-135m --tasks mini --metadata noise=typo", "Unknown noise 'typo'"),
+        ("--model smollm2-135m --tasks mini --metadata agree=75", "Unknown choice 'agree'"),
+        ("--model smollm2-135m --tasks mini --metadata agreement=75", "No task here has a choice of agreement"),
+        ("--model smollm2-135m --tasks fpb --metadata agreement=60", "Unknown agreement '60'"),
+        ("--model smollm2-135m --tasks mini --out /proc/cards", "Cannot write /proc/cards"),
     ],
 )
 def test_options_are_checked_before_anything_slow_is_imported(
@@ -74,6 +83,36 @@ def test_options_are_checked_before_anything_slow_is_imported(
 ) -> None:
     monkeypatch.setattr(finbench, "evaluate", lambda **_: pytest.fail("what evaluates was imported"))
     assert line in told("eval", *stated.split())
+
+
+@pytest.mark.parametrize(
+    ("stated", "line"),
+    [
+        ("train --task mini_ner --out /proc/a", "Cannot write /proc/a"),
+        ("train --task mini_ner --report trakio", "Unknown tracker 'trakio'"),
+        ("tune --task mini_ner --out FILE/a", "is a file"),
+        ("merge FOLDER --out /proc/a", "Cannot write /proc/a"),
+        ("merge FOLDER FOLDER --out FILE/a", "is a file"),
+        ("export FOLDER --out /proc/a", "Cannot write /proc/a"),
+        ("pretrain FILE --out /proc/a", "Cannot write /proc/a"),
+        ("report FOLDER --out /proc/a.md", "Cannot write /proc/a.md"),
+        ("report FOLDER --out FOLDER", "is a folder"),
+    ],
+)
+def test_where_nothing_can_be_written_is_said_before_the_work(stated: str, line: str, tmp_path: Path) -> None:
+    """And before anything is read: neither folder holds what the command takes."""
+    (tmp_path / "file").touch()
+    words = stated.replace("FOLDER", str(tmp_path)).replace("FILE", str(tmp_path / "file"))
+    assert line in told(*words.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_figures_that_nothing_here_can_draw_are_refused_before_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "find_spec", lambda name: None)
+    stated = ("report", tmp_path, "--out", tmp_path / "a.tex", "--figures", "svg,pdf,png")
+    assert "Figures as PDF and PNG need vl-convert" in told(*stated)
 
 
 def test_what_checks_options_imports_no_torch() -> None:
@@ -91,9 +130,13 @@ def test_a_folder_without_a_dot_and_a_slash_is_a_model_and_an_adapter(
     assert bases.resolve(llama.name).id == bases.resolve(str(llama)).id
     monkeypatch.chdir(lora.parent)
     assert adapters.find(lora.name).folder.resolve() == lora.resolve()
-    (lora.parent / "smollm2-135m").mkdir(exist_ok=True)  # an alias stays one
-    assert bases.resolve("smollm2-135m").folder != Path("smollm2-135m")
-    (lora.parent / "smollm2-135m").rmdir()
+    (lora.parent / "smollm2-135m").mkdir(exist_ok=True)
+    try:  # an alias stays one
+        monkeypatch.setattr(bases.hub, "fetch", lambda name, _: (Path(name), "0" * 40))  # nothing is unpacked
+        monkeypatch.setattr(bases, "_located", lambda alias, hub_id, *_: hub_id)
+        assert bases.resolve("smollm2-135m") == catalog.bases()["smollm2-135m"].hub_id
+    finally:
+        (lora.parent / "smollm2-135m").rmdir()
 
 
 @pytest.mark.parametrize("command", ["eval", "train"])
@@ -123,6 +166,15 @@ def spoken(request: pytest.FixtureRequest) -> Iterator[str]:
     said = {"text": text, "message": {"content": text}, "finish_reason": ended}
     with FakeEndpoint(lambda *_: Answer({"model": "m", "choices": [said]})) as there:
         yield there.url
+
+
+def test_words_of_lm_eval_stay_out_of_the_terminal(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever loads a task; lm-eval tells of keyword arguments that nobody can give here."""
+    task = catalog.tasks()["finbench_mini_sentiment"]
+    for load in (lambda: prompts.load([task], None), lambda: task_of_examples(task)):
+        logging.getLogger("lm_eval").setLevel(logging.NOTSET)  # as in a process of its own
+        load()
+    assert "kwargs" not in caplog.text
 
 
 BAD = {
@@ -177,6 +229,7 @@ def test_a_model_that_is_here_is_told_by_its_tokens(llama: Path, tmp_path: Path,
     """Of a text of transformers or vLLM only its length says that nothing else ended it."""
     evaluate(model=str(llama), tasks="mini_sentiment", limit=12, out=tmp_path)
     said = capsys.readouterr().err
+    assert f"Loading {llama.name}, to compute in " in said
     assert "they were cut off by the limit of tokens" in said
     assert "--profile chat" in said
 
@@ -480,6 +533,17 @@ def test_nothing_is_ok_that_a_fault_refutes_and_faults_come_first(where: str, tm
     assert len(json.loads(run("verify", path, "--json").output)["checks"]) == len(right)
 
 
+@pytest.mark.parametrize(("option", "said"), [("--adapter", "No such adapter folder"), ("--base", "No such folder")])
+def test_a_model_that_is_not_there_is_told_before_rows_are_read(option: str, said: str, scored: Path) -> None:
+    [card] = scored.glob("a-*.json")
+    samples = cardfiles.samples_path(card)
+    samples.rename(scored / "kept")
+    try:
+        assert said in told("verify", card, "--rerun", "3", option, "./nope")
+    finally:
+        (scored / "kept").rename(samples)
+
+
 # ---------------------------------------------------------------- ask, try
 
 
@@ -592,6 +656,36 @@ def test_compare_takes_a_folder_and_says_what_settles(scored: Path) -> None:
     assert len(json.loads(run("compare", scored, "--json").stdout)) == 1
 
 
+def test_of_several_cards_of_a_subject_the_one_that_fits_is_compared(scored: Path, tmp_path: Path) -> None:
+    """As after a first look at a few rows: the whole test has its card beside it, under a name with its run's key."""
+    a, b = tmp_path / "a", tmp_path / "b"
+    for limit in (20, None):
+        evaluate(engine="dummy", tasks="mini_sentiment", limit=limit, out=b)
+    evaluate(engine="dummy", tasks="mini_sentiment", seed=1, out=a)
+    for card in [*a.iterdir(), *b.iterdir()]:
+        if card.name.endswith((".json", ".zst")):
+            card.rename(tmp_path / f"{card.parent.name}-{card.name}")
+    path = next(one for one in tmp_path.glob("a-*.json"))
+    renamed = cardfiles.read(path)
+    rows = cardfiles.read_samples(path)
+    subject = renamed.subject.model_copy(update={"name": "adapter", "kind": "peft", "adapter": "0" * 64})
+    cardfiles.write(path, renamed.model_copy(update={"subject": subject}), rows)
+    done = run("compare", tmp_path)
+    assert done.exit_code == 0, done.exception
+    [left] = [one.name for one in tmp_path.glob("b-*.json") if cardfiles.read(one).limit]
+    assert f"Left out, of other rows or settings than {path.name}: {left}." in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_no_word_of_a_list_of_tasks_is_broken(columns: int) -> None:
+    shown = run("tasks", "list", columns=columns).stdout
+    assert all(len(line) <= columns for line in shown.splitlines())
+    words = set(re.findall(r"[a-z0-9_]+", shown))
+    assert {name.removeprefix(catalog.PREFIX) for name in catalog.tasks()} - {
+        name.removeprefix(catalog.PREFIX) for name in catalog.tasks() if name.endswith("_mc")
+    } <= words
+
+
 def png_width(path: Path) -> int:
     """As the header of the file says."""
     return int.from_bytes(path.read_bytes()[16:20], "big")
@@ -650,7 +744,9 @@ def test_runs_are_told_apart_by_what_differs(
     assert "finbench train --task fpb --rank 16 --out begun --resume" in told("eval", "--adapter", tmp_path / "begun")
 
 
-def test_runs_name_what_a_score_is_of_and_show_whole_models(lora: Path, llama: Path, tmp_path: Path) -> None:
+def test_runs_name_what_a_score_is_of_and_show_whole_models(
+    lora: Path, llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A part of a test, other bits, and models of whole weights."""
     base = {"tasks": ["mini_sentiment"], "base": str(llama), "limit": 16, "dtype": "float32", "rank": 4}
     finbench.train(recipes.recipe(None, base), tmp_path / "one")
@@ -673,7 +769,9 @@ def test_runs_name_what_a_score_is_of_and_show_whole_models(lora: Path, llama: P
     }
     (tmp_path / "pre").mkdir()
     (tmp_path / "pre" / "pretrain.json").write_text(json.dumps(stated))
+    capsys.readouterr()
     finbench.merge(str(tmp_path / "one"), tmp_path / "merged", base=str(llama), dtype="float32")
+    assert f" into {llama.name}; what is written is " in capsys.readouterr().err  # minutes with a large base
     found = {Path(run["folder"]).name: run for run in json.loads(run("runs", tmp_path, "--json").stdout)}
     scores = found["one"]["scores"]
     assert list(scores) == [

@@ -143,8 +143,8 @@ def test_what_is_no_gguf_file_is_refused_in_a_line(tmp_path: Path) -> None:
 def test_a_line_says_what_a_model_is_taken_for(llama: Path, gpt2: Path, tmp_path: Path) -> None:
     said = taken_for(llama, "tiny-llama", "folder")
     assert said == (
-        "tiny-llama is taken for: LlamaForCausalLM, 112,448 parameters, float32, context 512 tokens, chat template; "
-        "a folder."
+        "tiny-llama is taken for: LlamaForCausalLM, 112,448 parameters, stored in float32, context 512 tokens, "
+        "chat template; a folder."
     )
     assert "GPT2LMHeadModel" in taken_for(gpt2, "g", "hub")
     plain = shutil.copytree(llama, tmp_path / "plain")

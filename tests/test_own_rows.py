@@ -14,6 +14,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,13 @@ from safetensors.torch import load_file
 
 import finbench
 from conftest import files_of, make_llama, processor_time, quick, upload
+from finbench.cli import show
 from finbench.cli.command import columns
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file
-from finbench.core.records import Adapter
-from finbench.data import own
+from finbench.core.records import Adapter, OwnData
+from finbench.data import audit, own
 from finbench.hub.dev.server import DevHub
 from finbench.models import adapters, bases
 from finbench.scoring import prompts
@@ -712,6 +714,12 @@ def test_an_adapter_of_own_rows_is_recorded_found_again_resumed_and_refused_like
     own_part = made.recipe.data[0]
     assert (own_part.source, own_part.weight, own_part.sha256) == ("mine.jsonl", 0.5, sha256_file(path))
     assert finbench.train(stated, tmp_path / "a") == made  # nothing to do
+    capsys.readouterr()
+    named = [own_part.model_copy(update={"map": {"prompt": "Desk text", "completion": "view"}})]
+    recorded = made.recipe.model_copy(update={"tasks": [], "data": named})
+    show.trainings.trained(made.model_copy(update={"recipe": recorded}), tmp_path / "a", str(llama))
+    asked = "finbench tasks new FILE --text 'Desk text' --label view --prompt '{{text}}'"
+    assert asked in capsys.readouterr().out  # as it was trained, and not by an instruction that it never saw
     with pytest.raises(FinbenchError, match=r"another adapter \(weights\)"):
         finbench.train(recipe(llama, [str(path)], tasks=["mini_sentiment"], limit=20), tmp_path / "a")
     lines(path, [{"prompt": f"What is {i}?", "completion": f"{i} it was"} for i in range(40)])
@@ -867,6 +875,74 @@ def test_a_workbook_is_read_as_a_table_is(llama: Path, tmp_path: Path) -> None:
     assert one.fault is None
     assert one.made.rows == other.made.rows == 12
     assert rows_of(llama, str(book), **stated) == rows_of(llama, str(table), **stated)
+
+
+def sheets(path: Path, **pages: list[list[Any]]) -> Path:
+    """A workbook of several sheets, as openpyxl writes it: without the values of formulas."""
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for title, rows in pages.items():
+        page = book.create_sheet(title)
+        for row in rows:
+            page.append(row)
+    book.save(path)
+    return path
+
+
+TABLE = [["Frage", "Note"], *([f"Wie hoch ist Größe {n}?", "hoch" if n % 2 else "tief"] for n in range(12))]
+
+
+@pytest.mark.parametrize(
+    ("pages", "said"),
+    [
+        ({"Cover": [["Labels of 2024"], [], ["by the desk"]], "Data": TABLE}, "sheet 'Data' is read, not 'Cover'. To "),
+        ({"Notes": [["Author", "Kim"]], "Data": TABLE}, "sheet 'Data' is read, not 'Notes'"),
+        ({"Data": [["Labels of 2024"], [], *TABLE]}, "sheet 'Data' is read from row 3 on."),
+        ({"Data": TABLE, "Older": TABLE[:9]}, "sheet 'Data' is read, not 'Older'. To read another: "),
+        ({"Data": TABLE, "Empty": []}, ""),
+    ],
+)
+def test_a_sheet_with_a_table_is_read_and_named(pages: Any, said: str, tmp_path: Path, capsys: Any) -> None:
+    book = sheets(tmp_path / "mine.xlsx", **pages)
+    located = own.locate(OwnData(source=str(book)))
+    rows = [one.row for one in located.files[0].records() if not isinstance(one, str)]
+    assert [list(row.values()) for row in rows] == TABLE[1:]
+    told = " ".join(capsys.readouterr().err.split())
+    assert (said in told) if said else not told
+    if "another" in told:
+        assert f"{book}#{next(title for title in pages if title != 'Data')}" in told
+
+
+def test_any_sheet_of_a_workbook_can_be_named(llama: Path, tmp_path: Path) -> None:
+    book = sheets(tmp_path / "mine.xlsx", Data=TABLE, Older=TABLE[:9], test=TABLE[:5])
+    stated = {"map": {"prompt": "Frage", "completion": "Note"}}
+    (found,) = finbench.check_data(recipe(llama, f"{book}#older", **stated))
+    assert (found.fault, found.made.rows) == (None, 8)
+    with pytest.raises(FinbenchError, match="has no sheet 'Oldest'") as fault:
+        finbench.check_data(recipe(llama, f"{book}#Oldest", **stated))
+    assert f"{book}#Older" in fault.value.hint
+    audited = audit.audit([f"{book}#Data", f"{book}#test"], columns={"text": "Frage", "answer": "Note"})
+    assert {one.name: one.split for one in audited.files}["mine.xlsx#test"] == "test"
+
+
+def test_formulas_without_a_saved_value_are_named(llama: Path, tmp_path: Path) -> None:
+    rows = [*TABLE[:4], [TABLE[4][0], '=IF(1>0,"hoch","tief")'], *TABLE[5:]]
+    book = sheets(tmp_path / "mine.xlsx", Data=rows)
+    (found,) = finbench.check_data(recipe(llama, str(book), map={"prompt": "Frage", "completion": "Note"}))
+    assert "mine.xlsx:5: a formula without a saved value in B5 of sheet 'Data'" in str(found.fault)
+    kept = tmp_path / "kept.xlsx"  # as Excel writes it, an empty text too
+    for value, read in (("<v>hoch</v>", "hoch"), ("<v></v>", None)):
+        with zipfile.ZipFile(book) as old, zipfile.ZipFile(kept, "w") as new:
+            for name in old.namelist():
+                text = old.read(name)
+                if name.endswith("sheet1.xml"):
+                    cell = rb'<c r="B5" t="str">\1' + value.encode() + b"</c>"
+                    text = re.sub(rb'<c r="B5"[^>]*>(<f>.*?</f>).*?</c>', cell, text)
+                new.writestr(name, text)
+        row: Any = list(own.locate(OwnData(source=str(kept))).files[0].records())[3]
+        assert row.row["Note"] == read
 
 
 def test_rows_that_are_left_out_as_a_test_are_told_with_what_finds_their_copies(llama: Path, tmp_path: Path) -> None:

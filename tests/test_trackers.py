@@ -11,6 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.integrations import integration_utils
 
 from finbench.cards import trackers
+from finbench.core import tracking
 from finbench.core.errors import FinbenchError
 from finbench.core.installing import install
 from finbench.core.records import Adapter
@@ -46,7 +47,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[Remembering]:
         pass
 
     monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "trackio", Own)
-    monkeypatch.setattr(trackers, "installed", lambda name: True)
+    monkeypatch.setattr(tracking, "installed", lambda name: True)
     return Own
 
 
@@ -83,11 +84,11 @@ def test_training_goes_on_without_a_tracker_that_is_down(
 def test_an_unknown_or_missing_tracker_is_refused_before_anything(llama: Path, tmp_path: Path) -> None:
     with pytest.raises(FinbenchError, match="trackoi"):
         runner.train(recipe(llama), tmp_path / "a", report="trackoi")
-    assert trackers.named(()) == []
-    missing = [name for name in trackers.NAMES if not trackers.installed(name)]
+    assert tracking.named(()) == []
+    missing = [name for name in tracking.NAMES if not tracking.installed(name)]
     for name in missing:
         with pytest.raises(FinbenchError, match="is not installed") as caught:
-            trackers.named(name)
+            tracking.named(name)
         assert caught.value.hint == install(name)
 
 

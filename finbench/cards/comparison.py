@@ -15,6 +15,7 @@ from finbench.cards.render import parts_of
 from finbench.cards.setups import setup_of
 from finbench.cards.verdicts import Comparison, Contest, Disagreement
 from finbench.core import catalog, paths
+from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import json_lines
 from finbench.core.records import Score, Scorecard
@@ -85,14 +86,16 @@ def compare(
     cards whose task digest, data digest or prompt style differ, and for cards without samples; for other profiles,
     budgets and chat templates too, unless ``across_profiles`` asks for just that.
     """
+    wanted = [catalog.full_name(task) for task in tasks]
     found = [_load(path) for path in _among(cards)]
+    if any(Path(place).is_dir() for place in cards):
+        found = _fitting(found, wanted, across_profiles)
     names = Counter(side.name for side in found)
     for side in found:
         if names[side.name] > 1:  # subjects of one name are called by their files
             side.name = str(side.path.with_suffix(""))
     if len(found) < 2:
         raise FinbenchError("A comparison needs two scorecards.", "finbench compare A.json B.json")
-    wanted = [catalog.full_name(task) for task in tasks]
     first, sides = found[0], []
     for other in found[1:]:
         shared = [task for task in first.scores if task in other.scores]
@@ -114,6 +117,33 @@ def compare(
     for contest, adjusted in zip(every, holm([contest.p for contest in every]), strict=True):
         contest.adjusted = adjusted
     return pairs
+
+
+def _fitting(found: Sequence[LoadedCard], wanted: Sequence[str], across_profiles: bool) -> list[LoadedCard]:
+    """Of subjects with several cards in a folder those that can be compared: an earlier one may be of other rows."""
+    groups: dict[Any, list[LoadedCard]] = {}
+    for side in sorted(found, key=lambda side: side.card.provenance.created, reverse=True):
+        subject = side.card.subject
+        groups.setdefault((subject.name, subject.base.fingerprint, subject.adapter, subject.bits), []).append(side)
+
+    def fit(one: LoadedCard, other: LoadedCard) -> bool:
+        shared = [task for task in one.scores if task in other.scores and (not wanted or task in wanted)]
+        try:
+            for task in shared:
+                _same_setup(one, other, task, across_profiles)
+        except FinbenchError:
+            return False
+        return bool(shared)
+
+    [own] = (group for group in groups.values() if found[0] in group)
+    first = max(own, key=lambda one: sum(any(fit(one, other) for other in group) for group in groups.values()))
+    kept = [first]
+    for group in groups.values():
+        fits = [one for one in group if one is not first and fit(first, one)]
+        kept += fits or (group[:1] if group is not own else [])  # of the newest it is said why not
+    if left := [side.path.name for side in found if side not in kept]:
+        say(f"Left out, of other rows or settings than {first.path.name}: {', '.join(left)}.")
+    return [first, *(side for side in found if side in kept and side is not first)]
 
 
 def _same_setup(a: LoadedCard, b: LoadedCard, task: str, across_profiles: bool) -> None:

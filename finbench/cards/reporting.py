@@ -14,7 +14,7 @@ from finbench.cards.setups import setup_of
 from finbench.cards.verdicts import LEVEL
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError, unknown
-from finbench.core.files import write_atomic
+from finbench.core.files import check_writable, write_atomic
 from finbench.core.installing import install
 from finbench.core.records import Measure, Score, Scorecard
 from finbench.scoring import clusters_of, floors, hidden_metrics, holm, samples_of, seed_spread, values_of, welch
@@ -57,6 +57,13 @@ def report(
             raise unknown("figure format", kind, FIGURES, "finbench report --help")
     if out is None and stated:
         raise FinbenchError("Figures are written beside the report, and it is not written.", "Add --out table.tex")
+    if out is not None:
+        check_writable(out)
+        if out.is_dir():
+            raise FinbenchError(f"{out} is a folder.", f"Name a file: --out {out / f'report.{format}'}")
+    if set(figures) - {"svg"} and find_spec("vl_convert") is None:
+        kinds = " and ".join(kind.upper() for kind in figures if kind != "svg")
+        raise FinbenchError(f"Figures as {kinds} need vl-convert, which is not installed.", install("board"))
     names = [task.name for task in catalog.expand(tasks)]
     shown = table(cardfiles.expand(cards), spread, names)
     drawn: list[tuple[plots.Plot, str]] = []  # with the file that the report shows
@@ -77,12 +84,8 @@ def _figure(svg: str, kind: str) -> str | bytes:
     """A plot in another format; a PNG has 300 dots an inch."""
     if kind == "svg":
         return svg
-    try:
-        import vl_convert
-    except ImportError as fault:
-        raise FinbenchError(
-            f"Figures as {kind.upper()} need vl-convert, which is not installed.", install("board")
-        ) from fault
+    import vl_convert
+
     made: bytes = vl_convert.svg_to_pdf(svg) if kind == "pdf" else vl_convert.svg_to_png(svg, ppi=300)
     return made
 

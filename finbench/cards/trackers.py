@@ -8,7 +8,6 @@ line, and nothing else.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import json
 import netrc
@@ -22,12 +21,10 @@ from urllib.parse import urlsplit
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from finbench.core.console import say
-from finbench.core.errors import FinbenchError, reason, unknown
+from finbench.core.errors import reason
 from finbench.core.files import write_atomic
-from finbench.core.installing import install
 from finbench.core.records import Scorecard
 
-NAMES = {"trackio": "trackio", "wandb": "wandb", "mlflow": "mlflow", "tensorboard": "tensorboard"}  # name -> its module
 PROJECT = "finbench"
 RUNS = "trackers.json"  # which runs of theirs a training is
 _RESUMED = {"wandb": "WANDB_RUN_ID", "mlflow": "MLFLOW_RUN_ID"}
@@ -44,23 +41,6 @@ _SETTINGS = {
     "MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS": "5",  # else a request a step: they pile up where nobody answers
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-
-
-def named(stated: str | Sequence[str]) -> list[str]:
-    """The trackers one by one, each known and installed; FinbenchError for one that is not."""
-    texts = [stated] if isinstance(stated, str) else stated
-    names = list(dict.fromkeys(name.strip().lower() for text in texts for name in text.split(",") if name.strip()))
-    for name in names:
-        if name not in NAMES:
-            raise unknown("tracker", name, NAMES, "--report trackio")
-        if not installed(name):
-            raise FinbenchError(f"{name} is not installed.", install(name))
-    return names
-
-
-def installed(name: str) -> bool:
-    """Whether a tracker's package is here; none of it is imported."""
-    return importlib.util.find_spec(NAMES[name]) is not None
 
 
 def facts(**parts: Any) -> dict[str, Any]:

@@ -12,7 +12,9 @@ import finbench
 from finbench import grid, pretraining, training
 from finbench.cli import command, show
 from finbench.cli.command import DataDir, Found, RecipeOptions, taking
+from finbench.core import tracking
 from finbench.core.errors import FinbenchError, counted
+from finbench.core.files import check_writable
 
 Place = Annotated[str, typer.Argument(metavar="DIR", help="Where the results lie: a folder or URL.")]
 Resume = Annotated[bool, "--resume", "Go on with a run that was stopped."]
@@ -34,6 +36,8 @@ def train(
     data_dir: DataDir = None,
 ) -> Found | None:
     """Train an adapter (Ctrl-C keeps everything so far; --resume goes on exactly)."""
+    tracking.named(report or ())  # at once, and not after rows are read
+    check_writable(out or Path("runs"))
     resolved = stated.resolved(data_dir)
     folder = out or Path("runs") / resolved.name
     workers = training.process_count(gpus, processes)
@@ -70,12 +74,15 @@ def plan(
 @taking(RecipeOptions, "Recipe")
 def tune(
     stated: RecipeOptions,
-    budget: Annotated[int, "Cost in whole trainings: 2^budget rates, halved after each."] = 3,
+    budget: Annotated[
+        int, typer.Option(min=1, max=6, help="Cost in whole trainings: 2^budget rates, halved after each.")
+    ] = 3,
     out: Annotated[Path | None, "Folder of the search; default runs/tune-<name>."] = None,
     dry_run: Annotated[bool, "--dry-run", "Show what would be trained, and how much of it."] = False,
     data_dir: DataDir = None,
 ) -> Found:
     """Find the learning rate of a recipe on rows held out of train; the same command goes on after a stop."""
+    check_writable(out or Path("runs"))
     resolved = stated.resolved(data_dir)
     folder = out or Path("runs") / f"tune-{resolved.name}"
     if dry_run:
@@ -110,6 +117,7 @@ def merge(
     if odd := [f"--{name}" for name, value in (whole if len(adapters) > 1 else several).items() if value is not None]:
         what = "makes a LoRA of several" if len(adapters) > 1 else "makes a model of one adapter and its base"
         raise FinbenchError(f"This {what}: it takes no {' or '.join(odd)}.", "See its options: finbench merge --help")
+    check_writable(out)
     if len(adapters) > 1:
         several["weights"] = None if weights is None else command.numbers(weights, "--weights")
         chosen = {name: value for name, value in several.items() if value is not None}
@@ -131,6 +139,7 @@ def export(
 ) -> Found:
     """Write an adapter for llama.cpp and Ollama: with its base as one GGUF, and the LoRA alone as another."""
 
+    check_writable(out)
     made = finbench.export(adapter, out, to=to, base=base, bits=command.bits(bits), weights=weights)
     return Found(made, lambda: show.trainings.exported(made, out))
 
@@ -148,6 +157,7 @@ def pretrain(
 
     Ctrl-C keeps everything so far; --resume goes on at the exact batch.
     """
+    check_writable(out or Path("runs"))
     stated = pretraining.read_recipe(recipe, command.settings(set_ or []))
     folder = out or Path("runs") / stated.name
     result = finbench.pretrain(stated, folder, resume=resume, dry_run=dry_run)

@@ -25,5 +25,6 @@ __all__ = [
     "taskfiles",
     "templates",
     "threads",
+    "tracking",
     "version",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import glob
 import hashlib
 import json
@@ -192,6 +193,19 @@ def writing(path: Path) -> Iterator[None]:
         if said is None and not re.search(r"inline_container|PytorchStreamWriter", str(fault)):
             raise
         raise cannot_write(path, OSError(said[1] if said else "a file was not taken to its end")) from fault
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file or folder that cannot be written, before the work that it is to hold; nothing is left behind."""
+    whole = path.expanduser().absolute()
+    there = next(one for one in (whole, *whole.parents) if one.exists())
+    try:
+        if there != whole and not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{there} is a file")
+        with tempfile.TemporaryFile(dir=there if there.is_dir() else there.parent):
+            pass
+    except OSError as fault:
+        raise cannot_write(path, fault) from fault
 
 
 def cannot_write(path: Path, fault: Exception) -> FinbenchError:

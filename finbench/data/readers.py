@@ -23,7 +23,7 @@ from typing import IO, Any, NamedTuple
 from finbench import hub
 from finbench.core.errors import FinbenchError
 from finbench.core.files import unique_keys
-from finbench.data import archives
+from finbench.data import archives, spreadsheets
 
 _CHUNK = 1 << 20  # bytes
 _LINE = 16 << 20  # characters
@@ -50,6 +50,7 @@ class SourceFile:
     path: Path
     member: str | None = None
     archive: zipfile.ZipFile | None = field(default=None, compare=False, repr=False)  # open, for its many members
+    sheet: str | None = None  # of a workbook
 
     @property
     def name(self) -> str:
@@ -70,7 +71,8 @@ class SourceFile:
         return self.path.stat().st_size
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.member}" if self.member else str(self.path)
+        sheet = f"#{self.sheet}" if self.sheet else ""
+        return f"{self.path}:{self.member}" if self.member else f"{self.path}{sheet}"
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
@@ -120,13 +122,13 @@ def expand(paths: list[Path], pattern: str, like: str = "") -> list[SourceFile]:
     ``like``: the hint of an error.
     """
     found: list[SourceFile] = []
-    missing = [path for path in paths if not path.exists()]
+    missing = [path for path, _ in map(spreadsheets.sheet_of, paths) if not path.exists()]
     if missing:
         near = [name for path in missing for name in beside(path)]
         mean = f" Did you mean {' or '.join(near[:3])}?" if near else ""
         here = "" if near or all(path.is_absolute() for path in missing) else f" (in {Path.cwd()})"
         raise FinbenchError(f"No such file{here}: {', '.join(map(str, missing))}.{mean}", like)
-    for path in paths:
+    for path, sheet in map(spreadsheets.sheet_of, paths):
         if path.is_dir():
             inside = [SourceFile(file) for file in sorted(path.rglob("*")) if file.is_file()]
         elif not path.is_file():
@@ -135,7 +137,7 @@ def expand(paths: list[Path], pattern: str, like: str = "") -> list[SourceFile]:
             archive, names = archives.opened(path)
             inside = [SourceFile(path, name, archive) for name in names]
         else:
-            found.append(SourceFile(path))
+            found.append(SourceFile(path, sheet=sheet))
             continue
         fitting = [file for file in inside if any(fnmatch(file.name.lower(), p.lower()) for p in pattern.split())]
         if not fitting:
@@ -319,11 +321,10 @@ def decode_parquet(file: SourceFile) -> Iterator[RawRecord | str]:
 
 
 def _decode_xlsx(file: SourceFile) -> Iterator[RawRecord | str]:
-    from finbench.data import spreadsheets
-
     with file.open() as handle:
         content = handle.read(spreadsheets.LARGEST + 1)
-    yield from (RawRecord(row, place) for row, place in spreadsheets.rows(str(file), content))
+    for found in spreadsheets.rows(str(file), content, file.sheet):
+        yield found if isinstance(found, str) else RawRecord(*found)
 
 
 def decode_conll(file: SourceFile) -> Iterator[RawRecord | str]:

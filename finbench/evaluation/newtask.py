@@ -92,9 +92,9 @@ def new_task(wanted: TaskSettings) -> NewTask:
     if counts["test"] < _SMALL:
         # half the width of a 95 % interval of the difference of two models that disagree on one row in four
         points = 100 * 1.96 * math.sqrt(0.25 / counts["test"])
-        found.notes.append(
-            f"{counts['test']} test rows are few: differences below about {points:.0f} points will not show"
-        )
+        said = f"{counts['test']} test rows are few: differences below about {points:.0f} points will not show"
+        whole = "; a column that says test in every row makes all of them the test: --split COLUMN"
+        found.notes.append(said + (whole if counts["train"] and not wanted.split else ""))
     if name != newrows.title(folder):
         found.notes.append(f"finbench has a task of that name: this one is called {name}")
     with folder_atomic(folder) as staging:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from finbench.core import catalog, refs
+from finbench.core import catalog, refs, tracking
 from finbench.core.errors import FinbenchError, shortened, unknown
-from finbench.core.files import stable_json, strict_json
+from finbench.core.files import check_writable, stable_json, strict_json
 from finbench.core.records import Task
 from finbench.core.settings import Evaluation
 from finbench.evaluation import profiles
 from finbench.models import adapters, bases
+from finbench.scoring import noise
 
 ENGINES = ("auto", "hf", "vllm", "server", "api", "dummy")
 ENDPOINTS = ("server", "api")  # whose models are elsewhere
@@ -123,6 +124,7 @@ def checked(wanted: Evaluation) -> tuple[Evaluation, dict[str, Any], list[Task]]
     FinbenchError for settings that do not fit each other, an unknown name, and a folder that is not there.
     """
     parsed = arguments(wanted.engine, wanted.arguments)
+    tracking.named(wanted.report)
     wanted = profiles.in_template(wanted)
     named = catalog.expand(wanted.named)
     if wanted.budget is not None and wanted.engine not in ENDPOINTS:
@@ -131,8 +133,10 @@ def checked(wanted: Evaluation) -> tuple[Evaluation, dict[str, Any], list[Task]]
     profiles.check_fit(wanted, named)
     if not named and not wanted.adapters:
         raise no_tasks()
+    noise.checked(named or list(catalog.tasks().values()), wanted.metadata)
     if wanted.engine not in (*ENDPOINTS, "dummy"):
-        _check_folders(wanted)
+        check_folders(wanted.adapters, wanted.model, wanted.base)
+    check_writable(wanted.out)
     return wanted, parsed, named
 
 
@@ -144,12 +148,12 @@ def no_tasks() -> FinbenchError:
     )
 
 
-def _check_folders(wanted: Evaluation) -> None:
+def check_folders(stated: Sequence[str], *named: str | None) -> None:
     """Let those who read adapters and bases say what is not there."""
-    for text in wanted.adapters if len(wanted.adapters) == 1 else ():  # of several all faults are told at once
+    for text in stated if len(stated) == 1 else ():  # of several all faults are told at once
         if refs.parse(text).kind in ("folder", "name") and not Path(text).expanduser().is_dir():
             adapters.find(text)
-    for text in filter(None, (wanted.model, wanted.base)):
+    for text in filter(None, named):
         bases.check_there(text)
 
 

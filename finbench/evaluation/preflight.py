@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from finbench.core import environment, paths
+from finbench.core import environment, paths, tracking
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
@@ -224,7 +224,7 @@ def reported(stated: str | Sequence[str]) -> Callable[[Sequence[Scorecard], Path
     """What hands cards of a folder to trackers; FinbenchError for one that is not known, or not installed."""
     if not stated:
         return lambda cards, folder: None
+    names = tracking.named(stated)
     from finbench.cards import trackers  # takes the libraries' time
 
-    names = trackers.named(stated)
     return lambda cards, folder: trackers.report_cards(names, cards, folder)

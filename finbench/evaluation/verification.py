@@ -17,12 +17,11 @@ from finbench.cards import RowsByTask, cardfiles
 from finbench.core import catalog, owntasks, paths, seal
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Answers, Measure, Score, Scorecard, Task
-from finbench.evaluation import drawing, evidence, rescore
+from finbench.evaluation import drawing, evidence, options, rescore
 from finbench.evaluation import rerun as again
 from finbench.evaluation.found import EDITED, SEALED
 from finbench.evaluation.found import Verification as Verification
 from finbench.evaluation.notes import contradictions
-from finbench.evaluation.options import ENDPOINTS
 from finbench.evaluation.subjects import DUMMY, Overlaps
 from finbench.scoring import (
     LENIENT,
@@ -68,6 +67,7 @@ def verify(
     except FinbenchError as fault:
         found.fault("schema", fault.message)
         return found
+    options.check_folders([adapter] if adapter else [], None if parsed.engine in options.ENDPOINTS else base)
     found.checks.append(f"schema {parsed.schema_}")
     _sealed(raw, parsed, found)
     for score in parsed.scores:
@@ -281,7 +281,7 @@ def _rows(card: Scorecard, score: Score, rows: list[dict[str, Any]], found: Veri
     if bool(apart) != (score.answers is not None) or any(apart - row.keys() for row in rows):
         found.fault(f"{place}.answers", "does not go with the card's profile, or with its sample rows")
         return
-    if task is not None and apart and card.engine not in ENDPOINTS:  # which count as they like
+    if task is not None and apart and card.engine not in options.ENDPOINTS:  # which count as they like
         _budgeted(task, card, rows, found)
     labels = [row.get("answer") for row in rows]
     if score.form == "choice" and score.truncated > sum(len(one) for one in labels if isinstance(one, list)):

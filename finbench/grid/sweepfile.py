@@ -13,7 +13,7 @@ from typing import Any, Self
 import pydantic.dataclasses
 from pydantic import Field, JsonValue, field_validator
 
-from finbench.core import catalog, paths, taskcode
+from finbench.core import catalog, paths, taskcode, tracking
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
 from finbench.core.records import OwnData, Recipe, name_of_source
@@ -121,9 +121,7 @@ def read(source: Path | str) -> Sweep:
     stated: list[Mapping[str, Any]] = [sweep.axes, sweep.common, *sweep.include, *sweep.exclude]
     recipes.check_keys(key for part in stated for key in part)
     if sweep.report:
-        from finbench.cards import trackers  # takes the libraries' time
-
-        trackers.named(sweep.report)
+        tracking.named(sweep.report)
     if sweep.tune:
         for axis in sweep.tune.over:
             if axis not in sweep.axes:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from finbench.core import catalog
+from finbench.core import catalog, tracking
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Recipe
 from finbench.engines.vllm import memory
@@ -110,7 +110,7 @@ def _score(step: Mapping[str, Any]) -> dict[str, Any]:
     )
     by_adapter = {card.subject.adapter: card for card in cards}
     wanted = [by_adapter[adapters.find(str(folder)).identity] for folder in here] if folders else cards
-    trackers.report_cards(trackers.named(step["report"]), wanted, out)
+    trackers.report_cards(tracking.named(step["report"]), wanted, out)
     return {
         "parts": [
             {

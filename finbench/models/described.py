@@ -28,7 +28,7 @@ def taken_for(folder: Path, alias: str, source: str) -> str:
     else:
         parts.append(_method(method))
     dtype = config.get("dtype") or config.get("torch_dtype") or inner.get("dtype") or inner.get("torch_dtype")
-    parts += [str(dtype)] if dtype else []
+    parts += [f"stored in {dtype}"] if dtype else []  # what it is computed in is the engine's matter
     context = inner.get("max_position_embeddings") or inner.get("n_positions")
     parts.append(f"context {context:,} tokens" if isinstance(context, int) else "no stated limit of context")
     parts.append("chat template" if has_template(folder) else "no chat template")

@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from finbench.core.errors import FinbenchError, unknown
+from finbench.core.records import Task
 
+CHOICES = {"agreement": ("fpb", ("50", "66", "75", "100"))}  # what may be chosen of a data set, and of which
+SPLITS = ("test", "validation")
 OF_EVERY = ("noise", "split")  # what may be chosen of the rows of every task, and is never ranked
 _WORD = re.compile(r"[A-Za-z]{4,}")
 _TYPOS, _MISREAD = 0.1, 0.1  # share of longer words with a slip, of letters that look alike that are misread
@@ -165,6 +168,23 @@ def several(stated: str) -> list[str]:
     for one in names:
         named(one)
     return list(dict.fromkeys(names))
+
+
+def checked(tasks: Iterable[Task], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """``--metadata`` by lm-eval's names. A choice or value that is unknown, or that no task has, is a FinbenchError."""
+    stated = {}
+    for name, value in metadata.items():
+        short = name.removeprefix("finbench_")
+        if short not in (*CHOICES, *OF_EVERY):
+            raise unknown("choice", name, (*CHOICES, *OF_EVERY), "finbench eval --help")
+        if short in CHOICES and not any(getattr(task, short) is not None for task in tasks):
+            raise FinbenchError(f"No task here has a choice of {short}.", f"It is one of {CHOICES[short][0]}.")
+        if short == "noise":
+            several(str(value))
+        elif str(value) not in (values := SPLITS if short == "split" else CHOICES[short][1]):
+            raise unknown(short, str(value), values, "finbench eval --help")
+        stated[f"finbench_{short}"] = value
+    return stated
 
 
 def named(stated: str) -> tuple[Noise, int]:

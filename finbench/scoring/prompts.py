@@ -15,8 +15,8 @@ from typing import Any
 from lm_eval.api.instance import Instance
 
 from finbench.core import catalog, paths
-from finbench.core.console import say
-from finbench.core.errors import FinbenchError, unknown
+from finbench.core.console import quiet, say
+from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.records import DataId, Generation, Task
 from finbench.hub import Unreachable
@@ -62,12 +62,13 @@ def load(
     A task that a noise does not reach, among the first ``limit`` rows, is left out, and said; ``noise.NotReached``
     where that is so of all.
     """
+    quiet()  # lm-eval has words of its own for whoever loads a task
     from lm_eval.tasks import TaskManager
 
     tasks, home = list(tasks), paths.data_dir(data_dir)
     ours = [task for task in tasks if not task.shipped and not task.own]
     _fetch([task for task in ours if not (home / task.set / "test.jsonl").is_file()], data_dir)
-    stated = {**_checked(tasks, metadata or {}), "finbench_data_dir": str(home)}
+    stated = {**noise.checked(tasks, metadata or {}), "finbench_data_dir": str(home)}
     manager = TaskManager(include_defaults=False, metadata=stated)  # which has read none of its own, nor of ours
     loaded: dict[str, Any] = {}
     unreached: dict[str, noise.NotReached] = {}
@@ -119,9 +120,6 @@ def _may_show(task: Task, lm_task: Any) -> None:
         )
 
 
-CHOICES = {"agreement": "fpb"}  # what may be chosen of a data set, by --metadata, and of which
-
-
 def _choose_rows(lm_task: Any, stated: Mapping[str, Any]) -> None:
     """Put the validation rows in the place of the test, and noise into texts, as ``--metadata`` says."""
     name, found = lm_task.config.task, lm_task.dataset
@@ -130,27 +128,13 @@ def _choose_rows(lm_task: Any, stated: Mapping[str, Any]) -> None:
         return
     if lm_task.config.test_split != "test" or "test" not in found or lm_task.config.process_docs is not None:
         raise FinbenchError(f"{name}: its rows cannot be chosen, for they are not finbench's.", "Name another task.")
-    if (split := chosen.get("split", "test")) not in ("test", "validation"):
-        raise unknown("split", split, ("test", "validation"), "finbench eval --help")
+    split = chosen.get("split", "test")
     if not len(found[split]):
         raise FinbenchError(f"{name} has no {split} rows.", "Leave --metadata split out, or name another task.")
     asked = found[split]
     if "noise" in chosen:
         asked = type(asked).from_list(noise.noisy(chosen["noise"], list(asked), name))
     lm_task.dataset = {**found, "test": asked}
-
-
-def _checked(tasks: Iterable[Task], metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata by lm-eval's names. A choice that is unknown, or that no task has, is a fault."""
-    stated = {}
-    for name, value in metadata.items():
-        short = name.removeprefix("finbench_")
-        if short not in (*CHOICES, *noise.OF_EVERY):
-            raise unknown("choice", name, (*CHOICES, *noise.OF_EVERY), "finbench eval --help")
-        if short in CHOICES and not any(getattr(task, short) is not None for task in tasks):
-            raise FinbenchError(f"No task here has a choice of {short}.", f"It is one of {CHOICES[short]}.")
-        stated[f"finbench_{short}"] = value
-    return stated
 
 
 def _fetch(missing: list[Task], data_dir: Path | None) -> None:
@@ -178,7 +162,9 @@ def _origin(task: Task, data_dir: Path | None, stated: Mapping[str, Any]) -> dic
     from finbench.data import describe_set
 
     choices = {
-        name: str(stated.get(f"finbench_{name}", own)) for name in CHOICES if (own := getattr(task, name)) is not None
+        name: str(stated.get(f"finbench_{name}", own))
+        for name in noise.CHOICES
+        if (own := getattr(task, name)) is not None
     }
     choices |= {name: str(stated[f"finbench_{name}"]) for name in noise.OF_EVERY if f"finbench_{name}" in stated}
     if task.own:

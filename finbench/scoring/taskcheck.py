@@ -52,6 +52,8 @@ def task_of_examples(task: Task) -> Any:
     """The task as lm-eval builds it, on its three invented rows: no data set is needed."""
     import datasets
     from lm_eval.api.task import ConfigurableTask
+
+    quiet()
     from lm_eval.tasks._yaml_loader import load_yaml
 
     rows = [{**row, **({"choices": task.labels} if task.labels else {})} for row in task.examples]
@@ -66,7 +68,6 @@ def task_of_examples(task: Task) -> Any:
 
 def golden_prompt(task: Task) -> str:
     """The prompt and answer of a task's first example, as the model sees it; else of its first row."""
-    quiet()
     lm_task = task_of_examples(task) if task.examples else prompts.load([task], None)[task.name]
     return _pair_of(lm_task)
 

@@ -142,9 +142,10 @@ def serve(
     _check_room(max_length, gpu_memory)
     room = _Room(dtype, tensor_parallel, max_length, memory.SHARE if gpu_memory is None else gpu_memory)
     later = _later(adapter, key, allow_owner, max_rank, adapter_memory)
+    options.check_folders(adapter, base)
+    port = _free(host, port)  # before a base is fetched
     found, _ = candidates(Evaluation(list(adapter), base=base, bits=16, engine="vllm"))
     _check(found, room)
-    port = _free(host, port)
     zoo = [one for one in found if one.beside]
     names = [found[0].subject.base.alias, *(one.subject.name for one in zoo)]
     if key is not None:

@@ -83,6 +83,7 @@ def merge(
     trained = recorded_bits(folder, bits)
     place = _onto(onto, trained)
     on = adapters.base_of(folder, base)
+    say(f"Merging {folder.name} into {on.id.alias}; what is written is read again and compared ...")
     with folder_atomic(out) as staging:
         report = write(folder, on, trained, place, dtype, staging)
         made = _record(folder, on, trained, bits is not None, report, staging)

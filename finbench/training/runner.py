@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finbench.cards import model_card, trackers
-from finbench.core import environment
+from finbench.core import environment, tracking
 from finbench.core.console import err, progress, quiet, say, waiting
 from finbench.core.errors import FinbenchError, Interrupted, counted
 from finbench.core.files import write_atomic, writing
@@ -64,7 +64,7 @@ def train(
         say(f"{recipe.name}: {recipe.method} on {recipe.base}. Reading rows of {', '.join(recipe.learnt)} ...")
     quiet()
     launch.check(processes)
-    told = trackers.named(report)
+    told = tracking.named(report)
     if environment.processes() > 1:
         return _take_part(recipe, out, data_dir, resume, dry_run, told)
     run = _decided(recipe, data_dir, processes)

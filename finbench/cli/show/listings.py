@@ -46,7 +46,7 @@ def tasks(found: Iterable[Task], groups: Mapping[str, list[str]]) -> None:
     out.print()
     for name, members in groups.items():
         shown = ", ".join(member.removeprefix(PREFIX) for member in members)
-        put(f"[bold]{name.removeprefix(PREFIX)}[/]: {shown}")
+        put(f"[bold]{name.removeprefix(PREFIX)}[/]: {shown}", wrap=True)
     put("\nOne of them, with prompt, licence and paper: finbench tasks show NAME")
 
 

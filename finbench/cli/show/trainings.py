@@ -47,7 +47,11 @@ def trained(adapter: Adapter, folder: Path, base: str) -> None:
     own = (catalog.own(task) for task in adapter.recipe.tasks)
     folders = [str(one.root) for one in own if one and one.task.own == "folder"]
     if not adapter.recipe.tasks:  # rows of one's own are no test
-        put("Next: a benchmark of rows that it has not seen: finbench tasks new FILE --text COLUMN --label COLUMN")
+        known = next((one.map for one in adapter.recipe.data if "prompt" in one.map), {})
+        text, label = (shlex.quote(known.get(name, "COLUMN")) for name in ("prompt", "completion"))
+        alike = " --prompt '{{text}}'" if known else ""  # tasks new has an instruction of its own, which it never saw
+        stated = escape(f"finbench tasks new FILE --text {text} --label {label}{alike}")
+        put(f"Next: a benchmark of rows that it has not seen: {stated}")
         folders = ["./FOLDER"]
     named += f" --tasks {shlex.quote(','.join(folders))}" if folders else ""
     put(f"{'Next' if adapter.recipe.tasks else 'Then'}: finbench eval --adapter {escape(reference + named)}")

@@ -32,6 +32,7 @@ from finbench.data.audit.row_store import RowStore
 from finbench.data.audit.texts import Texts, shared_pages
 from finbench.data.contamination import Index, fields
 from finbench.data.readers import RawRecord, beside
+from finbench.data.spreadsheets import sheet_of
 
 _SAMPLE = 1000  # rows by which a file's columns are known
 Rows = Iterator[tuple[Item, RawRecord]]
@@ -165,7 +166,7 @@ def resolved(names: list[str], data_dir: Path | None) -> Iterator[Input]:
     given: list[Path] = []
     for name in names or here:
         short = name.removeprefix(catalog.PREFIX)
-        if Path(name).exists():
+        if sheet_of(Path(name))[0].exists():
             given.append(Path(name))
         elif short in here:
             for each in formats.inputs([home / short]):

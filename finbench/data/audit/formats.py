@@ -60,8 +60,9 @@ def split_named(word: Any) -> str | None:
 
 
 def split_in(name: str) -> str | None:
-    """The split that a file's name, or the folder it lies in, states as a word of its own."""
-    for part in (Path(name).stem, Path(name).parent.name):
+    """The split that the name of a file or sheet, or the folder it lies in, states as a word of its own."""
+    path = Path(name.replace("#", "/"))  # the sheet of a workbook
+    for part in (path.stem, path.parent.name):
         for word in re.split(r"[^a-z]+", part.casefold()):
             if word in _SPLITS:
                 return _SPLITS[word]

@@ -18,7 +18,7 @@ from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import cannot_write, digest, sha256_file, write_atomic
 from finbench.core.records import OwnData
-from finbench.data import readers
+from finbench.data import readers, spreadsheets
 from finbench.data.audit import formats
 from finbench.data.own.shapes import Recognised, recognise
 from finbench.data.readers import RawRecord, SourceFile
@@ -100,7 +100,7 @@ def again(stated: OwnData, sha256: str, near: Sequence[Path] = ()) -> LocatedRow
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         places.insert(0, Path(json.loads(_known(sha256).read_text(encoding="utf-8"))["source"]))
     for place in places:
-        if place.exists():
+        if spreadsheets.sheet_of(place)[0].exists():
             try:
                 return locate(stated.model_copy(update={"source": str(place), "sha256": sha256}))
             except FinbenchError:  # other rows lie there now
@@ -143,7 +143,7 @@ def _files(path: Path) -> tuple[list[OwnFile], list[str]]:
             f"Unpack it: {unpack} {packed[0]}; or name the files one by one: --data FILE --data FILE",
         )
     found = readers.expand([path], _PATTERN, _EXAMPLE)
-    if len(found) == 1 and found[0].path == path and found[0].member is None:
+    if len(found) == 1 and found[0].path == spreadsheets.sheet_of(path)[0] and found[0].member is None:
         return [OwnFile(found[0], path.name)], []
     named = [OwnFile(one, one.member or one.path.relative_to(path).as_posix()) for one in found]
     named = [one for one in named if not _hidden(one.name) and not _ABOUT.fullmatch(one.file.name)]
