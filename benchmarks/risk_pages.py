@@ -1,7 +1,7 @@
 """The risk pages of docs/examples: both embedded bases and their adapters on Financial PhraseBank.
 
     python benchmarks/risk_pages.py smollm2-135m --data-dir DATA
-    python benchmarks/risk_pages.py gemma3-270m --data-dir DATA --noisy 60 --general piqa --limit 50
+    python benchmarks/risk_pages.py gemma3-270m --data-dir DATA --noisy 60 --limit 50
 
 It trains where runs/ has no adapter, scores adapter and base, and writes a page of each. DATA is where
 ``finbench data import`` has put fpb, piqa and winogrande. Each step says what processor time it took.
@@ -35,7 +35,8 @@ def main(base: str, data: Path | None, noisy: int, general: str, limit: int) -> 
         _timed("training", train)
     how: dict[str, Any] = {"data_dir": data, "reports": False}
     steps: dict[str, dict[str, Any]] = {
-        "fpb, fpb_mc": {"tasks": "fpb,fpb_mc", "out": cards},
+        "fpb": {"tasks": "fpb", "out": cards},
+        "fpb_mc by eight prompts": {"tasks": "fpb_mc", "out": cards, "prompts": "8"},
         "validation rows": {"tasks": "fpb_mc", "out": cards / "validation", "metadata": {"split": "validation"}},
         "noise": {"tasks": "fpb_mc", "out": cards / "noisy", "metadata": {"noise": "all"}, "limit": noisy},
         general: {"tasks": general, "out": cards, "limit": limit},
@@ -50,7 +51,7 @@ def main(base: str, data: Path | None, noisy: int, general: str, limit: int) -> 
 def _timed(what: str, step: Callable[[], Any]) -> None:
     before = _processor()
     step()
-    print(f"{what}: {_processor() - before:.0f} s of processor time")
+    print(f"{what}: {_processor() - before:.0f} s of processor time", flush=True)
 
 
 def _processor() -> float:
