@@ -11,7 +11,7 @@ from finbench.cards import confidence, shifts, sureplots
 from finbench.cards.comparison import aggregation_of, difference, documents
 from finbench.cards.elsewhere import unseen
 from finbench.cards.render import amount, describe_subject, from_template, in_brackets, percent
-from finbench.cards.shifts import Section, asked, base_file, file_of, short, word
+from finbench.cards.shifts import Section, asked, base_files, file_of, short, word
 from finbench.cards.subjectcards import GENERAL, HeldScore, SubjectCards, gathered
 from finbench.cards.verdicts import shown_points
 from finbench.core import catalog
@@ -122,7 +122,7 @@ def _scores(found: SubjectCards) -> Section:
             for one in own
         ],
         asked(found, own)
-        + ("" if found.subject.subject.kind == "base" else f"; finbench compare {file_of(found)} {base_file(own)}"),
+        + ("" if found.subject.subject.kind == "base" else f"; finbench compare {file_of(found)} {base_files(own)}"),
         "how often it is right",
     )
 
@@ -219,7 +219,7 @@ def _forgetting(found: SubjectCards) -> Section:
         "General tasks, which say nothing of finance: what is lost to the base on the same rows.",
         ("task", "score", "base", "difference", "documents"),
         [] if alone else [[one.task, _main(one), *_beside(one), f"{one.score.n:,}"] for one in general],
-        f"{asked(found, general)}; finbench compare {file_of(found)} {base_file(general)} --tasks general",
+        f"{asked(found, general)}; finbench compare {file_of(found)} {base_files(general)} --tasks general",
         "nothing is forgotten by a base alone" if alone else "what it forgot: finbench eval --tasks general",
     )
 

@@ -184,9 +184,9 @@ def word(path: Path) -> str:
     return shlex.quote(str(whole.relative_to(here) if whole.is_relative_to(here) else Path(*whole.parts[-2:])))
 
 
-def base_file(held: Sequence[HeldScore]) -> str:
-    """The card of the base beside these scores as a word of the shell."""
-    return next((word(one.base.path) for one in held if one.base), "BASE.json")
+def base_files(held: Sequence[HeldScore]) -> str:
+    """The cards of the base beside these scores as words of the shell."""
+    return " ".join(dict.fromkeys(word(one.base.path) for one in held if one.base)) or "BASE.json"
 
 
 def _folder_of(found: SubjectCards, name: str) -> str:
