@@ -99,6 +99,17 @@ def test_wordings_stand_on_the_page_where_a_card_has_them() -> None:
     assert section.missing.endswith("--tasks fpb_mc")  # a choice task, of which eight prompts cost least
 
 
+def test_prompts_on_a_sample_of_a_whole_test_are_of_the_wording_alone(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"model": "dummy", "engine": "dummy", "tasks": "mini_sentiment", "reports": False}
+    finbench.evaluate(**how, out=tmp_path)
+    finbench.evaluate(**how, out=tmp_path / "wordings", limit=30, prompts="8")
+    finbench.evaluate(**how, out=tmp_path / "noisy", limit=30, metadata={"noise": "lower"})
+    (card,) = tmp_path.glob("*.json")
+    rows = {one.title: [row[0] for row in one.rows] for one in finbench.risk(card).shown}
+    assert rows["Score"] == rows["Noise"] == ["mini_sentiment"]
+    assert rows["Wording of the prompt"] == ["mini_sentiment, a sample of 30 rows"]
+
+
 def test_cost_is_of_one_prompt_and_answers_of_a_file_have_none(tmp_path: Path) -> None:
     found = subjectcards.gathered(ADAPTER, [ADAPTER])
     score = found.own[0].score

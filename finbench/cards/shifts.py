@@ -54,7 +54,8 @@ def of_wording(found: SubjectCards) -> Section:
         "and prompts. Spread: best minus worst prompt. Biases in %: above 0 what is listed first is preferred.",
         ("task", "prompts", "mean", "spread", "worst", "variance by prompt, %", "label order", "answer position"),
         rows,
-        f"{asked(found, [one for one, _ in told], ' --prompts 8')}; finbench card prompts {file_of(found)}",
+        f"{asked(found, [one for one, _ in told], ' --prompts 8')}; "
+        f"finbench card prompts {files([one for one, _ in told])}",
         f"not tested, finbench eval --prompts 8 --tasks {example}",
     )
 
@@ -88,7 +89,7 @@ def of_noise(found: SubjectCards) -> Section:
     """The subject under each noise beside itself; why not, where the cards share no document."""
     rows, notes, faults = [], list[str](), []
     homes = list(dict.fromkeys(map(_noisy_home, found.noisy)))
-    for home in dict.fromkeys(one.path for one in found.own):
+    for home in dict.fromkeys(one.path for one in found.mains):
         try:
             under = undernoise.robustness(home, found.noisy, notes=notes) if found.noisy else []
         except FinbenchError as fault:  # perhaps these are under noise of another card of the subject
@@ -182,6 +183,11 @@ def word(path: Path) -> str:
     """A path as a word of the shell: as seen from here, else its last two parts, for a page shows nobody's home."""
     here, whole = Path.cwd().resolve(), path.resolve()
     return shlex.quote(str(whole.relative_to(here) if whole.is_relative_to(here) else Path(*whole.parts[-2:])))
+
+
+def files(held: Sequence[HeldScore]) -> str:
+    """The cards of these scores as words of the shell."""
+    return " ".join(dict.fromkeys(word(one.path) for one in held))
 
 
 def base_files(held: Sequence[HeldScore]) -> str:

@@ -46,6 +46,16 @@ class SubjectCards:
     noisy: list[Path] = field(default_factory=list)
     adapter: Path | None = None  # its folder, where that was named
 
+    @property
+    def mains(self) -> list[HeldScore]:
+        """The scores without those of several prompts on a sample of a test that is there whole."""
+        whole = {one.score.task for one in self.own if one.score.is_whole(one.card.limit)}
+        return [
+            one
+            for one in self.own
+            if not one.score.prompts or one.score.is_whole(one.card.limit) or one.score.task not in whole
+        ]
+
 
 def gathered(subject: Path, places: Sequence[Path]) -> SubjectCards:
     """The cards of an adapter folder, or of the subject of a card, among those below ``places``.
