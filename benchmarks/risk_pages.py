@@ -1,7 +1,7 @@
 """The risk pages of docs/examples: both embedded bases and their adapters on Financial PhraseBank.
 
     python benchmarks/risk_pages.py smollm2-135m --data-dir DATA
-    python benchmarks/risk_pages.py gemma3-270m --data-dir DATA --noisy 60 --general piqa --limit 50
+    python benchmarks/risk_pages.py gemma3-270m --data-dir DATA --prompted 100 --noisy 60 --limit 50
 
 It trains where runs/ has no adapter, scores adapter and base, and writes a page of each. DATA is where
 ``finbench data import`` has put fpb, piqa and winogrande. Each step says what processor time it took.
@@ -22,7 +22,7 @@ RECIPE = "fpb-smollm2-135m-lora"
 PAGES = Path(__file__).parent.parent / "docs" / "examples"
 
 
-def main(base: str, data: Path | None, noisy: int, general: str, limit: int) -> None:
+def main(base: str, data: Path | None, prompted: int, noisy: int, general: str, limit: int) -> None:
     """Everything that the page of one adapter is made of, and of its base."""
     name = f"fpb-{base}-lora-s0"
     adapter, cards = Path("runs") / name, Path("runs") / "risk" / base
@@ -36,6 +36,7 @@ def main(base: str, data: Path | None, noisy: int, general: str, limit: int) -> 
     how: dict[str, Any] = {"data_dir": data, "reports": False}
     steps: dict[str, dict[str, Any]] = {
         "fpb, fpb_mc": {"tasks": "fpb,fpb_mc", "out": cards},
+        "eight prompts": {"tasks": "fpb_mc", "out": cards / "wordings", "prompts": "8", "limit": prompted},
         "validation rows": {"tasks": "fpb_mc", "out": cards / "validation", "metadata": {"split": "validation"}},
         "noise": {"tasks": "fpb_mc", "out": cards / "noisy", "metadata": {"noise": "all"}, "limit": noisy},
         general: {"tasks": general, "out": cards, "limit": limit},
@@ -50,7 +51,7 @@ def main(base: str, data: Path | None, noisy: int, general: str, limit: int) -> 
 def _timed(what: str, step: Callable[[], Any]) -> None:
     before = _processor()
     step()
-    print(f"{what}: {_processor() - before:.0f} s of processor time")
+    print(f"{what}: {_processor() - before:.0f} s of processor time", flush=True)
 
 
 def _processor() -> float:
@@ -62,8 +63,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", choices=("smollm2-135m", "gemma3-270m"))
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--prompted", type=int, default=300, help="documents by eight prompts")
     parser.add_argument("--noisy", type=int, default=300, help="documents under each noise")
     parser.add_argument("--general", default="piqa,winogrande")
     parser.add_argument("--limit", type=int, default=100, help="documents of each general task")
     options = parser.parse_args()
-    main(options.base, options.data_dir, options.noisy, options.general, options.limit)
+    main(options.base, options.data_dir, options.prompted, options.noisy, options.general, options.limit)

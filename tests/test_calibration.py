@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 import finbench
 from finbench.cards import asking, cardfiles
+from finbench.cards.confidence import untold
 from finbench.cli import app
 from finbench.core.errors import FinbenchError
 from finbench.engines import Generated
@@ -273,3 +275,11 @@ def test_the_command_shows_the_guarantee() -> None:
     assert done.exit_code == 0, done.output
     assert "at most 10 % wrong: take answers of more than 0.72" in done.output
     assert "cross-fitted" in done.output
+
+
+def test_a_confidence_that_no_answer_states_is_said_and_not_counted_as_0() -> None:
+    how: Any = SimpleNamespace(generation=SimpleNamespace(confidence=True), arguments={})
+    score: Any = SimpleNamespace(form="generate", n=30)
+    rows = [{"values": {"acc": 1.0}, "index": number} for number in range(30)]
+    assert "none of its answers says so" in untold(how, score, rows)
+    assert untold(how, score, [{**rows[0], "confidence": 90}, *rows[1:]]) == ""

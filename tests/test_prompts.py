@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,15 @@ import pytest
 
 import finbench
 from finbench import evaluation
-from finbench.cards import cardfiles
+from finbench.cards import byprompt, cardfiles
+from finbench.cards.render import html, markdown
+from finbench.cards.reporting import FORMATS
+from finbench.cli.show import scorecards
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.files import digest
 from finbench.core.measures import Measure
+from finbench.core.records import Generation
 from finbench.engines import DummyEngine, choices
 from finbench.scoring import prompted, prompts, task_of_examples, wordings
 from finbench.scoring.crossed import crossed
@@ -59,6 +64,23 @@ def test_every_ranked_task_has_eight_prompts_that_show_the_row_and_not_its_answe
                     labels = list(range(len(doc["choices"]))) if isinstance(doc["label"], int) else doc["choices"]
                     other = next(label for label in labels if label != doc["label"])
                 assert shown_by(one, {**doc, field: other}) == list(texts), wording.name
+
+
+@pytest.mark.parametrize("name", [name for name in RANKED if catalog.tasks()[name].form == "generate"])
+def test_every_prompt_of_a_generated_answer_says_which_labels_there_are_or_what_form_it_has(name: str) -> None:
+    """An answer is read strictly: a prompt that says less than another would be judged by what it left out."""
+    task = catalog.tasks()[name]
+    lm_task = task_of_examples(task)
+    for wording in wordings.of(task):
+        asked = wordings.put(lm_task, wording)
+        for doc in lm_task.dataset["test"]:
+            own = {**doc, **{field: "#" for field in ("text", "question", "options", "formula_name") if field in doc}}
+            [said] = shown_by(asked, {**own, "history": []} if "history" in doc else own)
+            listed = wordings.labels_of(asked, doc) if task.labels and "entities" not in doc else []
+            if "options" in doc or "numeral" in doc:
+                listed = []
+            assert all(re.search(rf"\b{re.escape(str(label))}\b", said) for label in listed), (wording.name, said)
+            assert listed or len(re.findall(r"[a-z-]{3,}", said.lower())) >= 3, (wording.name, said)
 
 
 @pytest.mark.parametrize("name", [name for name in RANKED if catalog.tasks()[name].labels])
@@ -275,8 +297,6 @@ def test_tau_is_kendalls(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """The mean over pairs of prompts of scipy's tau between the scores of the subjects."""
     from scipy.stats import kendalltau
 
-    from finbench.cards import byprompt
-
     [one] = finbench.by_prompt([folder / "random" / "dummy.json"]).scores
     scores = np.random.default_rng(1).permuted(np.tile(np.arange(5.0), (8, 1)), axis=1).tolist()  # prompts, subjects
     group = []
@@ -308,7 +328,7 @@ def test_bias_of_order_is_that_of_a_subject_that_takes_what_is_listed_first(
 
     for which, bias in ((0, 1.0), (2, -1.0), (1, 0.0)):
         monkeypatch.setattr(DummyEngine, "_answer", answering(which))
-        [score] = scored(tmp_path / str(which), prompts="after,reversed").scores
+        [score] = scored(tmp_path / str(which), prompts="bare,reversed").scores
         assert score.prompts is not None
         assert score.prompts.label_order_bias is not None
         assert score.prompts.label_order_bias.value == bias
@@ -318,9 +338,10 @@ def test_bias_of_order_is_that_of_a_subject_that_takes_what_is_listed_first(
     ("stated", "tasks", "said"),
     [
         ("wrods", "mini_sentiment", "Did you mean words"),
-        ("99", "mini_sentiment", "has 10 prompts, not 99"),
-        ("1", "mini_sentiment", "has 10 prompts, not 1"),
+        ("99", "mini_sentiment", "--prompts 99: mini_sentiment has 10 prompts"),
+        ("1", "mini_sentiment", "--prompts 1: mini_sentiment has 10 prompts"),
         ("8", "mini_ner", "its own prompt alone"),
+        ("wrods", "mini_ner,mini_sentiment", "Did you mean words"),
         ("", "mini_sentiment", "names no prompt beside"),
         (" ,,", "mini_sentiment", "names no prompt beside"),
         ("default", "mini_sentiment", "names no prompt beside"),
@@ -331,3 +352,56 @@ def test_prompts_that_a_task_does_not_have_are_refused(stated: str, tasks: str, 
     with pytest.raises(FinbenchError, match=said):
         finbench.evaluate(model="smollm2-135m", engine="dummy", tasks=tasks, prompts=stated, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_task_without_other_prompts_is_asked_by_its_own_beside_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A group is not refused for one of its tasks; which one it was is said."""
+    [card] = finbench.evaluate(
+        model="smollm2-135m", engine="dummy", tasks="mini_ner,mini_sentiment", prompts="2", limit=8, out=tmp_path
+    )
+    assert {score.task: bool(score.prompts) for score in card.scores} == {"finbench_mini_ner": False, LABELS: True}
+    assert "mini_ner: there is no other prompt" in " ".join(capsys.readouterr().err.split())
+
+
+def test_reports_and_the_end_of_a_run_show_what_prompts_gave(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``report.md``, ``report.html`` and ``finbench report`` name mean, spread and worst prompt; then what to type."""
+    path = folder / "random" / "dummy.json"
+    card = cardfiles.read(path)
+    found = card.scores[0].prompts
+    assert found is not None
+    mean = f"{100 * found.mean.value:.1f}"
+    for text in (markdown([card]), html([card]), *(finbench.report([path], format=kind) for kind in FORMATS)):
+        assert all(part in text for part in (mean, found.worst)), text
+    scorecards.scored([card], tmp_path)
+    assert f"Next: finbench card prompts {tmp_path / 'dummy.json'}" in capsys.readouterr().out
+    sure = card.model_copy(update={"generation": Generation(profile="chat", confidence=True)})
+    scorecards.scored([sure], tmp_path)
+    assert f"Next: finbench card calibration {tmp_path / 'dummy.json'}" in capsys.readouterr().out
+
+
+def test_a_prompt_by_which_several_are_first_counts_for_none_of_them(folder: Path) -> None:
+    sides = [folder / "gold" / "dummy.json", folder / "gold" / "dummy.json"]
+    one, other = (finbench.by_prompt([path]).scores[0] for path in sides)
+    ranks = byprompt._stability([replace(one, subject="a"), replace(other, subject="b")])
+    assert (ranks.firsts, ranks.tied) == ({"a": 0, "b": 0}, 8)
+
+
+def test_a_rerun_asks_every_prompt_of_the_card(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another prompt gave is asked again too: other answers to it alone are a fault of its name."""
+    path = folder / "gold" / "dummy.json"
+    found = evaluation.verify(path, rerun=5)
+    assert not found.faults
+    assert any("by 7 of 7 other prompts" in check for check in found.checks)
+    honest = DummyEngine._answer
+
+    def lying(self: Any, request: Any) -> Any:
+        return "good" if "(bad, neutral, good)" in request.args[0] else honest(self, request)
+
+    monkeypatch.setattr(DummyEngine, "_answer", lying)
+    found = evaluation.verify(path, rerun=20)
+    assert [fault.field for fault in found.faults] == [f"samples[{LABELS}].prompts.words"]
+    assert found.level == "none"

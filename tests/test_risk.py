@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,9 +38,10 @@ def copied(card: Path, folder: Path, **subject: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[RiskPage, Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RiskPage, Path]]:
     out = tmp_path_factory.mktemp("risk") / "risk.html"
-    return finbench.risk(ADAPTER, out=out), out
+    with contextlib.chdir(CARDS.parent.parent):
+        yield finbench.risk(ADAPTER, out=out), out
 
 
 def test_the_page_shows_what_the_cards_hold_beside_the_base(made: tuple[RiskPage, Path]) -> None:
@@ -48,6 +51,13 @@ def test_the_page_shows_what_the_cards_hold_beside_the_base(made: tuple[RiskPage
     assert scores["fpb_mc"][2] == "84.9 [82.0, 87.7]"
     assert scores["fpb_mc"][3] == "17.9"
     assert scores["fpb_mc"][4].startswith("+67.1 [+63.3")  # as finbench compare says
+    command, cards = page.shown[0].command, "leaderboards/scorecards"
+    _, _, compared = command.partition(f"; finbench compare {cards}/{ADAPTER.name} ")
+    assert all(cardfiles.read(CARDS.parent.parent / path).subject.kind == "base" for path in compared.split())
+    assert compared
+    assert "--adapter runs/fpb-smollm2-135m-lora-s0 " in command
+    assert f"--out {cards};" in command
+    assert str(Path.home()) not in out.read_text(encoding="utf-8")
     text = out.read_text(encoding="utf-8")
     assert text.count("<svg") == 2
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "")  # self-contained
@@ -89,6 +99,17 @@ def test_wordings_stand_on_the_page_where_a_card_has_them() -> None:
     assert section.missing.endswith("--tasks fpb_mc")  # a choice task, of which eight prompts cost least
 
 
+def test_prompts_on_a_sample_of_a_whole_test_are_of_the_wording_alone(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"model": "dummy", "engine": "dummy", "tasks": "mini_sentiment", "reports": False}
+    finbench.evaluate(**how, out=tmp_path)
+    finbench.evaluate(**how, out=tmp_path / "wordings", limit=30, prompts="8")
+    finbench.evaluate(**how, out=tmp_path / "noisy", limit=30, metadata={"noise": "lower"})
+    (card,) = tmp_path.glob("*.json")
+    rows = {one.title: [row[0] for row in one.rows] for one in finbench.risk(card).shown}
+    assert rows["Score"] == rows["Noise"] == ["mini_sentiment"]
+    assert rows["Wording of the prompt"] == ["mini_sentiment, a sample of 30 rows"]
+
+
 def test_cost_is_of_one_prompt_and_answers_of_a_file_have_none(tmp_path: Path) -> None:
     found = subjectcards.gathered(ADAPTER, [ADAPTER])
     score = found.own[0].score
@@ -116,7 +137,12 @@ def test_an_adapter_folder_finds_its_card(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(adapters, "read", lambda folder: SimpleNamespace(identity=identity))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "adapter").mkdir()
-    assert finbench.risk("adapter").subject == "fpb-smollm2-135m-lora-s0"
+    page = finbench.risk("adapter")
+    assert page.subject == "fpb-smollm2-135m-lora-s0"
+    commands = " ".join(section.command for section in page.shown)
+    assert "--adapter adapter " in commands
+    assert f"scorecards/{ADAPTER.name}" in commands
+    assert "--out" not in commands  # scorecards is where finbench eval writes
     monkeypatch.setattr(adapters, "read", lambda folder: SimpleNamespace(identity="f" * 64))
     with pytest.raises(FinbenchError, match="No scorecard of adapter"):
         finbench.risk("adapter")
@@ -140,7 +166,10 @@ def test_noise_and_its_flips_are_on_the_page(tmp_path: Path) -> None:
     assert [row[0] for row in page.shown[0].rows] == ["mini_sentiment, a sample of 30 rows"]
 
 
-def test_a_noise_without_a_common_document_is_noted_and_the_others_stay(tmp_path: Path) -> None:
+def test_a_noise_without_a_common_document_is_noted_and_the_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     how: dict[str, Any] = {"model": "dummy", "engine": "dummy", "tasks": "mini_sentiment", "reports": False}
     finbench.evaluate(**how, limit=30, out=tmp_path)
     finbench.evaluate(**how, limit=20, out=tmp_path / "noisy", metadata={"noise": "lower,upper"})
@@ -157,6 +186,7 @@ def test_a_noise_without_a_common_document_is_noted_and_the_others_stay(tmp_path
     assert section.notes == ["mini_sentiment: upper has no document in common with the card without noise."]
     assert "--limit 20 " in section.command
     assert section.command.count("--metadata noise=lower,upper --out noisy") == 1
+    assert section.command.endswith(f"finbench card noise {card.name} noisy")
     done = CliRunner().invoke(app.app, ["card", "noise", str(card), str(tmp_path / "noisy")])
     assert "upper has no document in common" in " ".join(done.stdout.split())
     moved("lower")

@@ -99,9 +99,12 @@ def test_years_are_looked_up_where_the_data_lie_and_nothing_is_fetched(
     score = score.model_copy(update={"n": 9, "task": "finbench_fomc_mc"})
     cardfiles.write(tmp_path / "old.json", card.model_copy(update={"scores": [score]}), rows)
     monkeypatch.setattr(prompts, "load", lambda *_, **__: pytest.fail("the data are not here"))
-    with pytest.raises(FinbenchError, match="No document") as refused:
+    with pytest.raises(FinbenchError, match="the data of fomc do not lie in") as refused:
         finbench.by_year([tmp_path / "old.json"], data_dir=tmp_path / "none")
-    assert "Years are known of fomc" in refused.value.hint
+    assert "finbench data import fomc" in refused.value.hint
+    monkeypatch.setenv("FINBENCH_DATA", str(tmp_path / "none"))
+    page = finbench.risk(tmp_path / "old.json", [tmp_path / "old.json"])
+    assert any(one.startswith("Years: the data of fomc, which say the years, are not here") for one in page.untested)
     monkeypatch.undo()
     (tmp_path / "data" / "fomc").mkdir(parents=True)
     row = {"text": "a", "label": "hawkish", "choices": ["dovish", "hawkish", "neutral"]}

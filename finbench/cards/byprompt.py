@@ -38,7 +38,8 @@ class RankStability:
     """How the order of subjects on a task depends on the prompt.
 
     ``tau``: Kendall's, the mean over all pairs of prompts; 1: all rank alike. ``swapped``: share of the pairs of
-    subjects of which one is ahead by some prompt, and behind by another. ``firsts``: by how many prompts each is first.
+    subjects of which one is ahead by some prompt, and behind by another. ``firsts``: by how many prompts each is first
+    alone; ``tied``: by how many several share the first place.
     """
 
     task: str
@@ -47,6 +48,7 @@ class RankStability:
     tau: float
     swapped: float
     firsts: dict[str, int]
+    tied: int
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -106,6 +108,7 @@ def _stability(group: Sequence[ByPrompt]) -> RankStability:
     ]
     agreeing = [one[at] * one[other] for one in ahead for at, other in combinations(range(len(names)), 2)]
     best = [max(own[at] for own in scores.values()) for at in range(len(names))]
+    alone = [sum(own[at] == most for own in scores.values()) == 1 for at, most in enumerate(best)]
     return RankStability(
         task,
         list(scores),
@@ -113,6 +116,8 @@ def _stability(group: Sequence[ByPrompt]) -> RankStability:
         tau=sum(agreeing) / len(agreeing),
         swapped=sum({1, -1} <= set(one) for one in ahead) / len(ahead),
         firsts={
-            name: sum(value == most for value, most in zip(own, best, strict=True)) for name, own in scores.items()
+            name: sum(value == most and lone for value, most, lone in zip(own, best, alone, strict=True))
+            for name, own in scores.items()
         },
+        tied=alone.count(False),
     )

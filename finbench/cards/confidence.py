@@ -103,6 +103,8 @@ def untold(card: Scorecard, score: Score, rows: Sequence[dict[str, Any]]) -> str
         return "its answers are not simply right or wrong"
     if score.form != "choice" and samples_of(rows) == 1 and not _asked(card):
         return "one generated answer a document"
+    if score.form != "choice" and samples_of(rows) == 1 and not any("confidence" in row for row in rows):
+        return "it was asked how sure it is, and none of its answers says so"
     return f"fewer than {_FEWEST} documents" if score.n < _FEWEST else ""
 
 

@@ -33,6 +33,7 @@ from finbench.scoring import (
 
 _SETS = "Years are known of fomc, finqa, convfinqa, financebench and of questions about filings (xbrl_values ...)"
 _DATED = {"fomc", "finqa", "convfinqa", "financebench"}  # sets of which every import has years now
+_FILINGS = {"xbrl_tags", "xbrl_values", "xbrl_formula", "xbrl_calc", "xbrl_reason"}  # which name theirs, most of them
 _DATE = re.compile(r"(?:19|20)\d{2}(?:-(?:0[1-9]|1[0-2]))?")
 
 
@@ -109,20 +110,39 @@ def by_year(
     Raises FinbenchError where no document has a year, and for a ``cutoff`` that is no date.
     """
     names, found, old = {task.name for task in catalog.expand(tasks)}, [], list[str]()
+    gone: list[Task] = []
     for path in cardfiles.expand(cards):
         card = cardfiles.read(path)
         rows, end = cardfiles.rows_by_task(path, card), cutoff_of(card.subject.base, cutoff)
         for score in card.scores:
             own = rows.get(score.task, [])
             if own and (not names or score.task in names):
-                told = own if any("year" in row for row in own) else _looked_up(score, own, data_dir)
-                made = of_rows(card, score, told, end)
+                made = of_rows(card, score, with_years(score, own, data_dir), end)
                 found += [made] if made else []
+                gone += [task] if not made and (task := not_here(score, data_dir)) else []
                 old += [] if made or not _lacks_years(score, data_dir) else [score.task.removeprefix(catalog.PREFIX)]
+    if not found and gone:
+        told = ", ".join(dict.fromkeys(task.set for task in gone))
+        raise FinbenchError(
+            f"No sample here says its year, and the data of {told} do not lie in {paths.data_dir(data_dir)}.",
+            "\n".join(["Get them, or name their folder (--data-dir):", *dict.fromkeys(task.data for task in gone)]),
+        )
     if not found:
         again = [f"{task}: this import has no years; import it again." for task in dict.fromkeys(old)]
         raise FinbenchError("No document of these scores has a year.", "\n".join(again) or _SETS)
     return found
+
+
+def with_years(score: Score, rows: Sequence[dict[str, Any]], data_dir: Path | None = None) -> Sequence[dict[str, Any]]:
+    """Sample rows with their years: as they are, else as the data say, where these lie here."""
+    return rows if any("year" in row for row in rows) else _looked_up(score, rows, data_dir)
+
+
+def not_here(score: Score, data_dir: Path | None = None) -> Task | None:
+    """The task of a score whose documents have years, where its data do not lie here; else None."""
+    task = catalog.tasks().get(score.task)
+    dated = task is not None and (task.set in _DATED or task.set in _FILINGS)
+    return task if dated and _imported(score, data_dir) is None else None
 
 
 def _imported(score: Score, data_dir: Path | None) -> Task | None:

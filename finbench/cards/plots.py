@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from finbench.cards.render import Heading, shorten_name
+from finbench.cards.render import Heading, amount, in_brackets, shorten_name
 from finbench.core.records import Measure, Score, Scorecard
 from finbench.scoring import seed_spread
 
@@ -90,6 +90,37 @@ class Table:
         several = counts - {1}
         ends = sorted({min(several), max(several)}) if several else []
         return f"{' to '.join(map(str, ends))} training seeds" if ends else "1 training seed"
+
+    @property
+    def caption(self) -> str:
+        """What the numbers of a report's table are, in sentences."""
+        sizes = "; ".join(f"{column.title}: {column.score.n:,}" for column in self.columns)
+        if self.spread == "seeds":
+            around, test = (
+                f"mean ± standard deviation over {self.seeds()}; without ±: one run",
+                "Welch's t test over seeds",
+            )
+        else:
+            around, test = "95 % intervals over documents in brackets", "paired permutation tests"
+        marks = (
+            f"Bold: significantly better than every other subject ({test} at 5 %, Holm over the table). "
+            "†: not significantly different from the best."
+            if self.tested
+            else "No significance test was possible, so nothing is bold."
+        )
+        return " ".join([f"Strict parsing, in % ({around}). {marks} Documents of {sizes}.", *self._by_prompt()])
+
+    def _by_prompt(self) -> Iterator[str]:
+        """A sentence for each number of a report's table whose prompt was one of several."""
+        for line in self.lines:
+            for column, cell in zip(self.columns, line.cells, strict=True):
+                for run in cell.runs if cell else ():
+                    if (of := run.score.prompts) is not None:
+                        yield (
+                            f"{run.card.subject.name} on {column.title} by {len(of.each)} prompts: mean "
+                            f"{in_brackets(of.mean, column.share)}, spread {amount(of.spread, column.share)}, worst "
+                            f"{of.worst}."
+                        )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from finbench.core import catalog
 from finbench.core.catalog import PREFIX
 from finbench.core.errors import harmless
 from finbench.core.files import write_atomic
-from finbench.core.records import Generation, Measure, Score, Scorecard, Subject
+from finbench.core.records import Generation, Measure, Prompts, Score, Scorecard, Subject
 from finbench.core.seal import salted
 from finbench.scoring import floors, noise
 from finbench.scoring.metrics import is_share, spoken
@@ -43,6 +43,7 @@ class ViewRow:
     colour: str = "default"
     baseline: bool = False
     seen: str = ""  # of the test, in training
+    prompts: Prompts | None = None  # what other prompts gave
 
 
 @dataclass
@@ -88,6 +89,11 @@ class TaskView(Heading):
     def generated(self) -> bool:
         """Answers were generated under another profile than direct, so that tokens were counted."""
         return any(row.thinking is not None for row in self.rows)
+
+    @property
+    def by_prompt(self) -> list[tuple[str, Prompts]]:
+        """Names of the subjects that were asked by several prompts, and what these gave."""
+        return [(row.name, row.prompts) for row in self.rows if row.prompts]
 
     @property
     def warnings(self) -> list[str]:
@@ -173,6 +179,7 @@ def _row(card: Scorecard, score: Score) -> ViewRow:
         thinking=thinking_tokens(card, score),
         colour="default" if subject.kind == "base" else "blue",
         seen=_seen(score),
+        prompts=score.prompts,
     )
 
 
@@ -305,7 +312,6 @@ def from_template(name: str, *, escape: bool, **values: Any) -> str:
         "plain": lambda cell, spread: " ".join(filter(None, [_value(cell), _around(cell, spread)])),
         "tex": _tex,
         "latex": latex,
-        "caption": caption,
         "slug": slug,
         "label": lambda table: slug("-".join(["finbench", *(column.title for column in table.columns)])[:60]),
     }
@@ -347,25 +353,6 @@ def _line(text: object) -> str:
 def slug(text: str) -> str:
     """For the name of a file, or a label."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-def caption(table: Any) -> str:
-    """What the numbers of a report's table are, in sentences."""
-    sizes = "; ".join(f"{column.title}: {column.score.n:,}" for column in table.columns)
-    if table.spread == "seeds":
-        around, test = (
-            f"mean ± standard deviation over {table.seeds()}; without ±: one run",
-            "Welch's t test over seeds",
-        )
-    else:
-        around, test = "95 % intervals over documents in brackets", "paired permutation tests"
-    marks = (
-        f"Bold: significantly better than every other subject ({test} at 5 %, Holm over the table). "
-        "†: not significantly different from the best."
-        if table.tested
-        else "No significance test was possible, so nothing is bold."
-    )
-    return f"Strict parsing, in % ({around}). {marks} Documents of {sizes}."
 
 
 def _cell(text: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from finbench.cards import confidence, shifts, sureplots
 from finbench.cards.comparison import aggregation_of, difference, documents
 from finbench.cards.elsewhere import unseen
 from finbench.cards.render import amount, describe_subject, from_template, in_brackets, percent
-from finbench.cards.shifts import Section, asked, file_of, short
+from finbench.cards.shifts import Section, asked, base_files, file_of, files, short, word
 from finbench.cards.subjectcards import GENERAL, HeldScore, SubjectCards, gathered
 from finbench.cards.verdicts import shown_points
 from finbench.core import catalog
@@ -113,7 +112,7 @@ def _described(
 
 
 def _scores(found: SubjectCards) -> Section:
-    own = [one for one in found.own if one.score.family != GENERAL]
+    own = [one for one in found.mains if one.score.family != GENERAL]
     return Section(
         "Score",
         "The main metric of each test, with its 95 % interval, and the paired difference to its base.",
@@ -122,7 +121,8 @@ def _scores(found: SubjectCards) -> Section:
             [one.task, metrics.spoken(one.score.main_metric), _main(one), *_beside(one), f"{one.score.n:,}"]
             for one in own
         ],
-        asked(own) + ("" if found.subject.subject.kind == "base" else f"; finbench compare {file_of(found)} BASE.json"),
+        asked(found, own)
+        + ("" if found.subject.subject.kind == "base" else f"; finbench compare {files(own[:1])} {base_files(own)}"),
         "how often it is right",
     )
 
@@ -149,7 +149,7 @@ def _beside(one: HeldScore) -> tuple[str, str]:
 
 
 def _calibration(found: SubjectCards, wanted: Sequence[float]) -> Section:
-    told = [one for one in found.own if not confidence.untold(one.card, one.score, one.rows)]
+    told = [one for one in found.mains if not confidence.untold(one.card, one.score, one.rows)]
     made = [(one, of) for one in told for of in _sureness(found, one, wanted)]
     rows, notes = [], ["A rule holds with 95 % probability, for documents like these: another source or year is not."]
     for one, of in made:
@@ -171,7 +171,7 @@ def _calibration(found: SubjectCards, wanted: Sequence[float]) -> Section:
         if one.score.family != GENERAL
         for draw, name in drawn
     ]
-    fitted = f" --validation {shlex.quote('/'.join(found.fits[0].path.parts[-2:]))}" if found.fits else ""
+    fitted = f" --validation {word(found.fits[0].path)}" if found.fits else ""
     return Section(
         "How sure it is",
         "Confidence is the probability that it gives its own answer. Calibration error: mean distance from how often "
@@ -219,7 +219,7 @@ def _forgetting(found: SubjectCards) -> Section:
         "General tasks, which say nothing of finance: what is lost to the base on the same rows.",
         ("task", "score", "base", "difference", "documents"),
         [] if alone else [[one.task, _main(one), *_beside(one), f"{one.score.n:,}"] for one in general],
-        f"{asked(general)}; finbench compare {file_of(found)} BASE.json --tasks general",
+        f"{asked(found, general)}; finbench compare {files(general[:1])} {base_files(general)} --tasks general",
         "nothing is forgotten by a base alone" if alone else "what it forgot: finbench eval --tasks general",
     )
 
@@ -227,7 +227,7 @@ def _forgetting(found: SubjectCards) -> Section:
 def _contamination(found: SubjectCards) -> Section:
     rows = [
         [one.task, f"{seen.texts:,} of {seen.of:,}", percent(seen.texts / seen.of)]
-        for one in found.own
+        for one in found.mains
         if (seen := one.score.overlap) is not None
     ]
     return Section(
@@ -243,7 +243,7 @@ def _contamination(found: SubjectCards) -> Section:
 
 def _cost(found: SubjectCards, watts: float | None) -> Section:
     rows = []
-    timed = [one for one in found.own if one.score.seconds or one.score.hosted]  # answers of a file took no time here
+    timed = [one for one in found.mains if one.score.seconds or one.score.hosted]  # answers of a file took no time here
     for one in timed:
         score, chip = one.score, one.card.provenance.hardware.get("gpu")
         seconds = 1000 * score.own_seconds / score.n
@@ -263,7 +263,7 @@ def _cost(found: SubjectCards, watts: float | None) -> Section:
         "As measured while it was scored, which is in batches and not one request at a time.",
         ("task", "seconds", "tokens a prompt", "peak memory, GB", "USD", "energy, Wh"),
         rows,
-        f"{asked(found.own)}; for another power: finbench risk {file_of(found)} --watts N",
+        f"{asked(found, found.mains)}; for another power: finbench risk {file_of(found)} --watts N",
         "not measured, the answers came from a file",
         notes=[
             f"Energy is an estimate: seconds times {assumed}; nothing was measured, cooling and idling are left out.",

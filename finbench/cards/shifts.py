@@ -54,7 +54,8 @@ def of_wording(found: SubjectCards) -> Section:
         "and prompts. Spread: best minus worst prompt. Biases in %: above 0 what is listed first is preferred.",
         ("task", "prompts", "mean", "spread", "worst", "variance by prompt, %", "label order", "answer position"),
         rows,
-        f"{asked([one for one, _ in told], ' --prompts 8')}; finbench card prompts {file_of(found)}",
+        f"{asked(found, [one for one, _ in told], ' --prompts 8')}; "
+        f"finbench card prompts {files([one for one, _ in told])}",
         f"not tested, finbench eval --prompts 8 --tasks {example}",
     )
 
@@ -62,7 +63,9 @@ def of_wording(found: SubjectCards) -> Section:
 def of_years(found: SubjectCards, cutoff: str | None) -> Section:
     """Scores by year, and on both sides of the cut-off."""
     end = overtime.cutoff_of(found.subject.subject.base, cutoff)
-    made = [(one, of) for one in found.own if one.rows and (of := overtime.of_rows(one.card, one.score, one.rows, end))]
+    held = [(one, overtime.with_years(one.score, one.rows)) for one in found.own if one.rows]
+    made = [(one, of) for one, own in held if (of := overtime.of_rows(one.card, one.score, own, end))]
+    gone = dict.fromkeys(task.set for one, _ in held if (task := overtime.not_here(one.score)))
     rows = [
         [one.task, part.name, f"{part.n:,}", in_brackets(part.score, metrics.is_share(of.metric))]
         for one, of in made
@@ -74,7 +77,9 @@ def of_years(found: SubjectCards, cutoff: str | None) -> Section:
         ("task", "year", "documents", "score"),
         rows,
         f"finbench card years {file_of(found)}" + (f" --cutoff {cutoff}" if cutoff else ""),
-        "its documents have no years (fomc, finqa, xbrl_values ... have), so nothing is told of a later one",
+        f"the data of {', '.join(gone)}, which say the years, are not here (finbench data import)"
+        if gone
+        else "its documents have no years (fomc, finqa, xbrl_values ... have), so nothing is told of a later one",
         [sureplots.by_year(f"{short(one)}: {metrics.spoken(of.metric)} by year", of) for one, of in made],
         [f"{one.task}: {of.dated:,} of {of.n:,} documents have a year. {of.said}" for one, of in made],
     )
@@ -83,7 +88,8 @@ def of_years(found: SubjectCards, cutoff: str | None) -> Section:
 def of_noise(found: SubjectCards) -> Section:
     """The subject under each noise beside itself; why not, where the cards share no document."""
     rows, notes, faults = [], list[str](), []
-    for home in dict.fromkeys(one.path for one in found.own):
+    homes = list(dict.fromkeys(map(_noisy_home, found.noisy)))
+    for home in dict.fromkeys(one.path for one in found.mains):
         try:
             under = undernoise.robustness(home, found.noisy, notes=notes) if found.noisy else []
         except FinbenchError as fault:  # perhaps these are under noise of another card of the subject
@@ -101,7 +107,8 @@ def of_noise(found: SubjectCards) -> Section:
         "The same documents with and without noise. Flips: answers in % that do not follow the rule, right or wrong.",
         ("task", "noise", "answer", "documents", "as it is", "noisy", "difference", "flips"),
         rows,
-        f"{_asked_under_noise(found, {row[0] for row in rows})}; finbench card noise {file_of(found)} noisy",
+        f"{_asked_under_noise(found, {row[0] for row in rows})}; "
+        f"finbench card noise {file_of(found)} {' '.join(map(word, homes))}",
         " ".join(faults)
         or "what typing errors, other names, number formats and negation do: "
         "finbench eval --metadata noise=all --out noisy",
@@ -111,18 +118,25 @@ def of_noise(found: SubjectCards) -> Section:
 
 def _asked_under_noise(found: SubjectCards, tasks: set[str]) -> str:
     """The commands that score these tests under noise as the cards under noise say: one for all noises asked alike."""
-    commands: dict[str, list[str]] = {}
+    commands: dict[tuple[str, Path], list[str]] = {}
     for path in found.noisy:
         card = cardfiles.read(path)
         scores = [one for one in card.scores if one.task.removeprefix(catalog.PREFIX) in tasks]
         plain = card.model_copy(update={"arguments": _quiet(card.arguments)})
         held = [HeldScore(path, plain, _without_noise(one), []) for one in scores]
         if held:
-            commands.setdefault(asked(held), []).append(str(undernoise.noise_of(scores[0])))
+            key = asked(found, held, placed=False), _noisy_home(path)
+            commands.setdefault(key, []).append(str(undernoise.noise_of(scores[0])))
     return "; ".join(
-        f"{command} --metadata noise={'all' if {*noises} == {*noise.NOISES} else ','.join(noises)} --out noisy"
-        for command, noises in commands.items()
+        f"{command} --metadata noise={'all' if {*noises} == {*noise.NOISES} else ','.join(noises)} --out {word(home)}"
+        for (command, home), noises in commands.items()
     )
+
+
+def _noisy_home(path: Path) -> Path:
+    """The folder that a card under noise was written below: of several noises each has one of its own there."""
+    noises = {str(undernoise.noise_of(score)) for score in cardfiles.read(path).scores}
+    return path.parent.parent if path.parent.name in noises else path.parent
 
 
 def _without_noise(score: Score) -> Score:
@@ -135,8 +149,11 @@ def _quiet(choices: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in choices.items() if name not in ("noise", "metadata.noise")}
 
 
-def asked(held: Sequence[HeldScore], more: str = "") -> str:
-    """The commands that score the subject on these tests as its cards say: one for each card, with ``more`` options."""
+def asked(found: SubjectCards, held: Sequence[HeldScore], more: str = "", placed: bool = True) -> str:
+    """The commands that score the subject on these tests as its cards say: one for each card, with ``more`` options.
+
+    ``placed``: also into which folder, where that is not the one of ``finbench eval`` itself.
+    """
     cards: dict[Path, list[HeldScore]] = {}
     for one in held:
         cards.setdefault(one.path, []).append(one)
@@ -144,9 +161,11 @@ def asked(held: Sequence[HeldScore], more: str = "") -> str:
     for own in cards.values():
         card = own[0].card
         subject, base = card.subject, asking.base_option(card.subject.base)
-        adapter = subject.adapter_source or f"./{subject.adapter_name or subject.name}"
+        adapter = subject.adapter_source or _folder_of(found, subject.adapter_name or subject.name)
         who = f"--model {base}" if subject.kind == "base" else f"--adapter {shlex.quote(adapter)} --base {base}"
-        commands.append(asking.evaluation(card, who, [one.score for one in own]) + more)
+        home = word(own[0].path.parent)
+        where = f" --out {home}" if placed and home not in (".", "scorecards") else ""
+        commands.append(asking.evaluation(card, who, [one.score for one in own]) + more + where)
     return "; ".join(commands)
 
 
@@ -157,4 +176,27 @@ def short(one: HeldScore) -> str:
 
 def file_of(found: SubjectCards) -> str:
     """The subject's card as a word of the shell."""
-    return shlex.quote(found.path.name)
+    return word(found.path)
+
+
+def word(path: Path) -> str:
+    """A path as a word of the shell: as seen from here, else its last two parts, for a page shows nobody's home."""
+    here, whole = Path.cwd().resolve(), path.resolve()
+    return shlex.quote(str(whole.relative_to(here) if whole.is_relative_to(here) else Path(*whole.parts[-2:])))
+
+
+def files(held: Sequence[HeldScore]) -> str:
+    """The cards of these scores as words of the shell."""
+    return " ".join(dict.fromkeys(word(one.path) for one in held))
+
+
+def base_files(held: Sequence[HeldScore]) -> str:
+    """The cards of the base beside these scores as words of the shell."""
+    return " ".join(dict.fromkeys(word(one.base.path) for one in held if one.base)) or "BASE.json"
+
+
+def _folder_of(found: SubjectCards, name: str) -> str:
+    """Where the adapter lies: as it was named, else where trainings write."""
+    if found.adapter is not None:
+        return word(found.adapter)
+    return f"./{name}" if Path(name).is_dir() else f"runs/{name}"

@@ -44,6 +44,17 @@ class SubjectCards:
     own: list[HeldScore] = field(default_factory=list)
     fits: list[HeldScore] = field(default_factory=list)
     noisy: list[Path] = field(default_factory=list)
+    adapter: Path | None = None  # its folder, where that was named
+
+    @property
+    def mains(self) -> list[HeldScore]:
+        """The scores without those of several prompts on a sample of a test that is there whole."""
+        whole = {one.score.task for one in self.own if one.score.is_whole(one.card.limit)}
+        return [
+            one
+            for one in self.own
+            if not one.score.prompts or one.score.is_whole(one.card.limit) or one.score.task not in whole
+        ]
 
 
 def gathered(subject: Path, places: Sequence[Path]) -> SubjectCards:
@@ -52,6 +63,7 @@ def gathered(subject: Path, places: Sequence[Path]) -> SubjectCards:
     FinbenchError where no card of an adapter lies there.
     """
     folder = subject.is_dir()
+    adapter = subject if folder else None
     home = Path("scorecards") if folder else subject.parent
     paths = [path for place in places or [home] for path in _within(place)]
     if folder:
@@ -64,7 +76,7 @@ def gathered(subject: Path, places: Sequence[Path]) -> SubjectCards:
             )
         subject = max(named, key=lambda path: cardfiles.read(path).provenance.created)
     first = cardfiles.read(subject)
-    found = SubjectCards(first, subject)
+    found = SubjectCards(first, subject, adapter=adapter)
     bases: list[HeldScore] = []
     for path in dict.fromkeys([subject, *paths]):
         card = cardfiles.read(path)

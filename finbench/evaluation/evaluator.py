@@ -22,11 +22,11 @@ from finbench.evaluation.journal import Journal
 from finbench.evaluation.look import Looks
 from finbench.evaluation.noises import under_each
 from finbench.evaluation.notes import hosted
-from finbench.evaluation.requests import Requests, prompts_of
+from finbench.evaluation.requests import Requests
 from finbench.evaluation.scored import asked_rows, hear, score_answers, status
 from finbench.evaluation.subjects import Candidate, Overlaps, by_engine, candidates, models_of, start_engine
 from finbench.models import bases, template_digest
-from finbench.scoring import prompts
+from finbench.scoring import prompts, wordings
 
 Form = Literal["base", "unmerged", "merged", "none"]
 _FORMS: dict[str, Form] = {"base": "base", "peft": "merged", "model": "merged"}
@@ -67,8 +67,8 @@ def _evaluated(wanted: Evaluation, parsed: dict[str, Any], named: list[Task]) ->
             raise options.no_tasks()
         named = _of_recipe(defaults)
         lm_tasks = prompts.load(named, *how)
-    for task in named:
-        prompts_of(task, wanted.prompts)  # unknown names are refused before anything is loaded
+    if alone := wordings.left_alone(named, wanted.prompts):  # unknown names are refused before anything is loaded
+        say(f"{', '.join(alone)}: there is no other prompt, so the own one alone is asked.")
     generation = profiles.generation_of(wanted, named, [one.subject for one in found])
     written: list[Path] = []
     with environment.unmade(wanted.out):

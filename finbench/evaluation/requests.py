@@ -68,8 +68,7 @@ class Requests:
                 made.measured = {"prompt_tokens": sum(by_document.values()), "truncated": len(over)}
             made.names[name] = request_digests(asked)
             if len(self.wanted[task.name]) > 1:
-                for one in asked:  # for engines: what is run together, and who knows the right answer
-                    one.start, one.lm_task = wordings.start(lm_task), lm_task
+                wordings.told_apart(asked, lm_task)
             made.every |= dict(zip(made.names[name], asked, strict=True))
         if len(made.names) > 1:  # all prompts of a document side by side
             made.every = dict(sorted(made.every.items(), key=lambda item: item[1].doc_id))
@@ -108,5 +107,6 @@ class Requests:
 
 
 def prompts_of(task: Task, stated: str | None) -> list[wordings.Wording]:
-    """The prompts that ``--prompts`` names, the task's own first; that alone where nothing is named."""
-    return wordings.of(task)[:1] if stated is None else wordings.chosen(task, stated)
+    """The prompts that ``--prompts`` names, the task's own first; alone where none is named, or it has no other."""
+    known = wordings.of(task)
+    return known[:1] if stated is None or len(known) == 1 else wordings.chosen(task, stated)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from finbench.evaluation.rescore import chosen_rows
 from finbench.evaluation.scored import hear
 from finbench.evaluation.subjects import Candidate, Overlaps, candidates, models_of, start_engine
 from finbench.models import adapters
-from finbench.scoring import prompts, sample_rows
+from finbench.scoring import prompted, prompts, sample_rows, wordings
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Answered:
     """Documents of one task that were asked again, and which read differently; each list by stratum.
 
     ``sizes``: documents that the card counts right, wrong and unparsed; ``tolerated``: share that may differ.
+    ``prompts``: of a card of several prompts, which of the same documents read differently by each other one.
     """
 
     task: str
@@ -35,6 +36,12 @@ class Answered:
     rows: list[list[int]]
     moved: list[int]
     tolerated: float
+    prompts: Mapping[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def by_prompt(self) -> dict[str, Answered]:
+        """The same documents by each other prompt."""
+        return {name: replace(self, moved=moved, prompts={}) for name, moved in self.prompts.items()}
 
     @property
     def asked(self) -> int:
@@ -104,7 +111,8 @@ def rerun(
 ) -> list[Answered]:
     """Answer ``count`` documents of each task again and compare the readings with the rows; None: as many as it takes.
 
-    They are drawn by ``seed``, else by one that nobody knew before: see ``finbench.evaluation.drawing``.
+    They are drawn by ``seed``, else by one that nobody knew before: see ``finbench.evaluation.drawing``. They are asked
+    by every prompt of the card.
     ``adapter`` and ``base`` say where the model is, as for ``finbench eval``, where the card does not say enough.
     In float32 with the same versions none may differ; elsewhere one in fifty, for the order of additions moves
     a few, and one more than that is left open. Raises FinbenchError where the model or the data are not to be had, or
@@ -126,7 +134,8 @@ def rerun(
             rows = drawing.draw(card, score, groups, many, seed)
             chosen = {row for group in rows for row in group}
             moved = _moved(card, score, by_task[score.task], lm_tasks[score.task], engine, chosen)
-            found.append(Answered(score.task, seed, sizes, rows, moved, tolerated))
+            own = moved.pop(wordings.OWN)
+            found.append(Answered(score.task, seed, sizes, rows, own, tolerated, moved))
     finally:
         engine.close()
     return found
@@ -170,18 +179,28 @@ def engine_of(card: Scorecard, lm_tasks: dict[str, Any], adapter: str | None, ba
 
 def _moved(
     card: Scorecard, score: Score, rows: Sequence[dict[str, Any]], lm_task: Any, engine: Any, chosen: set[int]
-) -> list[int]:
-    """Which of the chosen documents read differently when asked again."""
+) -> dict[str, list[int]]:
+    """Which of the chosen documents read differently when asked again, by each prompt of the card, its own first."""
     template = engine.chat_template() if card.subject.chat else None
-    every = prompts.requests(lm_task, card.limit, template, card.generation or prompts.PLAIN, card.seed)
-    asked = [request for request in every if request.doc_id in chosen]
-    for request, answer in zip(asked, engine.answer(asked, lambda done: None), strict=True):
+    told = {one.name for one in score.prompts.each} if score.prompts else {wordings.OWN}
+    put = {one.name: wordings.put(lm_task, one) for one in wordings.of(catalog.tasks()[score.task]) if one.name in told}
+    asked: dict[str, list[Any]] = {}
+    for name, by_prompt in put.items():
+        every = prompts.requests(by_prompt, card.limit, template, card.generation or prompts.PLAIN, card.seed)
+        asked[name] = [request for request in every if request.doc_id in chosen]
+        if len(put) > 1:
+            wordings.told_apart(asked[name], by_prompt)
+    together = [request for own in asked.values() for request in own]
+    for request, answer in zip(together, engine.answer(together, lambda done: None), strict=True):
         hear(request, answer)
     restricted = owntasks.on_card(catalog.tasks()[score.task], score.licence).restricted
-    new, _ = sample_rows(lm_task, asked, choice=score.form == "choice", restricted=restricted)
-    before = {cardfiles.in_order(row): stable_json(row["values"]) for row in rows}
-    moved = [row["index"] for row in new if stable_json(row["values"]) != before[cardfiles.in_order(row)]]
-    return list(dict.fromkeys(moved))
+    moved = {}
+    for name, by_prompt in put.items():
+        new, _ = sample_rows(by_prompt, asked[name], choice=score.form == "choice", restricted=restricted)
+        before = {cardfiles.in_order(row): stable_json(row["values"]) for row in prompted.rows_of(rows, name)}
+        differ = [row["index"] for row in new if stable_json(row["values"]) != before[cardfiles.in_order(row)]]
+        moved[name] = list(dict.fromkeys(differ))
+    return moved
 
 
 def _candidate(card: Scorecard, adapter: str | None, base: str | None) -> Candidate:

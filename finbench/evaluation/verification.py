@@ -122,16 +122,32 @@ def _learnt(card: Scorecard, known: Overlaps, found: Verification) -> None:
 def _reproduced(answered: Sequence[again.Answered], found: Verification) -> None:
     """The level that new answers give: a few that differ among too few are neither a fault nor a reproduction."""
     found.asked += answered
+    same = True
     for task in answered:
-        shown = ", ".join(map(str, task.moved[:10])) + (" …" if len(task.moved) > 10 else "")
-        if task.same:
-            found.checks += [f"{task.task}: {task.said}", f"{task.task}: {task.strength}"]
-        elif task.chance:
-            found.notes.append(f"{task.task}: {task.said} (not {shown}), too few to decide: raise --rerun")
+        said = f"{task.task}: {task.said}"
+        if _judged(task, f"samples[{task.task}].values", said, found):
+            found.checks += [said, f"{task.task}: {task.strength}"]
         else:
-            may = f"allowed: {task.tolerated:.0%}" if task.tolerated else "none may differ"
-            found.fault(f"samples[{task.task}].values", f"{task.said}; not the same: {shown} ({may}; seed {task.seed})")
-    found.level = "none" if found.faults else "reproduced" if all(task.same for task in answered) else found.level
+            same = False
+        alike = [
+            _judged(one, f"samples[{task.task}].prompts.{name}", f"{task.task}, prompt {name}: {one.said}", found)
+            for name, one in task.by_prompt.items()
+        ]
+        same &= all(alike)
+        if alike:
+            found.checks.append(f"{task.task}: the same documents by {sum(alike)} of {len(alike)} other prompts")
+    found.level = "none" if found.faults else "reproduced" if same else found.level
+
+
+def _judged(one: again.Answered, place: str, said: str, found: Verification) -> bool:
+    """Whether no more of the documents read otherwise than may; if not, it is noted, or a fault."""
+    shown = ", ".join(map(str, one.moved[:10])) + (" …" if len(one.moved) > 10 else "")
+    if one.chance:
+        found.notes.append(f"{said} (not {shown}), too few to decide: raise --rerun")
+    elif not one.same:
+        may = f"allowed: {one.tolerated:.0%}" if one.tolerated else "none may differ"
+        found.fault(place, f"{one.said}; not the same: {shown} ({may}; seed {one.seed})")
+    return one.same
 
 
 def _sealed(raw: Mapping[str, Any], card: Scorecard, found: Verification) -> None:

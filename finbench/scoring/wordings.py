@@ -96,6 +96,20 @@ def of(task: Task) -> list[Wording]:
     return found
 
 
+def left_alone(tasks: Sequence[Task], stated: str | None) -> list[str]:
+    """Of tasks asked together, those without other prompts, which are then asked by their own: short names.
+
+    FinbenchError, before anything is asked, for what ``chosen`` refuses, and where no task has other prompts.
+    """
+    if stated is None:
+        return []
+    short = [task.name.removeprefix(catalog.PREFIX) for task in tasks if len(of(task)) == 1]
+    for task in tasks:
+        if len(of(task)) > 1 or len(short) == len(tasks):
+            chosen(task, stated)
+    return short
+
+
 def chosen(task: Task, stated: str) -> list[Wording]:
     """The prompts that ``--prompts`` names: ``all``, how many, or names by comma; the task's own is always the first.
 
@@ -110,7 +124,10 @@ def chosen(task: Task, stated: str) -> list[Wording]:
         return known
     if stated.isdecimal():
         if not 2 <= int(stated) <= len(known):
-            raise FinbenchError(f"{short} has {len(known)} prompts, not {stated}.", "Say so many, or all: --prompts 8")
+            raise FinbenchError(
+                f"--prompts {stated}: {short} has {len(known)} prompts.",
+                f"Say 2 to {len(known)}, or all: --prompts {min(8, len(known))}",
+            )
         return known[: int(stated)]
     names = [name.strip() for name in stated.split(",") if name.strip()]
     by_name = {one.name: one for one in known}
@@ -137,6 +154,12 @@ def start(lm_task: Any) -> str:
     wording, own = getattr(lm_task, "finbench_wording", None), lm_task.config.doc_to_text
     text = wording.text if wording and wording.text else own if isinstance(own, str) else ""
     return (wording.before if wording else "") + text.partition("{")[0]
+
+
+def told_apart(requests: Sequence[Any], lm_task: Any) -> None:
+    """Mark requests by one of several prompts for engines: what is run together, and who knows the right answer."""
+    for one in requests:
+        one.start, one.lm_task = start(lm_task), lm_task
 
 
 def labels_of(lm_task: Any, doc: Mapping[str, Any]) -> list[Any]:

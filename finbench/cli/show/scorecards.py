@@ -58,6 +58,11 @@ def scored(cards: Sequence[Scorecard], folder: Path) -> None:
         put(f"Next: finbench card noise CARD {escape(shlex.quote(str(folder)))}, CARD being the one without noise")
         return
     put(f"Report: {escape(str(folder / 'report.html'))}")
+    files = {key: escape(shlex.quote(str(path))) for key, path in names.items()}
+    if asked := {files[card.run_key]: 0 for card in cards if any(score.prompts for score in card.scores)}:
+        put(f"Next: finbench card prompts {' '.join(asked)}")
+    if sure := {files[card.run_key]: 0 for card in cards if card.generation and card.generation.confidence}:
+        put(f"Next: finbench card calibration {' '.join(sure)}")
     if len(names) > 1:
         first = sorted(cards, key=lambda card: card.subject.kind == "base")  # is it better than the others?
         put(f"Next: finbench compare {escape(shlex.join(str(names[card.run_key]) for card in first))}")

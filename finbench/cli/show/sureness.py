@@ -73,28 +73,28 @@ def calibrated(found: Sequence[CardCalibration]) -> None:
 
 def noises(found: Sequence[UnderNoise], unreached: Sequence[str] = ()) -> None:
     """A line for each noise on each task, and for each that changed no row."""
-    put(f"[bold]{escape(found[0].subject)}[/]", wrap=True)
-    table = columned(
-        "task", "noise", "n", "as it is", "noisy", "difference", "95 % interval", "flips, %", numbers=range(2, 8)
-    )
-    for one in found:
-        share = metrics.is_share(one.metric)
-        ends = [shown_points(one.metric, end) for end in one.difference.interval or ()]
-        table.add_row(
-            one.task.removeprefix(PREFIX),
-            one.noise + (" (flips)" if one.rule == "flipped" else ""),
-            f"{one.n:,}",
-            amount(one.plain.value, share),
-            amount(one.noisy.value, share),
-            shown_points(one.metric, one.difference.value),
-            " to ".join(ends) or "–",
-            in_brackets(one.flips),
-        )
-    out.print(table)
+    for task in dict.fromkeys(one.task for one in found):
+        own = [one for one in found if one.task == task]
+        short, metric = escape(task.removeprefix(PREFIX)), own[0].metric
+        put(f"[bold]{escape(own[0].subject)}, {short}[/]: {metrics.spoken(metric)}", wrap=True)
+        table = columned("noise", "n", "plain", "noisy", "difference", "flips, %", numbers=range(1, 6))
+        for one in own:
+            share = metrics.is_share(metric)
+            ends = [shown_points(metric, end) for end in one.difference.interval or ()]
+            table.add_row(
+                one.noise + (" ↔" if one.rule == "flipped" else ""),
+                f"{one.n:,}",
+                amount(one.plain.value, share),
+                amount(one.noisy.value, share),
+                shown_points(metric, one.difference.value) + (f" [{escape(', '.join(ends))}]" if ends else ""),
+                escape(in_brackets(one.flips)),
+            )
+        out.print(table)
     for note in unreached:
         put(f"[yellow]{escape(note)}[/]", wrap=True)
     put(
-        "[dim]n: documents that the noise changes; flips: answers that do not follow its rule (stay, or turn)[/]",
+        "[dim]n: documents that the noise changes; plain: these without it; ↔: the answer should turn; flips: answers"
+        " that do not follow this[/]",
         wrap=True,
     )
 
@@ -140,6 +140,7 @@ def by_prompt(found: PromptEffects) -> None:
         out.print()
     for ranks in found.ranks:
         first = ", ".join(f"{escape(name)} {count}" for name, count in ranks.firsts.items())
+        first += f"; {ranks.tied} tied" if ranks.tied else ""
         put(
             f"[bold]{ranks.task.removeprefix(PREFIX)}[/]: order of {len(ranks.subjects)} subjects over"
             f" {len(ranks.prompts)} prompts: Kendall's tau {ranks.tau:.2f}; {percent(ranks.swapped)} % of the pairs"
