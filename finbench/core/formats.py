@@ -1,0 +1,65 @@
+"""In which format weights are: as numbers of a dtype, quantised by bitsandbytes, or as a checkpoint was quantised."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from finbench.core.errors import FinbenchError, near_misses
+from finbench.core.settings import Bits
+from finbench.core.strict import Record
+
+DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+# what a training or an evaluation may ask for, by the bits that do it
+ASKED: dict[str, Bits] = {**dict.fromkeys(DTYPES.values(), 16), "int8": 8, "nf4": 4}
+OF_CHECKPOINTS = ("awq", "gptq", "compressed-tensors", "fp8", "gguf")
+_BITSANDBYTES: dict[int, str] = {8: "int8", 4: "nf4"}
+
+
+class Quantised(Record):
+    """How the weights of a base's checkpoint were quantised by whoever made it."""
+
+    method: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$", description="as config.json names it, or gguf")
+    bits: int | None = Field(default=None, description="of a weight; null: not stated")
+    group: int | None = Field(default=None, description="weights that share a scale; null: not stated")
+
+    @property
+    def format(self) -> str:
+        """One word: ``awq``, ``nf4``."""
+        own = _BITSANDBYTES.get(self.bits or 0, self.method) if self.method == "bitsandbytes" else self.method
+        return own.removeprefix("bitsandbytes-")
+
+    @property
+    def described(self) -> str:
+        """For people: "awq to 4 bits in groups of 128"."""
+        bits = f" to {self.bits} bits" if self.bits else ""
+        return f"{self.method}{bits}" + (f" in groups of {self.group}" if self.group else "")
+
+
+def stored(bits: Bits, base: Quantised | None) -> str | None:
+    """The format in which a base is loaded at ``bits``; None: as numbers of the dtype that is computed in."""
+    return _BITSANDBYTES.get(bits) or (base.format if base else None)
+
+
+def asked(bits: Bits, base: Quantised | None = None) -> str:
+    """The format that is asked for, where the dtype is not settled yet: "nf4", "16 bits"."""
+    return stored(bits, base) or "16 bits"
+
+
+def of(bits: Bits, base: Quantised | None, dtype: str) -> str:
+    """The format of a base at ``bits`` that computes in ``dtype``."""
+    return stored(bits, base) or DTYPES.get(dtype, dtype)
+
+
+def bits_of(name: object) -> Bits:
+    """The bits of a format that can be asked for; FinbenchError for others."""
+    if (found := ASKED.get(str(name).lower())) is not None:
+        return found
+    known = ", ".join(ASKED)
+    if str(name).lower() in OF_CHECKPOINTS:
+        raise FinbenchError(
+            f"format {name} is how a checkpoint is stored, and nothing here makes one: {known} can be asked for.",
+            "Name a base that is stored so, and leave format out: its config.json says what it is.",
+        )
+    close = near_misses(str(name), [*ASKED, *OF_CHECKPOINTS])
+    meant = f" (did you mean {close[0]}?)" if close else ""
+    raise FinbenchError(f"No format {str(name)[:60]!r}{meant}.", f"One of: {known}")
