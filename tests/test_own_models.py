@@ -200,15 +200,18 @@ def test_a_quantised_checkpoint_says_its_method_and_what_it_lacks(
         assert not there or fault.value.hint.startswith("pip install ")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "fp8"])
 def test_a_quantised_checkpoint_answers_as_its_dequantised_weights(kind: str, wide: Path, tmp_path: Path) -> None:
     """Where the packages are that transformers loads it by."""
     import torch
 
-    for package in {"awq": ["gptqmodel"], "gptq": ["optimum", "gptqmodel"]}.get(kind, ["compressed_tensors"]):
+    for package in {"awq": ["gptqmodel"], "gptq": ["optimum", "gptqmodel"], "fp8": []}.get(
+        kind, ["compressed_tensors"]
+    ):
         pytest.importorskip(package)
     made, plain = make_quantised(kind, tmp_path, wide)
-    assert f"quantised by {kind} to 4 bits, float16" in taken_for(made, kind, "folder")
+    bits = "8 bits" if kind == "fp8" else "4 bits in groups of 32"
+    assert f"quantised by {kind} to {bits}, float16" in taken_for(made, kind, "folder")
     found = []
     for folder in (made, plain):
         model, tokenizer = bases.load(bases.resolve(str(folder)), 16, torch.float32)

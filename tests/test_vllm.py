@@ -350,7 +350,7 @@ def test_whole_turns_are_those_of_the_hf_engine(base: Path) -> None:
     assert all(answer.answer_tokens + answer.reasoning_tokens <= 24 for answer in found)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "int8"])
 def test_a_quantised_checkpoint_answers_as_its_dequantised_weights(
     kind: str, base: Path, tmp_path: Path, vllm_cache: None
 ) -> None:
@@ -371,7 +371,7 @@ def test_a_quantised_checkpoint_answers_as_its_dequantised_weights(
     hf = HFEngine(bases.resolve(str(plain)), dtype="float32", merge=False)
     hf.use(None)
     expected = [value for value, _ in hf.answer(requests, nothing)]
-    assert found == pytest.approx(expected, abs=0.1)
+    assert found == pytest.approx(expected, abs=0.1 if kind != "int8" else 0.5)  # which rounds the inputs too
     assert max(expected) - min(expected) > 1
 
 

@@ -116,7 +116,6 @@ def aggregate(card: Scorecard, model: str | None = None, written: Any = None) ->
         "base_model": base_id,
         "base_fingerprint": base.fingerprint,
         "bits": str(subject.bits),
-        "format": card.format,
         **({"base_revision": base.revision} if base.revision else {}),
         **({"adapter_sha256": subject.adapter, "adapter_method": subject.method or ""} if subject.adapter else {}),
     }

@@ -117,7 +117,7 @@ def write(folder: adapters.AdapterFolder, on: bases.Base, bits: Bits, place: Pla
     """Write the sum of adapter and base into ``staging``, in ``dtype``, read it again, and say how close it is."""
     if on.id.quantised and on.id.quantised.method != "gguf":
         raise FinbenchError(
-            f"{on.id.alias} is quantised by {on.id.quantised.described}: rounded to such codes, the update would be lost.",
+            f"{on.id.alias} is quantised by {on.id.quantised.described}: rounded to codes, the update would be lost.",
             "Serve the adapter beside it, or name the model as it was before it was quantised: --base",
         )
     recipe = folder.record.recipe if folder.record else None
