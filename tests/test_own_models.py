@@ -18,6 +18,7 @@ from make_quantised import KINDS, make_quantised
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.evaluation import evaluate
+from finbench.methods import method_named
 from finbench.models import bases, ggufs, taken_for
 from finbench.models.described import check_quantised
 from finbench.training import recipes, runner
@@ -220,6 +221,38 @@ def test_a_quantised_checkpoint_answers_as_its_dequantised_weights(kind: str, wi
             found.append(torch.log_softmax(model(ids).logits.float(), -1))
     assert found[1].std() > 0.1
     torch.testing.assert_close(found[0], found[1], atol=2e-3 if kind != "compressed-tensors" else 1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["awq", "gptq"])
+def test_a_lora_beside_codes_learns_as_beside_the_weights_that_they_stand_for(
+    kind: str, wide: Path, tmp_path: Path
+) -> None:
+    """Where the packages are that transformers loads it by."""
+    import torch
+
+    for package in {"awq": ["gptqmodel"], "gptq": ["optimum", "gptqmodel"]}[kind]:
+        pytest.importorskip(package)
+    found = []
+    for folder in make_quantised(kind, tmp_path, wide):
+        stated = {"base": str(folder), "tasks": "mini_sentiment", "rank": 4, "target_modules": ["q_proj", "down_proj"]}
+        base, recipe = bases.resolve(str(folder)), recipes.recipe(None, stated)
+        assert bases.on_factors(recipe, base) == recipe
+        model, tokenizer = bases.load(base, 16, torch.float32)
+        torch.manual_seed(0)
+        count = bases.parameter_count(model)
+        assert count == sum(one.numel() for one in bases.skeleton(base).parameters())
+        model = method_named("lora").apply(model, recipe)
+        ids = torch.tensor([tokenizer("Operating profit rose to EUR 13.1 mn.").input_ids])
+        model(input_ids=ids, labels=ids).loss.backward()
+        learnt = {name: one.grad for name, one in model.named_parameters() if one.requires_grad}
+        found.append(
+            {name.replace("quant_linear_module.", "").replace("base_layer.", ""): g for name, g in learnt.items()}
+        )
+    assert found[0].keys() == found[1].keys()
+    for name, grad in found[0].items():
+        largest = float(found[1][name].abs().max())
+        assert (largest > 1e-4) == (".lora_B." in name)  # A's is none at the start
+        torch.testing.assert_close(grad, found[1][name], atol=0.01 * largest + 1e-9, rtol=0)
 
 
 def test_a_checkpoint_of_bitsandbytes_is_loaded_as_it_was_saved(wide: Path, tmp_path: Path) -> None:

@@ -259,6 +259,8 @@ def parameter_count(model: Any) -> int:
             places = (tensor, module) if name == "weight" else (tensor,)
             state = next((found for one in places if (found := getattr(one, "quant_state", None)) is not None), None)
             counted[id(tensor)] = tensor.numel() if state is None else math.prod(state.shape)
+        if (codes := getattr(module, "qweight", None)) is not None:  # of AWQ and GPTQ, which are no parameters
+            counted[id(codes)] = module.in_features * module.out_features
     return sum(counted.values())
 
 

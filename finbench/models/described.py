@@ -61,7 +61,8 @@ def quantised(folder: Path) -> Quantised | None:
 
 def _quantised(stated: Mapping[str, Any]) -> Quantised:
     """Numbers that are none, or absurd, count as not stated: the file is a stranger's."""
-    name = str(stated.get("quant_method") or ("bitsandbytes" if "load_in_4bit" in stated else "unknown method"))
+    unnamed = "bitsandbytes" if stated.keys() & {"load_in_4bit", "load_in_8bit"} else "unknown method"
+    name = str(stated.get("quant_method") or unnamed)
     bits, group = stated.get("bits") or stated.get("w_bit"), stated.get("group_size") or stated.get("q_group_size")
     if name == "bitsandbytes":
         four = bool(stated.get("load_in_4bit"))
@@ -78,7 +79,7 @@ def _quantised(stated: Mapping[str, Any]) -> Quantised:
     def number(value: object, most: int) -> int | None:
         return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most else None
 
-    plain = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._")[:40] or "unknown"
+    plain = re.sub(r"[^a-z0-9._-]+", "-", name.lower())[:40].strip("-._") or "unknown"
     return Quantised(method=plain, bits=number(bits, 16), group=number(group, 2**20))
 
 
