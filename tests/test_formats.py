@@ -86,6 +86,12 @@ def test_cards_that_state_no_format_have_one_and_stay_what_they_are() -> None:
     assert found == {(16, "bfloat16", "bf16"), (4, "bfloat16", "nf4")}
 
 
+def test_a_dtype_of_a_stranger_is_no_format() -> None:
+    assert [formats.of_dtype(name) for name in ("float32", "float16", "auto", "|<b>", "x" * 99, "")] == [
+        "fp32", "fp16", "auto", "unknown", "unknown", "unknown",
+    ]  # fmt: skip
+
+
 def test_how_a_base_is_stored_is_no_part_of_the_run_key() -> None:
     """Its fingerprint covers it, and cards from before did not say it."""
     card = cardfiles.read(next((ROOT / "leaderboards" / "scorecards").rglob("*.json")))
@@ -192,6 +198,7 @@ def test_what_vllm_cannot_hold_is_refused_with_the_reason(
         "vLLM's answers are held against peft's: awq is quantised by awq to 4 bits in groups of 32, which transformers "
         "loads by gptqmodel: gptqmodel is not installed. pip install gptqmodel"
     )
+    assert faults(4, base=awq) == "its base is quantised by awq to 4 bits in groups of 32 already: leave --bits out"
     found, _ = candidates(Evaluation(model=str(awq), engine="vllm"))
     assert preflight._against_format(found[0], "bfloat16", merged=False) == []
 

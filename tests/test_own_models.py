@@ -17,6 +17,7 @@ from make_quantised import KINDS, make_quantised
 
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
+from finbench.core.records import Quantised
 from finbench.evaluation import evaluate
 from finbench.methods import method_named
 from finbench.models import bases, ggufs, taken_for
@@ -88,6 +89,7 @@ def test_a_gguf_file_is_a_base_and_computes_what_its_source_computes(
     base = bases.resolve(str(path))
     assert "de-quantised to float32, once" in capsys.readouterr().err
     assert base.id.alias == "tiny"
+    assert base.id.quantised == Quantised(method="gguf")
     one, tokenizer = bases.load(bases.resolve(str(llama)), 16, torch.float32)
     other, theirs = bases.load(base, 16, torch.float32)
     ids = tokenizer.encode("Operating profit rose to EUR 13.1 mn.")
@@ -98,7 +100,7 @@ def test_a_gguf_file_is_a_base_and_computes_what_its_source_computes(
     assert bases.resolve(str(path)).folder == base.folder
     assert "de-quantised" not in capsys.readouterr().err
     [card] = evaluate(model=str(path), tasks="mini_sentiment", limit=4, arguments=FLOAT32, out=tmp_path / "cards")
-    assert card.subject.name == "tiny"
+    assert (card.subject.name, card.format) == ("tiny", "gguf")
     assert str(tmp_path) not in card.to_json()
 
 
@@ -129,7 +131,11 @@ def test_a_quantised_gguf_file_computes_what_its_dequantised_weights_compute(
     assert (logits[1] - logits[2]).abs().max() > 1e-4
 
 
-def test_what_is_no_gguf_file_is_refused_in_a_line(tmp_path: Path) -> None:
+def test_what_is_no_gguf_file_is_refused_in_a_line(llama: Path, tmp_path: Path) -> None:
+    whole = write_gguf(llama, tmp_path / "tiny.gguf").read_bytes()
+    (tmp_path / "cut.gguf").write_bytes(whole[:-5000])
+    with pytest.raises(FinbenchError, match=r"^cut.gguf could not be unpacked: [^\n]+$"):
+        bases.resolve(str(tmp_path / "cut.gguf"))
     (tmp_path / "x.gguf").write_bytes(b"PK\3\4" + b"x" * 100)
     with pytest.raises(FinbenchError, match="is no GGUF file"):
         bases.resolve(str(tmp_path / "x.gguf"))

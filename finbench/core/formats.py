@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pydantic import Field
 
 from finbench.core.errors import FinbenchError, near_misses
@@ -47,7 +49,12 @@ def asked(bits: Bits, base: Quantised | None = None) -> str:
 
 def of(bits: Bits, base: Quantised | None, dtype: str) -> str:
     """The format of a base at ``bits`` that computes in ``dtype``."""
-    return stored(bits, base) or DTYPES.get(dtype, dtype)
+    return stored(bits, base) or of_dtype(dtype)
+
+
+def of_dtype(dtype: str) -> str:
+    """``bf16``; the dtype itself where it is another, and "unknown" for what is no name: cards come from strangers."""
+    return DTYPES.get(dtype, dtype if re.fullmatch(r"[a-z0-9_]{1,20}", dtype) else "unknown")
 
 
 def bits_of(name: object) -> Bits:

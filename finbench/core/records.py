@@ -416,4 +416,4 @@ class Scorecard(Document):
     @property
     def format(self) -> str:
         """The format of the subject's weights: bf16, int8, nf4, awq, ..."""
-        return self.subject.stored or formats.DTYPES.get(self.dtype, self.dtype)
+        return self.subject.stored or formats.of_dtype(self.dtype)

@@ -98,6 +98,8 @@ def _automatic(found: Sequence[Candidate], given: Mapping[str, Any]) -> tuple[st
         return "hf", f"vLLM cannot serve this ({faults[0]})"
     if any(route(one).how == "merged" for one in found):
         return "hf", "vLLM would need merged models"
+    if any(one.subject.bits != 16 for one in found):
+        return "hf", "it quantises as the training did; --engine vllm, which quantises by itself, was not tried on GPUs"
     return "vllm", "there is a GPU, and every adapter can be served beside its base"
 
 
@@ -194,6 +196,10 @@ def against(one: Candidate, dtype: DType = "auto") -> list[str]:
 def _against_format(one: Candidate, dtype: DType, merged: bool) -> list[str]:
     """Why vLLM cannot hold the weights of a subject in their format."""
     quantised = None if one.subject.kind == "model" or one.base is None else one.base.id.quantised
+    if quantised and quantised.method == "gguf":
+        quantised = None  # it is numbers of a dtype by now
+    if quantised and one.subject.bits != 16:
+        return [f"its base is quantised by {quantised.described} already: leave --bits out"]
     found, instead = [], "--bits 16 scores it on the 16-bit base"
     if one.subject.bits == 8:
         found.append(f"vLLM's loader for bitsandbytes makes NF4 alone, not int8; {instead}")
@@ -202,7 +208,7 @@ def _against_format(one: Candidate, dtype: DType, merged: bool) -> list[str]:
             found.append(f"NF4 layers compute in bfloat16 in vLLM, not in {stated}: --arg dtype=bfloat16")
         if merged:
             found.append(f"it would have to be merged, and NF4 of the sum would round the update away; {instead}")
-    elif merged and quantised and quantised.method != "gguf":
+    elif merged and quantised:
         found.append(f"it would have to be merged, and its base is {quantised.described}: --engine hf")
     elif quantised and one.beside:
         try:  # the answers that vLLM's are held against are peft's

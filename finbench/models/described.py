@@ -47,10 +47,8 @@ def quantisation(config: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def checkpoint_bits(folder: Path) -> int | None:
     """4 or 8 of a checkpoint that bitsandbytes has quantised; None of any other."""
-    stated = quantisation(read_json(folder / "config.json", folder)) or {}
-    if stated.get("quant_method", "bitsandbytes") != "bitsandbytes" or not stated:
-        return None
-    return 4 if stated.get("load_in_4bit") else 8
+    found = quantised(folder)
+    return found.bits if found and found.method.startswith("bitsandbytes") else None
 
 
 def quantised(folder: Path) -> Quantised | None:
