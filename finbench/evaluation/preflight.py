@@ -216,7 +216,7 @@ def _against_format(one: Candidate, dtype: DType, merged: bool) -> list[str]:
         except FinbenchError as fault:
             found.append(f"vLLM's answers are held against peft's: {fault.message} {fault.hint.partition('; or')[0]}")
     loads = one.subject.bits == 4 or (quantised is not None and quantised.method.startswith("bitsandbytes"))
-    if loads and installation.package(installation.BITSANDBYTES) is None:
+    if loads and not installation.loads_bitsandbytes():
         found.append(f"vLLM loads {one.subject.stored} by a plugin: pip install --no-deps {installation.BITSANDBYTES}")
     return found
 

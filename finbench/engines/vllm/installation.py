@@ -25,6 +25,11 @@ def installed() -> bool:
     return importlib.util.find_spec("vllm") is not None
 
 
+def loads_bitsandbytes() -> bool:
+    """Whether vLLM's loader for bitsandbytes is there."""
+    return package(BITSANDBYTES) is not None
+
+
 def broken() -> list[str]:
     """Packages that break the import of vLLM here: builds for CUDA beside a torch without it."""
     import torch
