@@ -23,6 +23,7 @@ NOUNS = (
     "Scorecard",
     "Subject",
     "BaseModelId",
+    "Quantised",
     "Generation",
     "Score",
     "Answers",

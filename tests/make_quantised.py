@@ -1,4 +1,6 @@
-"""Tiny checkpoints as others quantise them, written tensor by tensor: AWQ, GPTQ, compressed-tensors; 4 bits, symmetric.
+"""Tiny checkpoints as others quantise them, written tensor by tensor: AWQ, GPTQ, compressed-tensors, FP8; symmetric.
+
+In 4 bits, but for ``int8`` (compressed-tensors, whose layers round their inputs to 8 bits too) and ``fp8``.
 
 Beside each the float model with the very weights that its codes stand for, which is what it must answer as.
 """
@@ -65,7 +67,38 @@ def _compressed(name: str, codes: Any, scales: Any) -> dict[str, Any]:
     }
 
 
+def _int8(name: str, weight: Any) -> tuple[dict[str, Any], Any]:
+    """Tensors of a layer with a scale an output, and the weight that they stand for."""
+    import torch
+
+    scales = weight.float().abs().amax(1, keepdim=True) / 127
+    codes = (weight.float() / scales).round().to(torch.int8)
+    return {f"{name}.weight": codes, f"{name}.weight_scale": scales}, codes.float() * scales
+
+
+def _fp8(name: str, weight: Any) -> tuple[dict[str, Any], Any]:
+    """The same with one scale: a block is as large as the layer."""
+    import torch
+
+    scale = weight.float().abs().max() / 448
+    codes = (weight.float() / scale).to(torch.float8_e4m3fn)
+    return {f"{name}.weight": codes, f"{name}.weight_scale_inv": scale.reshape(1, 1)}, codes.float() * scale
+
+
 def _stated(kind: str) -> dict[str, Any]:
+    if kind == "fp8":
+        return {"quant_method": "fp8", "weight_block_size": [256, 256], "modules_to_not_convert": ["lm_head"]}
+    if kind == "int8":
+        weights = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False}
+        inputs = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
+        group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs, "output_activations": None}
+        return {
+            "quant_method": "compressed-tensors",
+            "format": "int-quantized",
+            "quantization_status": "compressed",
+            "config_groups": {"group_0": group},
+            "ignore": ["lm_head"],
+        }
     if kind == "awq":
         return {"quant_method": "awq", "bits": 4, "group_size": GROUP, "zero_point": True, "version": "gemm"}
     if kind == "gptq":
@@ -86,12 +119,16 @@ def make_quantised(kind: str, folder: Path, base: Path) -> tuple[Path, Path]:
     """(quantised checkpoint, float model of the same values) of a Llama in ``base``, in ``folder``."""
     from safetensors.torch import load_file, save_file
 
-    write = {"awq": _awq, "gptq": _gptq, "compressed-tensors": _compressed}[kind]
+    write = {"awq": _awq, "gptq": _gptq, "compressed-tensors": _compressed}.get(kind)
     made, plain = folder / kind, folder / f"{kind}-float"
     stored, meant = dict[str, Any](), dict[str, Any]()
     for name, tensor in load_file(base / "model.safetensors").items():
         if not name.endswith("_proj.weight"):
             stored[name], meant[name] = tensor.half(), tensor.half()
+            continue
+        if write is None:
+            tensors, meant[name] = {"int8": _int8, "fp8": _fp8}[kind](name.removesuffix(".weight"), tensor)
+            stored |= tensors
             continue
         codes, scales = codes_of(tensor)
         stored |= write(name.removesuffix(".weight"), codes, scales)

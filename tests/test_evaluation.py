@@ -518,7 +518,7 @@ def test_reports_escape_what_a_card_says(tmp_path: Path) -> None:
     assert "\\|x" in render.markdown([hostile])
     page = (tmp_path / "report.html").read_text()
     how = page.partition("How it was measured")[2]
-    for named in ("status", "base", "bits", "computed as", "prompts", "seconds", "peak memory"):
+    for named in ("status", "base", "format", "computed as", "prompts", "seconds", "peak memory"):
         assert f'data-is="{named}"' in how  # on a phone each value has its name before it
     assert "http://" not in page
     assert "https://" not in page

@@ -775,7 +775,7 @@ def test_runs_name_what_a_score_is_of_and_show_whole_models(
     found = {Path(run["folder"]).name: run for run in json.loads(run("runs", tmp_path, "--json").stdout)}
     scores = found["one"]["scores"]
     assert list(scores) == [
-        "finbench_mini_sentiment, base in 4 bits",
+        "finbench_mini_sentiment, base in nf4",
         "finbench_mini_sentiment, 25.0 % of the set",
         "finbench_mini_sentiment",
     ]

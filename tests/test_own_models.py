@@ -17,7 +17,9 @@ from make_quantised import KINDS, make_quantised
 
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
+from finbench.core.records import Quantised
 from finbench.evaluation import evaluate
+from finbench.methods import method_named
 from finbench.models import bases, ggufs, taken_for
 from finbench.models.described import check_quantised
 from finbench.training import recipes, runner
@@ -87,6 +89,7 @@ def test_a_gguf_file_is_a_base_and_computes_what_its_source_computes(
     base = bases.resolve(str(path))
     assert "de-quantised to float32, once" in capsys.readouterr().err
     assert base.id.alias == "tiny"
+    assert base.id.quantised == Quantised(method="gguf")
     one, tokenizer = bases.load(bases.resolve(str(llama)), 16, torch.float32)
     other, theirs = bases.load(base, 16, torch.float32)
     ids = tokenizer.encode("Operating profit rose to EUR 13.1 mn.")
@@ -97,7 +100,7 @@ def test_a_gguf_file_is_a_base_and_computes_what_its_source_computes(
     assert bases.resolve(str(path)).folder == base.folder
     assert "de-quantised" not in capsys.readouterr().err
     [card] = evaluate(model=str(path), tasks="mini_sentiment", limit=4, arguments=FLOAT32, out=tmp_path / "cards")
-    assert card.subject.name == "tiny"
+    assert (card.subject.name, card.format) == ("tiny", "gguf")
     assert str(tmp_path) not in card.to_json()
 
 
@@ -128,7 +131,11 @@ def test_a_quantised_gguf_file_computes_what_its_dequantised_weights_compute(
     assert (logits[1] - logits[2]).abs().max() > 1e-4
 
 
-def test_what_is_no_gguf_file_is_refused_in_a_line(tmp_path: Path) -> None:
+def test_what_is_no_gguf_file_is_refused_in_a_line(llama: Path, tmp_path: Path) -> None:
+    whole = write_gguf(llama, tmp_path / "tiny.gguf").read_bytes()
+    (tmp_path / "cut.gguf").write_bytes(whole[:-5000])
+    with pytest.raises(FinbenchError, match=r"^cut.gguf could not be unpacked: [^\n]+$"):
+        bases.resolve(str(tmp_path / "cut.gguf"))
     (tmp_path / "x.gguf").write_bytes(b"PK\3\4" + b"x" * 100)
     with pytest.raises(FinbenchError, match="is no GGUF file"):
         bases.resolve(str(tmp_path / "x.gguf"))
@@ -172,7 +179,11 @@ METHODS: list[tuple[dict[str, Any], str, str]] = [
         "compressed-tensors is not installed",
     ),
     ({"quant_method": "nobodys"}, "quantised by nobodys", "does not take"),
-    ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "quantised by bitsandbytes to 4 bits", ""),
+    (
+        {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+        "quantised by bitsandbytes to 4 bits",
+        "",
+    ),
 ]
 
 
@@ -189,8 +200,9 @@ def test_a_quantised_checkpoint_says_its_method_and_what_it_lacks(
         check_quantised(folder, 4, "q")
     with contextlib.ExitStack() as refused:
         if stated["quant_method"] != "bitsandbytes":
-            refused.enter_context(pytest.raises(FinbenchError, match=f"quantised is {line}.* no adapter is trained on"))
-        runner.prepare(recipes.recipe(None, {"base": str(folder), "tasks": "mini_sentiment", "limit": 8}))
+            refused.enter_context(pytest.raises(FinbenchError, match=f"quantised is {line}.* (adapter is|are) trained"))
+        trained = {"base": str(folder), "tasks": "mini_sentiment", "limit": 8, "method": "dora"}
+        runner.prepare(recipes.recipe(None, trained))
     modules = {"awq": "gptqmodel", "gptq": "optimum", "compressed-tensors": "compressed_tensors"}
     there = modules.get(stated["quant_method"])
     if lacks and not (there and importlib.util.find_spec(there)):
@@ -200,15 +212,18 @@ def test_a_quantised_checkpoint_says_its_method_and_what_it_lacks(
         assert not there or fault.value.hint.startswith("pip install ")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "fp8"])
 def test_a_quantised_checkpoint_answers_as_its_dequantised_weights(kind: str, wide: Path, tmp_path: Path) -> None:
     """Where the packages are that transformers loads it by."""
     import torch
 
-    for package in {"awq": ["gptqmodel"], "gptq": ["optimum", "gptqmodel"]}.get(kind, ["compressed_tensors"]):
+    for package in {"awq": ["gptqmodel"], "gptq": ["optimum", "gptqmodel"], "fp8": []}.get(
+        kind, ["compressed_tensors"]
+    ):
         pytest.importorskip(package)
     made, plain = make_quantised(kind, tmp_path, wide)
-    assert f"quantised by {kind} to 4 bits, float16" in taken_for(made, kind, "folder")
+    bits = "8 bits" if kind == "fp8" else "4 bits in groups of 32"
+    assert f"quantised by {kind} to {bits}, float16" in taken_for(made, kind, "folder")
     found = []
     for folder in (made, plain):
         model, tokenizer = bases.load(bases.resolve(str(folder)), 16, torch.float32)
@@ -217,6 +232,38 @@ def test_a_quantised_checkpoint_answers_as_its_dequantised_weights(kind: str, wi
             found.append(torch.log_softmax(model(ids).logits.float(), -1))
     assert found[1].std() > 0.1
     torch.testing.assert_close(found[0], found[1], atol=2e-3 if kind != "compressed-tensors" else 1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["awq", "gptq"])
+def test_a_lora_beside_codes_learns_as_beside_the_weights_that_they_stand_for(
+    kind: str, wide: Path, tmp_path: Path
+) -> None:
+    """Where the packages are that transformers loads it by."""
+    import torch
+
+    for package in {"awq": ["gptqmodel"], "gptq": ["optimum", "gptqmodel"]}[kind]:
+        pytest.importorskip(package)
+    found = []
+    for folder in make_quantised(kind, tmp_path, wide):
+        stated = {"base": str(folder), "tasks": "mini_sentiment", "rank": 4, "target_modules": ["q_proj", "down_proj"]}
+        base, recipe = bases.resolve(str(folder)), recipes.recipe(None, stated)
+        assert bases.on_factors(recipe, base) == recipe
+        model, tokenizer = bases.load(base, 16, torch.float32)
+        torch.manual_seed(0)
+        count = bases.parameter_count(model)
+        assert count == sum(one.numel() for one in bases.skeleton(base).parameters())
+        model = method_named("lora").apply(model, recipe)
+        ids = torch.tensor([tokenizer("Operating profit rose to EUR 13.1 mn.").input_ids])
+        model(input_ids=ids, labels=ids).loss.backward()
+        learnt = {name: one.grad for name, one in model.named_parameters() if one.requires_grad}
+        found.append(
+            {name.replace("quant_linear_module.", "").replace("base_layer.", ""): g for name, g in learnt.items()}
+        )
+    assert found[0].keys() == found[1].keys()
+    for name, grad in found[0].items():
+        largest = float(found[1][name].abs().max())
+        assert (largest > 1e-4) == (".lora_B." in name)  # A's is none at the start
+        torch.testing.assert_close(grad, found[1][name], atol=0.01 * largest + 1e-9, rtol=0)
 
 
 def test_a_checkpoint_of_bitsandbytes_is_loaded_as_it_was_saved(wide: Path, tmp_path: Path) -> None:

@@ -628,7 +628,7 @@ def test_results_on_another_base_or_in_other_bits_are_named_and_stand_apart(
     rows = [line for line in table.splitlines() if line.startswith("| mini")]
     assert [row.split("|")[1].strip() for row in rows] == [
         "mini_sentiment, a sample of 12 rows",
-        "mini_sentiment, base in 4 bits, a sample of 12 rows",
+        "mini_sentiment, base in nf4, a sample of 12 rows",
         "mini_sentiment, on org/other ffffffffffff, a sample of 12 rows",
     ]
     assert ["not measured" in row for row in rows] == [False, True, True]

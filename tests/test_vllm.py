@@ -350,7 +350,7 @@ def test_whole_turns_are_those_of_the_hf_engine(base: Path) -> None:
     assert all(answer.answer_tokens + answer.reasoning_tokens <= 24 for answer in found)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "int8"])
 def test_a_quantised_checkpoint_answers_as_its_dequantised_weights(
     kind: str, base: Path, tmp_path: Path, vllm_cache: None
 ) -> None:
@@ -371,5 +371,34 @@ def test_a_quantised_checkpoint_answers_as_its_dequantised_weights(
     hf = HFEngine(bases.resolve(str(plain)), dtype="float32", merge=False)
     hf.use(None)
     expected = [value for value, _ in hf.answer(requests, nothing)]
-    assert found == pytest.approx(expected, abs=0.1)
+    assert found == pytest.approx(expected, abs=0.1 if kind != "int8" else 0.5)  # which rounds the inputs too
     assert max(expected) - min(expected) > 1
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm_bnb_plugin") is None, reason="vllm-bnb-plugin is not installed")
+def test_an_adapter_of_nf4_is_examined_on_nf4(base: Path, zoo: list[Path]) -> None:
+    """Base and adapter as the engine hf has them; a base of 16 bits would be told from it at the start."""
+    from lm_eval.api.instance import Instance
+
+    from finbench.engines.hf import HFEngine
+    from finbench.engines.vllm.engine import VLLMEngine
+
+    on, both = bases.resolve(str(base)), (None, zoo[0])
+    pairs = [(text, f" {word}") for text in ("Operating profit rose.", "Sales fell by 4 %.") for word in LABELS]
+    requests = [Instance("loglikelihood", {}, pair, n, metadata=("x", n, 1)) for n, pair in enumerate(pairs)]
+    expected: dict[int, list[float]] = {}
+    for bits in (4, 16):
+        hf = HFEngine(on, bits, "bfloat16", merge=False)
+        expected[bits] = []
+        for who in both:
+            hf.use(who)
+            expected[bits] += [value for value, _ in hf.answer(requests, nothing)]
+    made = VLLMEngine(on, zoo[:1], "bfloat16", bits=4)
+    try:
+        found = [value for value, _ in made.answer_all([(who, one) for who in both for one in requests], nothing)]
+    finally:
+        made.close()
+    apart = {bits: max(abs(a - b) for a, b in zip(found, own, strict=True)) for bits, own in expected.items()}
+    assert apart[4] < 0.06 < 0.15 < apart[16]
+    assert made.gaps.keys() == set(both)
+    assert max(made.gaps.values()) < 0.1

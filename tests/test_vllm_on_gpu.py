@@ -139,7 +139,7 @@ def test_a_card_that_is_too_small_is_refused_with_what_fits(
 ) -> None:
     folder = adapter(tmp_path / "a", 16)
     monkeypatch.setattr(preflight, "by_engine", lambda found: [found])
-    subject = SimpleNamespace(kind="peft")
+    subject = SimpleNamespace(kind="peft", bits=16)
     found: Any = [SimpleNamespace(loaded=llama_8b, beside=folder, adapter=folder, base=llama_8b, subject=subject)]
 
     def said(**options: Any) -> str:

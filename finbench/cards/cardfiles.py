@@ -304,8 +304,13 @@ def run_key(card: Scorecard) -> str:
     if card.generation is not None:
         plain = set() if card.generation.confidence else {"confidence"}  # cards from before have no such key
         settings["generation"] = card.generation.model_dump(exclude=plain)
-    # what is for people; the structure of a base decides its fingerprint
-    told: dict[str, Any] = {"name": True, "adapter_name": True, "adapter_source": True, "base": {"structure"}}
+    # what is for people; how a base is stored decides its fingerprint
+    told: dict[str, Any] = {
+        "name": True,
+        "adapter_name": True,
+        "adapter_source": True,
+        "base": {"structure", "quantised"},
+    }
     made_with = {"versions": card.provenance.packages, "finbench": card.provenance.finbench}
     return digest({"subject": card.subject.model_dump(exclude=told), "settings": settings, **made_with})
 

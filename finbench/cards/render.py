@@ -154,10 +154,10 @@ def parts_of(card: Scorecard, score: Score | None = None) -> tuple[str, ...]:
 
 
 def describe_subject(subject: Subject) -> str:
-    """Method, rank and bits: "lora, r 16, 4 bits"; "base" for a base alone."""
+    """Method, rank and format: "lora, r 16, nf4"; "base" for a base alone. Numbers of a dtype are not named."""
     rank = [f"r {subject.rank}"] if subject.rank and subject.kind == "peft" else []
-    bits = [] if subject.bits == 16 else [f"{subject.bits} bits"]
-    return ", ".join([subject.method or subject.kind, *rank, *bits])
+    stored = [subject.stored] if subject.stored else []
+    return ", ".join([subject.method or subject.kind, *rank, *stored])
 
 
 def thinking_tokens(card: Scorecard, score: Score) -> float | None:

@@ -8,6 +8,7 @@ __all__ = [
     "errors",
     "faces",
     "files",
+    "formats",
     "hashes",
     "installing",
     "jail",

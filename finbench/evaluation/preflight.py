@@ -48,7 +48,7 @@ def choose(engine: str, found: list[Candidate], given: Mapping[str, Any]) -> tup
     wanted, there = given.get("tensor_parallel", 1) * given.get("data_parallel", 1), torch.cuda.device_count()
     if torch.cuda.is_available() and wanted > there:
         faults.append(f"tensor_parallel x data_parallel asks for {wanted} GPUs, and there are {there}")
-    faults += [fault for one in found for fault in against(one)]
+    faults += [fault for one in found for fault in against(one, given.get("dtype", "auto"))]
     if faults := faults or on_gpu(found, **_placed(given)):
         raise FinbenchError(
             "vLLM cannot serve this:\n" + "\n".join(f"- {fault}" for fault in dict.fromkeys(faults)),
@@ -93,11 +93,13 @@ def _automatic(found: Sequence[Candidate], given: Mapping[str, Any]) -> tuple[st
         return "hf", "without a GPU its token trees have less to do than vLLM (docs/vllm.md)"
     if "merge" in given:
         return "hf", "merge=no is an argument of it"
-    faults = [*missing(), *(fault for one in found for fault in against(one))]
+    faults = [*missing(), *(fault for one in found for fault in against(one, given.get("dtype", "auto")))]
     if faults := faults or on_gpu(found, **_placed(given)):
         return "hf", f"vLLM cannot serve this ({faults[0]})"
     if any(route(one).how == "merged" for one in found):
         return "hf", "vLLM would need merged models"
+    if any(one.subject.bits != 16 for one in found):
+        return "hf", "it quantises as the training did; --engine vllm, which quantises by itself, was not tried on GPUs"
     return "vllm", "there is a GPU, and every adapter can be served beside its base"
 
 
@@ -145,13 +147,16 @@ def on_gpu(
             )
         base = group[0].loaded
         held, there = memory.holding(base, folders, name), torch.cuda.device_count()
-        own, budget = held.on(tensor_parallel), share * total
+        bits = group[0].subject.bits
+        own, budget = held.on(tensor_parallel, bits), share * total
         if own.least > budget:
             wider = [count for count in (2, 4, 8) if tensor_parallel < count <= there]
-            mends = [typed("tensor_parallel", count) for count in wider if held.on(count).comfortable <= budget][:1]
+            mends = [typed("tensor_parallel", count) for count in wider if held.on(count, bits).comfortable <= budget][
+                :1
+            ]
             if not mends and share < 0.95 and own.comfortable <= 0.95 * total:
                 mends = ["--gpu-memory 0.95"]
-            if not serving and held.in_bits(4) <= 0.8 * budget:
+            if not serving and bits == 16 and held.in_bits(4) <= 0.8 * budget:
                 mends.append(f"--engine hf --bits 4, which holds it in {held.in_bits(4) / memory.GIB:.1f} GiB")
             mends.append(f"a GPU of {math.ceil(own.comfortable / share / memory.GIB)} GiB")
             faults.append(
@@ -162,8 +167,8 @@ def on_gpu(
     return faults
 
 
-def against(one: Candidate) -> list[str]:
-    """Every reason why vLLM can serve a subject neither unmerged nor merged."""
+def against(one: Candidate, dtype: DType = "auto") -> list[str]:
+    """Every reason why vLLM, computing in ``dtype``, can serve a subject neither unmerged nor merged."""
     import torch
 
     assert one.base is not None
@@ -173,12 +178,8 @@ def against(one: Candidate) -> list[str]:
             f"{one.base.id.alias} is stored as low-rank factors, which finbench alone computes; vLLM serves it dense: "
             f"finbench merge {one.base.folder} --out dense"
         )
-    if one.subject.bits != 16:
-        found.append(
-            f"{one.subject.name}: vLLM runs no {one.subject.bits}-bit weights of bitsandbytes; "
-            "--bits 16 scores it on the 16-bit base"
-        )
     how = route(one)
+    found += [f"{one.subject.name}: {fault}" for fault in _against_format(one, dtype, how.how == "merged")]
     if how.how == "no":
         found.append(f"{one.subject.name}: " + ", ".join(how.reasons))
     if how.how == "unmerged" and one.adapter is not None and one.subject.kind == "peft":
@@ -189,6 +190,34 @@ def against(one: Candidate) -> list[str]:
     if size is not None and size not in _CPU_HEADS and not torch.cuda.is_available():
         known = ", ".join(map(str, _CPU_HEADS))
         found.append(f"{one.base.id.alias} has attention heads of size {size}; on a CPU vLLM takes {known}")
+    return found
+
+
+def _against_format(one: Candidate, dtype: DType, merged: bool) -> list[str]:
+    """Why vLLM cannot hold the weights of a subject in their format."""
+    quantised = None if one.subject.kind == "model" or one.base is None else one.base.id.quantised
+    if quantised and quantised.method == "gguf":
+        quantised = None  # it is numbers of a dtype by now
+    if quantised and one.subject.bits != 16:
+        return [f"its base is quantised by {quantised.described} already: leave --bits out"]
+    found, instead = [], "--bits 16 scores it on the 16-bit base"
+    if one.subject.bits == 8:
+        found.append(f"vLLM's loader for bitsandbytes makes NF4 alone, not int8; {instead}")
+    if one.subject.bits == 4:
+        if (stated := str(bases.compute_dtype(dtype)).removeprefix("torch.")) != "bfloat16":
+            found.append(f"NF4 layers compute in bfloat16 in vLLM, not in {stated}: --arg dtype=bfloat16")
+        if merged:
+            found.append(f"it would have to be merged, and NF4 of the sum would round the update away; {instead}")
+    elif merged and quantised:
+        found.append(f"it would have to be merged, and its base is {quantised.described}: --engine hf")
+    elif quantised and one.beside:
+        try:  # the answers that vLLM's are held against are peft's
+            bases.check_loadable(one.loaded, 16)
+        except FinbenchError as fault:
+            found.append(f"vLLM's answers are held against peft's: {fault.message} {fault.hint.partition('; or')[0]}")
+    loads = one.subject.bits == 4 or (quantised is not None and quantised.method.startswith("bitsandbytes"))
+    if loads and not installation.loads_bitsandbytes():
+        found.append(f"vLLM loads {one.subject.stored} by a plugin: pip install --no-deps {installation.BITSANDBYTES}")
     return found
 
 

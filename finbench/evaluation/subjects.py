@@ -199,7 +199,7 @@ def _started(group: Sequence[Candidate], settings: Settings, lm_tasks: dict[str,
 
         names = ("dtype", "batch_size", "tensor_parallel", "data_parallel", "max_length", "gpu_memory")
         chosen = {key: arguments[key] for key in names if key in arguments}
-        return VLLMEngine(base, [one.beside for one in group if one.beside], **chosen)
+        return VLLMEngine(base, [one.beside for one in group if one.beside], **chosen, bits=group[0].subject.bits)
     from finbench.engines import HFEngine
 
     chosen = {k: arguments[k] for k in ("dtype", "batch_size", "max_length", "gpu_memory") if k in arguments}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from finbench.core import catalog
+from finbench.core import catalog, formats
 from finbench.core.files import digest
 from finbench.core.records import Recipe
 from finbench.grid.sweepfile import Cell, Needs, Sweep
@@ -97,7 +97,7 @@ class Schedule:
         payload = {"base": recipe.base, "folders": [], "tasks": tasks, "how": how}
         group = digest({"score": payload})
         if group not in self.steps:
-            bits = "" if how["bits"] == 16 else f" at {how['bits']} bits"
+            bits = "" if how["bits"] == 16 else f" in {formats.asked(how['bits'])}"
             self.steps[group] = Step(group, SCORE, f"score {recipe.base}{bits}", wanted.needs or cell.needs, payload)
         key = digest({"score": payload, "adapter": cell.key})
         step = Step(key, SCORE, f"score {cell.name}", self.steps[group].needs, {**payload, "folders": [cell.folder]})

@@ -224,6 +224,7 @@ def _name(recipe: Recipe, varied: set[str]) -> str:
     """The recipe's own name with what else differs between the cells; for people, never parsed."""
     name = recipe.name.removesuffix(f"-s{recipe.seed}")
     for key in sorted(varied - {"base", "method", "task", "tasks", "data", "map", "seed", "options"}):
+        key = recipes.ALIASES.get(key, key)
         stated = getattr(recipe, key)
         value = (name_of_source(stated.source) if isinstance(stated, OwnData) else str(stated)).lower()
         name += {"bits": f"-{value}bit", "rank": f"-r{value}"}.get(key, f"-{key}{value}".replace("_", ""))

@@ -68,7 +68,7 @@ class Payload:
 
     def heads(self) -> dict[str, Any]:
         """All that every page needs: the tests without their rows, and what the filters offer."""
-        asked = dict.fromkeys(("base", "method", "bits", "level"), self.cards)
+        asked = dict.fromkeys(("base", "method", "format", "level"), self.cards)
         asked |= {name: [card for card in self.cards if card["kind"] != "base"] for name in _BUDGET}
         return {
             "tests": [_test(test) for test in self.board.tests],
@@ -174,7 +174,7 @@ def _card(entry: BoardCard) -> dict[str, Any]:
         "kind": subject.kind,
         "method": subject.method or subject.kind,
         "what": describe_subject(subject),
-        "bits": subject.bits,
+        "format": card.format,
         "rank": subject.rank if subject.kind == "peft" else None,
         "parameters": subject.trainable_parameters,
         "level": entry.level,

@@ -18,8 +18,8 @@ from finbench.scoring import floors, metrics
 
 COLUMNS = (
     "family", "task", "task_version", "task_digest", "data_digest", "prompt_style", "chat", "shots", "whole_test", "n",
-    "group", "subject", "base", "base_fingerprint", "adapter", "method", "bits", "rank", "seed", "metric", "value",
-    "low", "high", "parse_rate", "trainable_parameters", "peak_memory_bytes", "tokens_per_second",
+    "group", "subject", "base", "base_fingerprint", "adapter", "method", "bits", "format", "rank", "seed", "metric",
+    "value", "low", "high", "parse_rate", "trainable_parameters", "peak_memory_bytes", "tokens_per_second",
     "seconds_per_1000_documents", "machine", "overlap", "evidence", "card", "profile", "lenient", "truncated",
     "thinking_tokens", "trainings", "seed_deviation", "training_rows", "training_steps", "learning_rate", "rate_chosen",
 )  # fmt: skip
@@ -185,6 +185,7 @@ def _record(test: BoardTest, row: BoardRow) -> dict[str, Any]:
     runs, took = [run.entry for run in row.runs or (row,)], trainings.budget(row.entry)
     return {
         **subject.model_dump(include=same_names),
+        "format": card.format,
         "adapter": _listed([run.card.subject.adapter for run in runs]),
         "seed": _listed([run.card.subject.seed for run in runs]),
         "trainings": row.trainings,

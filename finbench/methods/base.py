@@ -154,6 +154,10 @@ class Method:
     def check_steps(self, recipe: Recipe, steps: int) -> None:
         """Refuse a run of too few optimiser steps."""
 
+    def on_codes(self, recipe: Recipe) -> bool:
+        """Whether it trains beside layers whose weights only kernels of their own read (AWQ, GPTQ)."""
+        return False
+
     def loads(self, recipe: Recipe) -> Bits:
         """Bits at which ``apply`` wants the base; it may quantise it by itself."""
         return recipe.bits

@@ -107,6 +107,11 @@ class LoraMethod(PeftMethod):
         other = any(recipe.options.get(key) for key in _OTHER_FUNCTION)
         return "merged weights" if other and self.becomes == "plain LoRA" else self.becomes
 
+    def on_codes(self, recipe: Recipe) -> bool:
+        """What never looks at the weights themselves; of others peft has no layers there."""
+        looks = any(recipe.options.get(key) for key in VARIANTS) or recipe.options.get("init_lora_weights") == "mica"
+        return self.becomes == "plain LoRA" and not self.starts and not looks
+
     def tokenwise(self, recipe: Recipe) -> bool:
         """All but VeLoRA, which compresses what it keeps of a pass for the backward one."""
         return not recipe.options.get("velora_config")

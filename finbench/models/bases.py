@@ -13,10 +13,10 @@ from typing import Any
 from finbench import hub
 from finbench.core import catalog, environment, paths, refs, safety, threads
 from finbench.core.errors import FinbenchError, reason, unknown
-from finbench.core.records import BaseModelId, Bits, Recipe
+from finbench.core.records import BaseModelId, Bits, Quantised, Recipe
 from finbench.methods import Layer, method_named, quantise
 from finbench.models import chatguard, ggufs, modelfiles, structured, tokenguard
-from finbench.models.described import check_quantised, check_trainable, checkpoint_bits
+from finbench.models.described import check_quantised, check_trainable, checkpoint_bits, quantised
 from finbench.models.modelfiles import damaged, is_structured
 
 
@@ -38,7 +38,7 @@ def resolve(text: str, source: str | None = None) -> Base:
         gguf = Path(text).expanduser()
         if not gguf.is_file():
             raise FinbenchError(f"No such file: {gguf}", "Name a GGUF file, a model folder, or one of: finbench bases")
-        return _located(gguf.stem, None, None, "folder", ggufs.unpacked(gguf))
+        return _located(gguf.stem, None, None, "folder", ggufs.unpacked(gguf), Quantised(method="gguf"))
     ref = refs.parse(text)
     if ref.kind == "folder" or (ref.kind == "name" and ref.name not in catalog.bases() and ref.path.is_dir()):
         return _located(ref.path.resolve().name, None, None, "folder", ref.path)
@@ -70,7 +70,10 @@ def check_there(text: str) -> None:
         resolve(text)
 
 
-def _located(alias: str, hub_id: str | None, revision: str | None, source: Any, folder: Path) -> Base:
+def _located(
+    alias: str, hub_id: str | None, revision: str | None, source: Any, folder: Path, was: Quantised | None = None
+) -> Base:
+    """``was``: how a checkpoint was quantised that is not any more."""
     modelfiles.check_folder(folder)
     with _explained(folder):
         fingerprint = modelfiles.fingerprint(folder)
@@ -80,6 +83,7 @@ def _located(alias: str, hub_id: str | None, revision: str | None, source: Any, 
         revision=revision,
         source=source,
         structure=structured.storage.check(folder).described if is_structured(folder) else None,
+        quantised=was if was or is_structured(folder) else quantised(folder),
         fingerprint=fingerprint,
     )
     return Base(identity, folder)
@@ -211,7 +215,8 @@ def on_factors(recipe: Recipe, base: Base) -> Recipe:
     checkpoint on whose codes nothing is trained.
     """
     if not is_structured(base.folder):
-        check_trainable(base.folder, base.id.alias)
+        beside = method_named(recipe.method).on_codes(recipe)
+        check_trainable(base.folder, base.id.alias, recipe.method, beside)
         return recipe
     if method_named(recipe.method).makes(recipe) == "model":
         raise FinbenchError(
@@ -254,6 +259,8 @@ def parameter_count(model: Any) -> int:
             places = (tensor, module) if name == "weight" else (tensor,)
             state = next((found for one in places if (found := getattr(one, "quant_state", None)) is not None), None)
             counted[id(tensor)] = tensor.numel() if state is None else math.prod(state.shape)
+        if (codes := getattr(module, "qweight", None)) is not None:  # of AWQ and GPTQ, which are no parameters
+            counted[id(codes)] = module.in_features * module.out_features
     return sum(counted.values())
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from finbench.core.errors import FinbenchError, reason
+from finbench.core.records import Quantised
 from finbench.core.safety import read_json
 from finbench.models import decisive, modelfiles
 
+_TRAINED = ("awq", "gptq")  # peft's LoRA has layers beside theirs
 # what transformers loads a method by, beside itself; it names them one after the other
 _NEEDS = {"awq": ("gptqmodel",), "gptq": ("optimum", "gptqmodel"), "compressed-tensors": ("compressed-tensors",)}
 
@@ -44,21 +47,42 @@ def quantisation(config: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def checkpoint_bits(folder: Path) -> int | None:
     """4 or 8 of a checkpoint that bitsandbytes has quantised; None of any other."""
-    stated = quantisation(read_json(folder / "config.json", folder)) or {}
-    if stated.get("quant_method", "bitsandbytes") != "bitsandbytes" or not stated:
-        return None
-    return 4 if stated.get("load_in_4bit") else 8
+    found = quantised(folder)
+    return found.bits if found and found.method.startswith("bitsandbytes") else None
+
+
+def quantised(folder: Path) -> Quantised | None:
+    """How the checkpoint in ``folder`` was quantised, for records; None: it was not."""
+    stated = quantisation(read_json(folder / "config.json", folder))
+    return None if stated is None else _quantised(stated)
+
+
+def _quantised(stated: Mapping[str, Any]) -> Quantised:
+    """Numbers that are none, or absurd, count as not stated: the file is a stranger's."""
+    unnamed = "bitsandbytes" if stated.keys() & {"load_in_4bit", "load_in_8bit"} else "unknown method"
+    name = str(stated.get("quant_method") or unnamed)
+    bits, group = stated.get("bits") or stated.get("w_bit"), stated.get("group_size") or stated.get("q_group_size")
+    if name == "bitsandbytes":
+        four = bool(stated.get("load_in_4bit"))
+        bits, group = (4, 64) if four else (8, None)
+        if four and stated.get("bnb_4bit_quant_type", "fp4") == "fp4":  # transformers' own default
+            name += "-fp4"
+    if name == "compressed-tensors" and isinstance(stated.get("config_groups"), dict):
+        groups = [group for group in stated["config_groups"].values() if isinstance(group, dict)]
+        weights = [one["weights"] for one in groups if isinstance(one.get("weights"), dict)]
+        bits, group = next(((one.get("num_bits"), one.get("group_size")) for one in weights), (None, None))
+    if name == "fp8":
+        bits = 8
+
+    def number(value: object, most: int) -> int | None:
+        return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most else None
+
+    plain = re.sub(r"[^a-z0-9._-]+", "-", name.lower())[:40].strip("-._") or "unknown"
+    return Quantised(method=plain, bits=number(bits, 16), group=number(group, 2**20))
 
 
 def _method(stated: Mapping[str, Any]) -> str:
-    name = str(stated.get("quant_method", "unknown method"))
-    bits = stated.get("bits") or stated.get("w_bit")
-    if name == "bitsandbytes":
-        bits = 4 if stated.get("load_in_4bit") else 8
-    if name == "compressed-tensors" and isinstance(stated.get("config_groups"), dict):
-        weights = [group.get("weights") or {} for group in stated["config_groups"].values() if isinstance(group, dict)]
-        bits = next((one.get("num_bits") for one in weights), None)
-    return f"quantised by {name}" + (f" to {bits} bits" if bits else "")
+    return f"quantised by {_quantised(stated).described}"
 
 
 def _count(number: int) -> str:
@@ -76,13 +100,21 @@ def has_template(folder: Path) -> bool:
     )
 
 
-def check_trainable(folder: Path, alias: str) -> None:
-    """Refuse to train on codes that only a method's own kernels read; layers of bitsandbytes are trained on."""
+def check_trainable(folder: Path, alias: str, method: str, beside: bool) -> None:
+    """Refuse to train on codes that peft has no layers for; layers of bitsandbytes are trained on.
+
+    ``beside``: the recipe's ``method`` needs no weights to look at, so that AWQ and GPTQ will do.
+    """
     stated = quantisation(read_json(folder / "config.json", folder))
-    if stated is not None and checkpoint_bits(folder) is None:
+    if stated is None or checkpoint_bits(folder) is not None:
+        return
+    before = "Train on the model as it was before (--bits 4 takes as little memory), and score the adapter on that."
+    if stated.get("quant_method") not in _TRAINED:
+        raise FinbenchError(f"{alias} is {_method(stated)}: it can be scored, and no adapter is trained on it.", before)
+    if not beside:
         raise FinbenchError(
-            f"{alias} is {_method(stated)}: it can be scored, and no adapter is trained on it.",
-            "Train on the model as it was before (--bits 4 takes as little memory), and score the adapter on that.",
+            f"{alias} is {_method(stated)}: on that lora, rslora, lora+ and lora-fa are trained, not {method}.",
+            f"--method lora, or: {before[0].lower()}{before[1:]}",
         )
 
 

@@ -38,7 +38,7 @@ class ZooEntry(Record):
     base_revision: str | None = Field(default=None, description="its commit")
     method: str = UNKNOWN
     rank: int | None = None
-    bits: int | None = None
+    bits: Literal[16, 8, 4] | None = None
     bytes: int = Field(description="of the weights")
     date: str = Field(default=UNKNOWN, description="when it was trained, YYYY-MM-DD")
     licence: str = Field(default=UNKNOWN, description="as its card states it")

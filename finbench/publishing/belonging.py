@@ -36,14 +36,15 @@ def is_plain(card: Scorecard, base: BaseModelId, bits: Bits) -> bool:
 
 
 def named(card: Scorecard, base: BaseModelId, bits: Bits) -> list[str]:
-    """What sets a result apart from those on ``base`` in ``bits``, in words; 4 and 8 bits are always named."""
+    """What sets a result apart from those on ``base`` in ``bits``, in words; quantised weights are always named."""
     own = card.subject.base
     said: list[str] = []
     if not same_base(own, base) or (own.hub_id is None and base.fingerprint == UNKNOWN):  # a folder that is called so
         said = [f"on {own.hub_id or own.alias} {(own.revision or own.fingerprint)[:12]}"]
     elif own.source == "wheel" != base.source:
         said = ["on the base as embedded in finbench"]
-    return said + ([f"base in {card.subject.bits} bits"] if {card.subject.bits, bits} != {16} else [])
+    stored = card.subject.stored
+    return said + ([f"base in {stored or '16 bits'}"] if stored or bits != 16 else [])
 
 
 def alike(own: Scorecard, base: Scorecard) -> bool:

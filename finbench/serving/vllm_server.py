@@ -166,7 +166,7 @@ def serve(
             PLACE: str(stated),
             "VLLM_HOST_IP": "127.0.0.1",
             "VLLM_NO_USAGE_STATS": "1",
-            "VLLM_PLUGINS": "finbench",
+            "VLLM_PLUGINS": "finbench,bitsandbytes",
         },
         start_new_session=True,
     )

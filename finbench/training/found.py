@@ -120,7 +120,7 @@ def _scores(cards: Sequence[Scorecard], bits: int) -> dict[str, float]:
     """Task -> main metric; in other ``bits``, another prompt style, or of a part of the rows the key says so."""
     found: dict[str, float] = {}
     for card in cards:
-        own = [] if card.subject.bits == bits else [f"base in {card.subject.bits} bits"]
+        own = [] if card.subject.bits == bits else [f"base in {card.subject.stored or '16 bits'}"]
         for score in card.scores:
             found[", ".join([score.task, *own, *conditions_of(card, score)])] = score.main.value
     return found

@@ -116,6 +116,11 @@ def _dense(source: bases.Base, out: Path, dtype: str) -> DenseCopy:
 
 def write(folder: adapters.AdapterFolder, on: bases.Base, bits: Bits, place: Place, dtype: str, staging: Path) -> Merge:
     """Write the sum of adapter and base into ``staging``, in ``dtype``, read it again, and say how close it is."""
+    if on.id.quantised and on.id.quantised.method != "gguf":
+        raise FinbenchError(
+            f"{on.id.alias} is quantised by {on.id.quantised.described}: rounded to codes, the update would be lost.",
+            "Serve the adapter beside it, or name the model as it was before it was quantised: --base",
+        )
     recipe = folder.record.recipe if folder.record else None
     template = bases.chat_template(bases.load_tokenizer(on), on.id.alias) if recipe and recipe.chat else None
     texts = probes(list(recipe.tasks) if recipe else [], template)

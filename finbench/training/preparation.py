@@ -140,6 +140,7 @@ def prepare(
     base = bases.resolve(recipe.base)
     recipe = bases.on_factors(recipe, base)
     quantise.check(recipe.bits)
+    bases.check_loadable(base, recipe.bits)
     skeleton = bases.skeleton(base)
     method = method_named(recipe.method)
     method.verify(recipe, bases.layers_of(skeleton))

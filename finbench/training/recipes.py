@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from finbench.core import catalog, owntasks, paths
+from finbench.core import catalog, formats, owntasks, paths
 from finbench.core.errors import FinbenchError, near_misses, unknown
 from finbench.core.records import VALIDATION, OwnData, Recipe, name_of_source
 from finbench.data import own
@@ -19,6 +19,7 @@ from finbench.training.synonyms import ELSEWHERE, SYNONYMS, options_of_peft
 ALIASES = {
     "task": "tasks",
     "validate": "validate_on",
+    "format": "bits",
 }  # an option of the command line, or an axis of a sweep -> the recipe's own key
 KEYS = tuple(key for key in (*Recipe.model_fields, *ALIASES) if key not in ("name", "search"))  # of such cells
 
@@ -80,7 +81,13 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
 
 def keyed(stated: Mapping[str, Any]) -> dict[str, Any]:
     """Options, or values of axes, under the recipe's own keys."""
-    return {ALIASES.get(key, key): value for key, value in stated.items()}
+    found = {ALIASES.get(key, key): value for key, value in stated.items()}
+    if "format" in stated:
+        found["bits"] = formats.bits_of(stated["format"])
+        if stated.get("bits", found["bits"]) != found["bits"]:
+            two = f"bits {stated['bits']} and format {stated['format']}"
+            raise FinbenchError(f"{two} say two things.", "Leave one of them out.")
+    return found
 
 
 def check_keys(stated: Iterable[str]) -> None:

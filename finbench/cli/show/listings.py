@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from finbench.cli.show.layout import columned, put, put_facts
+from finbench.core import formats
 from finbench.core.catalog import PREFIX, BaseEntry
 from finbench.core.console import out
 from finbench.core.records import Recipe, Task
@@ -137,7 +138,7 @@ def data_sets(tasks_by_set: Mapping[str, Task], found: Mapping[str, dict[str, An
 def recipes(found: Mapping[str, Recipe]) -> None:
     """Recipes, two lines each: names stay whole on a narrow terminal."""
     for name, recipe in found.items():
-        about = f"{recipe.method}, r {recipe.rank}, {recipe.bits} bits on {recipe.base}"
+        about = f"{recipe.method}, r {recipe.rank}, {formats.asked(recipe.bits)} on {recipe.base}"
         put(f"[bold]{escape(name)}[/]  {escape(about)}")
         shown = ", ".join(recipe.learnt)
         put(Padding(escape(shown), (0, 0, 0, 2)), wrap=True)

@@ -11,6 +11,7 @@ from rich.padding import Padding
 
 from finbench.cards import amount
 from finbench.cli.show.layout import put
+from finbench.core import formats
 from finbench.core.catalog import PREFIX, bases
 from finbench.core.console import err, out
 from finbench.hub import Change, page
@@ -107,8 +108,8 @@ def zoo(entries: Sequence[ZooEntry]) -> None:
         return
     for entry in entries:  # lines, not a table: names stay whole however narrow the terminal
         rank = f", r {entry.rank}" if entry.rank else ""
-        bits = f", {entry.bits} bits" if entry.bits not in (None, 16) else ""
-        about = f"{entry.method}{rank}{bits} on {entry.base}, {size(entry.bytes)}, {entry.date}"
+        stored = f", {formats.asked(entry.bits)}" if entry.bits not in (None, 16) else ""
+        about = f"{entry.method}{rank}{stored} on {entry.base}, {size(entry.bytes)}, {entry.date}"
         put(f"[bold]zoo:{escape(entry.name)}[/]  {escape(about)}")
         for task, score in entry.scores.items():
             share = is_share(score.metric)

@@ -12,11 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from finbench.cli.show.layout import columned, put, put_facts
-from finbench.core import catalog
+from finbench.core import catalog, formats
 from finbench.core.combined import Combined
 from finbench.core.console import duration, out
 from finbench.core.errors import counted
-from finbench.core.records import Adapter, Recipe
+from finbench.core.records import Adapter, Quantised, Recipe
 from finbench.methods import method_named
 from finbench.pretraining import Pretrained, report
 from finbench.pretraining.report import amount, size
@@ -149,7 +149,9 @@ def tuned(recipe: Recipe, path: Path) -> None:
 def outlined(plan: Mapping[str, Any], folder: Path) -> None:
     """What a search would be, rung by rung."""
     recipe, rates = plan["recipe"], plan["rates"]
-    out.print(f"{recipe['method']} on {recipe['base']}, {recipe['bits']} bits: lr {rates[0]:g} to {rates[-1]:g}")
+    out.print(
+        f"{recipe['method']} on {recipe['base']}, {formats.asked(recipe['bits'])}: lr {rates[0]:g} to {rates[-1]:g}"
+    )
     table = columned("rung", "rates", "rows each", "steps each", "tokens each")
     for number, rung in enumerate(plan["rungs"], start=1):
         table.add_row(str(number), *(f"{rung[key]:,}" for key in ("trials", "rows", "steps", "tokens")))
@@ -161,6 +163,11 @@ def outlined(plan: Mapping[str, Any], folder: Path) -> None:
     )
 
 
+def _format(plan: Mapping[str, Any]) -> str:
+    found = plan["base"].get("quantised")
+    return formats.asked(plan["recipe"]["bits"], found and Quantised(**found))
+
+
 def planned(plan: Mapping[str, Any], folder: Path) -> None:
     """What a training run would be."""
     recipe = plan["recipe"]
@@ -169,7 +176,7 @@ def planned(plan: Mapping[str, Any], folder: Path) -> None:
     shown = {
         "folder": folder,
         "base": f"{plan['base']['alias']} from {plan['base']['source']}",
-        "method": f"{recipe['method']}, {recipe['bits']} bits{rank}, lr {recipe['lr']:g}, seed {recipe['seed']}",
+        "method": f"{recipe['method']}, {_format(plan)}{rank}, lr {recipe['lr']:g}, seed {recipe['seed']}",
         "becomes": plan["becomes"],
         "rows": f"{plan['rows']:,} of " + ", ".join(Recipe.parse(recipe, "recipe").learnt),
         "steps": f"{plan['steps']:,} of {batch} rows, {recipe['epochs']:g} epoch{'' if recipe['epochs'] == 1 else 's'}",

@@ -14,7 +14,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
-from finbench.core.records import DType
+from finbench.core.records import Bits, DType
 from finbench.engines import choices, race, thinking, turns
 from finbench.engines.interface import Done, Engine, Generated
 from finbench.engines.lm import HARMLESS
@@ -53,11 +53,12 @@ class VLLMEngine(Engine):
         data_parallel: int = 1,
         max_length: int | None = None,
         gpu_memory: float | None = None,
+        bits: Bits = 16,
     ) -> None:
         import torch
         from transformers import GenerationConfig
 
-        self.base, self.folders = base, list(dict.fromkeys(folders))
+        self.base, self.folders, self.bits = base, list(dict.fromkeys(folders)), bits
         self.dtype = str(bases.compute_dtype(dtype)).removeprefix("torch.")
         self.encoder = Encoder(bases.load_tokenizer(base))
         context = min((n for n in (max_length, bases.context_length(base)) if n), default=None)
@@ -75,7 +76,7 @@ class VLLMEngine(Engine):
         self.settings = {"engine": engine, "adapters": held}
         self.use(None)
         self.pool: Pool | None = None
-        self.gaps: dict[Path, float] = {}
+        self.gaps: dict[Path | None, float] = {}
         stated = (base.folder / "generation_config.json").is_file()
         own = GenerationConfig.from_pretrained(base.folder, local_files_only=True) if stated else None
         self.generation: dict[str, Any] = own.to_diff_dict() if own else {}  # the model's own, where not the default
@@ -93,6 +94,8 @@ class VLLMEngine(Engine):
             "generation_config": "vllm",  # what the model's own says is passed with each request
             "hf_overrides": {"head_dtype": "float32"},  # half precision makes ties of close labels
         }
+        if self.bits == 4:
+            engine["quantization"] = "bitsandbytes"  # NF4 with double quantisation, as methods/quantise.py has it
         if batch_size:
             engine["max_num_seqs"] = batch_size
         if self.on_cpu:
@@ -115,7 +118,7 @@ class VLLMEngine(Engine):
         return engine
 
     def _slots(self, tensor_parallel: int, share: float) -> int:
-        needed = memory.holding(self.base, self.folders, self.dtype).on(tensor_parallel)
+        needed = memory.holding(self.base, self.folders, self.dtype).on(tensor_parallel, self.bits)
         return needed.slots(share * memory.card()[1], len(self.folders))
 
     def use(self, adapter: Path | None) -> None:
@@ -166,20 +169,24 @@ class VLLMEngine(Engine):
         if self.pool is not None:
             return self.pool
         if not self.on_cpu:  # vLLM takes most of a GPU's memory: peft goes first
-            known = parity.references(self.base, self.folders, self.dtype)
+            known = parity.references(self.base, self.folders, self.dtype, self.bits)
         pool = Pool(self.settings, self.count, self.on_cpu)
         try:
             if self.on_cpu:  # while vLLM loads
-                known = parity.references(self.base, self.folders, self.dtype)
+                known = parity.references(self.base, self.folders, self.dtype, self.bits)
             pool.await_ready()
             self._fitted(min(worker.max_length for worker in pool.workers) - 1)
             self.gaps = parity.check(known, functools.partial(self._probe, pool), self.dtype)
         except BaseException:
             pool.close()
             raise
-        if self.gaps:
-            worst = max(self.gaps.values())
-            say(f"vLLM serves {len(self.gaps)} adapters unmerged; log-probabilities differ from peft's by {worst:.1g}.")
+        served = {folder: gap for folder, gap in self.gaps.items() if folder}
+        if served:
+            worst = max(served.values())
+            say(f"vLLM serves {len(served)} adapters unmerged; log-probabilities differ from peft's by {worst:.1g}.")
+        if None in self.gaps:
+            gap = f"{self.gaps[None]:.1g}, where {self.dtype} explains {parity.OF_BASE[self.dtype]:.1g}"
+            say(f"vLLM quantised the base to NF4; log-probabilities differ from transformers' by {gap}.")
         self.pool = pool
         return pool
 

@@ -15,6 +15,7 @@ from finbench.core.files import cannot_write
 from finbench.core.installing import install
 from finbench.engines.vllm.plugin import TESTED, package, version
 
+BITSANDBYTES = "vllm-bnb-plugin"  # NF4 in vLLM: since 0.27.2 a package of its own
 _INSTALLER = "finbench"  # who made a package's entry, as pip notes it
 _CUDA_BUILDS = ("torchaudio", "torchcodec")  # PyPI's want CUDA's libraries; beside a CPU torch they break the import
 
@@ -22,6 +23,11 @@ _CUDA_BUILDS = ("torchaudio", "torchcodec")  # PyPI's want CUDA's libraries; bes
 def installed() -> bool:
     """Whether there is a vLLM."""
     return importlib.util.find_spec("vllm") is not None
+
+
+def loads_bitsandbytes() -> bool:
+    """Whether vLLM's loader for bitsandbytes is there."""
+    return package(BITSANDBYTES) is not None
 
 
 def broken() -> list[str]:

@@ -57,13 +57,13 @@ class Holding:
     rank: int = 0
     endings: frozenset[str] = frozenset()
 
-    def on(self, gpus: int) -> Need:
+    def on(self, gpus: int, bits: Bits = 16) -> Need:
         """What each of so many GPUs holds with tensor parallelism."""
         slot = slot_bytes(self.layers, self.endings, self.rank, self.width, gpus)
-        return Need(self.weights // gpus, slot)
+        return Need(int(self.in_bits(bits)) // gpus, slot)
 
     def in_bits(self, bits: Bits) -> float:
-        """Bytes of the base as the engine hf loads it: with its linear layers in so many bits."""
+        """Bytes of the base with its linear layers in so many bits."""
         if bits == 16:
             return self.weights
         linear = sum(layer.inputs * layer.outputs for layer in self.layers if layer.ending not in HEADS)

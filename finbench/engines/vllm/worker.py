@@ -53,7 +53,8 @@ def start(settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # this process has threads, which a fork may lock for ever
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("VLLM_PLUGINS", "finbench")  # without it: vLLM's own LoRA layers, for comparison
+    # without ours: vLLM's own LoRA layers, for comparison; bitsandbytes: of vllm-bnb-plugin, where it is there
+    os.environ.setdefault("VLLM_PLUGINS", "finbench,bitsandbytes")
     from vllm import EngineArgs
     from vllm.lora.request import LoRARequest
     from vllm.usage.usage_lib import UsageContext
