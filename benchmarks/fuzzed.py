@@ -196,11 +196,9 @@ def campaign(name: str, count: int, start: int, out: Path) -> str:
 
 
 def _counted(name: str, count: int, start: int, out: Path) -> dict[str, Any]:
-    from faults import made as world
-
     from finbench.core.errors import FinbenchError
 
-    home = world(out / "world")
+    home = out / "world"
     good, read = _readers()[name]
     whole, longest, odd, inputs = good(home), 0.0, list[str](), 0
     for number, content in enumerate(_inputs(whole, count, start)):
