@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import ctypes
 import functools
+import gc
 import hashlib
 import importlib
 import json
@@ -283,6 +284,8 @@ def campaign(name: str, work: Work, what: str, count: int, seed: int, out: Path)
     count = RARE.get(what, count if what == "kill -9" else max(1, int(count * SLOW_SHARE)))
     if there >= count or (what == "a Hub that fails" and not work.online):
         return
+    from finbench.core import catalog
+
     at, world = out / "cases" / f"{name}-{os.getpid()}".replace(" ", "-"), out / "world"
     for _ in range(2):  # the second has what the first may have put into a cache, and what it imported
         fresh(at, world)
@@ -294,6 +297,9 @@ def campaign(name: str, work: Work, what: str, count: int, seed: int, out: Path)
         for module in (at / "modules").read_text().splitlines():
             with contextlib.suppress(Exception):  # some only exist inside of others
                 importlib.import_module(module)
+    catalog.tasks(), catalog.groups()
+    gc.collect()
+    gc.freeze()  # children do not look for garbage among what was imported
     for number in range(there, count):
         rng = random.Random(f"{seed} {name} {what} {number}")
         fresh(at, world)
