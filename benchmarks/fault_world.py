@@ -94,7 +94,7 @@ def made(world: Path, do: Callable[[list[str]], None]) -> Path:
             shutil.copy(file, world / "sources" / name)
     with DevHub(world / "hub") as hub:
         conftest.upload(hub, "org/old", conftest.files_of(world / "adapter"))
-    for name, place in (("import", world / "data"), ("eval", world / "cards")):
+    for name, place in (("import", world / "data"), ("eval", world / "cards"), ("train", world / "trained")):
         do(works(world)[name].arguments(place))
     (world / "done").touch()
     return world
@@ -121,6 +121,7 @@ def hub(at: Path, faults: Sequence[str] = ()) -> Iterator[None]:
     if not child:
         try:
             with_parent()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what it says of a client that was killed
             running.serve_forever()
         finally:
             os._exit(0)

@@ -109,6 +109,7 @@ def found(work: Work, at: Path) -> str:
         there = published(at)
         return hashlib.sha256("\n".join(there).encode()).hexdigest() if there else ""
     digest, paths = hashlib.sha256(), sorted(path for one in work.results.split() for path in at.glob(one))
+    paths = [path for path in paths if path.name[0] != "."]  # that is how a file is called that is being written
     for path in paths:
         content = path.read_bytes()
         if path.suffix == ".json" and path.parent.name == "scorecards":

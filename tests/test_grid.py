@@ -404,6 +404,11 @@ def test_status_of_nothing_of_a_torn_file_and_of_a_dead_driver(tmp_path: Path) -
     (tmp_path / "progress.json").write_text(json.dumps({**stale, "renewed": time.time() - 3600}))
     found = watch.sweep_status(str(tmp_path))
     assert (found["alive"], found["running"], found["waiting"]) == (False, 0, 8)
+    watch.picture(found)
+    for key, value in {"waiting": None, "best": {"fpb": 1}, "doing": [{"pid": 1}], "failures": [{}]}.items():
+        (tmp_path / "progress.json").write_text(json.dumps({**stale, key: value}))
+        with pytest.raises(FinbenchError, match="torn"):
+            watch.sweep_status(str(tmp_path))
 
 
 def test_a_bug_in_a_step_is_its_answer_and_not_the_worker_s_end() -> None:
