@@ -316,14 +316,19 @@ def campaign(name: str, work: Work, what: str, count: int, seed: int, out: Path)
 TESTS: dict[str, tuple[str, list[str]]] = {
     "R2 torn checkpoints": ("", ["tests/test_checkpointing.py"]),
     "R4 stale answers": ("", ["tests/test_journal.py::test_no_part_of_the_key_may_differ"]),
+    "R4 stale steps of a sweep": ("another_base or moved_on", ["tests/test_grid.py"]),
     "R6 corrupted weights": ("truncations or flipped or headers_that_lie", ["tests/test_security.py"]),
+    "R6 factors and their structure": ("structure or stranger or outside", ["tests/test_structured_storage.py"]),
     "R7 NaN, Inf, no effect": ("not_finite or damaged_adapter", ["tests/test_security.py", "tests/test_evaluation.py"]),
     "R8, R9 wrong base": ("another_base or damaged_base", ["tests/test_evaluation.py"]),
     "R8 a base that was changed": ("", ["tests/test_fingerprint.py"]),
     "R10 faults of the Hub": ("", ["tests/test_fetch.py"]),
     "R11 kills at every request of a push": ("", ["tests/e2e/test_kills.py"]),
-    "R12 hostile names": ("", ["tests/test_refs.py"]),
-    "R13 code in files": ("", ["tests/test_security.py", "tests/test_own_tasks.py"]),
+    "R12 hostile names": (
+        "refs or outside_the_caches or hostile",
+        [*(f"tests/test_{name}.py" for name in ("refs", "security", "fetch"))],
+    ),
+    "R13 code in files": ("", ["tests/test_security.py", "tests/test_own_tasks.py", "tests/test_pickles.py"]),
     "R14 bombs": ("", ["tests/test_jail.py", "tests/xbrl/test_xbrl_hostile.py", "tests/test_strangers.py"]),
     "R16, R17, R18 malformed rows": ("", ["tests/test_bad_input.py"]),
     "R19 two processes": ("two_processes or two_push", ["tests/test_journal.py", "tests/test_push.py"]),
@@ -331,8 +336,20 @@ TESTS: dict[str, tuple[str, list[str]]] = {
     "R22 forged cards": ("", ["tests/test_hostile_cards.py", "tests/test_verification.py"]),
     "R22 forged evidence": ("", ["tests/test_evidence.py"]),
     "R23 the same twice": ("batch or threads or twice", ["tests/test_engines.py", "tests/test_regression.py"]),
-    "R25 keys and tokens": ("token or key", ["tests/test_security.py", "tests/test_endpoints.py"]),
+    "R25 keys and tokens": (
+        "token or key or password or litellm or may_not_be_published",
+        [*(f"tests/test_{name}.py" for name in ("security", "endpoints", "hosted", "strangers", "push"))],
+    ),
     "shapes of endpoints": ("shape or field or probabilities or echoes", ["tests/test_endpoints.py"]),
+    "endpoints": ("", ["tests/test_endpoints.py", "tests/test_hosted.py"]),
+    "text shown as text": (
+        "text_of_strangers or steer_no_terminal or is_markup",
+        [*(f"tests/test_{name}.py" for name in ("security", "strangers", "hostile_cards"))],
+    ),
+    "your files": (
+        "removes or swept or somebody_elses",
+        [*(f"tests/test_{name}.py" for name in ("files", "strangers", "bad_input"))],
+    ),
     "kills of a sweep": ("kill", ["tests/test_grid.py"]),
 }  # fmt: skip
 
