@@ -114,7 +114,8 @@ def _readers() -> dict[str, tuple[Callable[[Path], bytes], Callable[[Path], Any]
     filing = (
         b'<?xml version="1.0"?><xbrl xmlns="http://www.xbrl.org/2003/instance"><context id="c"><entity>'
         b'<identifier scheme="s">1</identifier></entity><period><instant>2024-12-31</instant></period></context>'
-        b'<unit id="u"><measure>iso4217:USD</measure></unit></xbrl>'
+        b'<unit id="u"><measure>iso4217:USD</measure></unit>'
+        b'<f:Revenue xmlns:f="http://a" contextRef="c" unitRef="u" decimals="0">5</f:Revenue></xbrl>'
     )
     return {
         "rows.csv": (lambda _: table, _source),
@@ -272,7 +273,7 @@ def _inputs(good: bytes, count: int, start: int) -> Iterator[bytes]:
 def campaign(name: str, count: int, start: int, out: Path) -> str:
     """Read every input in one forked child; what went wrong is printed, the counts are kept."""
     log = out / f"fuzz-{name}.json"
-    if log.is_file():
+    if log.is_file() and json.loads(log.read_text())["inputs"] >= count:
         return "was done"
     reading, writing = os.pipe()
     child = os.fork()
