@@ -16,7 +16,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.records import Recipe
 from finbench.core.version import __version__
-from finbench.grid.identity import Known
+from finbench.grid.identity import Identities
 from finbench.grid.places import Place
 from finbench.grid.steps import Schedule
 from finbench.grid.sweepfile import Cell
@@ -185,7 +185,7 @@ def planned_memory(
     nobody can foresee asks for nothing. A scoring asks for what the training before it does. ``alive`` is called before
     each plan, which takes seconds.
     """
-    before, planner, there = _remembered(place), Planner(None, data_dir), Known(data_dir)
+    before, planner, there = _remembered(place), Planner(None, data_dir), Identities(data_dir)
     sizes: dict[str, float | None] = {**before}  # None: nobody can foresee it
     wanted: dict[str, int] = {}
     for cell in board.cells:

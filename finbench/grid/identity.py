@@ -16,7 +16,7 @@ from finbench.data import locked_sets, own
 from finbench.models import bases
 
 
-class Known:
+class Identities:
     """The identities of bases, tasks and rows as they are now; each is found once."""
 
     def __init__(self, data_dir: Path | None) -> None:

@@ -18,7 +18,7 @@ from finbench.core.files import digest
 from finbench.core.records import OwnData, Recipe, name_of_source
 from finbench.core.settings import Settings
 from finbench.core.strict import Record
-from finbench.grid.identity import Known
+from finbench.grid.identity import Identities
 from finbench.training import check_sharding, recipes
 
 LARGEST = 100_000  # cells
@@ -155,7 +155,7 @@ def cells(sweep: Sweep, data_dir: Path | None = None) -> list[Cell]:
         raise FinbenchError(f"{sweep.name} has no cells: everything is excluded.", "Look at exclude.")
     varied = {key for one in chosen for key in one if any(other.get(key) != one.get(key) for other in chosen)}
     made: dict[str, Cell] = {}
-    known = Known(data_dir)
+    known = Identities(data_dir)
     for values in chosen:
         cell = _cell(sweep, values, varied, known)
         made.setdefault(cell.key, cell)
@@ -179,7 +179,7 @@ def _fits(values: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
     return all(values.get(key) in (wanted if isinstance(wanted, list) else [wanted]) for key, wanted in rule.items())
 
 
-def _cell(sweep: Sweep, values: dict[str, Any], varied: set[str], known: Known) -> Cell:
+def _cell(sweep: Sweep, values: dict[str, Any], varied: set[str], known: Identities) -> Cell:
     try:
         recipe = recipes.recipe(None, {**recipes.keyed(sweep.common), **recipes.keyed(values)})
     except FinbenchError as fault:
