@@ -14,7 +14,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
+import functools
+import gc
 import hashlib
+import importlib
 import json
 import os
 import random
@@ -31,72 +35,23 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-PAGE = ROOT / "docs" / "reliability.md"
+PAGE, COUNTS = ROOT / "docs" / "reliability.md", ROOT / "benchmarks" / "faults.json"
 START, END = "<!-- counted by benchmarks/faults.py -->", "<!-- end -->"
 PATIENCE = 120  # seconds after which a command that has not ended hangs
-SMALL = ["--task", "mini_sentiment", "--limit", "64", "--rank", "4", "--lr", "0.01"]
-SMALL += ["--set", "dtype=float32", "--set", "batch_size=8"]
 
-
-@dataclass(frozen=True)
-class Work:
-    """A command, where it writes, and what of that a second run must write alike."""
-
-    arguments: Callable[[Path], list[str]]
-    results: str  # pattern of the files that nothing may change
-    again: tuple[str, ...] = ()  # options with which it goes on, once there is something to go on from
-    began: str = ""  # the file or folder that shows that there is
-
-
-def works(world: Path) -> dict[str, Work]:
-    """The commands, on the small things that ``made`` has put into ``world``."""
-    base, adapter, card = world / "base", world / "adapter", world / "cards" / "adapter.json"
-    source, data = world / "sources" / "tfns", ["--data-dir", str(world / "data")]
-    asked = ["--base", str(base), "--tasks", "tfns", "--limit", "24", "--arg", "dtype=float32", *data]
-    return {
-        "import": Work(lambda at: ["data", "import", "tfns", str(source), "--data-dir", str(at)], "tfns/*.jsonl"),
-        "train": Work(
-            lambda at: ["train", "--base", str(base), *SMALL, "--out", str(at / "a")],
-            "a/adapter_model.safetensors", ("--resume",), "a/checkpoints",
-        ),
-        "eval": Work(lambda at: ["eval", "--adapter", str(adapter), *asked, "--out", str(at)], "*.samples.jsonl.zst"),
-        "export": Work(
-            lambda at: ["card", "export", str(card), "--format", "lm-eval", "--out", str(at / "e")], "e/**/*.json*"
-        ),
-        "leaderboard": Work(lambda at: ["leaderboard", "add", str(card), "--to", str(at / "b"), *data], "b/*cards/*"),
-    }  # fmt: skip
-
-
-def made(world: Path) -> Path:
-    """A tiny base, an adapter on it, its card, and sources of a data set: once."""
-    if (world / "done").is_file():
-        return world
-    import conftest
-    import make_data
-
-    shutil.rmtree(world, ignore_errors=True)
-    conftest.make_llama(world / "base")
-    conftest.make_lora(world / "adapter", world / "base", "org/tiny-llama", seed=1)
-    for name, files in make_data.write_sources(world / "given").items():
-        (world / "sources" / name).mkdir(parents=True, exist_ok=True)
-        for file in files:
-            shutil.copy(file, world / "sources" / name)
-    for name, place in (("import", world / "data"), ("eval", world / "cards")):
-        code, said, _ = ended(started(works(world)[name].arguments(place)))
-        if code:
-            sys.exit(f"The small world could not be made: {said}")
-    (world / "done").touch()
-    return world
-
+from fault_world import Work, hub, made, published, works  # noqa: E402  beside this file, as is fuzzed
 
 # ---------------------------------------------------------------- one command in a fork
 
 
-def started(arguments: list[str], before: Callable[[], None] = lambda: None) -> tuple[int, int]:
+def started(
+    arguments: list[str], *before: Callable[[], None], after: Callable[[], None] = lambda: None
+) -> tuple[int, int]:
     """Fork, and run a command of finbench there: (process, pipe of what it says). ``before`` puts a fault in place."""
     hearing, saying = os.pipe()  # no file: a disk that is full would keep what is said
     child = os.fork()
@@ -114,7 +69,8 @@ def started(arguments: list[str], before: Callable[[], None] = lambda: None) -> 
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.argv = ["finbench", *arguments]
-        before()
+        for put in before:
+            put()
         main()
         code = 0
     except SystemExit as end:
@@ -124,6 +80,7 @@ def started(arguments: list[str], before: Callable[[], None] = lambda: None) -> 
     finally:
         with contextlib.suppress(BaseException):
             sys.stdout.flush()
+            after()
         os._exit(code)
 
 
@@ -147,35 +104,79 @@ def ended(running: tuple[int, int], fault: Callable[[int], None] | None = None) 
 
 
 def found(work: Work, at: Path) -> str:
-    """The digest of what a command wrote; of samples the rows, for times stand beside them."""
-    made = hashlib.sha256()
-    for path in sorted(at.glob(work.results)):
+    """The digest of what a command wrote; of cards the scores, for times stand beside them. Empty without any."""
+    if not work.results:
+        there = published(at)
+        return hashlib.sha256("\n".join(there).encode()).hexdigest() if there else ""
+    digest, paths = hashlib.sha256(), sorted(path for one in work.results.split() for path in at.glob(one))
+    paths = [path for path in paths if path.name[0] != "."]  # that is how a file is called that is being written
+    for path in paths:
         content = path.read_bytes()
         if path.suffix == ".json" and path.parent.name == "scorecards":
             content = json.dumps(json.loads(content).get("scores")).encode()
-        made.update(path.name.encode() + b"\0" + hashlib.sha256(content).digest())
-    return made.hexdigest() if list(at.glob(work.results)) else ""
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(content).digest())
+    return digest.hexdigest() if paths else ""
 
 
 # ---------------------------------------------------------------- faults
 
 
-def _limited(kind: int, most: int) -> Callable[[], None]:
+@dataclass(frozen=True)
+class Put:
+    """One drawn fault: what is done in the command's process before it begins, to it while it runs, and to the Hub."""
+
+    before: Callable[[], None] = lambda: None
+    send: Callable[[int], None] | None = None
+    hub: tuple[str, ...] = ()
+    after: Callable[[], None] = lambda: None
+
+
+Fault = Callable[[random.Random, float, Path], Put]  # drawn by: chance, seconds that the command takes, its folder
+
+
+def _signal(which: int) -> Fault:
+    def fault(rng: random.Random, seconds: float, at: Path) -> Put:
+        moment = rng.uniform(0.0, seconds)
+
+        def send(child: int) -> None:
+            time.sleep(moment)
+            with contextlib.suppress(ProcessLookupError):  # it may have ended before
+                os.kill(child, which)
+
+        return Put(send=send)
+
+    return fault
+
+
+def _limited(kind: int, most: int) -> Put:
     def put() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(kind, (most, most))
 
-    return put
+    return Put(put)
 
 
-def _clock(rng: random.Random) -> Callable[[], None]:
+def _clock(rng: random.Random, seconds: float, at: Path) -> Put:
     steps = [rng.choice((-86_400, -3_600, 3_600, 86_400)) for _ in range(4)]
 
     def put() -> None:
         real, asked = time.time, iter(range(10**9))
         time.time = lambda: real() + steps[next(asked) // 7 % 4]
 
-    return put
+    return Put(put)
+
+
+def _read_only(rng: random.Random, seconds: float, at: Path) -> Put:
+    places = rng.choice(([at], [Path(os.environ["FINBENCH_CACHE"])], [at, Path(os.environ["FINBENCH_CACHE"])]))
+
+    def put() -> None:
+        for place in places:
+            place.mkdir(parents=True, exist_ok=True)
+            place.chmod(0o555)
+        powers = ctypes.c_uint32 * 6  # version and process; then none: not even root writes where it may not
+        ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), powers())
+
+    return Put(put)
 
 
 def _no_scratch() -> None:
@@ -191,86 +192,127 @@ def _closed_pipe() -> None:
     os.dup2(writing, 1)
 
 
-Fault = Callable[[random.Random, float], tuple[Callable[[], None], Callable[[int], None] | None]]
+def _twice(rng: random.Random, seconds: float, at: Path) -> Put:
+    later = rng.uniform(0.0, seconds)
+    return Put(lambda: None if os.fork() else time.sleep(later))
 
 
-def _later(which: int) -> Fault:
-    def fault(rng: random.Random, seconds: float) -> tuple[Callable[[], None], Callable[[int], None]]:
-        moment = rng.uniform(0.0, seconds)
+def _network(rng: random.Random, seconds: float, at: Path) -> Put:
+    kinds = ("429", "429=1", "500", "502", "503", "504", "401", "403", "404", "reset", "short", "wrong", "loop", "lost")
+    drawn = [f"{rng.choice(kinds)}*{rng.randint(1, 8)}" for _ in range(rng.randint(1, 3))]
+    slow = rng.random() < 0.2
+    return Put(_no_pauses, hub=(*drawn, *(("slow=0.05*4",) if slow else ())))
 
-        def send(child: int) -> None:
-            time.sleep(moment)
-            with contextlib.suppress(ProcessLookupError):  # it may have ended before
-                os.kill(child, which)
 
-        return (lambda: None), send
+def _no_pauses() -> None:
+    """A Hub that fails is asked again at once, and not within half a minute."""
+    import huggingface_hub.utils._http as http
 
-    return fault
+    from finbench.hub import pushing
+
+    http.time = SimpleNamespace(sleep=lambda seconds: None)
+    pushing.wait = lambda seconds: None
 
 
 FAULTS: dict[str, tuple[Fault, str]] = {
-    "kill -9": (_later(signal.SIGKILL), "R1, R3"),
-    "Ctrl-C": (_later(signal.SIGINT), "R1, R3"),
-    "a full disk": (lambda rng, _: (_limited(resource.RLIMIT_FSIZE, int(2 ** rng.uniform(0, 17))), None), "R5"),
-    "few open files": (lambda rng, _: (_limited(resource.RLIMIT_NOFILE, rng.randint(3, 20)), None), "R19"),
-    "a clock that jumps": (lambda rng, _: (_clock(rng), None), "R24"),
-    "no temporary folder": (lambda *_: (_no_scratch, None), "R24"),
-    "a closed pipe": (lambda *_: (_closed_pipe, None), "R24"),
+    "kill -9": (_signal(signal.SIGKILL), "R1, R3, R11"),
+    "Ctrl-C": (_signal(signal.SIGINT), "R1, R3"),
+    "SIGTERM": (_signal(signal.SIGTERM), "R1, R3"),
+    "a full disk": (lambda rng, *_: _limited(resource.RLIMIT_FSIZE, int(2 ** rng.uniform(0, 17))), "R5"),
+    "a read-only folder": (_read_only, "R24"),
+    "few open files": (lambda rng, *_: _limited(resource.RLIMIT_NOFILE, rng.randint(3, 20)), "R19"),
+    "a clock that jumps": (_clock, "R24"),
+    "two processes": (_twice, "R19"),
+    "a Hub that fails": (_network, "R10"),
+    "no temporary folder": (lambda *_: Put(_no_scratch), "R24"),
+    "a closed pipe": (lambda *_: Put(_closed_pipe), "R24"),
 }
 RARE = {"no temporary folder": 1, "a closed pipe": 1}  # nothing in them is drawn
+KILLS = ("kill -9",)  # of which those that came after the end of the command do not count
 SLOW_SHARE = 0.25  # of the cases of kills that other faults get
 
 
-def disturbed(work: Work, fault: Fault, rng: random.Random, at: Path, whole: str, seconds: float) -> dict[str, Any]:
-    """One case: the fault, then the command again until it ends well; what it did."""
+def fresh(at: Path, world: Path) -> None:
+    """An empty folder for a case, with a Hub beside and a file of the user's, named like what is being written."""
     shutil.rmtree(at, ignore_errors=True)
-    own = at / ".a.backup" / "mine"  # a file of the user's, under a name like those of what is being written
+    shutil.copytree(world / "hub", at / "hub")
+    own = at / ".a.backup" / "mine"
     own.parent.mkdir(parents=True)
     own.write_text("mine")
     os.utime(own.parent, (0, 0))
+
+
+def one(work: Work, at: Path, put: Put = Put(), more: tuple[str, ...] = ()) -> tuple[int, str, Any]:
+    """The command once, beside its Hub if it asks one."""
+    with hub(at, put.hub) if work.online else contextlib.nullcontext():
+        running = started([*work.arguments(at), *more], work.before, put.before, after=put.after)
+        return ended(running, put.send)
+
+
+def disturbed(work: Work, what: str, rng: random.Random, at: Path, whole: str, seconds: float) -> dict[str, Any]:
+    """One case: the fault, then the command again until it ends well; what it did."""
     begun = time.monotonic()
-    before, send = fault(rng, seconds)
-    code, text, used = ended(started(work.arguments(at), before), send)
-    odd = dict[str, Any]()
-    odd["traced"] = int("Traceback (most recent" in text or code == 70)
+    code, text, used = one(work, at, FAULTS[what][0](rng, seconds, at))
+    for place in (at, Path(os.environ["FINBENCH_CACHE"])):
+        place.chmod(0o755)
+    odd: dict[str, Any] = {"traced": int("Traceback (most recent" in text or code == 70)}
     odd["silent"] = int(code > 0 and "error: " not in text and "Stopped" not in text)
+    odd["silent"] |= int(what == "Ctrl-C" and code not in (0, 130))
+    half = work.whole and found(work, at) not in ("", whole)
     odd |= {
         "code": code,
         "memory": used.ru_maxrss * 1024,
-        "said": text[-600:] if odd["traced"] or odd["silent"] else "",
+        "said": text[-600:] if odd["traced"] or odd["silent"] or half else "",
     }
     for _ in range(3):
-        more = work.again if work.began and (at / work.began).is_dir() else ()
-        last, text, _ = ended(started([*work.arguments(at), *more]))
+        last, text, _ = one(work, at, more=work.again if work.began and (at / work.began).is_dir() else ())
         if not last:
             break
-    odd["lost"] = int(bool(last) or found(work, at) != whole or own.read_text() != "mine")
+    mine = at / ".a.backup" / "mine"
+    odd["lost"] = int(half or bool(last) or found(work, at) != whole or not mine.is_file())
     if odd["lost"]:
-        odd["said"] = text[-600:]
+        odd["said"] += f"\n{'half of it was there' if half else ''}; again: {text[-600:]}"
     return {**odd, "seconds": round(time.monotonic() - begun, 2)}
+
+
+def _imported(listed: Path) -> None:
+    listed.write_text("\n".join(sys.modules))
 
 
 def campaign(name: str, work: Work, what: str, count: int, seed: int, out: Path) -> Iterator[dict[str, Any]]:
     """The cases of one fault and one command that are not there yet."""
     log = out / f"{name} {what}.jsonl".replace(" ", "-")
-    there = len(log.read_text().splitlines()) if log.is_file() else 0
+    before = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
     count = RARE.get(what, count if what == "kill -9" else max(1, int(count * SLOW_SHARE)))
-    if there >= count:
+    met = sum(1 for line in before if line["code"] or what not in KILLS)
+    if met >= count or (what == "a Hub that fails" and not work.online):
         return
-    at = out / "cases" / f"{name}-{os.getpid()}"
-    shutil.rmtree(at, ignore_errors=True)
-    at.mkdir(parents=True)
-    begun = time.monotonic()
-    code, text, _ = ended(started(work.arguments(at)))
-    whole, seconds = found(work, at), time.monotonic() - begun
-    if code or not whole:
-        sys.exit(f"finbench {name} does not end well without any fault: {text[-600:]}")
-    for number in range(there, count):
+    from finbench.core import catalog
+
+    at, world = out / "cases" / f"{name}-{os.getpid()}".replace(" ", "-"), out / "world"
+    for _ in range(2):  # the second has what the first may have put into a cache, and what it imported
+        fresh(at, world)
+        begun = time.monotonic()
+        code, text, _ = one(work, at, Put(after=functools.partial(_imported, at / "modules")))
+        whole, seconds = found(work, at), time.monotonic() - begun
+        if code or not whole:
+            sys.exit(f"finbench {name} does not end well without any fault: {text[-600:]}")
+        for module in (at / "modules").read_text().splitlines():
+            with contextlib.suppress(Exception):  # some only exist inside of others
+                importlib.import_module(module)
+    catalog.tasks(), catalog.groups()
+    gc.collect()
+    gc.freeze()  # children do not look for garbage among what was imported
+    for number in range(len(before), 4 * count):
         rng = random.Random(f"{seed} {name} {what} {number}")
-        line = disturbed(work, FAULTS[what][0], rng, at, whole, seconds)
+        fresh(at, world)
+        line = disturbed(work, what, rng, at, whole, seconds)
         with log.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps({"case": number, **line}) + "\n")
         yield line
+        met += bool(line["code"] or what not in KILLS)
+        if met >= count:
+            break
     shutil.rmtree(at, ignore_errors=True)
 
 
@@ -279,14 +321,19 @@ def campaign(name: str, work: Work, what: str, count: int, seed: int, out: Path)
 TESTS: dict[str, tuple[str, list[str]]] = {
     "R2 torn checkpoints": ("", ["tests/test_checkpointing.py"]),
     "R4 stale answers": ("", ["tests/test_journal.py::test_no_part_of_the_key_may_differ"]),
+    "R4 stale steps of a sweep": ("another_base or moved_on", ["tests/test_grid.py"]),
     "R6 corrupted weights": ("truncations or flipped or headers_that_lie", ["tests/test_security.py"]),
+    "R6 factors and their structure": ("structure or stranger or outside", ["tests/test_structured_storage.py"]),
     "R7 NaN, Inf, no effect": ("not_finite or damaged_adapter", ["tests/test_security.py", "tests/test_evaluation.py"]),
     "R8, R9 wrong base": ("another_base or damaged_base", ["tests/test_evaluation.py"]),
     "R8 a base that was changed": ("", ["tests/test_fingerprint.py"]),
     "R10 faults of the Hub": ("", ["tests/test_fetch.py"]),
     "R11 kills at every request of a push": ("", ["tests/e2e/test_kills.py"]),
-    "R12 hostile names": ("", ["tests/test_refs.py"]),
-    "R13 code in files": ("", ["tests/test_security.py", "tests/test_own_tasks.py"]),
+    "R12 hostile names": (
+        "refs or outside_the_caches or hostile",
+        [*(f"tests/test_{name}.py" for name in ("refs", "security", "fetch"))],
+    ),
+    "R13 code in files": ("", ["tests/test_security.py", "tests/test_own_tasks.py", "tests/test_pickles.py"]),
     "R14 bombs": ("", ["tests/test_jail.py", "tests/xbrl/test_xbrl_hostile.py", "tests/test_strangers.py"]),
     "R16, R17, R18 malformed rows": ("", ["tests/test_bad_input.py"]),
     "R19 two processes": ("two_processes or two_push", ["tests/test_journal.py", "tests/test_push.py"]),
@@ -294,10 +341,25 @@ TESTS: dict[str, tuple[str, list[str]]] = {
     "R22 forged cards": ("", ["tests/test_hostile_cards.py", "tests/test_verification.py"]),
     "R22 forged evidence": ("", ["tests/test_evidence.py"]),
     "R23 the same twice": ("batch or threads or twice", ["tests/test_engines.py", "tests/test_regression.py"]),
-    "R25 keys and tokens": ("token or key", ["tests/test_security.py", "tests/test_endpoints.py"]),
+    "R25 keys and tokens": (
+        "token or key or password or litellm or may_not_be_published",
+        [*(f"tests/test_{name}.py" for name in ("security", "endpoints", "hosted", "strangers", "push"))],
+    ),
     "shapes of endpoints": ("shape or field or probabilities or echoes", ["tests/test_endpoints.py"]),
+    "endpoints": ("", ["tests/test_endpoints.py", "tests/test_hosted.py"]),
+    "text shown as text": (
+        "text_of_strangers or steer_no_terminal or is_markup",
+        [*(f"tests/test_{name}.py" for name in ("security", "strangers", "hostile_cards"))],
+    ),
+    "your files": (
+        "removes or swept or somebody_elses",
+        [*(f"tests/test_{name}.py" for name in ("files", "strangers", "bad_input"))],
+    ),
     "kills of a sweep": ("kill", ["tests/test_grid.py"]),
 }  # fmt: skip
+
+
+MARKED = "not browser and not network and not vllm and not gpu"  # slow ones, too
 
 
 def tested(name: str, out: Path) -> dict[str, Any] | None:
@@ -307,7 +369,18 @@ def tested(name: str, out: Path) -> dict[str, Any] | None:
         return None
     chosen, files = TESTS[name]
     report = out / "report.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *files]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        MARKED,
+        f"--junitxml={report}",
+        *files,
+    ]
     subprocess.run([*command, *(["-k", chosen] if chosen else [])], cwd=ROOT, capture_output=True, check=False)
     suite = next(ET.parse(report).getroot().iter("testsuite")).attrib
     failed = int(suite["failures"]) + int(suite["errors"])
@@ -319,9 +392,16 @@ def tested(name: str, out: Path) -> dict[str, Any] | None:
 # ---------------------------------------------------------------- run, page
 
 
+def done(arguments: list[str]) -> None:
+    """A command, without any fault."""
+    code, said, _ = ended(started(arguments))
+    if code:
+        sys.exit(f"The small world could not be made: {said}")
+
+
 def run(names: list[str], count: int, seed: int, hours: float, out: Path) -> None:
     """Every campaign, or those whose name holds one of ``names``; goes on where an earlier run was stopped."""
-    import fuzzed  # beside this file
+    import fuzzed
     import lm_eval.models.huggingface  # noqa: F401  imported once, for all forks
     import peft  # noqa: F401
 
@@ -330,9 +410,13 @@ def run(names: list[str], count: int, seed: int, hours: float, out: Path) -> Non
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     os.environ["FINBENCH_CACHE"] = str((out / "cache").resolve())
     wanted = lambda title: not names or any(name in title for name in names)  # noqa: E731
+    world = made(out.resolve() / "world", done)
     for what in FAULTS:
-        for name, work in works(made(out.resolve() / "world")).items():
+        for name, work in works(world).items():
             if not wanted(f"{name} {what}"):
+                continue
+            if work.without:
+                print(f"{name}, {what}: not run, {work.without} is not installed here", flush=True)
                 continue
             for line in campaign(name, work, what, count, seed, out.resolve()):
                 if line["lost"] or line["traced"] or line["silent"]:
@@ -348,35 +432,59 @@ def run(names: list[str], count: int, seed: int, hours: float, out: Path) -> Non
             print(f"{name}: {tested(name, out.resolve())}", flush=True)
 
 
-def page(out: Path) -> None:
-    """Write the table of what lies in ``out``."""
-    rows = [
-        "| fault | on | cases | lost | traced | silent | longest, s | most memory, GB |",
-        "|--|--|--:|--:|--:|--:|--:|--:|",
-    ]
+def counted(out: Path) -> dict[str, Any]:
+    """What lies in ``out`` in few numbers, laid over what was counted before; kept in ``COUNTS``."""
+    whole = json.loads(COUNTS.read_text()) if COUNTS.is_file() else {"faults": {}, "readers": {}, "tests": {}}
     for what in FAULTS:
         for log in sorted(out.glob(f"*-{what.replace(' ', '-')}.jsonl")):
             lines = [json.loads(line) for line in log.read_text().splitlines()]
-            total = [sum(line[key] for line in lines) for key in ("lost", "traced", "silent")]
-            most = f"{max(line['seconds'] for line in lines):.1f} | {max(line['memory'] for line in lines) / 2**30:.2f}"
-            on = log.stem.removesuffix("-" + what.replace(" ", "-"))
-            rows.append(
-                f"| {what} ({FAULTS[what][1]}) | {on} | {len(lines)} | {' | '.join(map(str, total))} | {most} |"
-            )
-    rows += ["", "| reader | inputs | traced | longest, s | most memory, GB |", "|--|--:|--:|--:|--:|"]
+            row = {key: sum(line[key] for line in lines) for key in ("lost", "traced", "silent")}
+            row |= {"cases": len(lines), "seconds": max(line["seconds"] for line in lines)}
+            row["stopped"] = sum(1 for line in lines if line["code"])
+            row["memory"] = max(line["memory"] for line in lines)
+            whole["faults"].setdefault(what, {})[log.stem.removesuffix("-" + what.replace(" ", "-"))] = row
     for log in sorted(out.glob("fuzz-*.json")):
         line = json.loads(log.read_text())
-        shown = f"{line['seconds']:.2f} | {line['memory'] / 2**30:.2f}"
-        rows.append(f"| {line['reader']} | {line['inputs']} | {line['traced']} | {shown} |")
-    rows += ["", "| what | tests | failed | seconds |", "|--|--:|--:|--:|"]
+        whole["readers"][line["reader"]] = {key: line[key] for key in ("inputs", "traced", "seconds", "memory")}
     for name in TESTS:
         log = out / f"tests {name}.jsonl".replace(" ", "-").replace(",", "")
         if log.is_file():
-            line = json.loads(log.read_text())
-            rows.append(f"| {name} | {line['cases']} | {line['failed']} | {line['seconds']:.0f} |")
+            whole["tests"][name] = json.loads(log.read_text())
+    COUNTS.write_text(json.dumps(whole, indent=1) + "\n")
+    return whole
+
+
+def tables(whole: dict[str, Any]) -> str:
+    """The tables of the page."""
+    rows = [
+        "| fault | on | cases | stopped it | lost | traced | silent | longest, s | most memory, GB |",
+        "|--|--|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for what, (_, which) in FAULTS.items():
+        for on, row in sorted(whole["faults"].get(what, {}).items()):
+            numbers = " | ".join(str(row[key]) for key in ("cases", "stopped", "lost", "traced", "silent"))
+            most = f"{row['seconds']:.1f} | {row['memory'] / 2**30:.2f}"
+            rows.append(f"| {what} ({which}) | {on} | {numbers} | {most} |")
+    rows += ["", "| reader | inputs | traced | longest, s | most memory, GB |", "|--|--:|--:|--:|--:|"]
+    for reader, row in sorted(whole["readers"].items()):
+        shown = f"{row['seconds']:.2f} | {row['memory'] / 2**30:.2f}"
+        rows.append(f"| {reader} | {row['inputs']} | {row['traced']} | {shown} |")
+    rows += ["", "| what | tests | failed | seconds |", "|--|--:|--:|--:|"]
+    for name in TESTS:
+        row = whole["tests"].get(name)
+        rows.append(
+            f"| {name} | {row['cases']} | {row['failed']} | {row['seconds']:.0f} |"
+            if row
+            else f"| {name} | not run | | |"
+        )
+    return "\n".join(rows)
+
+
+def page(out: Path) -> None:
+    """Write the tables of what was counted here and before."""
     text = PAGE.read_text(encoding="utf-8")
     before, after = text.partition(START)[0], text.partition(END)[2]
-    PAGE.write_text(f"{before}{START}\n" + "\n".join(rows) + f"\n{END}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{START}\n{tables(counted(out))}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
@@ -385,7 +493,7 @@ if __name__ == "__main__":
     parser.add_argument("names", nargs="*", help="campaigns whose name holds one of these; all")
     parser.add_argument("--count", type=int, default=100, help="kills of each command")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--hours", type=float, default=2.0)
+    parser.add_argument("--hours", type=float, default=4.0)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "faults")
     given = parser.parse_args()
     if given.what == "run":

@@ -5,6 +5,7 @@ Used by ``faults.py run``. An input is a good file with pieces cut out, doubled,
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -76,14 +77,35 @@ def _in(world: str, name: str, read: Callable[[Path], Any]) -> tuple[Callable[[P
 def _readers() -> dict[str, tuple[Callable[[Path], bytes], Callable[[Path], Any]]]:
     from finbench.cards import cardfiles
     from finbench.core import taskfiles
-    from finbench.evaluation import verify
-    from finbench.grid import sweepfile
+    from finbench.engines import http, replies
+    from finbench.evaluation import imported, verify
+    from finbench.grid import sweepfile, watch
+    from finbench.hub import community
+    from finbench.leaderboard import attested, precedence, store
     from finbench.models import adapters, modelfiles
     from finbench.training import recipes
 
     def base(folder: Path) -> Any:
         modelfiles.check_folder(folder)
         return modelfiles.fingerprint(folder)
+
+    def asked(path: Path) -> Any:
+        """What an endpoint says, as JSON."""
+        try:
+            found = json.loads(path.read_bytes())
+        except (ValueError, RecursionError):  # http.py says so
+            return None
+        with contextlib.suppress(http.Passing):  # an answer that is asked for again
+            return replies.read(found, "m"), replies.log_likelihood(found, "profit rose", 7)
+
+    def board(name: str) -> Callable[[Path], Any]:
+        def run(path: Path) -> Any:
+            folder = path.parent / "board"
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(path.read_bytes())
+            return attested.attestations(folder), precedence.arrivals(folder), store.places(folder)
+
+        return run
 
     table = b"text,label\n" + b'"profit, rose",positive\nloss fell,negative\n' * 5
     row = {"text": "profit rose", "label": "positive", "spans": [{"a": 1.5}]}
@@ -92,7 +114,8 @@ def _readers() -> dict[str, tuple[Callable[[Path], bytes], Callable[[Path], Any]
     filing = (
         b'<?xml version="1.0"?><xbrl xmlns="http://www.xbrl.org/2003/instance"><context id="c"><entity>'
         b'<identifier scheme="s">1</identifier></entity><period><instant>2024-12-31</instant></period></context>'
-        b'<unit id="u"><measure>iso4217:USD</measure></unit></xbrl>'
+        b'<unit id="u"><measure>iso4217:USD</measure></unit>'
+        b'<f:Revenue xmlns:f="http://a" contextRef="c" unitRef="u" decimals="0">5</f:Revenue></xbrl>'
     )
     return {
         "rows.csv": (lambda _: table, _source),
@@ -117,6 +140,18 @@ def _readers() -> dict[str, tuple[Callable[[Path], bytes], Callable[[Path], Any]
             "adapter.samples.jsonl.zst",
             lambda folder: cardfiles.parse_samples(folder / "adapter.samples.jsonl.zst"),
         ),
+        "reply.json": (lambda _: json.dumps(_REPLY).encode(), asked),
+        "attestation.json": (lambda _: json.dumps(_ATTESTED).encode(), board("attestations/a.json")),
+        "arrivals.txt": (lambda _: b"one\ntwo/three\n", board("arrivals.txt")),
+        "cards.parquet": (_cards, board("scorecards/cards.parquet")),
+        "results_2026.json": (_results, lambda path: imported.import_card(path, out=path.parent / "imported")),
+        "eval.yaml": (lambda _: _BENCHMARK, lambda path: community.benchmark_faults(_text(path))),
+        "result.yaml": (lambda _: _RESULT, lambda path: community.result_faults(_text(path))),
+        "progress.json": (lambda _: json.dumps(_PROGRESS).encode(), lambda path: watch.sweep_status(str(path.parent))),
+        "finbench.json": (
+            lambda home: (home / "trained" / "a" / "finbench.json").read_bytes(),
+            lambda path: adapters.record(path.parent),
+        ),
         "adapter_config.json": _in("adapter", "adapter_config.json", adapters.read),
         "adapter_model.safetensors": _in("adapter", "adapter_model.safetensors", adapters.read),
         "config.json": _in("base", "config.json", base),
@@ -128,10 +163,76 @@ def _readers() -> dict[str, tuple[Callable[[Path], bytes], Callable[[Path], Any]
 
 READERS = (
     *("rows.csv", "rows.jsonl", "rows.json", "rows.at", "rows.conll", "rows.zip", "rows.parquet", "book.xlsx"),
-    *("filing.xml", "filing.zip", "task.yaml", "sweep.yaml", "recipe.yaml", "card.json", "samples"),
+    *("reply.json", "attestation.json", "arrivals.txt", "cards.parquet", "results_2026.json", "eval.yaml"),
+    *("result.yaml", "progress.json", "finbench.json", "filing.xml", "filing.zip", "task.yaml", "sweep.yaml"),
+    *("recipe.yaml", "card.json", "samples"),
     *("adapter_config.json", "adapter_model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"),
     "model.safetensors",
 )  # fmt: skip
+
+
+_REPLY = {
+    "model": "m",
+    "choices": [
+        {
+            "text": "profit rose",
+            "finish_reason": "stop",
+            "logprobs": {"tokens": ["profit", " rose"], "token_logprobs": [None, -1.5], "text_offset": [0, 6],
+                         "top_logprobs": [None, {" rose": -1.5}]},
+        }
+    ],
+    "usage": {"prompt_tokens": 2, "completion_tokens": 1},
+}  # fmt: skip
+_ATTESTED = {
+    "card": "0" * 64,
+    "samples": "1" * 64,
+    "base": "b",
+    "adapter": None,
+    "seed": 7,
+    "tasks": [],
+    "finbench": "1",
+    "packages": {"torch": "2"},
+    "created": "2026-01-01T00:00:00Z",
+}
+_BENCHMARK = b"name: fin\nevaluation_framework: finbench\ntasks:\n- id: fpb\n  config: default\n  split: test\n"
+_RESULT = b"- dataset: {id: org/fin, task_id: fpb, revision: abc}\n  value: 0.5\n  date: 2026-01-01\n"
+_PROGRESS = {
+    "sweep": "s",
+    "cells": 2,
+    "done": 1,
+    "failed": 0,
+    "running": 0,
+    "waiting": 1,
+    "doing": [],
+    "seconds_left": None,
+    "best": {"fpb": [0.5, "a"]},
+    "failures": [],
+    "unplaced": [],
+    "renewed": 1.5,
+    "over": False,
+    "pid": 1,
+}
+
+
+def _text(path: Path) -> str:
+    return path.read_bytes().decode("utf-8", "replace")
+
+
+def _results(home: Path) -> bytes:
+    from finbench.cards import exports
+
+    [path] = exports.export_card(home / "cards" / "adapter.json", format="lm-eval", out=home / "exported")
+    return path.read_bytes()
+
+
+def _cards(home: Path) -> bytes:
+    import shutil
+
+    from finbench.leaderboard import store
+
+    board = home / "packing"
+    shutil.copytree(home / "cards", board / "scorecards", dirs_exist_ok=True)
+    return store.pack(board, home / "packed")[0].read_bytes()
 
 
 def _parquet(home: Path) -> bytes:
@@ -172,7 +273,7 @@ def _inputs(good: bytes, count: int, start: int) -> Iterator[bytes]:
 def campaign(name: str, count: int, start: int, out: Path) -> str:
     """Read every input in one forked child; what went wrong is printed, the counts are kept."""
     log = out / f"fuzz-{name}.json"
-    if log.is_file():
+    if log.is_file() and json.loads(log.read_text())["inputs"] >= count:
         return "was done"
     reading, writing = os.pipe()
     child = os.fork()
@@ -196,11 +297,9 @@ def campaign(name: str, count: int, start: int, out: Path) -> str:
 
 
 def _counted(name: str, count: int, start: int, out: Path) -> dict[str, Any]:
-    from faults import made as world
-
     from finbench.core.errors import FinbenchError
 
-    home = world(out / "world")
+    home = out / "world"
     good, read = _readers()[name]
     whole, longest, odd, inputs = good(home), 0.0, list[str](), 0
     for number, content in enumerate(_inputs(whole, count, start)):

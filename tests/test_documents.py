@@ -220,3 +220,19 @@ def test_a_release_has_one_version_everywhere() -> None:
     assert f"finbench, version {version}." in (ROOT / "README.md").read_text()
     creators = [one["name"] for one in zenodo["creators"]]
     assert creators == [one["name"] for one in stated["authors"]]
+
+
+def test_every_promise_of_security_names_rows_that_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the tables of faults are those of the counts that were kept."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    faults = runpy.run_path(str(ROOT / "benchmarks" / "faults.py"))
+    promised = _read("SECURITY.md").partition("## What is promised")[2].partition("\n## ")[0]
+    promises = re.split(r"(?m)^- (?=\*\*)", promised)[1:]
+    assert len(promises) > 10
+    shown = _read("docs/reliability.md").partition(faults["START"])[2].partition(faults["END"])[0]
+    for promise in promises:
+        named = re.search(r"\*Rows: (.+?)\.\*", promise, re.DOTALL)
+        assert named, promise.splitlines()[0]
+        for row in re.split(r";\s+", named[1]):
+            assert f"| {row} " in shown, row
+    assert shown.strip() == faults["tables"](json.loads(_read("benchmarks/faults.json"))).strip()

@@ -11,18 +11,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from conftest import files_of, make_llama, upload
 from finbench.cards import cardfiles
+from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.grid import sweepfile, watch, work
 from finbench.grid.places import Place
 from finbench.grid.steps import Schedule, Step
+from finbench.hub.dev.server import DevHub
+from finbench.models import bases
 from finbench.training import recipes
 
 COMMON = {"limit": 24, "batch_size": 8, "dtype": "float32", "epochs": 1, "rank": 4}
@@ -204,16 +209,78 @@ def test_tasks_may_share_a_search(tmp_path: Path) -> None:
     ]
 
 
-def test_other_rows_make_another_cell(tmp_path: Path) -> None:
-    path = write(tmp_path, "smollm2-135m", axes={"method": ["lora"], "task": ["fpb"]})
-    stated = sweepfile.read(path)
-    here = tmp_path / "data" / "fpb"
-    here.mkdir(parents=True)
-    keys = []
-    for number in ("1", "2"):
-        (here / "dataset.json").write_text(json.dumps({"sha256": {"train.jsonl": number}}))
-        keys.append(sweepfile.cells(stated, tmp_path / "data")[0].key)
-    assert len({*keys, sweepfile.cells(stated)[0].key}) == 3
+def _base_swapped(base: Path, data: Path) -> None:
+    make_llama(base, seed=9)
+
+
+def _rows_edited(base: Path, data: Path) -> None:
+    path = data / "fpb" / "test.jsonl"
+    path.write_text(path.read_text().replace("rose", "fell"))  # dataset.json states what it stated
+
+
+def _rows_of_another_task_edited(base: Path, data: Path) -> None:
+    path = data / "fiqa_sa" / "test.jsonl"
+    path.write_text(path.read_text().replace("rose", "fell"))
+
+
+def _task_changed(base: Path, data: Path) -> None:
+    task = catalog.tasks()["finbench_fpb"]
+    catalog.tasks()["finbench_fpb"] = task.model_copy(update={"digest": "0" * 64})
+
+
+@pytest.mark.parametrize(
+    ("change", "stay"),
+    [
+        (_base_swapped, set()),
+        (_rows_edited, set()),
+        (_rows_of_another_task_edited, {"train", "search"}),
+        (_task_changed, set()),
+    ],
+)
+def test_no_step_is_taken_for_one_with_another_base_task_or_rows(
+    change: Callable[[Path, Path], None], stay: set[str], llama: Path, tmp_path: Path
+) -> None:
+    base, data = shutil.copytree(llama, tmp_path / "base"), tmp_path / "data"
+    for name in ("fpb", "fiqa_sa"):
+        (data / name).mkdir(parents=True)
+        (data / name / "dataset.json").write_text(json.dumps({"sha256": {"test.jsonl": "1"}}))
+        (data / name / "test.jsonl").write_text(json.dumps({"text": "profit rose", "label": "positive"}) + "\n")
+    axes, tune = {"method": ["lora"], "task": ["fpb"], "seed": [0]}, {"budget": 1, "over": ["seed"]}
+    path = write(tmp_path, base, axes=axes, tune=tune, eval={"limit": 6, "also": ["fiqa_sa"]})
+
+    def steps() -> dict[str, str]:
+        stated = sweepfile.read(path)
+        return {step.key: step.kind for step in Schedule(stated, sweepfile.cells(stated, data), {}).steps.values()}
+
+    try:
+        before, again = steps(), steps()
+        change(base, data)
+        after = steps()
+    finally:
+        catalog.forget()
+    assert before == again
+    assert Counter(before.values()) == Counter(after.values()) == {"search": 1, "train": 1, "score": 2}
+    assert {before[key] for key in before.keys() & after.keys()} == stay
+
+
+def test_a_base_that_has_moved_on_the_hub_makes_other_steps(
+    dev_hub: DevHub, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, "hub:org/tiny", axes={"task": ["mini_sentiment"]})
+    files = files_of(llama)
+
+    def keys() -> set[str]:
+        return set(board(path).steps)
+
+    upload(dev_hub, "org/tiny", files)
+    first = keys()
+    bases.resolve("hub:org/tiny")
+    assert keys() == first
+    with monkeypatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # then it is the copy that is here
+        assert keys() == first
+    upload(dev_hub, "org/tiny", {"config.json": files_of(llama)["config.json"], "README.md": b"another"})
+    assert not keys() & first
 
 
 # ---------------------------------------------------------------- steps
@@ -337,6 +404,11 @@ def test_status_of_nothing_of_a_torn_file_and_of_a_dead_driver(tmp_path: Path) -
     (tmp_path / "progress.json").write_text(json.dumps({**stale, "renewed": time.time() - 3600}))
     found = watch.sweep_status(str(tmp_path))
     assert (found["alive"], found["running"], found["waiting"]) == (False, 0, 8)
+    watch.picture(found)
+    for key, value in {"waiting": None, "best": {"fpb": 1}, "doing": [{"pid": 1}], "failures": [{}]}.items():
+        (tmp_path / "progress.json").write_text(json.dumps({**stale, key: value}))
+        with pytest.raises(FinbenchError, match="torn"):
+            watch.sweep_status(str(tmp_path))
 
 
 def test_a_bug_in_a_step_is_its_answer_and_not_the_worker_s_end() -> None:

@@ -322,7 +322,7 @@ def test_what_cannot_be_pinned_is_named_and_the_others_are_pinned(hub: Path, mon
         FinbenchError, match="1 of the sets were not pinned.*financebench: hub:PatronusAI/financebench is gated"
     ):
         sources.lock_sets()
-    assert set(sources.locked()) == {name for name, each in sets.SETS.items() if each.hub} - {"financebench"}
+    assert set(sources.locked_sets()) == {name for name, each in sets.SETS.items() if each.hub} - {"financebench"}
 
 
 def test_without_a_network_nothing_is_pinned_and_what_is_missing_is_said_with_its_commands(
@@ -348,7 +348,7 @@ def test_a_torn_lock_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for content in ("{", "[]", '{"tfns": 1}', '{"tfns": {"path": "a"}}'):
         lock.write_text(content)
         with pytest.raises(FinbenchError, match=r"datasets\.lock"):
-            sources.locked()
+            sources.locked_sets()
 
 
 # ---- sentiment

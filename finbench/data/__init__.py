@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         import_data,
         lock_file,
         lock_sets,
+        locked_sets,
         on_hub,
         read_rows,
     )
@@ -32,6 +33,7 @@ __all__ = [
     "import_data",
     "lock_file",
     "lock_sets",
+    "locked_sets",
     "on_hub",
     "own",
     "read_rows",

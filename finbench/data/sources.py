@@ -301,7 +301,7 @@ def lock_file() -> Path:
     return paths.shipped("tasks") / "datasets.lock"
 
 
-def locked() -> dict[str, dict[str, str]]:
+def locked_sets() -> dict[str, dict[str, str]]:
     """What ``datasets.lock`` holds; empty where there is none."""
     try:
         value = json.loads(lock_file().read_text(encoding="utf-8"))
@@ -322,7 +322,7 @@ def lock_sets() -> dict[str, dict[str, str]]:
     """
     found: dict[str, dict[str, str]] = {}
     with contextlib.suppress(FinbenchError):  # a torn one is written anew
-        found = locked()
+        found = locked_sets()
     faults = []
     for name, chosen in sets().SETS.items():
         if chosen.hub is None:
@@ -347,7 +347,7 @@ def _located(name: str, chosen: Any) -> dict[str, Any]:
     command = catalog.of_set(name).data
     if chosen.hub is None:
         raise FinbenchError(f"Which files? {name} is made from its authors' own.", f"Like this: {command}")
-    pin = locked().get(name)
+    pin = locked_sets().get(name)
     if pin and pin["path"] == chosen.hub.path:
         return {"path": chosen.hub.path, "revision": pin["revision"], "pinned": True}
     try:

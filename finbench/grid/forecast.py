@@ -16,9 +16,10 @@ from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.records import Recipe
 from finbench.core.version import __version__
+from finbench.grid.identity import Identities
 from finbench.grid.places import Place
 from finbench.grid.steps import Schedule
-from finbench.grid.sweepfile import Cell, rows_of
+from finbench.grid.sweepfile import Cell
 from finbench.grid.work import SCORE, SEARCH
 from finbench.models import bases
 from finbench.training import GIB, plan, planned_gib, prepare_for_plan, shape_of
@@ -184,15 +185,14 @@ def planned_memory(
     nobody can foresee asks for nothing. A scoring asks for what the training before it does. ``alive`` is called before
     each plan, which takes seconds.
     """
-    before, planner, rows = _remembered(place), Planner(None, data_dir), dict[str, Any]()
+    before, planner, there = _remembered(place), Planner(None, data_dir), Identities(data_dir)
     sizes: dict[str, float | None] = {**before}  # None: nobody can foresee it
     wanted: dict[str, int] = {}
     for cell in board.cells:
         steps = [step for step in board.steps_of(cell) if not (step.done or step.needs.gpus or step.needs.memory)]
         if not steps:
             continue
-        data = rows_of(cell.recipe, data_dir, rows)
-        key = digest({**decisive(cell.recipe), "data": data, "finbench": __version__})
+        key = digest({**decisive(cell.recipe), "data": there.learnt(cell.recipe), "finbench": __version__})
         if key not in sizes:
             alive()
             sizes[key] = _planned(planner, cell, (found or {}).get(cell.key))

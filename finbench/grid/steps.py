@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from finbench.core import catalog, formats
+from finbench.core import formats
 from finbench.core.files import digest
 from finbench.core.records import Recipe
 from finbench.grid.sweepfile import Cell, Needs, Sweep
@@ -86,20 +86,19 @@ class Schedule:
         train = digest({"train": cell.key})
         payload = {"recipe": recipe.model_dump(), "folder": cell.folder, "processes": cell.needs.processes}
         self.steps[train] = Step(train, TRAIN, f"train {cell.name}", cell.needs, payload, after, cell)
-        tasks = [task.name for task in catalog.expand([*(wanted.named or recipe.tasks), *wanted.also])]
         how: dict[str, Any] = {"engine": wanted.engine, "limit": wanted.limit, "shots": wanted.shots}
         # a share of a GPU decides no result: another one makes no other step
         arguments = {key: value for key, value in wanted.arguments.items() if key != "gpu_memory"}
         how |= {"bits": wanted.bits or recipe.bits, "arguments": arguments}
         how["chat"] = recipe.chat if wanted.chat is None else wanted.chat
-        # a key only where it was stated: a sweep that was begun before there were these goes on
-        how |= {key: value for key, value in (("seed", wanted.seed), ("metadata", wanted.metadata)) if value}
-        payload = {"base": recipe.base, "folders": [], "tasks": tasks, "how": how}
-        group = digest({"score": payload})
+        how |= {"seed": wanted.seed, "metadata": wanted.metadata}
+        payload = {"base": recipe.base, "folders": [], "tasks": list(cell.scored["tasks"]), "how": how}
+        scored = {"score": payload, "is": cell.scored}
+        group = digest(scored)
         if group not in self.steps:
             bits = "" if how["bits"] == 16 else f" in {formats.asked(how['bits'])}"
             self.steps[group] = Step(group, SCORE, f"score {recipe.base}{bits}", wanted.needs or cell.needs, payload)
-        key = digest({"score": payload, "adapter": cell.key})
+        key = digest({**scored, "adapter": cell.key})
         step = Step(key, SCORE, f"score {cell.name}", self.steps[group].needs, {**payload, "folders": [cell.folder]})
         step.after, step.cell, step.group = [train, group], cell, group
         self.steps[key] = self.score_of[cell.key] = step

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,13 +12,13 @@ from typing import Any, Self
 import pydantic.dataclasses
 from pydantic import Field, JsonValue, field_validator
 
-from finbench.core import catalog, paths, taskcode, tracking
+from finbench.core import catalog, tracking
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
 from finbench.core.records import OwnData, Recipe, name_of_source
 from finbench.core.settings import Settings
 from finbench.core.strict import Record
-from finbench.data import own
+from finbench.grid.identity import Identities
 from finbench.training import check_sharding, recipes
 
 LARGEST = 100_000  # cells
@@ -93,13 +92,14 @@ class Sweep(Record):
 
 @dataclass(frozen=True)
 class Cell:
-    """One training and its scorecard. ``key`` is a digest of all that decides them, except versions."""
+    """One training and its scorecard. ``key`` is a digest of all that decides it, except versions of libraries."""
 
     name: str
     values: dict[str, Any]  # the axes, as a person knows them
     recipe: Recipe
     needs: Needs
     key: str  # of the training
+    scored: dict[str, Any]  # its base's weights and the tasks it is scored on, as they are now
     search: str | None  # key of the search that gives the learning rate
     searched: Recipe | None  # what is searched, for this cell and those that share its search
 
@@ -153,9 +153,9 @@ def cells(sweep: Sweep, data_dir: Path | None = None) -> list[Cell]:
         raise FinbenchError(f"{sweep.name} has no cells: everything is excluded.", "Look at exclude.")
     varied = {key for one in chosen for key in one if any(other.get(key) != one.get(key) for other in chosen)}
     made: dict[str, Cell] = {}
-    known: dict[str, Any] = {}
+    known = Identities(data_dir)
     for values in chosen:
-        cell = _cell(sweep, values, varied, lambda recipe: rows_of(recipe, data_dir, known))
+        cell = _cell(sweep, values, varied, known)
         made.setdefault(cell.key, cell)
     return list(made.values())
 
@@ -177,7 +177,7 @@ def _fits(values: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
     return all(values.get(key) in (wanted if isinstance(wanted, list) else [wanted]) for key, wanted in rule.items())
 
 
-def _cell(sweep: Sweep, values: dict[str, Any], varied: set[str], data: Callable[[Recipe], Any]) -> Cell:
+def _cell(sweep: Sweep, values: dict[str, Any], varied: set[str], known: Identities) -> Cell:
     try:
         recipe = recipes.recipe(None, {**recipes.keyed(sweep.common), **recipes.keyed(values)})
     except FinbenchError as fault:
@@ -189,17 +189,20 @@ def _cell(sweep: Sweep, values: dict[str, Any], varied: set[str], data: Callable
     ruled = rules[-1].model_dump(exclude={"when"}, exclude_unset=True) if rules else {}
     needs = Needs(**{**sweep.needs.model_dump(), **ruled})
     _together(sweep, recipe, needs)
-    decisive = {**recipe.model_dump(exclude={"name"}), "data": data(recipe)}
+    decisive = {**recipe.model_dump(exclude={"name"}), "data": known.learnt(recipe), "weights": known.base(recipe.base)}
     search = searched = None
     if sweep.tune:
         first = recipes.keyed({axis: sweep.axes[axis][0] for axis in sweep.tune.over})
         if isinstance(first.get("tasks"), str):
             first["tasks"] = {task.name: 1.0 for task in catalog.expand([first["tasks"]])}
         searched = Recipe.parse({**recipe.model_dump(), **first}, recipe.name)
-        of = {key: value for key, value in {**decisive, "data": data(searched)}.items() if key not in first}
+        of = {**decisive, "data": known.learnt(searched), "weights": known.base(searched.base)}
+        of = {key: value for key, value in of.items() if key not in first}
         search = digest({"of": of, "first": first, "budget": sweep.tune.budget})
     key = digest({"recipe": decisive, "search": search})
-    return Cell(recipe.name, values, recipe, needs, key, search, searched)
+    tasks = [task.name for task in catalog.expand([*(sweep.eval.named or recipe.tasks), *sweep.eval.also])]
+    scored = {"weights": known.base(recipe.base), "tasks": known.tasks(tasks)}
+    return Cell(recipe.name, values, recipe, needs, key, scored, search, searched)
 
 
 def _together(sweep: Sweep, recipe: Recipe, needs: Needs) -> None:
@@ -229,22 +232,3 @@ def _name(recipe: Recipe, varied: set[str]) -> str:
         value = (name_of_source(stated.source) if isinstance(stated, OwnData) else str(stated)).lower()
         name += {"bits": f"-{value}bit", "rank": f"-r{value}"}.get(key, f"-{key}{value}".replace("_", ""))
     return re.sub(r"[^a-z0-9._-]+", "", name)[: 120 - len(f"-s{recipe.seed}")] + f"-s{recipe.seed}"
-
-
-def rows_of(recipe: Recipe, data_dir: Path | None, known: dict[str, Any]) -> dict[str, Any]:
-    """What decides the rows, by set or source: with other rows, it is another cell."""
-    for task in recipe.tasks:
-        name = catalog.tasks()[task].set
-        if name not in known and catalog.tasks()[task].own == "folder":
-            known[name] = taskcode.digest_of(catalog.root_of(task))
-        if name not in known:
-            record = paths.data_dir(data_dir) / name / "dataset.json"
-            known[name] = json.loads(record.read_text(encoding="utf-8")).get("sha256") if record.is_file() else None
-    held = [recipe.validation] if isinstance(recipe.validation, OwnData) else []
-    for part in (*recipe.data, *held):
-        if part.source not in known:
-            known[part.source] = own.locate(part.model_copy(update={"sha256": None})).sha256
-    rows = {catalog.tasks()[task].set: known[catalog.tasks()[task].set] for task in recipe.tasks}
-    for number, part in enumerate((*recipe.data, *held)):
-        rows[f"own {number}"] = [known[part.source], part.model_dump(exclude={"source", "sha256"})]
-    return rows

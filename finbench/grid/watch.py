@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pydantic import Field
 from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -16,6 +17,8 @@ from rich.text import Text
 
 from finbench.core.console import duration, err, say
 from finbench.core.errors import FinbenchError
+from finbench.core.files import strict_json
+from finbench.core.strict import Record
 from finbench.grid.places import Place
 from finbench.grid.steps import Schedule
 
@@ -70,6 +73,37 @@ class Watch:
         }
 
 
+class _Mark(Record):
+    name: str
+    since: str
+    pid: int
+
+
+class _Failure(Record):
+    cell: str
+    message: str
+    hint: str
+
+
+class _Progress(Record):
+    """``progress.json``, as ``Watch`` writes it."""
+
+    sweep: str
+    cells: int = Field(ge=0)
+    done: int
+    failed: int
+    running: int
+    waiting: int
+    doing: list[_Mark]
+    seconds_left: int | None
+    best: dict[str, tuple[float, str]]
+    failures: list[_Failure]
+    unplaced: list[str]
+    renewed: float
+    over: bool
+    pid: int
+
+
 def sweep_status(url: str) -> dict[str, Any]:
     """How the sweep whose results lie at ``url`` stands; ``alive`` says whether its driver still speaks."""
     place = Place(url)
@@ -77,10 +111,10 @@ def sweep_status(url: str) -> dict[str, Any]:
     if text is None:
         raise FinbenchError(f"No sweep has run in {url}.", "finbench sweep FILE --out DIR begins one.")
     try:
-        found: dict[str, Any] = json.loads(text)
-        found["alive"] = not found["over"] and time.time() - found["renewed"] < GONE
-    except (ValueError, KeyError, TypeError) as fault:
+        found = _Progress.parse(strict_json(text), "progress.json").model_dump()
+    except (ValueError, RecursionError, FinbenchError) as fault:
         raise FinbenchError(f"{url}/progress.json is torn.", "The next command of the sweep writes it anew.") from fault
+    found["alive"] = not found["over"] and time.time() - found["renewed"] < GONE
     if not found["alive"]:
         found |= {"doing": [], "waiting": found["waiting"] + found["running"], "running": 0}
     return found

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from finbench.hub.fetching import (
         PICKLES,
         SAFE_FILES,
+        commit,
         fetch,
         fetch_files,
         fetch_paths,
@@ -68,6 +69,7 @@ __all__ = [
     "Unreachable",
     "account",
     "benchmark_faults",
+    "commit",
     "data_explained",
     "dataset_sha",
     "dev",

