@@ -14,6 +14,7 @@ truly level; one in ten recipes has three trainings, each as able as its recipe 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import itertools
 import json
 import os
@@ -44,6 +45,8 @@ TASKS = [
 LEVELS = 40  # true abilities that there are
 SPREAD, SEEDS = 1.2, 0.08  # standard deviation of abilities and, between trainings of a recipe, of one ability (logits)
 OWNERS = 7  # subjects an owner
+KNOWN = 20_000  # intervals that are kept for subjects with equal counts
+PART = 50  # cards that a process is asked for at once
 
 
 @dataclass(frozen=True)
@@ -121,22 +124,25 @@ def subjects(count: int, rng: Any) -> Iterator[Subject]:
 
 
 class Maker:
-    """Writes cards. Documents, the scorer's rows and the intervals of equal counts are made once for all subjects."""
+    """Writes cards. Documents, the scorer's rows and the intervals of equal counts are made once for all subjects.
+
+    Who answers what depends on the seed and the subject's number alone, so that any process makes the same card.
+    """
 
     def __init__(self, tasks: int, documents: int, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
+        self.seed, drawn = seed, np.random.default_rng(seed)
         chosen = [TASKS[number % len(TASKS)] for number in range(tasks)]
-        self.asked = sorted((asked(name, documents, self.rng) for name in chosen), key=lambda one: one.task)
+        self.asked = sorted((asked(name, documents, drawn) for name in chosen), key=lambda one: one.task)
         self.template = cardfiles.read(TEMPLATE)
         self.known: dict[Any, Any] = {}
 
     def card(self, subject: Subject, number: int) -> tuple[Scorecard, str]:
         """A subject's card without its seal, and the text of its samples."""
-        scores, lines = [], []
+        scores, lines, rng = [], [], np.random.default_rng([self.seed, 2, number])
         for one in self.asked:
-            said = self._answers(one, subject.ability)
+            said = answered(one, subject.ability, rng)
             lines += [own[answer] for own, answer in zip(one.lines, said, strict=True)]
-            scores.append(self._score(one, said))
+            scores.append(self._score(one, said, round(float(rng.uniform(5, 60)), 2)))
         base = self.template.subject.base.model_copy(update={"alias": "simulated", "hub_id": None, "source": "folder"})
         update: dict[str, Any] = {"name": subject.name, "base": base}
         if subject.seed is None:
@@ -150,17 +156,14 @@ class Maker:
         made = self.template.model_copy(update={"subject": who, "scores": scores, "form": form})
         return made.model_copy(update={"run_key": cardfiles.run_key(made)}), "".join(lines)
 
-    def _answers(self, one: Asked, ability: float) -> Any:
-        right = self.rng.random(len(one.hard)) < 1 / (1 + np.exp(one.hard - ability))
-        other = (one.gold + 1 + self.rng.integers(one.answers - 1, size=len(one.hard))) % one.answers
-        return np.where(right, one.gold, other)
-
-    def _score(self, one: Asked, said: Any) -> Score:
+    def _score(self, one: Asked, said: Any, seconds: float) -> Score:
         task, count = catalog.tasks()[one.task], len(said)
         kinds = one.task, np.bincount(one.gold * one.answers + said).tobytes()
         if kinds not in self.known:
             rows = [own[answer] for own, answer in zip(one.rows, said, strict=True)]
             parts = split_metrics(values_of(rows), metrics.aggregations(one.task), None, 1)
+            if len(self.known) == KNOWN:
+                self.known.pop(next(iter(self.known)))
             self.known[kinds] = *parts, sample_counts(rows)
         strict, lenient, rate, counts = self.known[kinds]
         digest = salted(f"rows of {one.task}, {count}") * 2
@@ -169,28 +172,56 @@ class Maker:
             task=task.name, version=task.version, task_digest=task.digest, family=task.family, form=task.form,
             main_metric=task.main_metric, data=data, licence=task.licence, overlap=None, metrics=strict,
             lenient=lenient, parse_rate=rate, lower_is_better=metrics.lower_is_better(task.name), baselines={},
-            truncated=0, prompt_tokens=60 * count, seconds=round(float(self.rng.uniform(5, 60)), 2),
+            truncated=0, prompt_tokens=60 * count, seconds=seconds,
             prompt_style=task.prompt_style, fewshot_split=None, fewshot_digest=None, **counts,
         )  # fmt: skip
 
     def write(self, folder: Path, subject: Subject, number: int) -> str:
-        """Write a subject's card; returns its name in the order of arrival."""
-        card, samples = self.card(subject, number)
+        """Write a subject's card, unless it is there; returns its name in the order of arrival."""
         name = f"{subject.owner}/{subject.name}/{subject.name}"
         path = folder / "scorecards" / f"{name}.json"
+        if path.is_file():
+            return name
+        card, samples = self.card(subject, number)
         path.parent.mkdir(parents=True, exist_ok=True)
         place = cardfiles.samples_path(path)
         place.write_bytes(zstandard.ZstdCompressor(level=1).compress(samples.encode()))
         card = card.model_copy(update={"samples": sha256_file(place), "seal": None})
-        path.write_text(card.model_copy(update={"seal": card_seal(json.loads(card.to_json()))}).to_json())
+        text = card.model_copy(update={"seal": card_seal(json.loads(card.to_json()))}).to_json()
+        half = path.with_name(f".{path.name}")
+        half.write_text(text)
+        half.replace(path)  # a killed run goes on with the card that it was at
         return name
 
 
+def answered(one: Asked, ability: float, rng: Any) -> Any:
+    """Numbers of the answers that a subject gives, shape (documents,)."""
+    right = rng.random(len(one.hard)) < 1 / (1 + np.exp(one.hard - ability))
+    other = (one.gold + 1 + rng.integers(one.answers - 1, size=len(one.hard))) % one.answers
+    return np.where(right, one.gold, other)
+
+
+_makers: dict[tuple[int, int, int], Maker] = {}  # of a process
+
+
+def _written(folder: Path, stated: tuple[int, int, int], some: Sequence[tuple[int, Subject]]) -> list[str]:
+    """Write some subjects' cards, in a process of their own."""
+    if stated not in _makers:
+        _makers[stated] = Maker(*stated)
+    return [_makers[stated].write(folder, subject, number) for number, subject in some]
+
+
 def make(folder: Path, count: int, tasks: int = 20, documents: int = 100, seed: int = 0) -> dict[str, Any]:
-    """Write a leaderboard of ``count`` subjects, and their true abilities beside it; returns these by name."""
-    maker, drawn = Maker(tasks, documents, seed), np.random.default_rng([seed, 1])
-    chosen = list(itertools.islice(subjects(count, drawn), count))
-    names = [maker.write(folder, subject, number) for number, subject in enumerate(chosen)]
+    """Write a leaderboard of ``count`` subjects, and their true abilities beside it; returns these by name.
+
+    Cards that are there stay, so that what was interrupted goes on.
+    """
+    chosen = list(itertools.islice(subjects(count, np.random.default_rng([seed, 1])), count))
+    numbered = list(enumerate(chosen))
+    with concurrent.futures.ProcessPoolExecutor() as pool:
+        parts = [numbered[start : start + PART] for start in range(0, count, PART)]
+        done = pool.map(_written, itertools.repeat(folder), itertools.repeat((tasks, documents, seed)), parts)
+        names = [name for some in done for name in some]
     (folder / "arrivals.txt").write_text("".join(f"{name}\n" for name in names))
     truth = {one.recipe if one.seed is not None else one.name: one.level for one in chosen}
     folder.with_name(folder.name + ".truth.json").write_text(json.dumps(truth))
@@ -334,9 +365,9 @@ def grouped(count: int, documents: int, seed: int, every: bool) -> dict[str, Any
     kinds = {stable_json(row["values"]["macro_f1"]): None for own in one.rows for row in own}
     place = {kind: number for number, kind in enumerate(kinds)}
     code = np.array([[place[stable_json(row["values"]["macro_f1"])] for row in own] for own in one.rows])
-    found = []
+    found, drawn = [], np.random.default_rng([seed, 3])
     for who in itertools.islice(subjects(count, np.random.default_rng([seed, 1])), count):
-        said = maker._answers(one, who.ability)
+        said = answered(one, who.ability, drawn)
         codes = code[np.arange(documents), said].astype(np.uint32)
         proof = evidence.Proof("docs", None, 1, (), tuple(kinds), codes, None)
         summed = metrics.summed("macro_f1", proof.values)

@@ -19,6 +19,7 @@ from finbench import leaderboard
 from finbench.cards import cardfiles
 from finbench.cli.app import app
 from finbench.core.errors import FinbenchError
+from finbench.evaluation import rescore
 from finbench.leaderboard import commands, evidence, examine, groups, known, precedence
 from finbench.leaderboard.board import board
 from finbench.leaderboard.payload import Payload
@@ -123,6 +124,27 @@ def test_processes_find_what_one_finds(place: Path) -> None:
     (place / "scorecards" / "torn.json").write_text('{"schema": 1}')
     found = read(place)
     assert (len(found.entries), [one.file for one in found.refused]) == (8, ["torn.json"])
+
+
+def test_what_cards_share_is_judged_once_and_a_row_that_is_forged_is_found(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, forged = (place / "scorecards" / f"{newcomer(place, name)}.json" for name in ("honest", "forged"))
+    rows = cardfiles.read_samples(honest)
+    shutil.copy(honest, forged)
+    told = next(row for row in rows if row["task"] == "finbench_tfns_mc" and row["values"]["acc"] == 0.0)
+    told["answer"] = told["answer"][::-1]
+    cardfiles.write(forged, cardfiles.read(forged), rows)
+    alone, _ = examine.faults(forged)
+    assert any(f"samples[finbench_tfns_mc {told['index']}].values" in fault for fault in alone)
+    read_again, asked = rescore._read_again, []
+    monkeypatch.setattr(rescore, "_read_again", lambda row, how: asked.append(row) or read_again(row, how))
+    with cardfiles.sharing_rows():
+        assert examine.faults(honest)[0] == []
+        assert len(asked) == TASKS * DOCUMENTS
+        assert examine.faults(forged)[0] == alone
+        assert examine.faults(honest)[0] == []
+        assert len(asked) == TASKS * DOCUMENTS + 1
 
 
 def test_entries_of_the_cache_are_of_a_card_its_samples_and_the_code(place: Path, cache: Path) -> None:
@@ -364,13 +386,17 @@ def test_a_name_of_500_characters_is_refused_by_rule(place: Path) -> None:
     assert len(cardfiles.slug("n" * 500)) <= 100
 
 
-def test_300_versions_of_a_subject_are_one_row_and_its_history(place: Path) -> None:
+def test_300_versions_of_a_subject_are_one_row_and_its_history(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = entries(place)
     versions = [replace(found[0], key=f"owner-0/subject-0/v{number}", arrival=None) for number in range(300)]
     made = board([*found, *versions])
     assert [len(test.rows) for test in made.tests] == [5] * TASKS
     assert len(made.entries) == 5
     assert len(made.history["owner-0/subject-0/subject-0"]) == 300
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "not count" in line]
+    assert "/v10.json and 297 more do not count on finqa, fpb, tfns_mc: owner-0/subject-0/subject-0.json of" in line
     payload = Payload(made)
     shown = [payload.subject(one) for one in payload.subjects.values()]
     assert [(len(one.get("history", [])), one.get("past")) for one in shown if "past" in one] == [(100, 300)]
