@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import shutil
@@ -386,9 +387,7 @@ def test_a_name_of_500_characters_is_refused_by_rule(place: Path) -> None:
     assert len(cardfiles.slug("n" * 500)) <= 100
 
 
-def test_300_versions_of_a_subject_are_one_row_and_its_history(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_300_versions_of_a_subject_are_one_row_and_its_history(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = entries(place)
     versions = [replace(found[0], key=f"owner-0/subject-0/v{number}", arrival=None) for number in range(300)]
     made = board([*found, *versions])
@@ -466,3 +465,23 @@ def test_the_benchmark_compares_groups_with_the_truth(place: Path) -> None:
     found = board_scale.agreement(place, json.loads((place.with_name("truth.json")).read_text()))
     assert found["tests"] == TASKS
     assert found["leaders_told_from_their_equal"] == 0
+
+
+def test_the_page_of_the_benchmark_says_which_goals_are_missed_and_which_board_is_lacking(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(board_scale.__file__).parent))
+    costs = importlib.import_module("board_costs")
+    own = {"again_s": 8.0, "again_cpu_s": 2.0, "first_s": 600.0, "first_bytes": 10**9, "more_s": 5.0}
+    grown = own | {"more_s": 50.0}
+    found = {"tasks": 20, "documents": 100, "hardware": {"cores": 2, "cpu": "X"}, "boards": {"100": own, "1000": grown}}
+    text = costs.table(found)
+    assert "| one card more, by the clock, s | 5 | 50 | 1.00 |" in text
+    assert "No board of 5,000 subjects, for which the goals are, was measured." in text
+    assert "one process took up to 4.0 times" in text
+    assert "- one card more, by the clock, s, at most 20: 308.2, **missed**." in text
+    assert "- first build, by the clock, s, at most 900: 3,699.0, **missed**." in text
+    text = costs.table(found | {"boards": {"1000": own, "5000": grown | {"review_cpu_s": 59.0}}})
+    assert "- first build, by the clock, s, at most 900: 600.0, met." in text
+    assert "of a card, of processor, s, at most 60: 59.0, met." in text
+    assert "on a phone's screen, ms, at most 1,000: not measured." in text
