@@ -23,6 +23,7 @@ import board_scale
 import numpy as np
 
 from finbench.core import environment
+from finbench.core import threads as cores
 from finbench.core.prose import wrapped
 
 RESULTS = Path(__file__).with_name("board_scale.json")
@@ -41,6 +42,8 @@ GOALS = {  # what is asked of the largest board, and in what unit it is told
     "review_cpu_s": (60.0, 1.0),
     "interactive_ms_desktop": (1000.0, 1.0),
     "interactive_ms_phone": (1000.0, 1.0),
+    "search_ms_overview_median": (100.0, 1.0),
+    "search_ms_task_median": (100.0, 1.0),
 }
 SHOWN = {  # number -> (as it is called, its unit, digits)
     "first_s": ("first build, by the clock, s", 1.0, 0),
@@ -57,6 +60,8 @@ SHOWN = {  # number -> (as it is called, its unit, digits)
     "first_screen_bytes": ("first screen, kB", 1e3, 0),
     "interactive_ms_desktop": ("first screen interactive, ms", 1.0, 0),
     "interactive_ms_phone": ("on a phone's screen, ms", 1.0, 0),
+    "search_ms_overview_median": ("search or filter on the first screen, ms", 1.0, 0),
+    "search_ms_task_median": ("search or filter on a test's page, ms", 1.0, 0),
 }
 
 
@@ -186,14 +191,19 @@ def run(place: Path, sizes: Sequence[int], tasks: int, documents: int, browser: 
     found = json.loads(RESULTS.read_text("utf-8")) if RESULTS.is_file() else {}
     if {name: found.get(name) for name in asked} != asked:
         found = asked | {"boards": {}}
-    found["hardware"] = environment.hardware()
+    found["hardware"] = environment.hardware() | {"cores": math.ceil(cores.cores())}
     for count in sizes:
         own = found["boards"].setdefault(str(count), {})
         for name, step in steps(place, count, tasks, documents, browser):
             if name not in own:
                 own |= step()
                 print(count, json.dumps(own), flush=True)
-                RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+                _keep(found)
+    _keep(found)
+
+
+def _keep(found: dict[str, Any]) -> None:
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def growth(counts: Sequence[int], values: Sequence[float]) -> float:
@@ -203,7 +213,7 @@ def growth(counts: Sequence[int], values: Sequence[float]) -> float:
 
 def table(found: dict[str, Any]) -> str:
     """What was measured, how it grows, and which goals are missed."""
-    boards = {int(count): own for count, own in found["boards"].items()}
+    boards = {int(count): own | dict(_parts(own)) for count, own in found["boards"].items()}
     counts = sorted(boards)
     told = found["hardware"]
     lines = [
@@ -238,30 +248,37 @@ def table(found: dict[str, Any]) -> str:
     return wrapped("\n".join([*lines, "", *_goals(boards), ""]))
 
 
+def _parts(own: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Numbers that stand one level deeper, by both names."""
+    for name, value in own.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}_{part}", number) for part, number in value.items())
+
+
 def _goals(boards: dict[int, dict[str, Any]]) -> Iterator[str]:
-    """Each goal, and whether it is met; of a board that was not measured, what the growth until there says."""
-    counts = sorted(boards)
-    largest, there = counts[-1], GOAL_AT in boards
-    if not there:
-        yield f"**No board of {GOAL_AT:,} subjects, for which the goals are, was measured.**"
-        yield f"What follows goes on from the largest, of {largest:,}: as n log n, or as a number grew if faster."
-    else:
+    """Each goal, and whether it is met; of a board that was not measured, what two smaller ones lead to expect."""
+    there = GOAL_AT in boards
+    if there:
         yield f"Goals at {GOAL_AT:,} subjects on two cores:"
+    else:
+        yield f"**No board of {GOAL_AT:,} subjects, for which the goals are, was measured.** What is expected of it "
+        yield "is a fixed part and one that grows as n log n, from the two largest boards:"
     yield ""
     for name, (goal, unit) in GOALS.items():
-        value, verdict = boards[GOAL_AT if there else largest].get(name), "not measured"
-        if value is not None:
-            value *= 1 if there else _grown(name, boards, counts)
-            verdict = f"{value / unit:,.1f}, {'met' if value <= goal else '**missed**'}"
-        yield f"- {SHOWN[name][0]}, at most {goal / unit:,.0f}: {verdict}."
+        value = boards[GOAL_AT].get(name) if there else _expected(name, boards)
+        verdict = "not measured" if value is None else "met" if value <= goal else "**missed**"
+        told = "" if value is None else f"{'' if there else 'about '}{value / unit:,.{SHOWN[name][2]}f}, "
+        yield f"- {SHOWN[name][0]}, at most {goal / unit:,.0f}: {told}{verdict}."
 
 
-def _grown(name: str, boards: dict[int, dict[str, Any]], counts: Sequence[int]) -> float:
-    """By how much a number of the largest board is multiplied at ``GOAL_AT``."""
-    known = [(count, boards[count][name]) for count in counts[-2:] if name in boards[count]]
-    power = growth(*zip(*known, strict=True)) if len(known) > 1 else 1.0  # type: ignore[arg-type]
-    plain = GOAL_AT * math.log(GOAL_AT) / (counts[-1] * math.log(counts[-1]))
-    return float(max(plain, (GOAL_AT / counts[-1]) ** power))
+def _expected(name: str, boards: dict[int, dict[str, Any]]) -> float | None:
+    """A number at ``GOAL_AT``; None where fewer than two boards have it."""
+    known = sorted((count, own[name]) for count, own in boards.items() if name in own)[-2:]
+    if len(known) < 2:
+        return None
+    (one, low), (other, high) = known
+    slope = max(0.0, (high - low) / (other * math.log(other) - one * math.log(one)))
+    return float(high + slope * (GOAL_AT * math.log(GOAL_AT) - other * math.log(other)))
 
 
 def page() -> None:

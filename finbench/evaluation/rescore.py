@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -250,9 +251,10 @@ def without_data(score: Score, task: Task, rows: Rows) -> Outcome:
     """Where the data are not here: answers of label tasks, read again; gold labels are taken from the rows."""
     outcome = Outcome()
     scorer = metrics.config(task.name).get("process_results")
-    checked, read = 0, metrics.function(scorer) if isinstance(scorer, catalog.Function) else None
-    for row in rows if read else ():
-        faults = cardfiles.of_row(row, ("read again", task.name), lambda one: _read_again(one, read))
+    read: Any = metrics.function(scorer) if isinstance(scorer, catalog.Function) else None
+    checked = 0
+    for row in rows if read is not None else ():
+        faults = cardfiles.of_row(row, ("read again", task.name), functools.partial(_read_again, read=read))
         if faults is not None:
             checked += 1
             outcome.faults += faults
