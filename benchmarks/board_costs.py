@@ -34,6 +34,7 @@ MARKS = (
 )
 GOAL_AT = 5000  # subjects, on two cores
 MINUTE, GB = 60.0, 1e9
+STEPS = ("first", "again", "review", "more")
 _ALONE = 1.3  # times its processor time that a process takes where nobody else is there
 GOALS = {  # what is asked of the largest board, and in what unit it is told
     "first_s": (15 * MINUTE, 1.0),
@@ -239,12 +240,12 @@ def table(found: dict[str, Any]) -> str:
                 f"below {wrong:.1%} of their leaders' groups, where 5 % may; of the pairs of a leader and a subject of "
                 f"a later group {right:.1%} are in the true order."
             )
-    waited = max(own["again_s"] / own["again_cpu_s"] for own in boards.values() if "again_s" in own)
+    spent = [
+        (own[f"{step}_s"], own[f"{step}_cpu_s"]) for own in boards.values() for step in STEPS if f"{step}_s" in own
+    ]
+    waited = max(seconds / processor for seconds, processor in spent)
     if waited > _ALONE:
-        lines += [
-            "",
-            f"Others used the machine too: by the clock one process took up to {waited:.1f} times its own time.",
-        ]
+        lines += ["", f"Others used the machine too: by the clock a step took up to {waited:.1f} times its own time."]
     return wrapped("\n".join([*lines, "", *_goals(boards), ""]))
 
 
@@ -261,8 +262,8 @@ def _goals(boards: dict[int, dict[str, Any]]) -> Iterator[str]:
     if there:
         yield f"Goals at {GOAL_AT:,} subjects on two cores:"
     else:
-        yield f"**No board of {GOAL_AT:,} subjects, for which the goals are, was measured.** What is expected of it "
-        yield "is a fixed part and one that grows as n log n, from the two largest boards:"
+        lacking = f"**No board of {GOAL_AT:,} subjects, for which the goals are, was measured.**"
+        yield f"{lacking} What is expected of it is a fixed part and one that grows as n log n, from the two largest:"
     yield ""
     for name, (goal, unit) in GOALS.items():
         value = boards[GOAL_AT].get(name) if there else _expected(name, boards)
