@@ -3,7 +3,10 @@
     python benchmarks/board_scale.py make FOLDER --subjects 1000 [--tasks 20] [--documents 100] [--seed 0]
     python benchmarks/board_scale.py pairs FOLDER        groups beside those of every permutation test
     python benchmarks/board_scale.py groups --sizes 100,1000,5000 [--documents 100]   the same for one test, in memory
-    python benchmarks/board_scale.py run FOLDER --sizes 100,1000,5000 [--browser]   what is made stays in FOLDER
+    python benchmarks/board_scale.py run FOLDER --sizes 100,1000,5000 [--browser]   writes benchmarks/board_scale.json
+    python benchmarks/board_scale.py page                the table of leaderboards/README.md, from what was written
+
+A ``make`` or ``run`` that was stopped goes on when it is repeated; what is made stays in FOLDER.
 
 Cards are those of real runs in every field: samples by the tasks' own scorers, intervals by the functions that make a
 card's, run key and seal. What is simulated is who answers: a subject is as able as drawn, a document as hard as drawn,
@@ -14,12 +17,11 @@ truly level; one in ten recipes has three trainings, each as able as its recipe 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
+import contextlib
+import csv
 import itertools
 import json
-import os
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -44,6 +46,8 @@ TASKS = [
 LEVELS = 40  # true abilities that there are
 SPREAD, SEEDS = 1.2, 0.08  # standard deviation of abilities and, between trainings of a recipe, of one ability (logits)
 OWNERS = 7  # subjects an owner
+KNOWN = 20_000  # intervals that are kept for subjects with equal counts
+PART = 50  # cards that a process is asked for at once
 
 
 @dataclass(frozen=True)
@@ -121,22 +125,25 @@ def subjects(count: int, rng: Any) -> Iterator[Subject]:
 
 
 class Maker:
-    """Writes cards. Documents, the scorer's rows and the intervals of equal counts are made once for all subjects."""
+    """Writes cards. Documents, the scorer's rows and the intervals of equal counts are made once for all subjects.
+
+    Who answers what depends on the seed and the subject's number alone, so that any process makes the same card.
+    """
 
     def __init__(self, tasks: int, documents: int, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
+        self.seed, drawn = seed, np.random.default_rng(seed)
         chosen = [TASKS[number % len(TASKS)] for number in range(tasks)]
-        self.asked = sorted((asked(name, documents, self.rng) for name in chosen), key=lambda one: one.task)
+        self.asked = sorted((asked(name, documents, drawn) for name in chosen), key=lambda one: one.task)
         self.template = cardfiles.read(TEMPLATE)
         self.known: dict[Any, Any] = {}
 
     def card(self, subject: Subject, number: int) -> tuple[Scorecard, str]:
         """A subject's card without its seal, and the text of its samples."""
-        scores, lines = [], []
+        scores, lines, rng = [], [], np.random.default_rng([self.seed, 2, number])
         for one in self.asked:
-            said = self._answers(one, subject.ability)
+            said = answered(one, subject.ability, rng)
             lines += [own[answer] for own, answer in zip(one.lines, said, strict=True)]
-            scores.append(self._score(one, said))
+            scores.append(self._score(one, said, round(float(rng.uniform(5, 60)), 2)))
         base = self.template.subject.base.model_copy(update={"alias": "simulated", "hub_id": None, "source": "folder"})
         update: dict[str, Any] = {"name": subject.name, "base": base}
         if subject.seed is None:
@@ -150,17 +157,14 @@ class Maker:
         made = self.template.model_copy(update={"subject": who, "scores": scores, "form": form})
         return made.model_copy(update={"run_key": cardfiles.run_key(made)}), "".join(lines)
 
-    def _answers(self, one: Asked, ability: float) -> Any:
-        right = self.rng.random(len(one.hard)) < 1 / (1 + np.exp(one.hard - ability))
-        other = (one.gold + 1 + self.rng.integers(one.answers - 1, size=len(one.hard))) % one.answers
-        return np.where(right, one.gold, other)
-
-    def _score(self, one: Asked, said: Any) -> Score:
+    def _score(self, one: Asked, said: Any, seconds: float) -> Score:
         task, count = catalog.tasks()[one.task], len(said)
         kinds = one.task, np.bincount(one.gold * one.answers + said).tobytes()
         if kinds not in self.known:
             rows = [own[answer] for own, answer in zip(one.rows, said, strict=True)]
             parts = split_metrics(values_of(rows), metrics.aggregations(one.task), None, 1)
+            if len(self.known) == KNOWN:
+                self.known.pop(next(iter(self.known)))
             self.known[kinds] = *parts, sample_counts(rows)
         strict, lenient, rate, counts = self.known[kinds]
         digest = salted(f"rows of {one.task}, {count}") * 2
@@ -169,124 +173,65 @@ class Maker:
             task=task.name, version=task.version, task_digest=task.digest, family=task.family, form=task.form,
             main_metric=task.main_metric, data=data, licence=task.licence, overlap=None, metrics=strict,
             lenient=lenient, parse_rate=rate, lower_is_better=metrics.lower_is_better(task.name), baselines={},
-            truncated=0, prompt_tokens=60 * count, seconds=round(float(self.rng.uniform(5, 60)), 2),
+            truncated=0, prompt_tokens=60 * count, seconds=seconds,
             prompt_style=task.prompt_style, fewshot_split=None, fewshot_digest=None, **counts,
         )  # fmt: skip
 
     def write(self, folder: Path, subject: Subject, number: int) -> str:
-        """Write a subject's card; returns its name in the order of arrival."""
-        card, samples = self.card(subject, number)
+        """Write a subject's card, unless it is there; returns its name in the order of arrival."""
         name = f"{subject.owner}/{subject.name}/{subject.name}"
         path = folder / "scorecards" / f"{name}.json"
+        if path.is_file():
+            return name
+        card, samples = self.card(subject, number)
         path.parent.mkdir(parents=True, exist_ok=True)
         place = cardfiles.samples_path(path)
         place.write_bytes(zstandard.ZstdCompressor(level=1).compress(samples.encode()))
         card = card.model_copy(update={"samples": sha256_file(place), "seal": None})
-        path.write_text(card.model_copy(update={"seal": card_seal(json.loads(card.to_json()))}).to_json())
+        text = card.model_copy(update={"seal": card_seal(json.loads(card.to_json()))}).to_json()
+        half = path.with_name(f".{path.name}")
+        half.write_text(text)
+        half.replace(path)  # a killed run goes on with the card that it was at
         return name
 
 
+def answered(one: Asked, ability: float, rng: Any) -> Any:
+    """Numbers of the answers that a subject gives, shape (documents,)."""
+    right = rng.random(len(one.hard)) < 1 / (1 + np.exp(one.hard - ability))
+    other = (one.gold + 1 + rng.integers(one.answers - 1, size=len(one.hard))) % one.answers
+    return np.where(right, one.gold, other)
+
+
+_makers: dict[tuple[int, int, int], Maker] = {}  # of a process
+
+
+def _written(folder: Path, stated: tuple[int, int, int], some: Sequence[tuple[int, Subject]]) -> list[str]:
+    """Write some subjects' cards, in a process of their own."""
+    if stated not in _makers:
+        _makers[stated] = Maker(*stated)
+    return [_makers[stated].write(folder, subject, number) for number, subject in some]
+
+
 def make(folder: Path, count: int, tasks: int = 20, documents: int = 100, seed: int = 0) -> dict[str, Any]:
-    """Write a leaderboard of ``count`` subjects, and their true abilities beside it; returns these by name."""
-    maker, drawn = Maker(tasks, documents, seed), np.random.default_rng([seed, 1])
-    chosen = list(itertools.islice(subjects(count, drawn), count))
-    names = [maker.write(folder, subject, number) for number, subject in enumerate(chosen)]
+    """Write a leaderboard of ``count`` subjects, and their true abilities beside it; returns these by name.
+
+    Cards that are there stay, so that what was interrupted goes on.
+    """
+    chosen = list(itertools.islice(subjects(count, np.random.default_rng([seed, 1])), count))
+    numbered = list(enumerate(chosen))
+    parts = [numbered[start : start + PART] for start in range(0, count, PART)]
+    stated = itertools.repeat(folder), itertools.repeat((tasks, documents, seed))
+    with concurrent.futures.ProcessPoolExecutor() if len(parts) > 1 else contextlib.nullcontext() as pool:
+        done = pool.map(_written, *stated, parts) if pool else map(_written, *stated, parts)
+        names = [name for some in done for name in some]
     (folder / "arrivals.txt").write_text("".join(f"{name}\n" for name in names))
     truth = {one.recipe if one.seed is not None else one.name: one.level for one in chosen}
     folder.with_name(folder.name + ".truth.json").write_text(json.dumps(truth))
     return truth
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a command took: seconds, processor seconds, bytes of all its processes at their peak."""
-
-    seconds: float
-    processor: float
-    memory: int
-
-
-def cost(command: Sequence[str], cache: Path) -> Cost:
-    """Run a command to its end and measure it; SystemExit where it fails."""
-    environ = os.environ | {"FINBENCH_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    start, before = time.monotonic(), os.times()
-    process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL)
-    peak, done = [0], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.2):
-            peak[0] = max(peak[0], sum(_resident(pid) for pid in _tree(process.pid)))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    code = process.wait()
-    done.set()
-    watcher.join()
-    after = os.times()
-    if code:
-        raise SystemExit(f"{' '.join(command)} ended with {code}")
-    used = after.children_user + after.children_system - before.children_user - before.children_system
-    return Cost(time.monotonic() - start, used, peak[0])
-
-
-def _tree(pid: int) -> list[int]:
-    try:
-        own = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return [pid]
-    return [pid, *(below for child in own for below in _tree(child))]
-
-
-def _resident(pid: int) -> int:
-    """Proportional share of memory: what processes share counts once."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
-
-
-def size(folder: Path, *left_out: str) -> int:
-    """Bytes of the files in a folder, without those in ``left_out`` of it."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return sum(path.stat().st_size for path in files if path.relative_to(folder).parts[0] not in left_out)
-
-
-def build(folder: Path) -> list[str]:
-    """The command."""
-    return [sys.executable, "-m", "finbench", "leaderboard", "build", str(folder)]
-
-
-def measured(place: Path, count: int, tasks: int, documents: int, browser: bool) -> dict[str, Any]:
-    """One size: made, built with an empty cache, built again, and with one card more."""
-    folder, cache = place / f"board-{count}", place / f"cache-{count}"
-    start = time.monotonic()
-    truth = make(folder, count, tasks, documents)
-    made = time.monotonic() - start
-    first = cost(build(folder), cache)
-    again = cost(build(folder), cache)
-    maker = Maker(tasks, documents, 0)
-    name = maker.write(folder, Subject("newcomer", "stranger", 0.3, -1, "newcomer", None), 10**9)
-    with (folder / "arrivals.txt").open("a") as handle:
-        handle.write(name + "\n")
-    more = cost(build(folder), cache)
-    found: dict[str, Any] = {"subjects": count, "tasks": tasks, "documents": documents, "made_s": made}
-    for what, took in (("first", first), ("again", again), ("one_more", more)):
-        found |= {f"{what}_s": took.seconds, f"{what}_cpu_s": took.processor, f"{what}_bytes": took.memory}
-    found["cards_bytes"] = size(folder / "scorecards")
-    found["cache_bytes"], found["page_bytes"] = size(cache), size(folder, "scorecards")
-    found |= agreement(folder, truth)
-    if browser:
-        import board_browser  # beside this file, which is a script's way; playwright is an extra
-
-        found |= board_browser.measured(folder)
-    return found
-
-
 def agreement(folder: Path, truth: dict[str, int]) -> dict[str, Any]:
     """Groups against the truth: leaders from whom a subject that is truly as able was told, and order of groups."""
-    import csv
-
     by_test: dict[str, list[tuple[int, int]]] = {}
     with (folder / "leaderboard.csv").open(newline="") as handle:
         for row in csv.DictReader(handle):
@@ -334,9 +279,9 @@ def grouped(count: int, documents: int, seed: int, every: bool) -> dict[str, Any
     kinds = {stable_json(row["values"]["macro_f1"]): None for own in one.rows for row in own}
     place = {kind: number for number, kind in enumerate(kinds)}
     code = np.array([[place[stable_json(row["values"]["macro_f1"])] for row in own] for own in one.rows])
-    found = []
+    found, drawn = [], np.random.default_rng([seed, 3])
     for who in itertools.islice(subjects(count, np.random.default_rng([seed, 1])), count):
-        said = maker._answers(one, who.ability)
+        said = answered(one, who.ability, drawn)
         codes = code[np.arange(documents), said].astype(np.uint32)
         proof = evidence.Proof("docs", None, 1, (), tuple(kinds), codes, None)
         summed = metrics.summed("macro_f1", proof.values)
@@ -364,16 +309,10 @@ def grouped(count: int, documents: int, seed: int, every: bool) -> dict[str, Any
     return made
 
 
-def growth(found: Sequence[dict[str, Any]], name: str) -> float:
-    """The exponent of a number's growth with the subjects: least squares of logarithms."""
-    x, y = np.log([one["subjects"] for one in found]), np.log([max(one[name], 1e-9) for one in found])
-    return float(np.polyfit(x, y, 1)[0])
-
-
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["make", "run", "pairs", "groups"])
+    parser.add_argument("what", choices=["make", "run", "page", "pairs", "groups"])
     parser.add_argument("folder", nargs="?", type=Path, default=Path("board-scale"))
     parser.add_argument("--subjects", type=int, default=100)
     parser.add_argument("--sizes", default="100,1000")
@@ -392,15 +331,13 @@ def main() -> None:
         for count in map(int, stated.sizes.split(",")):
             print(json.dumps(grouped(count, stated.documents, stated.seed, count <= 1000)), flush=True)
         return
-    found = []
-    for count in map(int, stated.sizes.split(",")):
-        found.append(measured(stated.folder, count, stated.tasks, stated.documents, stated.browser))
-        print(json.dumps(found[-1], indent=1), flush=True)
-    if len(found) > 1:
-        names = [
-            name for name in found[0] if name.endswith(("_s", "_bytes")) and isinstance(found[0][name], float | int)
-        ]
-        print("exponents", {name: round(growth(found, name), 2) for name in names})
+    import board_costs  # beside this file, which is a script's way
+
+    if stated.what == "run":
+        sizes = [int(size) for size in stated.sizes.split(",")]
+        board_costs.run(stated.folder, sizes, stated.tasks, stated.documents, stated.browser)
+    else:
+        board_costs.page()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import shutil
@@ -19,6 +20,7 @@ from finbench import leaderboard
 from finbench.cards import cardfiles
 from finbench.cli.app import app
 from finbench.core.errors import FinbenchError
+from finbench.evaluation import rescore
 from finbench.leaderboard import commands, evidence, examine, groups, known, precedence
 from finbench.leaderboard.board import board
 from finbench.leaderboard.payload import Payload
@@ -123,6 +125,27 @@ def test_processes_find_what_one_finds(place: Path) -> None:
     (place / "scorecards" / "torn.json").write_text('{"schema": 1}')
     found = read(place)
     assert (len(found.entries), [one.file for one in found.refused]) == (8, ["torn.json"])
+
+
+def test_what_cards_share_is_judged_once_and_a_row_that_is_forged_is_found(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, forged = (place / "scorecards" / f"{newcomer(place, name)}.json" for name in ("honest", "forged"))
+    rows = cardfiles.read_samples(honest)
+    shutil.copy(honest, forged)
+    told = next(row for row in rows if row["task"] == "finbench_tfns_mc" and row["values"]["acc"] == 0.0)
+    told["answer"] = told["answer"][::-1]
+    cardfiles.write(forged, cardfiles.read(forged), rows)
+    alone, _ = examine.faults(forged)
+    assert any(f"samples[finbench_tfns_mc {told['index']}].values" in fault for fault in alone)
+    read_again, asked = rescore._read_again, []
+    monkeypatch.setattr(rescore, "_read_again", lambda row, read: asked.append(row) or read_again(row, read))
+    with cardfiles.sharing_rows():
+        assert examine.faults(honest)[0] == []
+        assert len(asked) == TASKS * DOCUMENTS
+        assert examine.faults(forged)[0] == alone
+        assert examine.faults(honest)[0] == []
+        assert len(asked) == TASKS * DOCUMENTS + 1
 
 
 def test_entries_of_the_cache_are_of_a_card_its_samples_and_the_code(place: Path, cache: Path) -> None:
@@ -364,13 +387,15 @@ def test_a_name_of_500_characters_is_refused_by_rule(place: Path) -> None:
     assert len(cardfiles.slug("n" * 500)) <= 100
 
 
-def test_300_versions_of_a_subject_are_one_row_and_its_history(place: Path) -> None:
+def test_300_versions_of_a_subject_are_one_row_and_its_history(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = entries(place)
     versions = [replace(found[0], key=f"owner-0/subject-0/v{number}", arrival=None) for number in range(300)]
     made = board([*found, *versions])
     assert [len(test.rows) for test in made.tests] == [5] * TASKS
     assert len(made.entries) == 5
     assert len(made.history["owner-0/subject-0/subject-0"]) == 300
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "not count" in line]
+    assert "/v10.json and 297 more do not count on finqa, fpb, tfns_mc: owner-0/subject-0/subject-0.json of" in line
     payload = Payload(made)
     shown = [payload.subject(one) for one in payload.subjects.values()]
     assert [(len(one.get("history", [])), one.get("past")) for one in shown if "past" in one] == [(100, 300)]
@@ -440,3 +465,24 @@ def test_the_benchmark_compares_groups_with_the_truth(place: Path) -> None:
     found = board_scale.agreement(place, json.loads((place.with_name("truth.json")).read_text()))
     assert found["tests"] == TASKS
     assert found["leaders_told_from_their_equal"] == 0
+
+
+def test_the_page_of_the_benchmark_says_which_goals_are_missed_and_which_board_is_lacking(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(board_scale.__file__).parent))
+    costs = importlib.import_module("board_costs")
+    own = {"again_s": 8.0, "again_cpu_s": 2.0, "first_s": 600.0, "first_cpu_s": 900.0, "more_s": 5.0}
+    own |= {"more_cpu_s": 5.0, "first_bytes": 10**9}
+    grown = own | {"more_s": 50.0, "more_cpu_s": 50.0}
+    found = {"tasks": 20, "documents": 100, "hardware": {"cores": 2, "cpu": "X"}, "boards": {"100": own, "1000": grown}}
+    text = costs.table(found)
+    assert "| one card more, by the clock, s | 5 | 50 | 1.00 |" in text
+    assert "No board of 5,000 subjects, for which the goals are, was measured." in text
+    assert "a step took up to 4.0 times" in text
+    assert "- one card more, by the clock, s, at most 20: about 299, **missed**." in text
+    assert "- first build, by the clock, s, at most 900: about 600, met." in text
+    text = costs.table(found | {"boards": {"1000": own, "5000": grown | {"review_s": 60.0, "review_cpu_s": 59.0}}})
+    assert "- first build, by the clock, s, at most 900: 600, met." in text
+    assert "of a card, of processor, s, at most 60: 59, met." in text
+    assert "on a phone's screen, ms, at most 1,000: not measured." in text

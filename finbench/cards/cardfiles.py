@@ -10,9 +10,9 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import zstandard
 
@@ -29,6 +29,39 @@ _SHORTEST = 40  # bytes of a sample row: the hash of its document alone has 32
 _OWN = "Put the samples file that finbench eval wrote with the card beside it, or score again: finbench eval"
 _SLUG = 100  # characters of a file's name that come from a subject's; a file system takes 255 with what follows
 _CARD = 64 * 2**20  # bytes of a scorecard; one of every task has 0.1 MB
+_SHARED = 100_000  # rows that cards share which are kept: 0.3 GB
+_sharing: list[dict[str, Any]] = []  # rows by their lines, where cards share them
+T = TypeVar("T")
+
+
+class SampleRow(dict[str, Any]):
+    """A row that several cards have. ``known``: what was found out about it alone, by what was asked."""
+
+    __slots__ = ("known",)
+
+    def __init__(self, row: Mapping[str, Any]) -> None:
+        super().__init__(row)
+        self.known: dict[Hashable, Any] = {}
+
+
+@contextlib.contextmanager
+def sharing_rows() -> Iterator[None]:
+    """Within it, a row that several cards have is one object, and nobody may change it (``of_row``)."""
+    _sharing.append({})
+    try:
+        yield
+    finally:
+        _sharing.pop()
+
+
+def of_row(row: Mapping[str, Any], what: Hashable, find: Callable[[Any], T]) -> T:
+    """What ``find`` says of a row, which is asked once where cards share it. ``what``: all else that it depends on."""
+    if not isinstance(row, SampleRow):
+        return find(row)
+    if what not in row.known:
+        row.known[what] = find(row)
+    found: T = row.known[what]
+    return found
 
 
 def read(path: Path) -> Scorecard:
@@ -207,12 +240,27 @@ def parse_samples(path: Path) -> list[dict[str, Any]]:
             raise FinbenchError(f"{path} has {hidden:,} bytes behind its samples, which no reader shows.", _OWN)
         if text.count(b"\n") * _SHORTEST > len(text) + _SHORTEST:  # each becomes an object of many times its size
             raise FinbenchError(f"{path} is no samples file: its lines are too short.", _OWN)
-        rows = json_lines(text.decode("utf-8"))
+        rows = _parsed(text.decode("utf-8"))
     except (OSError, ValueError, RecursionError, zstandard.ZstdError) as fault:
         raise FinbenchError(f"{path} is missing or torn ({fault}).", _OWN) from fault
     if not all(isinstance(row, dict) for row in rows):
         raise FinbenchError(f"{path}: every line must be a JSON object.", _OWN)
     return rows
+
+
+def _parsed(text: str) -> list[Any]:
+    """The values of JSON lines; of a line that another card had too, the same object."""
+    if not _sharing:
+        return json_lines(text)
+    found, kept = [], _sharing[-1]
+    for line in filter(str.strip, text.split("\n")):
+        if line not in kept:
+            if len(kept) >= _SHARED:
+                kept.clear()
+            value = strict_json(line)
+            kept[line] = SampleRow(value) if isinstance(value, dict) else value
+        found.append(kept[line])
+    return found
 
 
 @contextlib.contextmanager

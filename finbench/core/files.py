@@ -23,11 +23,13 @@ from finbench.core.errors import FinbenchError
 
 _STAGING = ".finbench-staging"  # ends the name of a folder that is being written: nothing else is ever swept up
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+# made once: thousands of rows are written and read
+_STABLE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def stable_json(value: Any) -> str:
     """Canonical JSON: sorted keys, no spaces, no NaN. Equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _STABLE.encode(value)
 
 
 def strict_json(text: str) -> Any:
@@ -36,7 +38,7 @@ def strict_json(text: str) -> Any:
     That is a key that an object names twice, a number that JSON does not have, or no float, and half of a character
     of two (a lone surrogate), which no file can hold.
     """
-    found = json.loads(text, object_pairs_hook=unique_keys, parse_constant=_no_number, parse_float=_finite)
+    found = _STRICT.decode(text)
     if _SURROGATE.search(text):
         stable_json(found).encode("utf-8")
     return found
@@ -58,6 +60,9 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is there twice")
     return found
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=unique_keys, parse_constant=_no_number, parse_float=_finite)
 
 
 def json_lines(text: str) -> list[Any]:

@@ -13,6 +13,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.installing import install
 
 
+@functools.cache
 def shipped(name: str) -> Path:
     """The folder ``tasks`` or ``adapters_zoo``: inside the package (wheel), else beside it (checkout)."""
     package = Path(__file__).resolve().parents[1]

@@ -8,7 +8,7 @@ seal, but by what is recomputed from the samples, from the data, or by asking th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from finbench.core.files import digest, stable_json
@@ -42,8 +42,12 @@ def _digits(card: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def card_seal(card: Mapping[str, Any]) -> str:
     """Seal of a card's JSON: SHA-256 of the whole, then four hex digits a value."""
+    return _seal(card, _digits(card))
+
+
+def _seal(card: Mapping[str, Any], values: Sequence[tuple[str, str]]) -> str:
     whole = digest({key: part for key, part in card.items() if key != KEY})
-    return whole + ":" + "".join(digits for _, digits in _digits(card))
+    return whole + ":" + "".join(digits for _, digits in values)
 
 
 def edited(card: Mapping[str, Any]) -> list[str]:
@@ -58,6 +62,6 @@ def edited(card: Mapping[str, Any]) -> list[str]:
     wrong = [path for (path, digits), sealed in zip(have, want, strict=False) if digits != sealed]
     if len(want) != len(have):
         return [f"{KEY} (or a value was added or removed)", *wrong[:1]]
-    if not wrong and card.get(KEY) != card_seal(card):
+    if not wrong and card.get(KEY) != _seal(card, have):
         return [KEY]
     return wrong

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from finbench.cards import cardfiles
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.records import Score, Scorecard
@@ -56,9 +57,13 @@ def strata(score: Score, rows: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     how = metrics.known_as(metrics.aggregations(score.task)[score.main_metric])
     lower = score.main_metric in metrics.lower_is_better(score.task)
     best: dict[int, int] = {}
-    for row in rows:
+
+    def of(row: Mapping[str, Any]) -> int:
         values = row["values"]
-        claim = 2 if values.get("parse_rate", 1) == 0 else int(_wrong(how, lower, values[score.main_metric]))
+        return 2 if values.get("parse_rate", 1) == 0 else int(_wrong(how, lower, values[score.main_metric]))
+
+    for row in rows:
+        claim = cardfiles.of_row(row, ("claim", score.task, score.main_metric), of)
         best[row["index"]] = min(claim, best.get(row["index"], claim))
     return [sorted(index for index, claim in best.items() if claim == which) for which in range(len(STRATA))]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from finbench.cards import cardfiles
 from finbench.core import seal
 from finbench.core.records import Measure, Prompts, Score, Task
 from finbench.evaluation import rescore
@@ -19,20 +21,26 @@ _DRAWN = 0.03  # of a bootstrap's width: NumPy 2.5 draws other multinomials by o
 
 def rows(task: Task, every: list[dict[str, Any]], apart: set[str], found: Verification, prompt: str = "") -> None:
     """Rows as finbench writes them: with the answer, or its hash where texts must not be shown, source and metrics."""
+    what = "as written", task.name, task.restricted, frozenset(apart)
+    for row in every:
+        for at, wrong in cardfiles.of_row(row, what, lambda one: [*_unlike(task, one, apart)]):
+            found.fault(f"samples[{task.name} {row['index']}]{prompt}{at}", wrong)
+
+
+def _unlike(task: Task, row: dict[str, Any], apart: set[str]) -> Iterator[tuple[str, str]]:
+    """Where in a row something is unlike what finbench writes, and what."""
     answer = "answer" if task.form == "choice" or not task.restricted else "answer_sha256"
     names = metrics.aggregations(task.name).keys()
-    for row in every:
-        place = f"samples[{task.name} {row['index']}]{prompt}"
-        if not isinstance(row.get(answer), list if task.form == "choice" else str):
-            found.fault(f"{place}.{answer}", "is missing")
-        if row.get("truncated") and row.get(answer) not in ("", seal.salted("")):
-            found.fault(f"{place}.{answer}", "is said to be cut off, and is not empty")
-        if any(row.get(name, 0) < 0 for name in _COUNTS) or row.get("confidence", 0) > 100:
-            found.fault(place, "counts fewer than no tokens, or is more than 100 % sure")
-        for name in row.keys() - _KEYS - {answer} - apart:
-            found.fault(f"{place}.{name}", "is nothing that a sample row of this task has")
-        if row["values"].keys() != names:
-            found.fault(f"{place}.values", f"has {sorted(row['values'])}; the task's scorer gives {sorted(names)}")
+    if not isinstance(row.get(answer), list if task.form == "choice" else str):
+        yield f".{answer}", "is missing"
+    if row.get("truncated") and row.get(answer) not in ("", seal.salted("")):
+        yield f".{answer}", "is said to be cut off, and is not empty"
+    if any(row.get(name, 0) < 0 for name in _COUNTS) or row.get("confidence", 0) > 100:
+        yield "", "counts fewer than no tokens, or is more than 100 % sure"
+    for name in row.keys() - _KEYS - {answer} - apart:
+        yield f".{name}", "is nothing that a sample row of this task has"
+    if row["values"].keys() != names:
+        yield ".values", f"has {sorted(row['values'])}; the task's scorer gives {sorted(names)}"
 
 
 def prompts(task: Task, score: Score, own: list[dict[str, Any]], apart: set[str], found: Verification) -> bool:

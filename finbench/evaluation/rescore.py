@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,29 +41,36 @@ def consistent(rows: Rows, task: str) -> Iterator[Fault]:
     by_label = {name for name, how in aggregations.items() if metrics.known_as(how) in metrics.BY_LABEL}
     numbers = {name for name, how in aggregations.items() if metrics.known_as(how) == "mean"}
     for row in rows:
-        values = row["values"]
-        if "reading" in row and not _reading_follows(row):
-            yield _at(row, "reading"), "is not what the answer says"
-        if values.keys() != rows[0]["values"].keys():
-            yield _at(row, "values."), f"has {sorted(values)}, the first row {sorted(rows[0]['values'])}"
+        if row["values"].keys() == rows[0]["values"].keys():
+            yield from cardfiles.of_row(
+                row, ("consistent", task), lambda one: [*_contradictions(one, by_label, numbers)]
+            )
+        else:
+            yield _at(row, "values."), f"has {sorted(row['values'])}, the first row {sorted(rows[0]['values'])}"
+
+
+def _contradictions(row: Mapping[str, Any], by_label: Collection[str], numbers: Collection[str]) -> Iterator[Fault]:
+    """``by_label``, ``numbers``: metrics whose values are (gold, prediction, labels), or numbers."""
+    values = row["values"]
+    if "reading" in row and not _reading_follows(row):
+        yield _at(row, "reading"), "is not what the answer says"
+    for name, value in values.items():
+        place = _at(row, f"values.{name}")
+        if name in numbers and not isinstance(value, dict) and not _number(value):
+            yield place, f"is no number: {repr(value)[:50]}"
+        if name not in by_label or isinstance(value, dict):
             continue
-        for name, value in values.items():
-            place = _at(row, f"values.{name}")
-            if name in numbers and not isinstance(value, dict) and not _number(value):
-                yield place, f"is no number: {repr(value)[:50]}"
-            if name not in by_label or isinstance(value, dict):
-                continue
-            if not _label_item(value):
-                yield place, f"is no (gold, prediction, labels): {value!r}"
-                continue
-            gold, predicted, labels = value
-            lenient = LENIENT if name.endswith(LENIENT) else ""
-            if gold not in labels or (predicted is not None and predicted not in labels):
-                yield place, f"{gold!r} or {predicted!r} is not a label of the task"
-            if values.get("acc" + lenient, float(gold == predicted)) != float(gold == predicted):
-                yield place, f"gold {gold!r}, prediction {predicted!r} contradict the accuracy"
-            if not lenient and values.get("parse_rate", float(predicted is not None)) != float(predicted is not None):
-                yield place, f"prediction {predicted!r} contradicts the parse rate"
+        if not _label_item(value):
+            yield place, f"is no (gold, prediction, labels): {value!r}"
+            continue
+        gold, predicted, labels = value
+        lenient = LENIENT if name.endswith(LENIENT) else ""
+        if gold not in labels or (predicted is not None and predicted not in labels):
+            yield place, f"{gold!r} or {predicted!r} is not a label of the task"
+        if values.get("acc" + lenient, float(gold == predicted)) != float(gold == predicted):
+            yield place, f"gold {gold!r}, prediction {predicted!r} contradict the accuracy"
+        if not lenient and values.get("parse_rate", float(predicted is not None)) != float(predicted is not None):
+            yield place, f"prediction {predicted!r} contradicts the parse rate"
 
 
 def _reading_follows(row: Mapping[str, Any]) -> bool:
@@ -243,19 +251,13 @@ def without_data(score: Score, task: Task, rows: Rows) -> Outcome:
     """Where the data are not here: answers of label tasks, read again; gold labels are taken from the rows."""
     outcome = Outcome()
     scorer = metrics.config(task.name).get("process_results")
-    checked, read = 0, metrics.function(scorer) if isinstance(scorer, catalog.Function) else None
-    for row in rows:
-        item = row["values"].get("macro_f1")
-        if read is None or not _label_item(item):
-            continue
-        gold, _, labels = item
-        # FinLoRA's own scorer reads target and text too, of the text only what follows its last "Answer:"
-        doc = {"label": gold, "target": gold, "text": "Answer: ", "choices": list(labels)}
-        answers = _answers(row, labels)
-        if answers is None:
-            continue
-        checked += 1
-        outcome.faults += _differing(row, {"cluster": row["cluster"], "values": read(doc, answers)})
+    read: Any = metrics.function(scorer) if isinstance(scorer, catalog.Function) else None
+    checked = 0
+    for row in rows if read is not None else ():
+        faults = cardfiles.of_row(row, ("read again", task.name), functools.partial(_read_again, read=read))
+        if faults is not None:
+            checked += 1
+            outcome.faults += faults
     if checked:
         outcome.said = f"{checked:,} of {len(rows):,} answers read again by the task's own scorer"
     unread = [_unread(len(rows) - checked, score)] if checked < len(rows) else []
@@ -263,3 +265,17 @@ def without_data(score: Score, task: Task, rows: Rows) -> Outcome:
     what = ", ".join(["the gold labels", *unread, *twice])
     outcome.notes.append(f"its rows are not here, so {what} rest on the card: {task.data}")
     return outcome
+
+
+def _read_again(row: Mapping[str, Any], read: Callable[..., Mapping[str, Any]]) -> list[Fault] | None:
+    """Where a row's values are not what the scorer ``read`` gives for its answer; None where that cannot be read."""
+    item = row["values"].get("macro_f1")
+    if not _label_item(item):
+        return None
+    gold, _, labels = item
+    # FinLoRA's own scorer reads target and text too, of the text only what follows its last "Answer:"
+    doc = {"label": gold, "target": gold, "text": "Answer: ", "choices": list(labels)}
+    answers = _answers(row, labels)
+    if answers is None:
+        return None
+    return [*_differing(row, {"cluster": row["cluster"], "values": read(doc, answers)})]

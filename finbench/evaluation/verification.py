@@ -268,7 +268,7 @@ def _samples(path: Path, card: Scorecard, found: Verification) -> RowsByTask | N
         return None
     by_task: RowsByTask = {}
     for number, row in enumerate(rows):
-        if wrong := cardfiles.unlike_row(row):
+        if wrong := cardfiles.of_row(row, "row", cardfiles.unlike_row):
             found.fault(f"samples line {number + 1}", f"is no sample row ({wrong})")
             continue
         by_task.setdefault(str(row["task"]), []).append(row)
@@ -309,7 +309,7 @@ def _rows(card: Scorecard, score: Score, rows: list[dict[str, Any]], found: Veri
         return
     if not evidence.prompts(task, score, rows, beside, found):
         return
-    rows = prompted.rows_of(rows, wordings.OWN)
+    rows = prompted.rows_of(rows, wordings.OWN) if score.prompts else rows
     for fault in rescore.consistent(rows, score.task):
         found.fault(*fault)
     try:

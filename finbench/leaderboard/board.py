@@ -8,11 +8,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from finbench.cards import conditions_of, setup_of
-from finbench.core import catalog
+from finbench.core import catalog, threads
 from finbench.core.console import say
 from finbench.core.files import digest
 from finbench.core.records import Score
@@ -66,7 +67,8 @@ def board(found: Sequence[BoardCard], study: Sequence[BoardCard] = (), refused: 
     spreads = trainings.known_spreads([*tests, *others])
     for test in tests:
         test.spread = trainings.known_spread(test, spreads)
-        _place(test)
+    with ThreadPoolExecutor(math.ceil(threads.cores())) as pool:  # arithmetic on arrays, which lets other threads run
+        list(pool.map(_place, tests))
     history.tell()
     past = history.past()
     out = history.behind.keys() | {one.file.removesuffix(".json") for one in history.open}
@@ -150,10 +152,17 @@ class _History:
         return found
 
     def tell(self) -> None:
-        """Say of each card in one line where it does not count."""
+        """Say where cards do not count: one line for those that the same card counts before, on the same tasks."""
+        alike: dict[tuple[str, str], list[str]] = {}
         for key, (first, tasks) in self.behind.items():
-            where = ", ".join(tasks[:3]) + (f" and {len(tasks) - 3} more" if len(tasks) > 3 else "")
-            say(f"{key}.json does not count on {where}: {first}.json of the same subject or answers does.")
+            alike.setdefault((first, _some(tasks)), []).append(f"{key}.json")
+        for (first, where), keys in alike.items():
+            many = "does not count" if len(keys) == 1 else "do not count"
+            say(f"{_some(keys)} {many} on {where}: {first}.json of the same subject or answers does.")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _counting(rows: Sequence[BoardRow], history: _History) -> list[BoardRow]:

@@ -64,11 +64,11 @@ def of(score: Score, rows: Rows) -> Proof | None:
     marks = tuple(precedence.answered(score, rows))
     docs = digest([row["doc"] for row in rows])
     named = [row["cluster"] for row in rows]
-    place = {name: number for number, name in enumerate(dict.fromkeys(named))}
-    sources = None if len(place) == len(rows) else tuple(place[name] for name in named)
-    if score.main_metric in hidden_metrics(rows):
+    place = {source: number for number, source in enumerate(dict.fromkeys(named))}
+    sources = None if len(place) == len(rows) else tuple(place[source] for source in named)
+    if (name := score.main_metric) in hidden_metrics(rows):
         return Proof(docs, sources, samples_of(rows), marks, (), None, None)
-    values = [stable_json(row["values"][score.main_metric]) for row in rows]
+    values = [cardfiles.of_row(row, ("value", name), lambda one: stable_json(one["values"][name])) for row in rows]
     kinds = {value: number for number, value in enumerate(dict.fromkeys(values))}
     codes = np.array([kinds[value] for value in values], dtype=np.uint32)
     return Proof(docs, sources, samples_of(rows), marks, tuple(kinds), codes, breakdown.of(score, rows))

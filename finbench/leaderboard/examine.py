@@ -26,10 +26,12 @@ _SHOWN = 3  # faults of a card that are listed
 def faults(path: Path, *, data_dir: Path | None = _NO_DATA) -> tuple[list[str], KnownCard | None]:
     """Everything that keeps a card off the leaderboard, a sentence each; and what is kept where there is nothing."""
     card = cardfiles.read(path)
-    # texts first: a card that holds some must go, whatever else is wrong with it
-    wrong = texts.restricted(cardfiles.read_samples(path)) if card.samples is not None else []
     found = verify(path, data_dir=data_dir)
-    wrong += [f"{fault.field} {fault.message}" for fault in found.faults]
+    wrong = [f"{fault.field} {fault.message}" for fault in found.faults]
+    rows = found.rows or {}
+    if card.samples is not None and (wrong or texts.restricted([row for own in rows.values() for row in own])):
+        # texts first: a card that holds some must go, whatever else is wrong with it
+        wrong = [*texts.restricted(cardfiles.read_samples(path)), *wrong]
     if wrong:
         return wrong, None
     wrong += [f"engine {fault}" for fault in [precedence.without_model(card)] if fault]
@@ -44,7 +46,6 @@ def faults(path: Path, *, data_dir: Path | None = _NO_DATA) -> tuple[list[str], 
     choices = {f"{k}={v}" for score in card.scores for k, v in score.data.choices.items() if k != "agreement"}
     if choices:
         wrong.append(f"--metadata {', '.join(sorted(choices))}: only scores of the test as it is are ranked")
-    rows = found.rows or {}
     kept = {score.task: evidence.of(score, rows.get(score.task, ())) for score in card.scores}
     proofs = {task: one for task, one in kept.items() if one is not None}
     return wrong, None if wrong else KnownCard(found.level, found.checks, found.notes, proofs)
@@ -93,8 +94,9 @@ def _asked() -> Iterator[Path]:
 
 def main(asked: Iterable[Path]) -> None:
     """Examine files, and say what is wrong with each in a line of JSON."""
-    for path in asked:
-        print(json.dumps(examined(path)), flush=True)
+    with cardfiles.sharing_rows():
+        for path in asked:
+            print(json.dumps(examined(path)), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from finbench.cards import cardfiles
 from finbench.core.files import digest, stable_json, write_atomic
 from finbench.core.records import UNKNOWN, Score, Scorecard, Subject
 from finbench.evaluation import DUMMY, drawing
@@ -63,13 +64,17 @@ def how(card: Scorecard) -> str:
 
 def answered(score: Score, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Digest of all answers, where two models cannot have the same ones by chance; nothing else."""
-    said = [stable_json(row.get("answer", row.get("answer_sha256"))) for row in rows]
+    said = [cardfiles.of_row(row, "answer", _said) for row in rows]
     if not said:
         return
     _, wrong, unparsed = drawing.strata(score, rows)
     common = max(Counter(said).values())
     if len(wrong) + len(unparsed) >= _TELLING and len(said) - common >= _TELLING:
         yield "answers " + digest([said, [row["doc"] for row in rows]])
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    return stable_json(row.get("answer", row.get("answer_sha256")))
 
 
 def without_model(card: Scorecard) -> str:

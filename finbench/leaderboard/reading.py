@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import queue
 import subprocess
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finbench.cards import cardfiles
+from finbench.core import threads
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
@@ -125,9 +127,10 @@ def _entry(
 
 def _examined(places: Sequence[CardPlace]) -> Iterator[tuple[CardPlace, list[str]]]:
     """Faults of each card, by as many processes as there are processors; one that dies takes no other card along."""
-    count = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, len(places))
+    count = min(math.ceil(threads.cores()), len(places))
     if len(places) <= _FEW or count < 2:
-        yield from ((place, examine.examined(place.path)) for place in places)
+        with cardfiles.sharing_rows():
+            yield from ((place, examine.examined(place.path)) for place in places)
         return
     waiting: queue.SimpleQueue[CardPlace] = queue.SimpleQueue()
     answers: queue.SimpleQueue[tuple[CardPlace, list[str]] | None] = queue.SimpleQueue()

@@ -113,7 +113,7 @@ def review(folder: Path, against: Path) -> Review:
         return Review(sorted(keys), sorted(faults), [])
     cards = read(folder, against)
     made = board(cards.entries, beside(against), cards.refused)
-    known = {one.file for one in read(against).refused}
+    known = {one.file for one in read(against).refused} if made.refused else set()
     faults = [f"{one.file}: {one.faults[0]}" for one in made.refused if one.file not in known]
     return Review(
         sorted(keys), faults, [] if faults else [one for test in made.tests for one in _standings(test, keys)]

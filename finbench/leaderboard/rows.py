@@ -114,7 +114,7 @@ class BoardRow:
         """How many the score rests on; None for what was not trained."""
         return None if self.entry.card.subject.adapter is None else len(self.values)
 
-    @property
+    @functools.cached_property
     def deviation(self) -> float | None:
         """Standard deviation between trainings, in the unit of the metric."""
         return seed_variance(self.values).deviation if len(self.runs) > 1 else None
@@ -159,19 +159,22 @@ class KnownSpread:
 
 @dataclass
 class BoardTest(Heading):
-    """One table of the leaderboard. ``whole``: the whole test was asked: not its first rows, no part of the set."""
+    """One table of the leaderboard. ``whole``: the whole test was asked: not its first rows, no part of the set.
+
+    What is asked of all rows is asked once: nobody may ask before they are there.
+    """
 
     key: str
     whole: bool
     rows: list[BoardRow] = field(default_factory=list)
     spread: KnownSpread | None = None  # between the seeds of one recipe, as far as the board knows
 
-    @property
+    @functools.cached_property
     def lenient(self) -> bool:
         """A row has a lenient value beside its strict one."""
         return any(row.score.main_metric in row.score.lenient for row in self.rows)
 
-    @property
+    @functools.cached_property
     def generated(self) -> bool:
         """Answers were generated under another profile than direct, so that tokens were counted."""
         return any(row.score.answers for row in self.rows)

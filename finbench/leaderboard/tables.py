@@ -145,13 +145,11 @@ def as_parquet(rows: Sequence[dict[str, Any]]) -> bytes | None:
             return pa.bool_()
         return pa.int64() if name in _WHOLE_NUMBERS else pa.float64() if name in _FRACTIONS else pa.string()
 
-    columns = {
-        name: pa.array(
-            [row[name] if row[name] is None or kind(name) != pa.string() else str(row[name]) for row in rows],
-            kind(name),
-        )
-        for name in COLUMNS
-    }
+    columns = {}
+    for name in COLUMNS:
+        values, own = [row[name] for row in rows], kind(name)
+        text = own == pa.string()
+        columns[name] = pa.array([None if one is None else str(one) for one in values] if text else values, own)
     sink = io.BytesIO()
     pq.write_table(pa.table(columns), sink, compression="zstd")
     return sink.getvalue()

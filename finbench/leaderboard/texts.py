@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from finbench.cards import cardfiles
 from finbench.core import catalog
 from finbench.core.seal import leaves
 
@@ -23,17 +24,21 @@ def restricted(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     found: Counter[str] = Counter()
     for row in rows:
-        task = catalog.tasks().get(str(row.get("task")))
-        closed = task is None or task.restricted
-        labels = task.labels if task and task.labels else []
-        found.update(f"samples[{row.get('task')}].{place}" for place in _texts(row, labels if closed else None))
+        found.update(f"samples[{row.get('task')}].{place}" for place in cardfiles.of_row(row, "texts", _texts))
     return [
         f"{where} holds text that may not be published ({count} row{'' if count == 1 else 's'})"
         for where, count in found.items()
     ]
 
 
-def _texts(row: Mapping[str, Any], labels: Collection[str] | None) -> Iterator[str]:
+def _texts(row: Mapping[str, Any]) -> list[str]:
+    task = catalog.tasks().get(str(row.get("task")))
+    closed = task is None or task.restricted
+    labels = task.labels if task and task.labels else []
+    return [*_places(row, labels if closed else None)]
+
+
+def _places(row: Mapping[str, Any], labels: Collection[str] | None) -> Iterator[str]:
     """Places with text in a row; ``labels``: the only words that may stand in it, None where any may."""
     yield from (key for key in row if key not in _KEYS)
     yield from (key for key in _HASHES if not re.fullmatch("[0-9a-f]{0,4096}", str(row.get(key, ""))))

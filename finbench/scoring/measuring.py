@@ -171,15 +171,19 @@ def split_metrics(
     samples: int = 1,
 ) -> tuple[dict[str, Measure], dict[str, Measure], Measure]:
     """(strict metrics, lenient metrics, parse rate) of per-document values by metric name."""
-    measures = {
-        name: measure(items, aggregation[name], clusters, within=bounds(name.removesuffix(LENIENT)), samples=samples)
-        for name, items in values.items()
-    }
+    measures: dict[str, Measure] = {}
+    for name, items in values.items():
+        strict = name.removesuffix(LENIENT)
+        twin = strict if strict != name else name + LENIENT
+        if twin in measures and aggregation[twin] is aggregation[name] and values[twin] == items:
+            measures[name] = measures[twin]  # as where lenient parsing reads what strict parsing does
+        else:
+            measures[name] = measure(items, aggregation[name], clusters, within=bounds(strict), samples=samples)
     always = Measure(value=1.0, low=1.0, high=1.0, method="choices always parse")
     parse_rate = measures.pop("parse_rate", None) or always
-    strict = {name: found for name, found in measures.items() if not name.endswith(LENIENT)}
+    plain = {name: found for name, found in measures.items() if not name.endswith(LENIENT)}
     lenient = {name.removesuffix(LENIENT): found for name, found in measures.items() if name.endswith(LENIENT)}
-    return strict, lenient, parse_rate
+    return plain, lenient, parse_rate
 
 
 def sample_rows(
@@ -240,7 +244,8 @@ def _shown(value: Any, words: set[str]) -> Any:
 
 def hidden_metrics(rows: Sequence[Mapping[str, Any]]) -> set[str]:
     """Metrics whose values quote restricted text, so that only the data's owner can recompute them."""
-    return {name for row in rows for name, value in row["values"].items() if isinstance(value, dict)}
+    quoting = [row["values"] for row in rows if dict in map(type, row["values"].values())]
+    return {name for values in quoting for name, value in values.items() if isinstance(value, dict)}
 
 
 def values_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

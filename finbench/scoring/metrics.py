@@ -231,7 +231,12 @@ def aggregations(task: str) -> dict[str, Aggregation]:
     """Metric -> aggregation of a task that is known here."""
     if catalog.own(task):
         return foreign.aggregations(config(task))
-    found = {entry["metric"]: entry.get("aggregation", "mean") for entry in config(task)["metric_list"]}
+    return dict(_shipped_aggregations(catalog.file_of(task)))
+
+
+@functools.cache
+def _shipped_aggregations(path: Path) -> dict[str, Aggregation]:
+    found = {entry["metric"]: entry.get("aggregation", "mean") for entry in _shipped(path)["metric_list"]}
     return {name: function(how) if isinstance(how, catalog.Function) else mean for name, how in found.items()}
 
 
