@@ -80,7 +80,7 @@
   // ---------------------------------------------------------------- filters
 
   const budget = ["rows", "steps", "rate"]; // of a training; what was not trained passes them, as the reference
-  const fields = ["base", "method", "bits", ...budget, "level"];
+  const fields = ["base", "method", "format", ...budget, "level"];
   const valueOf = (card, name) => String(card[name] ?? "not stated");
   function offer() {
     for (const name of fields) {
@@ -221,10 +221,10 @@
     };
     return h("a", { href: subjectPage(card), ...attributes, on: { click } }, label);
   }
-  function who(card, act, brief, row) { // brief: method, rank and bits have columns of their own, except on a phone
+  function who(card, act, brief, row) { // brief: method, rank and format have columns of their own, except on a phone
     return h("th", { scope: "row", class: "who" },
       opens(card, act, { class: "open", title: card.name }, card.name),
-      h("span", { class: "sub" }, card.kind === "base" ? null : h("span", { class: brief ? "narrow" : null }, `${card.what} on `), card.kind === "base" ? (card.bits === 16 ? "base" : `base, ${card.bits} bits`) : card.base, row && trained(row) ? h("span", { class: "narrow" }, `, ${trainings(trained(row))}`) : null));
+      h("span", { class: "sub" }, card.kind === "base" ? null : h("span", { class: brief ? "narrow" : null }, `${card.what} on `), card.kind === "base" ? card.what : card.base, row && trained(row) ? h("span", { class: "narrow" }, `, ${trainings(trained(row))}`) : null));
   }
 
   // ---------------------------------------------------------------- a test
@@ -238,7 +238,7 @@
       ["Group", "group", (row) => row[GROUP], { down: false }],
       ["Subject", "name", (row) => card(row).name, { down: false, class: "who" }],
       ["Method", "method", (row) => card(row).method, { down: false, class: "wide" }],
-      ["Bits", "bits", (row) => card(row).bits, { class: "n wide" }],
+      ["Format", "format", (row) => card(row).format, { down: false, class: "wide" }],
       ["Rank", "rank", (row) => card(row).rank, { class: "n wide extra" }],
       ["Trainings", "trainings", trained, { class: "n wide", below: test.share ? "± points" : "± deviation" }],
       ...(stated ? [
@@ -267,7 +267,7 @@
       if (seen) subject.append(seen);
       return h("tr", { class: [mine.kind === "base" && "isbase", mine.level === "revoked" && "revoked"].filter(Boolean).join(" ") || null },
         h("td", {}, group(row[GROUP])), subject,
-        h("td", { class: "wide" }, mine.method), h("td", { class: "n wide" }, String(mine.bits)), h("td", { class: "n wide extra" }, mine.rank === null ? none() : String(mine.rank)),
+        h("td", { class: "wide" }, mine.method), h("td", { class: "wide" }, mine.format), h("td", { class: "n wide extra" }, mine.rank === null ? none() : String(mine.rank)),
         h("td", { class: "n wide" }, !trained(row) ? none() : trained(row) === 1 ? h("span", { class: "warn", title: "one seed: another may score otherwise" }, "1") : `${trained(row)} ± ${amount(row[DEVIATION], test.share)}`),
         stated ? [
           h("td", { class: "n wide" }, mine.rows === undefined ? none() : number(mine.rows, 0)),
