@@ -203,7 +203,7 @@ def expected_error(confidence: Counts, right: Counts, sources: Sequence[Any]) ->
     limit = max(float(np.quantile(one, 0.975)) for one in (null, kept))
     grouped, _ = by_cluster(parts, sources)
     if len(grouped) <= FEW:
-        value, why = float(_gap(grouped.sum(axis=0))), f"none, of {FEW} sources or fewer no interval holds"
+        value, why = float(_gap(grouped.sum(axis=0))), f"none, {FEW} sources or fewer"
         found = Measure(value=value, low=None, high=None, method=why)
     else:
         value, values = float(_gap(grouped.sum(axis=0))), resample(grouped, _gap, _RESAMPLES)
