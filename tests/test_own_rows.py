@@ -924,7 +924,7 @@ def test_any_sheet_of_a_workbook_can_be_named(llama: Path, tmp_path: Path) -> No
         finbench.check_data(recipe(llama, f"{book}#Oldest", **stated))
     assert f"{book}#Older" in fault.value.hint
     audited = audit.audit([f"{book}#Data", f"{book}#test"], columns={"text": "Frage", "answer": "Note"})
-    assert {one.name: one.split for one in audited.files}["mine.xlsx#test"] == "test"
+    assert {one.name: one.split for one in audited.sources}["mine.xlsx#test"] == "test"
 
 
 def test_formulas_without_a_saved_value_are_named(llama: Path, tmp_path: Path) -> None:

@@ -255,7 +255,7 @@ def test_text_of_a_card_stays_text(tmp_path: Path) -> None:
     finbench.risk(card, out=tmp_path / "risk.md")
     assert "<script>" not in (tmp_path / "risk.html").read_text(encoding="utf-8")
     text = (tmp_path / "risk.md").read_text(encoding="utf-8")
-    assert "finbench eval --adapter './a<script>;reboot' " in text  # one word of the shell, within code
+    assert "finbench eval --adapter 'runs/a<script>;reboot' " in text  # one word of the shell, within code
     assert "<script>" not in re.sub("`[^`]*`", "", text)
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert tables

@@ -11,7 +11,7 @@ from finbench.cards import confidence, shifts, sureplots
 from finbench.cards.comparison import aggregation_of, difference, documents
 from finbench.cards.elsewhere import unseen
 from finbench.cards.render import amount, describe_subject, from_template, in_brackets, percent
-from finbench.cards.shifts import Section, asked, base_files, file_of, files, short, word
+from finbench.cards.shifts import Section, asked, compared, file_of, short
 from finbench.cards.subjectcards import GENERAL, HeldScore, SubjectCards, gathered
 from finbench.cards.verdicts import shown_points
 from finbench.core import catalog
@@ -77,7 +77,7 @@ def risk(
 
 def risk_of(own: Sequence[Path], beside: Sequence[Path]) -> RiskPage:
     """The page of a subject's cards for its model card, without scores, which stand there: the first has its name."""
-    page = _described(gathered(own[0], [*own, *beside]))
+    page = _described(replace(gathered(own[0], [*own, *beside]), bare=True))
     return replace(page, sections=[one for one in page.sections if one.title != "Score"])
 
 
@@ -121,8 +121,7 @@ def _scores(found: SubjectCards) -> Section:
             [one.task, metrics.spoken(one.score.main_metric), _main(one), *_beside(one), f"{one.score.n:,}"]
             for one in own
         ],
-        asked(found, own)
-        + ("" if found.subject.subject.kind == "base" else f"; finbench compare {files(own[:1])} {base_files(own)}"),
+        asked(found, own) + ("" if found.subject.subject.kind == "base" else f"; {compared(found, own)}"),
         "how often it is right",
     )
 
@@ -171,7 +170,7 @@ def _calibration(found: SubjectCards, wanted: Sequence[float]) -> Section:
         if one.score.family != GENERAL
         for draw, name in drawn
     ]
-    fitted = f" --validation {word(found.fits[0].path)}" if found.fits else ""
+    fitted = f" --validation {found.word(found.fits[0].path)}" if found.fits else ""
     return Section(
         "How sure it is",
         "Confidence is the probability that it gives its own answer. Calibration error: mean distance from how often "
@@ -219,7 +218,7 @@ def _forgetting(found: SubjectCards) -> Section:
         "General tasks, which say nothing of finance: what is lost to the base on the same rows.",
         ("task", "score", "base", "difference", "documents"),
         [] if alone else [[one.task, _main(one), *_beside(one), f"{one.score.n:,}"] for one in general],
-        f"{asked(found, general)}; finbench compare {files(general[:1])} {base_files(general)} --tasks general",
+        f"{asked(found, general)}; {compared(found, general)} --tasks general",
         "nothing is forgotten by a base alone" if alone else "what it forgot: finbench eval --tasks general",
     )
 

@@ -55,7 +55,7 @@ def of_wording(found: SubjectCards) -> Section:
         ("task", "prompts", "mean", "spread", "worst", "variance by prompt, %", "label order", "answer position"),
         rows,
         f"{asked(found, [one for one, _ in told], ' --prompts 8')}; "
-        f"finbench card prompts {files([one for one, _ in told])}",
+        f"finbench card prompts {found.words([one for one, _ in told])}",
         f"not tested, finbench eval --prompts 8 --tasks {example}",
     )
 
@@ -108,7 +108,7 @@ def of_noise(found: SubjectCards) -> Section:
         ("task", "noise", "answer", "documents", "as it is", "noisy", "difference", "flips"),
         rows,
         f"{_asked_under_noise(found, {row[0] for row in rows})}; "
-        f"finbench card noise {file_of(found)} {' '.join(map(word, homes))}",
+        f"finbench card noise {file_of(found)} {' '.join(map(found.word, homes))}",
         " ".join(faults)
         or "what typing errors, other names, number formats and negation do: "
         "finbench eval --metadata noise=all --out noisy",
@@ -127,9 +127,9 @@ def _asked_under_noise(found: SubjectCards, tasks: set[str]) -> str:
         if held:
             key = asked(found, held, placed=False), _noisy_home(path)
             commands.setdefault(key, []).append(str(undernoise.noise_of(scores[0])))
+    told = {key: "all" if {*noises} == {*noise.NOISES} else ",".join(noises) for key, noises in commands.items()}
     return "; ".join(
-        f"{command} --metadata noise={'all' if {*noises} == {*noise.NOISES} else ','.join(noises)} --out {word(home)}"
-        for (command, home), noises in commands.items()
+        f"{command} --metadata noise={noises} --out {found.word(home)}" for (command, home), noises in told.items()
     )
 
 
@@ -163,8 +163,8 @@ def asked(found: SubjectCards, held: Sequence[HeldScore], more: str = "", placed
         subject, base = card.subject, asking.base_option(card.subject.base)
         adapter = subject.adapter_source or _folder_of(found, subject.adapter_name or subject.name)
         who = f"--model {base}" if subject.kind == "base" else f"--adapter {shlex.quote(adapter)} --base {base}"
-        home = word(own[0].path.parent)
-        where = f" --out {home}" if placed and home not in (".", "scorecards") else ""
+        home = found.word(own[0].path.parent)
+        where = f" --out {home}" if placed and not found.bare and home not in (".", "scorecards") else ""
         commands.append(asking.evaluation(card, who, [one.score for one in own]) + more + where)
     return "; ".join(commands)
 
@@ -176,27 +176,17 @@ def short(one: HeldScore) -> str:
 
 def file_of(found: SubjectCards) -> str:
     """The subject's card as a word of the shell."""
-    return word(found.path)
+    return found.word(found.path)
 
 
-def word(path: Path) -> str:
-    """A path as a word of the shell: as seen from here, else its last two parts, for a page shows nobody's home."""
-    here, whole = Path.cwd().resolve(), path.resolve()
-    return shlex.quote(str(whole.relative_to(here) if whole.is_relative_to(here) else Path(*whole.parts[-2:])))
-
-
-def files(held: Sequence[HeldScore]) -> str:
-    """The cards of these scores as words of the shell."""
-    return " ".join(dict.fromkeys(word(one.path) for one in held))
-
-
-def base_files(held: Sequence[HeldScore]) -> str:
-    """The cards of the base beside these scores as words of the shell."""
-    return " ".join(dict.fromkeys(word(one.base.path) for one in held if one.base)) or "BASE.json"
+def compared(found: SubjectCards, held: Sequence[HeldScore]) -> str:
+    """The command that compares the card of these scores with those of its base."""
+    base = found.words([one.base for one in held if one.base]) or "BASE.json"
+    return f"finbench compare {found.words(held[:1])} {base}"
 
 
 def _folder_of(found: SubjectCards, name: str) -> str:
     """Where the adapter lies: as it was named, else where trainings write."""
     if found.adapter is not None:
-        return word(found.adapter)
+        return found.word(found.adapter)
     return f"./{name}" if Path(name).is_dir() else f"runs/{name}"

@@ -45,6 +45,18 @@ class SubjectCards:
     fits: list[HeldScore] = field(default_factory=list)
     noisy: list[Path] = field(default_factory=list)
     adapter: Path | None = None  # its folder, where that was named
+    bare: bool = False  # commands name files without their folders: for readers who have others
+
+    def word(self, path: Path) -> str:
+        """A path as a word of the shell: as seen from here, else its last two parts: a page shows nobody's home."""
+        if self.bare:
+            return shlex.quote(path.name)
+        here, whole = Path.cwd().resolve(), path.resolve()
+        return shlex.quote(str(whole.relative_to(here) if whole.is_relative_to(here) else Path(*whole.parts[-2:])))
+
+    def words(self, held: Sequence[HeldScore]) -> str:
+        """The cards of these scores as words of the shell."""
+        return " ".join(dict.fromkeys(self.word(one.path) for one in held))
 
     @property
     def mains(self) -> list[HeldScore]:

@@ -182,7 +182,10 @@ def checked(tasks: Iterable[Task], metadata: Mapping[str, Any]) -> dict[str, Any
         if short == "noise":
             several(str(value))
         elif str(value) not in (values := SPLITS if short == "split" else CHOICES[short][1]):
-            raise unknown(short, str(value), values, "finbench eval --help")
+            said = f"{', '.join(values[:-1])} or {values[-1]}"
+            raise FinbenchError(
+                f"Unknown {short} {str(value)!r}: it is {said}.", f"Like this: --metadata {short}={values[0]}"
+            )
         stated[f"finbench_{short}"] = value
     return stated
 
