@@ -78,6 +78,7 @@ def test_simulated_cards_are_fit_and_their_key_is_their_place(place: Path) -> No
 
 def test_two_owners_with_one_name_are_told_apart_by_owner(place: Path) -> None:
     newcomer(place, "subject-0", "a"), newcomer(place, "subject-0", "b")
+    assert [(one.file, one.faults) for one in read(place).refused] == []
     names = {entry.key: entry.name for entry in board(entries(place)).entries}
     assert names["a/subject-0/subject-0"] == "subject-0 (a)"
     assert names["b/subject-0/subject-0"] == "subject-0 (b)"
@@ -124,6 +125,7 @@ def test_processes_find_what_one_finds(place: Path) -> None:
         newcomer(place, f"new-{number}")
     (place / "scorecards" / "torn.json").write_text('{"schema": 1}')
     found = read(place)
+    assert [(one.file, one.faults) for one in found.refused if one.file != "torn.json"] == []
     assert (len(found.entries), [one.file for one in found.refused]) == (8, ["torn.json"])
 
 
