@@ -24,7 +24,7 @@ from finbench.core.files import digest
 from finbench.core.measures import Measure
 from finbench.core.records import Generation
 from finbench.engines import DummyEngine, choices
-from finbench.scoring import prompted, prompts, task_of_examples, wordings
+from finbench.scoring import metrics, prompted, prompts, task_of_examples, wordings
 from finbench.scoring.crossed import crossed
 from finbench.scoring.stats import t_quantile
 
@@ -249,6 +249,23 @@ def test_verify_recomputes_what_the_prompts_gave(folder: Path) -> None:
         torn[0]["prompts"] = hostile
         cardfiles.write(forged, card, torn)
         assert evaluation.verify(forged).faults
+
+
+def test_a_card_that_leaves_the_tasks_own_prompt_out_is_refused(folder: Path, tmp_path: Path) -> None:
+    """The first prompt's answers are those of the rows themselves; another in its place would be read by nobody."""
+    path = folder / "random" / "dummy.json"
+    card, rows = cardfiles.read(path), json.loads(json.dumps(cardfiles.read_samples(path)))
+    for row in rows:
+        gold, _, labels = row["prompts"]["cue"]["values"]["macro_f1"]
+        row["prompts"]["cue"]["values"] |= {"acc": 1.0, "macro_f1": [gold, gold, labels]}  # not what it answered
+        row["prompts"] = {name: row["prompts"][name] for name in ("cue", "lead")}
+    task, [score] = catalog.tasks()[LABELS], card.scores
+    how = metrics.aggregations(LABELS)[task.main_metric]
+    said = prompted.summary(task, wordings.of(task)[1:3], rows, how, {})
+    forged = tmp_path / "forged.json"
+    cardfiles.write(forged, card.model_copy(update={"scores": [score.model_copy(update={"prompts": said})]}), rows)
+    [fault] = evaluation.verify(forged, rerun=0).faults
+    assert fault.field.endswith("prompts.each")
 
 
 def test_what_was_answered_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,8 +50,9 @@ def prompts(task: Task, score: Score, own: list[dict[str, Any]], apart: set[str]
         return all("prompts" not in row for row in own)  # a fault by ``rows``
     known = {one.name: one for one in wordings.of(task)}
     wanted = [known[one.name] for one in stated.each if one.name in known]
-    if len(wanted) < len(stated.each) or wanted != [one for one in known.values() if one in wanted]:
-        found.fault(f"{place}.each", "names prompts that the task does not have, or in another order")
+    ordered = [one for one in known.values() if one in wanted]
+    if len(wanted) < len(stated.each) or wanted != ordered or stated.each[0].name != wordings.OWN:
+        found.fault(f"{place}.each", "lacks the task's own prompt, or has others than the task, or another order")
         return False
     for one, meant in zip(stated.each, wanted, strict=True):
         for name, value in (("version", meant.version), ("digest", meant.digest), ("about", list(meant.about))):
