@@ -927,6 +927,28 @@ def test_any_sheet_of_a_workbook_can_be_named(llama: Path, tmp_path: Path) -> No
     assert {one.name: one.split for one in audited.sources}["mine.xlsx#test"] == "test"
 
 
+def test_rows_of_a_sheet_are_not_those_of_another_sheet_of_the_workbook(tmp_path: Path) -> None:
+    """What an adapter learnt is looked for again by its hash, to tell whether it has seen a test."""
+    book = sheets(tmp_path / "mine.xlsx", **{"Data": TABLE, "Older": TABLE[:9], "#2": TABLE[:4]})
+    sources = [str(book), *(f"{book}#{title}" for title in ("Data", "Older", "#2"))]
+    found = [own.locate(OwnData(source=source)) for source in sources]
+    for one in found:
+        own.remember(one)
+    assert len({one.sha256 for one in found}) == 4
+    for source, one in zip(sources, found, strict=True):
+        again = own.again(OwnData(source=Path(source).name), one.sha256)
+        assert again is not None
+        assert again.stated.source == source
+    assert own.locate(OwnData(source=f"{book}#older")).sha256 == found[2].sha256
+    assert len(list(found[3].files[0].records())) == 3
+
+
+def test_a_header_of_blanks_is_no_header(tmp_path: Path) -> None:
+    book = sheets(tmp_path / "mine.xlsx", Data=[[" ", " "], *TABLE[1:]])
+    with pytest.raises(FinbenchError, match="row 1 of its sheet 'Data' is no header of different names"):
+        list(own.locate(OwnData(source=str(book))).files[0].records())
+
+
 def test_formulas_without_a_saved_value_are_named(llama: Path, tmp_path: Path) -> None:
     rows = [*TABLE[:4], [TABLE[4][0], '=IF(1>0,"hoch","tief")'], *TABLE[5:]]
     book = sheets(tmp_path / "mine.xlsx", Data=rows)

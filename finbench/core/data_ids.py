@@ -26,7 +26,9 @@ class DataId(Record):
 class LearntData(DataId):
     """Which rows an adapter learnt from. Of rows of the user's own, ``set`` is the file's name, ``origin`` is own."""
 
-    sha256: str | None = Field(default=None, description="of own rows: of the file, or of a folder's names and hashes")
+    sha256: str | None = Field(
+        default=None, description="of own rows: of the file (and its sheet's name), or of a folder's names and hashes"
+    )
     dropped: dict[str, int] = Field(default={}, description="of own rows: why rows were left out -> how many")
 
 

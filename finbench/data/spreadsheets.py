@@ -36,10 +36,8 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runtim
 
 def sheet_of(path: Path) -> tuple[Path, str | None]:
     """(the workbook, the sheet) of ``book.xlsx#Sheet``; any other path as it is."""
-    book, mark, sheet = path.name.rpartition("#")
-    if mark and sheet and book.lower().endswith(".xlsx") and not path.exists():
-        return path.with_name(book), sheet
-    return path, None
+    named = re.fullmatch(r"(?i)(.+?\.xlsx)#(.+)", path.name)  # a sheet's own name may have a "#" too
+    return (path.with_name(named[1]), named[2]) if named and not path.exists() else (path, None)
 
 
 def rows(name: str, content: bytes, wanted: str | None = None) -> Iterator[tuple[dict[str, Any], str] | str]:
@@ -59,7 +57,7 @@ def rows(name: str, content: bytes, wanted: str | None = None) -> Iterator[tuple
     header = next(found)
     names = [str("" if cell.value is None else cell.value).strip() for cell in header]
     named = [column for column in names if column]
-    if len(set(named)) < len(named):
+    if not named or len(set(named)) < len(named):
         said = f"row {table.start} of its sheet {table.title!r} is no header of different names"
         raise FinbenchError(f"{name}: {said}.", "Give each column one name of its own, and save it again.")
     bare = True

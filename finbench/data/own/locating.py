@@ -42,7 +42,10 @@ class OwnFile(NamedTuple):
 
 
 class LocatedRows(NamedTuple):
-    """Own rows, found. ``sha256``: of the file; of several, of their names and hashes. ``revision``: on the Hub."""
+    """Own rows, found. ``sha256``: of the file (and the name of its sheet); of several, of their names and hashes.
+
+    ``revision``: on the Hub.
+    """
 
     stated: OwnData
     files: list[OwnFile]
@@ -76,7 +79,7 @@ def locate(stated: OwnData) -> LocatedRows:
         files = [OwnFile(SourceFile(path), stated.source.partition("@")[0])]
     else:
         files, left = _files(Path(stated.source))
-    shas = {one.name: sha256_file(one.file.path) for one in files}
+    shas = {one.name: _sha(one.file) for one in files}
     sha = next(iter(shas.values())) if len(shas) == 1 else digest(shas)
     found = LocatedRows(stated, files, sha, revision, left)
     if stated.sha256 and stated.sha256 != sha:
@@ -86,6 +89,12 @@ def locate(stated: OwnData) -> LocatedRows:
             f"Name the file that was meant, or take the new one by sha256: {sha}",
         )
     return found
+
+
+def _sha(file: SourceFile) -> str:
+    """Of a file; a named sheet of a workbook is not the rows of another one."""
+    whole = sha256_file(file.path)
+    return digest([whole, file.sheet.casefold()]) if file.sheet else whole
 
 
 def remember(found: LocatedRows) -> None:
