@@ -90,6 +90,7 @@ def test_what_hf_download_has_left_here_is_used_offline(
 
     snapshot_download("org/stranger", endpoint=dev_hub.url, cache_dir=constants.HF_HUB_CACHE)
     offline(monkeypatch)
+    assert hub.commit("org/stranger") == published
     fetched = hub.fetch("org/stranger")
     assert fetched.sha == published
     assert not list(fetched.folder.glob("*.bin"))

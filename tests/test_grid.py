@@ -23,7 +23,7 @@ from conftest import files_of, make_llama, upload
 from finbench.cards import cardfiles
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
-from finbench.grid import sweepfile, watch, work
+from finbench.grid import driver, sweepfile, watch, work
 from finbench.grid.places import Place
 from finbench.grid.steps import Schedule, Step
 from finbench.hub.dev.server import DevHub
@@ -281,6 +281,25 @@ def test_a_base_that_has_moved_on_the_hub_makes_other_steps(
         assert keys() == first
     upload(dev_hub, "org/tiny", {"config.json": files_of(llama)["config.json"], "README.md": b"another"})
     assert not keys() & first
+
+
+def test_a_sweep_that_fetches_its_rows_finds_its_steps_again(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, fetched = tmp_path / "data", []
+
+    def imported(name: str, paths: list[Path], data_dir: Path) -> None:
+        fetched.append(name)
+        (data_dir / name).mkdir(parents=True)
+        (data_dir / name / "test.jsonl").write_text(json.dumps({"text": "profit rose", "label": "positive"}) + "\n")
+
+    monkeypatch.setattr("finbench.data.import_data", imported, raising=False)
+    monkeypatch.setattr("finbench.data.on_hub", lambda name: True, raising=False)
+    stated = sweepfile.read(write(tmp_path, llama, axes={"task": ["fpb"]}, eval={"also": ["tfns"]}))
+    first = Schedule(stated, driver.prepared(stated, data), {}).steps.keys()
+    assert fetched == ["fpb", "tfns"]
+    assert Schedule(stated, driver.prepared(stated, data), {}).steps.keys() == first
+    assert fetched == ["fpb", "tfns"]
 
 
 # ---------------------------------------------------------------- steps

@@ -23,8 +23,9 @@ from finbench.grid import forecast, sweepfile
 from finbench.grid.nodes import check_gpus, check_nodes, most_gpus, nodes_of, this_machine, unplaced
 from finbench.grid.places import Lease, Place
 from finbench.grid.steps import Schedule, Step
-from finbench.grid.sweepfile import Needs
+from finbench.grid.sweepfile import Cell, Needs, Sweep
 from finbench.grid.watch import Watch
+from finbench.scoring import prompts
 
 WINDOW = 1000  # pieces of work that Ray is given ahead: what it waits with is what makes a cluster grow
 PATIENCE = 120  # seconds that workers get for a checkpoint after Ctrl-C
@@ -62,7 +63,7 @@ def sweep(
     """
     quiet()
     stated = sweepfile.read(source)
-    cells = sweepfile.cells(stated, data_dir)
+    cells = sweepfile.cells(stated, data_dir) if dry_run else prepared(stated, data_dir)
     place = Place(out or f"runs/sweep-{stated.name}")
 
     def board() -> Schedule:
@@ -93,6 +94,16 @@ def sweep(
             driver = Driver(ray, steps, place, data_dir, memory, alive, gpus)
             driver.run()
     return _summary(steps, place, driver.count)
+
+
+def prepared(stated: Sweep, data_dir: Path | None) -> list[Cell]:
+    """Every cell, with the sets of the Hub fetched: steps are known by their rows, and would be others afterwards."""
+    cells = sweepfile.cells(stated, data_dir)
+    names = dict.fromkeys(name for cell in cells for name in (*cell.recipe.tasks, *cell.scored["tasks"]))
+    absent = prompts.missing([catalog.tasks()[name] for name in names], data_dir)
+    with contextlib.suppress(FinbenchError):  # nodes may have what is not here
+        prompts.fetch(absent, data_dir)
+    return sweepfile.cells(stated, data_dir) if absent else cells
 
 
 def _ray() -> Any:

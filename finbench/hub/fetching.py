@@ -116,7 +116,8 @@ def commit(repo: str, revision: str | None = None) -> str | None:
         with explained(address(repo, revision=revision)):
             return str(api().repo_info(repo, revision=revision, timeout=10).sha)
     except Unreachable:
-        return next((known for known in place.remembered(revision or "main") if place.whole(known)), None)
+        known = place.remembered(revision or "main")
+        return next((sha for sha in known if place.whole(sha) or place.taken_over(sha)), None)
 
 
 def head(repo: str) -> str | None:

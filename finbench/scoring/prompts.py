@@ -66,8 +66,7 @@ def load(
     from lm_eval.tasks import TaskManager
 
     tasks, home = list(tasks), paths.data_dir(data_dir)
-    ours = [task for task in tasks if not task.shipped and not task.own]
-    _fetch([task for task in ours if not (home / task.set / "test.jsonl").is_file()], data_dir)
+    fetch(tasks, data_dir)
     stated = {**noise.checked(tasks, metadata or {}), "finbench_data_dir": str(home)}
     manager = TaskManager(include_defaults=False, metadata=stated)  # which has read none of its own, nor of ours
     loaded: dict[str, Any] = {}
@@ -137,11 +136,19 @@ def _choose_rows(lm_task: Any, stated: Mapping[str, Any]) -> None:
     lm_task.dataset = {**found, "test": asked}
 
 
-def _fetch(missing: list[Task], data_dir: Path | None) -> None:
+def missing(tasks: Iterable[Task], data_dir: Path | None) -> list[Task]:
+    """A task of each set whose rows are to be imported, and are not here."""
+    home = paths.data_dir(data_dir)
+    ours = {task.set: task for task in tasks if not task.shipped and not task.own}
+    return [task for task in ours.values() if not (home / task.set / "test.jsonl").is_file()]
+
+
+def fetch(tasks: Iterable[Task], data_dir: Path | None) -> None:
+    """Import the sets that are not here, where the Hub has them. FinbenchError names all others at once."""
     from finbench.data import import_data, on_hub
 
     faults, offline, where = [], "", f" --data-dir {data_dir}" if data_dir else ""
-    for task in {task.set: task for task in missing}.values():
+    for task in missing(tasks, data_dir):
         if on_hub(task.set) and not offline:
             say(f"{task.set} is not in {paths.data_dir(data_dir)}: fetching it from the Hub ...")
             try:
