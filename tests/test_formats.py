@@ -117,12 +117,25 @@ def test_a_recipe_asks_for_a_format_by_its_name(tmp_path: Path) -> None:
         formats.bits_of("nf5")
 
 
+def test_a_format_of_numbers_is_computed_in() -> None:
+    task = {"tasks": "mini_sentiment"}
+    asked = {name: recipes.recipe(None, {**task, "format": name}).dtype for name in ("bf16", "FP16", "fp32", "nf4")}
+    assert asked == {"bf16": "bfloat16", "FP16": "float16", "fp32": "float32", "nf4": recipes.recipe(None, task).dtype}
+    assert recipes.recipe(None, {**task, "format": "fp32", "dtype": "float32"}).dtype == "float32"
+    with pytest.raises(FinbenchError, match="dtype bfloat16 and format fp32 say two things"):
+        recipes.recipe(None, {**task, "format": "fp32", "dtype": "bfloat16"})
+
+
 def test_formats_are_an_axis_of_a_sweep(tmp_path: Path) -> None:
     axes = {"format": ["bf16", "nf4"], "task": ["mini_sentiment"]}
     (tmp_path / "s.yaml").write_text(json.dumps({"name": "s", "axes": axes, "eval": {"limit": 4}}))
     found = sweepfile.cells(sweepfile.read(tmp_path / "s.yaml"))
     assert [cell.recipe.bits for cell in found] == [16, 4]
     assert [cell.name.rpartition("-s")[0][-5:] for cell in found] == ["16bit", "-4bit"]
+    axes["format"] = ["fp32", "bf16"]
+    (tmp_path / "s.yaml").write_text(json.dumps({"name": "s", "axes": axes, "eval": {"limit": 4}}))
+    found = sweepfile.cells(sweepfile.read(tmp_path / "s.yaml"))
+    assert [cell.recipe.dtype for cell in found] == ["float32", "bfloat16"]
 
 
 def test_what_cannot_train_says_so_before_weights_are_read(

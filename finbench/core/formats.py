@@ -76,6 +76,11 @@ def of_dtype(dtype: str) -> str:
     return DTYPES.get(dtype, dtype if re.fullmatch(r"[a-z0-9_]{1,20}", dtype) else "unknown")
 
 
+def dtype_of(name: object) -> str | None:
+    """The dtype that a format of numbers names; None for others."""
+    return next((dtype for dtype, short in DTYPES.items() if short == str(name).lower()), None)
+
+
 def bits_of(name: object) -> Bits:
     """The bits of a format that can be asked for; FinbenchError for others."""
     if (found := ASKED.get(str(name).lower())) is not None:

@@ -87,6 +87,11 @@ def keyed(stated: Mapping[str, Any]) -> dict[str, Any]:
         if stated.get("bits", found["bits"]) != found["bits"]:
             two = f"bits {stated['bits']} and format {stated['format']}"
             raise FinbenchError(f"{two} say two things.", "Leave one of them out.")
+        if dtype := formats.dtype_of(stated["format"]):
+            found["dtype"] = dtype
+            if stated.get("dtype", "auto") not in ("auto", dtype):
+                two = f"dtype {stated['dtype']} and format {stated['format']}"
+                raise FinbenchError(f"{two} say two things.", "Leave one of them out.")
     return found
 
 
