@@ -97,6 +97,7 @@ def test_options_are_checked_before_anything_slow_is_imported(
         ("pretrain FILE --out /proc/a", "Cannot write /proc/a"),
         ("report FOLDER --out /proc/a.md", "Cannot write /proc/a.md"),
         ("report FOLDER --out FOLDER", "is a folder"),
+        ("merge FOLDER --out " + "a" * 300, "Cannot write aaa"),
     ],
 )
 def test_where_nothing_can_be_written_is_said_before_the_work(stated: str, line: str, tmp_path: Path) -> None:
@@ -674,6 +675,9 @@ def test_of_several_cards_of_a_subject_the_one_that_fits_is_compared(scored: Pat
     assert done.exit_code == 0, done.exception
     [left] = [one.name for one in tmp_path.glob("b-*.json") if cardfiles.read(one).limit]
     assert f"Left out, of other rows or settings than {path.name}: {left}." in " ".join(done.stderr.split())
+    done = run("compare", tmp_path / left, tmp_path, "--tasks", "mini_sentiment")  # who is named first is compared
+    assert done.exit_code == 1
+    assert left in f"{done.stderr}{done.exception}"
 
 
 @pytest.mark.parametrize("columns", [80, 120])

@@ -89,7 +89,7 @@ def compare(
     wanted = [catalog.full_name(task) for task in tasks]
     found = [_load(path) for path in _among(cards)]
     if any(Path(place).is_dir() for place in cards):
-        found = _fitting(found, wanted, across_profiles)
+        found = _fitting(found, wanted, across_profiles, chosen=found[0].path == Path(cards[0]))
     names = Counter(side.name for side in found)
     for side in found:
         if names[side.name] > 1:  # subjects of one name are called by their files
@@ -119,8 +119,13 @@ def compare(
     return pairs
 
 
-def _fitting(found: Sequence[LoadedCard], wanted: Sequence[str], across_profiles: bool) -> list[LoadedCard]:
-    """Of subjects with several cards in a folder those that can be compared: an earlier one may be of other rows."""
+def _fitting(
+    found: Sequence[LoadedCard], wanted: Sequence[str], across_profiles: bool, chosen: bool
+) -> list[LoadedCard]:
+    """Of subjects with several cards in a folder those that can be compared: an earlier one may be of other rows.
+
+    ``chosen``: the first card was named itself, so that no other of its subject takes its place.
+    """
     groups: dict[Any, list[LoadedCard]] = {}
     for side in sorted(found, key=lambda side: side.card.provenance.created, reverse=True):
         subject = side.card.subject
@@ -136,7 +141,9 @@ def _fitting(found: Sequence[LoadedCard], wanted: Sequence[str], across_profiles
         return bool(shared)
 
     [own] = (group for group in groups.values() if found[0] in group)
-    first = max(own, key=lambda one: sum(any(fit(one, other) for other in group) for group in groups.values()))
+    first = found[0]
+    if not chosen:
+        first = max(own, key=lambda one: sum(any(fit(one, other) for other in group) for group in groups.values()))
     kept = [first]
     for group in groups.values():
         fits = [one for one in group if one is not first and fit(first, one)]

@@ -203,8 +203,8 @@ def writing(path: Path) -> Iterator[None]:
 def check_writable(path: Path) -> None:
     """Refuse a file or folder that cannot be written, before the work that it is to hold; nothing is left behind."""
     whole = path.expanduser().absolute()
-    there = next(one for one in (whole, *whole.parents) if one.exists())
     try:
+        there = next(one for one in (whole, *whole.parents) if one.exists())
         if there != whole and not there.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, f"{there} is a file")
         with tempfile.TemporaryFile(dir=there if there.is_dir() else there.parent):
