@@ -260,3 +260,23 @@ def test_seals_name_every_leaf_that_was_edited() -> None:
         alter(other)
         assert seal.edited(other) == [path]
     assert seal.edited(sealed | {"f": 1})[0].startswith("seal")
+
+
+def test_rows_that_are_kept_for_other_cards_stay_within_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few, however long, and however nested they are."""
+    monkeypatch.setattr(cardfiles, "_SHARED", 10_000)
+    short, long, nested = ({"at": "x" * 100}, {"at": "x" * 9_990}, {"at": [[]] * 98})
+
+    def parsed(*rows: dict[str, object]) -> list[dict[str, object]]:
+        path = tmp_path / "one.samples.jsonl.zst"
+        path.write_bytes(zstandard.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+        return cardfiles.parse_samples(path)
+
+    for large in (long, nested):
+        with cardfiles.sharing_rows():
+            [first], [again] = parsed(short), parsed(short)
+            assert first is again
+            parsed(large)  # takes all there is
+            [other] = parsed(short)
+            assert other == first
+            assert other is not first

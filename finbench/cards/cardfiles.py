@@ -29,9 +29,27 @@ _SHORTEST = 40  # bytes of a sample row: the hash of its document alone has 32
 _OWN = "Put the samples file that finbench eval wrote with the card beside it, or score again: finbench eval"
 _SLUG = 100  # characters of a file's name that come from a subject's; a file system takes 255 with what follows
 _CARD = 64 * 2**20  # bytes of a scorecard; one of every task has 0.1 MB
-_SHARED = 100_000  # rows that cards share which are kept: 0.3 GB
-_sharing: list[dict[str, Any]] = []  # rows by their lines, where cards share them
+_SHARED = 2**27  # characters of rows that cards share, and are kept: of usual rows 100,000, which take 0.3 GB
+_PART = 100  # characters for which an object or list in a row counts
 T = TypeVar("T")
+
+
+class _Shared(dict[str, Any]):
+    """Rows by their lines, where cards share them."""
+
+    size = 0
+
+    def keep(self, line: str, row: Any) -> None:
+        """Keep a row; all others go where it would be too much, for cards come from strangers."""
+        size = len(line) + _PART * (line.count("{") + line.count("["))
+        if self.size + size > _SHARED:
+            self.clear()
+            self.size = 0
+        self.size += size
+        self[line] = row
+
+
+_sharing: list[_Shared] = []
 
 
 class SampleRow(dict[str, Any]):
@@ -47,7 +65,7 @@ class SampleRow(dict[str, Any]):
 @contextlib.contextmanager
 def sharing_rows() -> Iterator[None]:
     """Within it, a row that several cards have is one object, and nobody may change it (``of_row``)."""
-    _sharing.append({})
+    _sharing.append(_Shared())
     try:
         yield
     finally:
@@ -255,10 +273,8 @@ def _parsed(text: str) -> list[Any]:
     found, kept = [], _sharing[-1]
     for line in filter(str.strip, text.split("\n")):
         if line not in kept:
-            if len(kept) >= _SHARED:
-                kept.clear()
             value = strict_json(line)
-            kept[line] = SampleRow(value) if isinstance(value, dict) else value
+            kept.keep(line, SampleRow(value) if isinstance(value, dict) else value)
         found.append(kept[line])
     return found
 
