@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors
 import torch
 
+import make_quantised
 from finbench.core.errors import FinbenchError
 from finbench.models import bases
 from finbench.training import counting, loops, machines, packing, planning, recipes, runner, shapes, timing
@@ -245,3 +247,21 @@ def test_the_processor_is_measured_once_by_its_best_try(monkeypatch: pytest.Monk
         machines.products(torch.bfloat16)
         assert tries[0] > before
     machines._products.cache_clear()
+
+
+@pytest.mark.parametrize("kind", ["awq", "gptq"])
+def test_a_quantised_checkpoint_is_planned_as_it_is_held_and_elsewhere(
+    kind: str, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _ = make_quantised.make_quantised(kind, tmp_path, llama)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # its package need not be here for a plan
+    run = planning.prepare_for_plan(recipe(made))
+    layers = bases.layers_of(bases.skeleton(run.base))
+    found = planning.needs(bases.skeleton(run.base), run.recipe, layers, run.rows[:8], checkpoint=run.base.id.quantised)
+    with safetensors.safe_open(made / "model.safetensors", "pt") as file:
+        parts = {name: file.get_tensor(name) for name in file.keys() if not name.endswith("g_idx")}
+    coded = sum(part.nbytes for name, part in parts.items() if re.search(r"\.(qweight|qzeros|scales)$", name))
+    rest = sum(2 * part.numel() for name, part in parts.items() if name.endswith(".weight"))
+    assert found.weights == pytest.approx(coded + rest, rel=1e-6)
+    with pytest.raises(FinbenchError, match="would quantise it again"):
+        planning.prepare_for_plan(recipe(made, bits=4))

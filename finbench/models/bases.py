@@ -292,10 +292,10 @@ def save(model: Any, base: Base, folder: Path) -> None:
         model.save_pretrained(folder)
 
 
-def check_loadable(base: Base, bits: Bits) -> None:
-    """Refuse a quantised checkpoint that cannot be loaded here, or not at ``bits``."""
+def check_loadable(base: Base, bits: Bits, here: bool = True) -> None:
+    """Refuse a quantised checkpoint that cannot be loaded at ``bits``, or (``here``) not on this machine."""
     if not is_structured(base.folder):  # factors are stored as they are loaded
-        check_quantised(base.folder, bits, base.id.alias)
+        check_quantised(base.folder, bits, base.id.alias, here)
 
 
 def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any, Any]:

@@ -118,8 +118,8 @@ def check_trainable(folder: Path, alias: str, method: str, beside: bool) -> None
         )
 
 
-def check_quantised(folder: Path, bits: int, alias: str) -> None:
-    """Refuse to quantise a quantised checkpoint again, and one whose method needs what is not installed."""
+def check_quantised(folder: Path, bits: int, alias: str, here: bool = True) -> None:
+    """Refuse to quantise a quantised checkpoint again; ``here``: and one that this machine lacks packages for."""
     stated = quantisation(read_json(folder / "config.json", folder))
     if stated is None:
         return
@@ -127,6 +127,8 @@ def check_quantised(folder: Path, bits: int, alias: str) -> None:
         raise FinbenchError(
             f"{alias} is {_method(stated)} already; --bits {bits} would quantise it again.", "Leave --bits out."
         )
+    if not here:
+        return
     needed = _NEEDS.get(str(stated.get("quant_method")), ())
     if missing := [package for package in needed if importlib.util.find_spec(package.replace("-", "_")) is None]:
         vllm = "; or score it by --engine vllm, which brings what it needs (finbench doctor)"

@@ -10,7 +10,7 @@ from typing import Any
 
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
-from finbench.core.records import Bits, Recipe
+from finbench.core.records import Bits, Quantised, Recipe
 from finbench.methods import Layer
 from finbench.models import bases
 from finbench.training import batches, counting, machines, shapes, speedups, timing
@@ -19,6 +19,7 @@ from finbench.training.preparation import Prepared, prepare
 
 _SLACK = 1.08  # what the allocator holds beside what comes and goes; frozen weights do not, and fill their blocks
 _BUSY = 1.5  # times longer than alone that products take on a machine that others use
+_GROUP = 128  # weights that share a scale, where a checkpoint states none
 _LOGIT = 12  # bytes: log-probabilities, and two gradients that the backward part of the loss has at once, in float32
 _BYTES: dict[Bits, float] = {16: 2.0, 8: 1.0, 4: 0.516}  # of a linear layer's weight; NF4 with its scales: 4.127 bits
 
@@ -75,29 +76,43 @@ def needs(
     processes: int = 1,
     on_cpu: bool = False,
     share: bool = True,
+    checkpoint: Quantised | None = None,
 ) -> Footprint:
     """Of a training whose largest pass is over ``rows``, on each card. ``model``, on the meta device, is used up.
 
-    ``share``: what rows have in common at their start is run once.
+    ``share``: what rows have in common at their start is run once. ``checkpoint``: how the base is stored and held.
 
     Sharded, a card holds its share of the base, two of its layers whole, and embeddings and head whole.
     """
     parameters = sum(tensor.numel() for tensor in model.parameters())
-    quantised = timing.inner(layers)
+    inner = timing.inner(layers)
     wide = 4.0 if recipe.dtype == "float32" or recipe.method == "full" else 2.0
-    each = wide if recipe.bits == 16 else _BYTES[recipe.bits]
+    each = _stored(checkpoint) if recipe.bits == 16 else _BYTES[recipe.bits]
+    each = wide if each is None else each
     answers, vocabulary = sum(row.answer for row in rows), model.config.get_text_config().vocab_size
     count = timing.trained(recipe, layers, parameters)
     moments = 0.0 if recipe.optimizer.startswith("paged") else speedups.OPTIMIZERS[recipe.optimizer][1]
     held = moments + (4.0 if recipe.method == "full" else 8.0)  # whose weights are counted as weights
-    weights = quantised * each + (parameters - quantised) * wide
+    weights = inner * each + (parameters - inner) * wide
     loading = weights if recipe.bits != 16 else 0.0  # quantised by each process for itself, then spread
     if recipe.sharding == "fsdp":
         depth = model.config.get_text_config().num_hidden_layers
-        weights = weights / processes + 2 * quantised * each / depth + (parameters - quantised) * wide
+        weights = weights / processes + 2 * inner * each / depth + (parameters - inner) * wide
     found = counting.counted(model, recipe, rows, on_cpu, share)
     logits = answers * vocabulary * _LOGIT
     return Footprint(weights, held * count, found.kept, found.checkpointed, logits, loading, found.operations)
+
+
+def _stored(checkpoint: Quantised | None) -> float | None:
+    """Bytes of a linear layer's weight in a quantised checkpoint, as it is held; None: it is held in 16 bits.
+
+    Each group has a scale in 16 bits and a zero point of as many bits as a weight.
+    """
+    if checkpoint is None or checkpoint.method == "gguf" or checkpoint.bits is None:
+        return None
+    if checkpoint.method.startswith("bitsandbytes"):
+        return _BYTES[4 if checkpoint.bits == 4 else 8]
+    return (checkpoint.bits + (16 + checkpoint.bits) / (checkpoint.group or _GROUP)) / 8
 
 
 def duration(card: Card, run: Prepared, work: timing.Work, processes: int = 1) -> tuple[float, float, str]:
@@ -233,8 +248,8 @@ def explained(
 
 
 def prepare_for_plan(recipe: Recipe, data_dir: Path | None = None) -> Prepared:
-    """The rows of a run that is only planned: nobody asks whether test texts are among them."""
-    return prepare(recipe, data_dir, lambda name, count, known_by: range(count), tell=False)
+    """The rows of a run that is only planned: nobody asks for test texts among them, or for packages to run it."""
+    return prepare(recipe, data_dir, lambda name, count, known_by: range(count), tell=False, here=False)
 
 
 def planned_gib(run: Prepared, recipe: Recipe, gpu: str, shape: str | None = None) -> float:
@@ -261,7 +276,8 @@ def _asked(
         width = max(len(row.ids) for row in heaviest)
         heaviest = [batches.TrainingRow([0] * width, row.answer) for row in heaviest]
     model = _model(run, shape)
-    found = needs(model, recipe, bases.layers_of(model), heaviest, processes, gpu == "cpu", cut.shares)
+    held, layers = None if shape else run.base.id.quantised, bases.layers_of(model)
+    found = needs(model, recipe, layers, heaviest, processes, gpu == "cpu", cut.shares, held)
     return found.chosen(recipe, card or machines.card(gpu))
 
 

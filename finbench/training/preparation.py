@@ -126,21 +126,23 @@ def decisive(recipe: Recipe, data: Sequence[DataId], fingerprint: str) -> dict[s
 
 
 def prepare(
-    recipe: Recipe, data_dir: Path | None = None, select: Select | None = None, *, tell: bool = True
+    recipe: Recipe, data_dir: Path | None = None, select: Select | None = None, *, tell: bool = True, here: bool = True
 ) -> Prepared:
     """Find the base, render and tokenise all rows, mix them by weight, choose the loop. Loads no weights.
 
     Test texts of ranked tasks, of the sets that are here, are looked for in the rows; what is found is said. With
     ``select``, which chooses among the rows of each task and source before the recipe's ``limit`` does, it is a trial
-    of which nothing is published, and they are not looked for. ``tell``: say what rows of the user's own are.
+    of which nothing is published, and they are not looked for. ``tell``: say what rows of the user's own are. ``here``:
+    it is to run on this machine, which must have the packages for it.
     """
     from finbench.training import loops
 
     lm_tasks = prompts.load(catalog.expand(recipe.tasks), data_dir)  # before a base is fetched or unpacked for minutes
     base = bases.resolve(recipe.base)
     recipe = bases.on_factors(recipe, base)
-    quantise.check(recipe.bits)
-    bases.check_loadable(base, recipe.bits)
+    if here:
+        quantise.check(recipe.bits)
+    bases.check_loadable(base, recipe.bits, here)
     skeleton = bases.skeleton(base)
     method = method_named(recipe.method)
     method.verify(recipe, bases.layers_of(skeleton))

