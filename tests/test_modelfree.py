@@ -24,3 +24,5 @@ def test_a_linear_model_stands_beside_scores_of_its_very_rows_in_any_form() -> N
         assert found["majority label"] == score.baselines["majority"]
         part = score.model_copy(update={"data": score.data.model_copy(update={"digest": "0" * 64})})
         assert "linear model" not in floors(part)
+        other = score.model_copy(update={"main_metric": "acc"})  # of a task of others on the same rows
+        assert "linear model" not in floors(other)

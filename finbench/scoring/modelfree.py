@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from finbench.core import paths
+from finbench.core import catalog, paths
 from finbench.core.records import Score
 from finbench.scoring import foreign, prompts
 from finbench.scoring.measuring import LENIENT, RIGHT
@@ -64,14 +64,16 @@ def floors(score: Score) -> dict[str, dict[str, float]]:
     trained on the whole train split (``tasks/linear.json``), where that was measured on the very rows of the score.
     """
     found = {said: score.baselines[name] for name, said in BASELINES.items() if name in score.baselines}
-    made = _trained().get(score.data.digest, {})
+    made = _trained().get(score.data.digest, {}).get(score.main_metric, {})
     return found | {said: {score.main_metric: made[name]["all"]} for name, said in TRAINED.items() if name in made}
 
 
 @functools.cache
-def _trained() -> dict[str, dict[str, Any]]:
+def _trained() -> dict[str, dict[str, dict[str, Any]]]:
+    """By digest of the test rows and main metric: other tasks on the same rows may have another one."""
     stated = json.loads((paths.shipped("tasks") / "linear.json").read_text(encoding="utf-8"))
-    return {entry["digest"]: entry for entry in stated.values()}
+    known = catalog.shipped_tasks()
+    return {entry["digest"]: {known[catalog.PREFIX + name].main_metric: entry} for name, entry in stated.items()}
 
 
 def _by_question(lm_task: Any, docs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
