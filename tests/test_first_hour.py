@@ -76,13 +76,15 @@ def told(*arguments: object) -> str:
         ("--model smollm2-135m --tasks mini --metadata agreement=75", "No task here has a choice of agreement"),
         ("--model smollm2-135m --tasks fpb --metadata agreement=60", "Unknown agreement '60'"),
         ("--model smollm2-135m --tasks mini --out /proc/cards", "Cannot write /proc/cards"),
+        ("--model smollm2-135m --tasks mini_sentiment --prompts wrods", "Unknown prompt 'wrods'. Did you mean words"),
+        ("--adapter FOLDER --prompts wrods", "Unknown prompt 'wrods'. Did you mean words"),
     ],
 )
 def test_options_are_checked_before_anything_slow_is_imported(
-    stated: str, line: str, monkeypatch: pytest.MonkeyPatch
+    stated: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finbench, "evaluate", lambda **_: pytest.fail("what evaluates was imported"))
-    assert line in told("eval", *stated.split())
+    assert line in told("eval", *stated.replace("FOLDER", str(tmp_path)).split())
 
 
 @pytest.mark.parametrize(
@@ -97,6 +99,11 @@ def test_options_are_checked_before_anything_slow_is_imported(
         ("pretrain FILE --out /proc/a", "Cannot write /proc/a"),
         ("report FOLDER --out /proc/a.md", "Cannot write /proc/a.md"),
         ("report FOLDER --out FOLDER", "is a folder"),
+        ("risk FOLDER --out /proc/a.html", "Cannot write /proc/a.html"),
+        ("risk FOLDER --out FILE/a.md", "is a file"),
+        ("risk FOLDER --out /dev/null/a.md", "is a file"),
+        ("report FOLDER --out /dev/null", "is no plain file"),
+        ("risk FOLDER --out a.pdf", "neither a page nor Markdown"),
     ],
 )
 def test_where_nothing_can_be_written_is_said_before_the_work(stated: str, line: str, tmp_path: Path) -> None:
@@ -105,6 +112,26 @@ def test_where_nothing_can_be_written_is_said_before_the_work(stated: str, line:
     words = stated.replace("FOLDER", str(tmp_path)).replace("FILE", str(tmp_path / "file"))
     assert line in told(*words.split())
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_in_the_place_of_a_page_names_a_file_in_it(tmp_path: Path) -> None:
+    (tmp_path / "a.html").mkdir()
+    assert f"--out {tmp_path / 'a.html' / 'risk.html'}" in told("risk", tmp_path, "--out", tmp_path / "a.html")
+
+
+@pytest.mark.parametrize(
+    ("stated", "line"),
+    [
+        ("verify CARD --base smollm2-135m", "--base does nothing without --rerun"),
+        ("verify CARD --seed 3 --base x", "Add --rerun auto, or leave --base and --seed out"),
+        ("verify CARD --rerun 0 --base x", "--base does nothing without --rerun"),
+        ("card rescore CARD --adapter a", "Add --ask, or leave --adapter out"),
+        ("leaderboard add CARD --base x", "Add --rerun auto, or leave --base out"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_not_ignored(stated: str, line: str, scored: Path) -> None:
+    card = next(scored.glob("a-*.json"))
+    assert line in told(*stated.replace("CARD", str(card)).split())
 
 
 def test_figures_that_nothing_here_can_draw_are_refused_before_the_table(

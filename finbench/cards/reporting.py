@@ -14,13 +14,14 @@ from finbench.cards.setups import setup_of
 from finbench.cards.verdicts import LEVEL
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError, unknown
-from finbench.core.files import check_writable, write_atomic
+from finbench.core.files import check_file, write_atomic
 from finbench.core.installing import install
 from finbench.core.records import Measure, Score, Scorecard
 from finbench.scoring import clusters_of, floors, hidden_metrics, holm, samples_of, seed_spread, values_of, welch
 
 FORMATS = {"md": "table.md.j2", "latex": "table.tex.j2", "html": "table.html.j2"}
 FIGURES = ("svg", "pdf", "png")
+_ENDINGS = {"latex": "tex"}
 SPREADS = ("interval", "seeds")
 _SHOWN = {"md": ("svg", "png"), "latex": ("pdf", "png"), "html": ()}  # figures that a report can show, the best first
 
@@ -58,9 +59,7 @@ def report(
     if out is None and stated:
         raise FinbenchError("Figures are written beside the report, and it is not written.", "Add --out table.tex")
     if out is not None:
-        check_writable(out)
-        if out.is_dir():
-            raise FinbenchError(f"{out} is a folder.", f"Name a file: --out {out / f'report.{format}'}")
+        check_file(out, f"report.{_ENDINGS.get(format, format)}")
     if set(figures) - {"svg"} and find_spec("vl_convert") is None:
         kinds = " and ".join(kind.upper() for kind in figures if kind != "svg")
         raise FinbenchError(f"Figures as {kinds} need vl-convert, which is not installed.", install("board"))

@@ -55,7 +55,7 @@ def compare(
 def verify(
     card: Annotated[Path, "Scorecard (.json), its samples beside it."],
     rerun: Rerun = "0",
-    adapter: Annotated[str | None, "The card's adapter, for --rerun."] = None,
+    adapter: Annotated[str | None, "The card's adapter: for --rerun, and for test texts that it learnt."] = None,
     base: CardBase = None,
     seed: Annotated[int | None, "Seed of an earlier rerun, to repeat it; else drawn when asked."] = None,
     data_dir: DataDir = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 # The hint of a fault after which there is nothing to type; the reason stands beside each use.
 NOTHING_TO_TYPE = ""
@@ -61,6 +61,14 @@ def unknown(kind: str, name: str, known: Iterable[str], list_command: str) -> Fi
     close = near_misses(name, known)
     did_you_mean = f" Did you mean {' or '.join(close)}?" if close else ""
     return FinbenchError(f"Unknown {kind} {name!r}.{did_you_mean}", f"See them all: {list_command}")
+
+
+def check_used(given: Mapping[str, object], needed: str) -> None:
+    """FinbenchError for an option (name -> value, None: not stated) that does nothing without ``needed``."""
+    if idle := [name for name, value in given.items() if value is not None]:
+        raise FinbenchError(
+            f"{idle[0]} does nothing without {needed.split()[0]}.", f"Add {needed}, or leave {' and '.join(idle)} out."
+        )
 
 
 def counted(number: int, what: str) -> str:

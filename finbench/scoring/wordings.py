@@ -110,6 +110,21 @@ def left_alone(tasks: Sequence[Task], stated: str | None) -> list[str]:
     return short
 
 
+def check_known(tasks: Sequence[Task], stated: str) -> None:
+    """Refuse ``--prompts`` that ``left_alone`` refuses; without tasks (an adapter names them), what no task has."""
+    if tasks:
+        left_alone(tasks, stated)
+        return
+    known = {one.name for task in catalog.tasks().values() for one in of(task)}
+    for name in _named(stated):
+        if not (name == "all" or name.isdecimal() or name in known):
+            raise unknown("prompt", name, known, "finbench tasks show fpb")
+
+
+def _named(stated: str) -> list[str]:
+    return [name.strip() for name in stated.split(",") if name.strip()]
+
+
 def chosen(task: Task, stated: str) -> list[Wording]:
     """The prompts that ``--prompts`` names: ``all``, how many, or names by comma; the task's own is always the first.
 
@@ -129,7 +144,7 @@ def chosen(task: Task, stated: str) -> list[Wording]:
                 f"Say 2 to {len(known)}, or all: --prompts {min(8, len(known))}",
             )
         return known[: int(stated)]
-    names = [name.strip() for name in stated.split(",") if name.strip()]
+    names = _named(stated)
     by_name = {one.name: one for one in known}
     for name in names:
         if name not in by_name:

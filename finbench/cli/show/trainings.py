@@ -18,6 +18,7 @@ from finbench.core.console import duration, out
 from finbench.core.errors import counted
 from finbench.core.records import Adapter, Quantised, Recipe
 from finbench.methods import method_named
+from finbench.models import adapters, adopting
 from finbench.pretraining import Pretrained, report
 from finbench.pretraining.report import amount, size
 from finbench.training import Exported, Made, Run, exported_in_words, merge_in_words
@@ -82,8 +83,10 @@ def runs(found: Sequence[Run], place: Path) -> None:
             put(f"\n{escape(run.folder)} goes on: {escape(run.resume)}")
     done = [run for run in found if run.state == "done"]
     if not tasks and done:
-        how = "adapter" if done[0].recipe else "model"
-        put(f"\nNo scores of a whole test are there yet: finbench eval --{how} {escape(done[0].folder)}", wrap=True)
+        line = f"finbench eval --model {shlex.quote(done[0].folder)}"
+        if done[0].recipe:
+            line = adopting.to_score(adapters.read(Path(done[0].folder)), done[0].folder)
+        put(f"\nNo scores of a whole test are there yet: {escape(line)}", wrap=True)
 
 
 def _valued(value: object) -> str:
