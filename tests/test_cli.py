@@ -93,7 +93,7 @@ def test_wrong_usage_exits_2() -> None:
         (("card", "import", "nowhere"), "no record of Every Eval Ever: nowhere"),
         (("card", "export", "no.json", "--format", "model_index"), "Did you mean model-index"),
         (("zoo", "show", "nothing"), "Unknown recipe"),
-        (("verify", "."), ". is a folder, not a scorecard. Name one: *.json"),
+        (("verify", "."), ". is a folder, not a scorecard. finbench eval writes them: scorecards/<subject>.json"),
         (("compare", ".", "."), "No scorecard is there"),
         (("pull", "org/name", "--out", "mine"), "org/name is no reference to the Hub. Did you mean hub:org/name?"),
         (("zoo", "add", "./mine"), "./mine is no reference to the Hub. Write hub:org/name"),

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -129,6 +130,14 @@ def test_a_folder_in_the_place_of_a_page_names_a_file_in_it(tmp_path: Path) -> N
         ("leaderboard add CARD --base x", "Add --rerun auto, or leave --base out"),
     ],
 )
+def test_what_lies_beside_is_named_where_nothing_is_like_it(scored: Path, lora: Path, tmp_path: Path) -> None:
+    shutil.copytree(lora, tmp_path / "runs" / "mine")
+    assert f"{tmp_path / 'runs'} has mine." in told("eval", "--adapter", tmp_path / "runs" / "q", "--tasks", "mini")
+    card = next(iter(sorted(scored.glob("a-*.json"))))
+    assert f"Name one: {card}" in told("verify", scored)
+    assert "finbench eval writes them" in told("verify", lora)  # whose JSON files are no cards
+
+
 def test_an_option_that_would_do_nothing_is_not_ignored(stated: str, line: str, scored: Path) -> None:
     card = next(scored.glob("a-*.json"))
     assert line in told(*stated.replace("CARD", str(card)).split())
@@ -701,6 +710,7 @@ def test_of_several_cards_of_a_subject_the_one_that_fits_is_compared(scored: Pat
     assert done.exit_code == 0, done.exception
     [left] = [one.name for one in tmp_path.glob("b-*.json") if cardfiles.read(one).limit]
     assert f"Left out, of other rows or settings than {path.name}: {left}." in " ".join(done.stderr.split())
+    assert f"those that fit: finbench compare {tmp_path}" in told("compare", path, tmp_path / left)
 
 
 @pytest.mark.parametrize("columns", [80, 120])
@@ -732,6 +742,14 @@ def test_figures_in_every_format_beside_a_labelled_table(scored: Path, tmp_path:
     assert png_width(tmp_path / "table-mini-sentiment.png") == 2500  # 600 points of 72 an inch, 300 dots an inch
     assert "Unknown figure format 'gif'" in told("report", scored, "--out", out, "--figures", "gif")
     assert "Add --out" in told("report", scored, "--figures", "pdf")
+
+
+@pytest.mark.parametrize(("name", "begun"), [("a.tex", "%"), ("a.html", "<!doctype html>"), ("a.md", "|"), ("a", "|")])
+def test_a_report_is_in_the_format_that_its_name_ends_in(name: str, begun: str, scored: Path, tmp_path: Path) -> None:
+    assert run("report", scored, "--out", tmp_path / name).exit_code == 0
+    assert (tmp_path / name).read_text().lstrip().lower().startswith(begun)
+    run("report", scored, "--out", tmp_path / name, "--format", "html")
+    assert "<!doctype html>" in (tmp_path / name).read_text().lower()
 
 
 def test_runs_are_told_apart_by_what_differs(

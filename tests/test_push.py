@@ -308,6 +308,8 @@ def test_adopt_says_what_a_folder_without_a_record_is(lora: Path, tmp_path: Path
     assert f"finbench eval --adapter {lora} --base hub:org/tiny-llama --tasks mini_sentiment;" in caught.value.hint
     with pytest.raises(FinbenchError, match="is not an adapter folder"):
         adopting.adopt(tmp_path)
+    with pytest.raises(FinbenchError, match="No such folder"):
+        adopting.adopt(tmp_path / "nowhere")
 
 
 def test_a_pull_request_leaves_the_repository_as_it_was(

@@ -222,7 +222,7 @@ def _forgetting(found: SubjectCards) -> Section:
         ("task", "score", "base", "difference", "documents"),
         [] if alone else [[one.task, _main(one), *_beside(one), f"{one.score.n:,}"] for one in general],
         f"{asked(found, general)}; {compared(found, general)} --tasks general",
-        "nothing is forgotten by a base alone" if alone else "what it forgot: finbench eval --tasks general",
+        "nothing is forgotten by a base alone" if alone else f"what it forgot: {shifts.plainly(found)} --tasks general",
     )
 
 
@@ -285,7 +285,7 @@ def _untested(found: SubjectCards, sections: Sequence[Section]) -> Iterator[str]
     lone = [one.task for one in found.own if one.base is None]
     if lone and not alone:
         yield f"Its base was not scored beside it on {'; '.join(lone)}."
-    if part := [one.task for one in found.own if not one.score.is_whole(one.card.limit)]:
+    if part := [one.task for one in found.own if one.score.data.share or not one.score.is_whole(one.card.limit)]:
         yield f"A part of the test only: {'; '.join(part)}."
     if not alone:
         yield "Another training of the same recipe: intervals are over documents, not over trainings (finbench sweep)."

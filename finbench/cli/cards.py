@@ -9,6 +9,7 @@ import typer
 
 import finbench
 from finbench import evaluation, leaderboard
+from finbench.cards import format_of
 from finbench.cli import command, show
 from finbench.cli.command import DataDir, Found
 from finbench.cli.evaluation import scored
@@ -69,7 +70,7 @@ def verify(
 
 def report(
     cards: Cards,
-    format_: Annotated[str, "--format", "md, latex or html."] = "md",
+    format_: Annotated[str | None, "--format", "md, latex or html; default: as --out ends, else md."] = None,
     spread: Annotated[str, "interval: 95 % over documents; seeds: mean and deviation."] = "interval",
     tasks: Tasks = None,
     out: Annotated[Path | None, "File to write, with its plots beside it."] = None,
@@ -78,10 +79,11 @@ def report(
     ] = None,
 ) -> Found:
     """A table as in a paper: best in bold only where the difference is significant; with plots."""
+    kind = format_ or format_of(out)
     text = finbench.report(
-        cards, format=format_, spread=spread, tasks=_named(tasks), out=out, figures=_named(figures) or None
+        cards, format=kind, spread=spread, tasks=_named(tasks), out=out, figures=_named(figures) or None
     )
-    value = {"format": format_, "text": text, "out": str(out) if out else None}
+    value = {"format": kind, "text": text, "out": str(out) if out else None}
     return Found(value, lambda: typer.echo(f"Report: {out}" if out else text.rstrip()))
 
 

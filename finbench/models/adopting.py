@@ -19,6 +19,8 @@ def adopt(folder: Path) -> tuple[AdapterFolder, Adapter]:
     The record moves to ``history/finbench-<date>.json`` there, for it tells of other weights; it is returned too.
     Raises FinbenchError where there is none, where it is right, and for a folder that is no adapter even without it.
     """
+    if not folder.is_dir():
+        raise FinbenchError(f"No such folder: {folder}", "Name that of the adapter: finbench adopt runs/NAME")
     place = shlex.quote(str(folder) if "/" in str(folder) else f"./{folder}")
     if not (folder / "finbench.json").is_file():
         raise FinbenchError(
