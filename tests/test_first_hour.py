@@ -130,17 +130,17 @@ def test_a_folder_in_the_place_of_a_page_names_a_file_in_it(tmp_path: Path) -> N
         ("leaderboard add CARD --base x", "Add --rerun auto, or leave --base out"),
     ],
 )
+def test_an_option_that_would_do_nothing_is_not_ignored(stated: str, line: str, scored: Path) -> None:
+    card = next(scored.glob("a-*.json"))
+    assert line in told(*stated.replace("CARD", str(card)).split())
+
+
 def test_what_lies_beside_is_named_where_nothing_is_like_it(scored: Path, lora: Path, tmp_path: Path) -> None:
     shutil.copytree(lora, tmp_path / "runs" / "mine")
     assert f"{tmp_path / 'runs'} has mine." in told("eval", "--adapter", tmp_path / "runs" / "q", "--tasks", "mini")
     card = next(iter(sorted(scored.glob("a-*.json"))))
     assert f"Name one: {card}" in told("verify", scored)
     assert "finbench eval writes them" in told("verify", lora)  # whose JSON files are no cards
-
-
-def test_an_option_that_would_do_nothing_is_not_ignored(stated: str, line: str, scored: Path) -> None:
-    card = next(scored.glob("a-*.json"))
-    assert line in told(*stated.replace("CARD", str(card)).split())
 
 
 def test_figures_that_nothing_here_can_draw_are_refused_before_the_table(
@@ -740,6 +740,11 @@ def test_figures_in_every_format_beside_a_labelled_table(scored: Path, tmp_path:
     assert r"\label{fig:finbench-mini-sentiment}" in text
     assert r"Whiskers: 95 \% intervals over " in text
     assert png_width(tmp_path / "table-mini-sentiment.png") == 2500  # 600 points of 72 an inch, 300 dots an inch
+    assert re.search(r"Dashed: [^.]*, [^.]* and [^.]*\.", text)  # not: a and b and c
+    evaluate(engine="dummy", tasks="mini_sentiment", limit=20, out=tmp_path / "few")
+    both = run("report", scored, tmp_path / "few", "--format", "latex").stdout
+    assert "a sample of 20 rows" in both
+    assert r"\label{tab:finbench-mini-sentiment}" in both  # conditions stand in the head
     assert "Unknown figure format 'gif'" in told("report", scored, "--out", out, "--figures", "gif")
     assert "Add --out" in told("report", scored, "--figures", "pdf")
 
