@@ -22,6 +22,7 @@ from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Measure
 from finbench.models import adapters
+from finbench.models.adapters import AdapterFolder
 from finbench.scoring import calibration
 
 CARDS = Path(__file__).parent.parent / "leaderboards" / "scorecards"
@@ -93,7 +94,9 @@ def test_an_imported_part_of_a_test_is_a_part(tmp_path: Path) -> None:
     card, rows = cardfiles.read(path), cardfiles.read_samples(path)
     part = [one.model_copy(update={"data": one.data.model_copy(update={"share": 0.25})}) for one in card.scores]
     cardfiles.write(path, card.model_copy(update={"scores": part}), rows)
-    assert "A part of the test only: fpb_mc, 25.0 % of the set" in " ".join(finbench.risk(path, [path]).untested)
+    assert "A part of the test only: fpb, 25.0 % of the set; fpb_mc, 25.0 % of the set." in " ".join(
+        finbench.risk(path, [path]).untested
+    )
 
 
 def test_wordings_stand_on_the_page_where_a_card_has_them() -> None:
@@ -153,8 +156,9 @@ def test_an_adapter_folder_finds_its_card(tmp_path: Path, monkeypatch: pytest.Mo
     assert "--adapter adapter " in commands
     assert f"scorecards/{ADAPTER.name}" in commands
     assert "--out" not in commands  # scorecards is where finbench eval writes
-    monkeypatch.setattr(adapters, "read", lambda folder: SimpleNamespace(identity="f" * 64))
-    with pytest.raises(FinbenchError, match="No scorecard of adapter"):
+    other = AdapterFolder(Path("adapter"), None, "peft", "f" * 64, {"base_model_name_or_path": "./tiny"})
+    monkeypatch.setattr(adapters, "read", lambda folder: other)
+    with pytest.raises(FinbenchError, match=r"Make one: finbench eval --adapter ./adapter --base ./tiny --tasks \w+;"):
         finbench.risk("adapter")
 
 
