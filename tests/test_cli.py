@@ -95,6 +95,7 @@ def test_wrong_usage_exits_2() -> None:
         (("zoo", "show", "nothing"), "Unknown recipe"),
         (("verify", "."), ". is a folder, not a scorecard. finbench eval writes them: scorecards/<subject>.json"),
         (("compare", ".", "."), "No scorecard is there"),
+        (("push", ".", "org/name"), "to push to. Did you mean hub:org/name?"),
         (("pull", "org/name", "--out", "mine"), "org/name is no reference to the Hub. Did you mean hub:org/name?"),
         (("zoo", "add", "./mine"), "./mine is no reference to the Hub. Write hub:org/name"),
         (("eval", "--adapter", "org/name", "--tasks", "mini"), "Did you mean hub:org/name?"),

@@ -84,7 +84,7 @@ def push(wanted: PushSettings) -> Pushed:
         )
     target = refs.parse(to)
     if target.kind != "hub" or target.revision:
-        raise FinbenchError(f"{to} is no repository of the Hub to push to.", "Write hub:org/name.")
+        raise FinbenchError(f"{to} is no repository of the Hub to push to.{refs.meant(to)}", "Write hub:org/name.")
     given = {"--cards": wanted.cards, "--base": wanted.base, "--licence": wanted.licence, "--model": wanted.model}
     if not wanted.path and (odd := [name for name, value in given.items() if value]):
         raise FinbenchError(f"A benchmark takes no {odd[0]}.", "Leave it out, or name a PATH before hub:org/name.")
