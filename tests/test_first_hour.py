@@ -27,7 +27,7 @@ from finbench.cards import cardfiles, reporting
 from finbench.cli import helping
 from finbench.cli.app import _COMMANDS, _GROUPS, app
 from finbench.core import catalog, console, environment
-from finbench.core.errors import FinbenchError, Interrupted, counted
+from finbench.core.errors import FinbenchError, Interrupted, counted, listed
 from finbench.core.installing import install
 from finbench.core.records import Recipe
 from finbench.evaluation import evaluator, options
@@ -740,7 +740,8 @@ def test_figures_in_every_format_beside_a_labelled_table(scored: Path, tmp_path:
     assert r"\label{fig:finbench-mini-sentiment}" in text
     assert r"Whiskers: 95 \% intervals over " in text
     assert png_width(tmp_path / "table-mini-sentiment.png") == 2500  # 600 points of 72 an inch, 300 dots an inch
-    assert re.search(r"Dashed: [^.]*, [^.]* and [^.]*\.", text)  # not: a and b and c
+    assert [listed("abc"[:n]) for n in range(4)] == ["", "a", "a and b", "a, b and c"]
+    assert "Dashed: majority label and random label." in text
     evaluate(engine="dummy", tasks="mini_sentiment", limit=20, out=tmp_path / "few")
     both = run("report", scored, tmp_path / "few", "--format", "latex").stdout
     assert "a sample of 20 rows" in both

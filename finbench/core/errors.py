@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 # The hint of a fault after which there is nothing to type; the reason stands beside each use.
 NOTHING_TO_TYPE = ""
@@ -74,6 +74,11 @@ def check_used(given: Mapping[str, object], needed: str) -> None:
 def counted(number: int, what: str) -> str:
     """1 core, 2 cores."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def listed(names: Sequence[str], last: str = "and") -> str:
+    """a, b and c."""
+    return f" {last} ".join([part for part in (", ".join(names[:-1]), *names[-1:]) if part])
 
 
 def shortened(text: str) -> str:

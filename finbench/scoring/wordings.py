@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import Field
 
 from finbench.core import catalog, paths
-from finbench.core.errors import FinbenchError, unknown
+from finbench.core.errors import FinbenchError, listed, unknown
 from finbench.core.files import digest
 from finbench.core.records import Axis, Task
 from finbench.core.strict import Record
@@ -83,9 +83,8 @@ def of(task: Task) -> list[Wording]:
     for name, entry in stated["frames"][filled.pop("frame")].items():
         frame = _Frame.parse(entry, f"tasks/_prompts: {name}")
         said = words if frame.words else {}
-        listed = [said.get(label, label) for label in labels][:: -1 if frame.order else 1]
-        filled["listed"] = ", ".join(listed)
-        filled["labels"] = " or ".join([part for part in (", ".join(listed[:-1]), *listed[-1:]) if part])
+        shown = [said.get(label, label) for label in labels][:: -1 if frame.order else 1]
+        filled["listed"], filled["labels"] = ", ".join(shown), listed(shown, "or")
         # a slot may hold slots
         text = frame.text and Template(Template(frame.text).safe_substitute(filled)).safe_substitute(filled)
         found.append(
