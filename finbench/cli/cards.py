@@ -9,7 +9,6 @@ import typer
 
 import finbench
 from finbench import evaluation, leaderboard
-from finbench.cards import format_of
 from finbench.cli import command, show
 from finbench.cli.command import DataDir, Found
 from finbench.cli.evaluation import scored
@@ -79,6 +78,8 @@ def report(
     ] = None,
 ) -> Found:
     """A table as in a paper: best in bold only where the difference is significant; with plots."""
+    from finbench.cards import format_of
+
     kind = format_ or format_of(out)
     text = finbench.report(
         cards, format=kind, spread=spread, tasks=_named(tasks), out=out, figures=_named(figures) or None

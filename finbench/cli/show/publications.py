@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.padding import Padding
 
+from finbench import models
 from finbench.cards import amount
 from finbench.cli.show.layout import put
 from finbench.core import formats
 from finbench.core.catalog import PREFIX
 from finbench.core.console import err, out
 from finbench.hub import Change, page
-from finbench.models import adopting
 from finbench.models.zoo import KnownAdapter, ZooEntry
 from finbench.scoring.metrics import is_share, spoken
 
@@ -67,7 +67,7 @@ def _pushed(done: Pushed) -> None:
         put(f"{what}: {done.published.url}")
         if done.adapter and not done.published.pull_request:
             pin = f"hub:{plan.repo}@{done.published.sha}"
-            put(f"To use it: {escape(adopting.to_score(done.adapter, pin))}")
+            put(f"To use it: {escape(models.adopting.to_score(done.adapter, pin))}")
 
 
 def plan_rows(changes: Sequence[Change]) -> None:
@@ -90,13 +90,13 @@ def pulled(done: Pulled) -> None:
         put(f"Next: finbench eval --model {escape(folder)}")
         return
     put(f"It states the base {escape(stated_base(done.adapter))}.")
-    put(f"Next: {escape(adopting.to_score(done.adapter, folder))}")
+    put(f"Next: {escape(models.adopting.to_score(done.adapter, folder))}")
 
 
 def adopted(found: AdapterFolder, earlier: Adapter) -> None:
     """Whose it is now, and what to do next."""
     put(f"{escape(str(found.folder))} counts as made elsewhere: {found.identity[:12]}. Its old record is in history/.")
-    put(f"Next: {escape(adopting.to_score(found, str(found.folder), earlier))}")
+    put(f"Next: {escape(models.adopting.to_score(found, str(found.folder), earlier))}")
 
 
 def zoo(entries: Sequence[ZooEntry]) -> None:

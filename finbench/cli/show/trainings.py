@@ -11,6 +11,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from finbench import models
 from finbench.cli.show.layout import columned, put, put_facts
 from finbench.core import catalog, formats
 from finbench.core.combined import Combined
@@ -18,7 +19,6 @@ from finbench.core.console import duration, out
 from finbench.core.errors import counted
 from finbench.core.records import Adapter, Quantised, Recipe
 from finbench.methods import method_named
-from finbench.models import adapters, adopting
 from finbench.pretraining import Pretrained, report
 from finbench.pretraining.report import amount, size
 from finbench.training import Exported, Made, Run, exported_in_words, merge_in_words
@@ -85,7 +85,7 @@ def runs(found: Sequence[Run], place: Path) -> None:
     if not tasks and done:
         line = f"finbench eval --model {shlex.quote(done[0].folder)}"
         if done[0].recipe:
-            line = adopting.to_score(adapters.read(Path(done[0].folder)), done[0].folder)
+            line = models.adopting.to_score(models.adapters.read(Path(done[0].folder)), done[0].folder)
         put(f"\nNo scores of a whole test are there yet: {escape(line)}", wrap=True)
 
 
