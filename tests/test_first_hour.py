@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ from finbench.cards import cardfiles, reporting
 from finbench.cli import helping
 from finbench.cli.app import _COMMANDS, _GROUPS, app
 from finbench.core import catalog, console, environment
-from finbench.core.errors import FinbenchError, Interrupted, counted
+from finbench.core.errors import FinbenchError, Interrupted, counted, listed
 from finbench.core.installing import install
 from finbench.core.records import Recipe
 from finbench.evaluation import evaluator, options
@@ -76,13 +77,15 @@ def told(*arguments: object) -> str:
         ("--model smollm2-135m --tasks mini --metadata agreement=75", "No task here has a choice of agreement"),
         ("--model smollm2-135m --tasks fpb --metadata agreement=60", "Unknown agreement '60'"),
         ("--model smollm2-135m --tasks mini --out /proc/cards", "Cannot write /proc/cards"),
+        ("--model smollm2-135m --tasks mini_sentiment --prompts wrods", "Unknown prompt 'wrods'. Did you mean words"),
+        ("--adapter FOLDER --prompts wrods", "Unknown prompt 'wrods'. Did you mean words"),
     ],
 )
 def test_options_are_checked_before_anything_slow_is_imported(
-    stated: str, line: str, monkeypatch: pytest.MonkeyPatch
+    stated: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finbench, "evaluate", lambda **_: pytest.fail("what evaluates was imported"))
-    assert line in told("eval", *stated.split())
+    assert line in told("eval", *stated.replace("FOLDER", str(tmp_path)).split())
 
 
 @pytest.mark.parametrize(
@@ -98,6 +101,11 @@ def test_options_are_checked_before_anything_slow_is_imported(
         ("report FOLDER --out /proc/a.md", "Cannot write /proc/a.md"),
         ("report FOLDER --out FOLDER", "is a folder"),
         ("merge FOLDER --out " + "a" * 300, "Cannot write aaa"),
+        ("risk FOLDER --out /proc/a.html", "Cannot write /proc/a.html"),
+        ("risk FOLDER --out FILE/a.md", "is a file"),
+        ("risk FOLDER --out /dev/null/a.md", "is a file"),
+        ("report FOLDER --out /dev/null", "is no plain file"),
+        ("risk FOLDER --out a.pdf", "neither a page nor Markdown"),
     ],
 )
 def test_where_nothing_can_be_written_is_said_before_the_work(stated: str, line: str, tmp_path: Path) -> None:
@@ -106,6 +114,34 @@ def test_where_nothing_can_be_written_is_said_before_the_work(stated: str, line:
     words = stated.replace("FOLDER", str(tmp_path)).replace("FILE", str(tmp_path / "file"))
     assert line in told(*words.split())
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_in_the_place_of_a_page_names_a_file_in_it(tmp_path: Path) -> None:
+    (tmp_path / "a.html").mkdir()
+    assert f"--out {tmp_path / 'a.html' / 'risk.html'}" in told("risk", tmp_path, "--out", tmp_path / "a.html")
+
+
+@pytest.mark.parametrize(
+    ("stated", "line"),
+    [
+        ("verify CARD --base smollm2-135m", "--base does nothing without --rerun"),
+        ("verify CARD --seed 3 --base x", "Add --rerun auto, or leave --base and --seed out"),
+        ("verify CARD --rerun 0 --base x", "--base does nothing without --rerun"),
+        ("card rescore CARD --adapter a", "Add --ask, or leave --adapter out"),
+        ("leaderboard add CARD --base x", "Add --rerun auto, or leave --base out"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_not_ignored(stated: str, line: str, scored: Path) -> None:
+    card = next(scored.glob("a-*.json"))
+    assert line in told(*stated.replace("CARD", str(card)).split())
+
+
+def test_what_lies_beside_is_named_where_nothing_is_like_it(scored: Path, lora: Path, tmp_path: Path) -> None:
+    shutil.copytree(lora, tmp_path / "runs" / "mine")
+    assert f"{tmp_path / 'runs'} has mine." in told("eval", "--adapter", tmp_path / "runs" / "q", "--tasks", "mini")
+    card = next(iter(sorted(scored.glob("a-*.json"))))
+    assert f"Name one: {card}" in told("verify", scored)
+    assert "finbench eval writes them" in told("verify", lora)  # whose JSON files are no cards
 
 
 def test_figures_that_nothing_here_can_draw_are_refused_before_the_table(
@@ -678,6 +714,7 @@ def test_of_several_cards_of_a_subject_the_one_that_fits_is_compared(scored: Pat
     done = run("compare", tmp_path / left, tmp_path, "--tasks", "mini_sentiment")  # who is named first is compared
     assert done.exit_code == 1
     assert left in f"{done.stderr}{done.exception}"
+    assert f"those that fit: finbench compare {tmp_path}" in told("compare", path, tmp_path / left)
 
 
 @pytest.mark.parametrize("columns", [80, 120])
@@ -707,8 +744,22 @@ def test_figures_in_every_format_beside_a_labelled_table(scored: Path, tmp_path:
     assert r"\label{fig:finbench-mini-sentiment}" in text
     assert r"Whiskers: 95 \% intervals over " in text
     assert png_width(tmp_path / "table-mini-sentiment.png") == 2500  # 600 points of 72 an inch, 300 dots an inch
+    assert [listed("abc"[:n]) for n in range(4)] == ["", "a", "a and b", "a, b and c"]
+    assert "Dashed: majority label and random label." in text
+    evaluate(engine="dummy", tasks="mini_sentiment", limit=20, out=tmp_path / "few")
+    both = run("report", scored, tmp_path / "few", "--format", "latex").stdout
+    assert "a sample of 20 rows" in both
+    assert r"\label{tab:finbench-mini-sentiment}" in both  # conditions stand in the head
     assert "Unknown figure format 'gif'" in told("report", scored, "--out", out, "--figures", "gif")
     assert "Add --out" in told("report", scored, "--figures", "pdf")
+
+
+@pytest.mark.parametrize(("name", "begun"), [("a.tex", "%"), ("a.html", "<!doctype html>"), ("a.md", "|"), ("a", "|")])
+def test_a_report_is_in_the_format_that_its_name_ends_in(name: str, begun: str, scored: Path, tmp_path: Path) -> None:
+    assert run("report", scored, "--out", tmp_path / name).exit_code == 0
+    assert (tmp_path / name).read_text().lstrip().lower().startswith(begun)
+    run("report", scored, "--out", tmp_path / name, "--format", "html")
+    assert "<!doctype html>" in (tmp_path / name).read_text().lower()
 
 
 def test_runs_are_told_apart_by_what_differs(

@@ -224,8 +224,12 @@ def test_results_follow_the_weights_and_come_back_with_them(
     with pytest.raises(FinbenchError, match="is not what was trained") as caught:
         push(changed, "hub:org/tiny", base=base)
     assert f"finbench adopt {changed}" in caught.value.hint
-    adopted = adopting.adopt(changed)
+    adopted, earlier = adopting.adopt(changed)
     assert adopted.record is None
+    line = adopting.to_score(adopted, str(changed), earlier)
+    assert line == f"finbench eval --adapter {changed} --base {earlier.recipe.base} --tasks mini_sentiment"
+    earlier.recipe.__dict__.update(bits=4, chat=True)  # as it was trained, so it is asked
+    assert " --bits 4 --chat --tasks " in adopting.to_score(adopted, str(changed), earlier)
     assert list((changed / "history").glob("finbench-*.json"))
     done = push(changed, "hub:org/tiny", base=base)
     there, old = names(api, "org/tiny"), adapters.read(made[0]).identity[:12]
@@ -301,9 +305,11 @@ def test_adopt_takes_only_what_has_changed(made: tuple[Path, Path]) -> None:
 def test_adopt_says_what_a_folder_without_a_record_is(lora: Path, tmp_path: Path) -> None:
     with pytest.raises(FinbenchError, match="counts as made elsewhere already") as caught:
         adopting.adopt(lora)
-    assert f"finbench eval --adapter {lora} --base BASE" in caught.value.hint
+    assert f"finbench eval --adapter {lora} --base hub:org/tiny-llama --tasks mini_sentiment;" in caught.value.hint
     with pytest.raises(FinbenchError, match="is not an adapter folder"):
         adopting.adopt(tmp_path)
+    with pytest.raises(FinbenchError, match="No such folder"):
+        adopting.adopt(tmp_path / "nowhere")
 
 
 def test_a_pull_request_leaves_the_repository_as_it_was(

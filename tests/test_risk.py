@@ -22,6 +22,7 @@ from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Measure
 from finbench.models import adapters
+from finbench.models.adapters import AdapterFolder
 from finbench.scoring import calibration
 
 CARDS = Path(__file__).parent.parent / "leaderboards" / "scorecards"
@@ -68,9 +69,10 @@ def test_the_page_shows_what_the_cards_hold_beside_the_base(made: tuple[RiskPage
 
 def test_what_was_not_tested_is_said_and_what_was_is_not(made: tuple[RiskPage, Path]) -> None:
     said = " ".join(made[0].untested)
-    assert "--metadata noise=all" in said
-    assert "--tasks general" in said
-    assert "--prompts 8" in said
+    who = "finbench eval --adapter runs/fpb-smollm2-135m-lora-s0 --base smollm2-135m --bits 16 --no-chat "
+    assert f"{who}--metadata noise=all --tasks fpb,fpb_mc --out noisy." in said  # as it can be typed
+    assert f"{who}--tasks general." in said
+    assert f"{who}--prompts 8 --tasks fpb_mc." in said
     assert "part of the test" not in said
     suite = finbench.risk(SUITE, [SUITE])  # without its base, which takes seconds to test it against
     assert "Forgetting" in [one.title for one in suite.shown]
@@ -84,6 +86,17 @@ def test_what_was_not_tested_is_said_and_what_was_is_not(made: tuple[RiskPage, P
     assert "USD" not in cost.head  # nothing was paid
     assert {len(row) for row in cost.rows} == {len(cost.head)}
     assert shown_points("mcc", -0.0001, sign=False) == amount(-0.0001, share=False) == "0.000"
+
+
+def test_an_imported_part_of_a_test_is_a_part(tmp_path: Path) -> None:
+    """As is the sample of ``--limit``: a quarter of a data set says less than the data set."""
+    path = copied(ADAPTER, tmp_path)
+    card, rows = cardfiles.read(path), cardfiles.read_samples(path)
+    part = [one.model_copy(update={"data": one.data.model_copy(update={"share": 0.25})}) for one in card.scores]
+    cardfiles.write(path, card.model_copy(update={"scores": part}), rows)
+    assert "A part of the test only: fpb, 25.0 % of the set; fpb_mc, 25.0 % of the set." in " ".join(
+        finbench.risk(path, [path]).untested
+    )
 
 
 def test_wordings_stand_on_the_page_where_a_card_has_them() -> None:
@@ -143,8 +156,9 @@ def test_an_adapter_folder_finds_its_card(tmp_path: Path, monkeypatch: pytest.Mo
     assert "--adapter adapter " in commands
     assert f"scorecards/{ADAPTER.name}" in commands
     assert "--out" not in commands  # scorecards is where finbench eval writes
-    monkeypatch.setattr(adapters, "read", lambda folder: SimpleNamespace(identity="f" * 64))
-    with pytest.raises(FinbenchError, match="No scorecard of adapter"):
+    other = AdapterFolder(Path("adapter"), None, "peft", "f" * 64, {"base_model_name_or_path": "./tiny"})
+    monkeypatch.setattr(adapters, "read", lambda folder: other)
+    with pytest.raises(FinbenchError, match=r"Make one: finbench eval --adapter ./adapter --base ./tiny --tasks \w+;"):
         finbench.risk("adapter")
 
 

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +28,8 @@ from finbench.data.audit import formats
 from finbench.data.readers import expand
 from finbench.evaluation import doctor
 from finbench.hub.dev.server import DevHub
-from finbench.models import adapters, bases, zoo
+from finbench.models import adapters, adopting, bases, zoo
+from finbench.models.adapters import AdapterFolder
 from finbench.publishing import evidence, pulling
 from finbench.training import recipes
 
@@ -114,23 +114,28 @@ def test_commands_stay_whole_on_a_narrow_terminal(published: str, tmp_path: Path
     assert "suite-smollm2-135m-lora  lora, r 16, 16 bits on smollm2-135m" in lines
     words = printed.getvalue().replace(",", " ").split()
     assert {"mini_sentiment", "fin_ner_typing"} <= set(words)
-    assert f"Next: finbench eval --adapter {place}" in lines
+    [line] = [line for line in lines if line.startswith("Next: finbench eval")]
+    assert line.startswith(f"Next: finbench eval --adapter {place} ")
+    assert " --tasks " in line  # it has no record that would name any
     assert any(line.startswith("zoo:a-name-that-is-longer-than-the-terminal-is-wide  lora, r 4") for line in lines)
 
 
 @pytest.mark.parametrize(
     ("stated", "named"),
     [
-        ("HuggingFaceTB/SmolLM2-135M-Instruct", "smollm2-135m"),
-        ("org/model", "hub:org/model"),
-        (None, "BASE"),
-        ("./m", "./m"),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", ""),  # which the adapter says itself
+        ("org/model", " --base hub:org/model"),
+        (None, " --base BASE"),
+        ("./m", " --base ./m"),
+        ("/a b", " --base '/a b'"),
     ],
 )
-def test_adopt_names_a_base_that_eval_takes(stated: str | None, named: str, printed: io.StringIO) -> None:
-    found: Any = SimpleNamespace(folder="a", identity="0" * 64, config={"base_model_name_or_path": stated})
-    publications.adopted(found)
-    assert printed.getvalue().endswith(f"Next: finbench eval --adapter a --base {named}\n")
+def test_the_line_that_scores_a_foreign_adapter_is_whole(stated: str | None, named: str, tmp_path: Path) -> None:
+    """Base and tasks stand in it: eval knows neither."""
+    found = AdapterFolder(tmp_path, None, "peft", "0" * 64, {"base_model_name_or_path": stated})
+    said = adopting.to_score(found, "a")
+    assert said.startswith(f"finbench eval --adapter ./a{named} --tasks ")
+    assert {said.rpartition(" ")[2]} & {"fpb", "mini_sentiment"}
 
 
 # ---------------------------------------------------------------- bombs

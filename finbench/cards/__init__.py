@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         thinking_tokens,
         write_reports,
     )
-    from finbench.cards.reporting import report
+    from finbench.cards.reporting import format_of, report
     from finbench.cards.riskpage import RiskPage, risk, risk_of
     from finbench.cards.setups import setup_of
     from finbench.cards.undernoise import UNREACHED, UnderNoise, robustness, unreached
@@ -66,6 +66,7 @@ __all__ = [
     "everyeval",
     "export_card",
     "follows",
+    "format_of",
     "from_template",
     "in_brackets",
     "limits",

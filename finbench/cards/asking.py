@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 
 from finbench.core import catalog
-from finbench.core.records import BaseModelId, Score, Scorecard
+from finbench.core.records import BaseModelId, Score, Scorecard, Subject
 
 _ROWS = "metadata."  # begins those arguments of a card that are choices of rows
 
@@ -33,7 +33,7 @@ def evaluation(card: Scorecard, who: str, scores: Sequence[Score] | None = None)
     tasks = ",".join(score.task.removeprefix(catalog.PREFIX) for score in scores)
     parts = ["finbench eval", who, f"--tasks {shlex.quote(tasks)}", f"--bits {subject.bits}"]
     implied = card.generation is not None and card.generation.profile in ("chat", "think")
-    parts += [] if implied else ["--chat"] if subject.chat else ["--no-chat"] if subject.kind != "base" else []
+    parts += [] if implied else _template(subject)
     parts += [f"--shots {card.shots} --seed {card.seed}"] if card.shots else []
     parts += _generation(card)
     parts += [f"--limit {card.limit}"] if card.limit else []
@@ -45,6 +45,16 @@ def evaluation(card: Scorecard, who: str, scores: Sequence[Score] | None = None)
     chosen |= {key: value for score in scores for key, value in score.data.choices.items()}
     parts += [f"--metadata {shlex.quote(f'{key}={value}')}" for key, value in sorted(chosen.items())]
     return " ".join(parts)
+
+
+def plain(card: Scorecard, who: str) -> str:
+    """The ``finbench eval`` of a card's subject in its bits and chat template, without tasks or anything else."""
+    engine = [] if card.engine == "hf" or card.origin != "finbench" else [f"--engine {shlex.quote(card.engine)}"]
+    return " ".join(["finbench eval", who, f"--bits {card.subject.bits}", *_template(card.subject), *engine])
+
+
+def _template(subject: Subject) -> list[str]:
+    return ["--chat"] if subject.chat else ["--no-chat"] if subject.kind != "base" else []
 
 
 def _generation(card: Scorecard) -> list[str]:

@@ -113,7 +113,11 @@ def raw(path: Path) -> Any:
 def missing(path: Path) -> FinbenchError:
     """The fault for a path at which no scorecard lies: a folder, or a name with something like it beside."""
     if path.is_dir():
-        return FinbenchError(f"{path} is a folder, not a scorecard.", f"Name one: {path / '*.json'}")
+        inside = [str(one) for one in sorted(path.glob("*.json")) if samples_path(one).is_file()][:3]
+        written = "finbench eval writes them: scorecards/<subject>.json, or where --out said"
+        return FinbenchError(
+            f"{path} is a folder, not a scorecard.", f"Name one: {', '.join(inside)}" if inside else written
+        )
     beside = [other.name for other in path.parent.glob("*.json")] if path.parent.is_dir() else []
     close = near_misses(path.name, beside)
     mean = f" Did you mean {' or '.join(str(path.with_name(name)) for name in close)}?" if close else ""

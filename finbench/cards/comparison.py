@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,7 +89,8 @@ def compare(
     """
     wanted = [catalog.full_name(task) for task in tasks]
     found = [_load(path) for path in _among(cards)]
-    if any(Path(place).is_dir() for place in cards):
+    folders = any(Path(place).is_dir() for place in cards)
+    if folders:
         found = _fitting(found, wanted, across_profiles, chosen=found[0].path == Path(cards[0]))
     names = Counter(side.name for side in found)
     for side in found:
@@ -106,8 +108,15 @@ def compare(
                 f"{first.path} and {other.path} share no task{' of those named' if wanted else ''}.",
                 named if shared else "Score both on the same tasks: finbench eval --tasks fpb",
             )
-        for task in chosen:
-            _same_setup(first, other, task, across_profiles)
+        try:
+            for task in chosen:
+                _same_setup(first, other, task, across_profiles)
+        except FinbenchError as fault:
+            home = first.path.parent
+            if folders or other.path.parent != home or len(cardfiles.expand([home])) == 2:
+                raise
+            there = f"or, of the cards that lie there, those that fit: finbench compare {shlex.quote(str(home))}"
+            raise FinbenchError(fault.message, f"{fault.hint}; {there}") from fault
         sides.append((other, chosen))
     pairs = []
     for other, chosen in sides:

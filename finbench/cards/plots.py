@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from finbench.cards.render import Heading, amount, in_brackets, shorten_name
+from finbench.core.errors import listed
 from finbench.core.records import Measure, Score, Scorecard
 from finbench.scoring import seed_spread
 
@@ -138,7 +139,7 @@ def plot(table: Table, number: int) -> Plot:
     dashed = [line.name for line in table.lines if line.baseline and line.cells[number] is not None]
     about = f"{column.measured} of {column.title}, n = {column.score.n:,} documents. {_bars(table, number)}."
     about += " They are Student's t; a subject with one run has none." if table.spread == "seeds" else ""
-    about += f" Dashed: {' and '.join(dashed)}." if dashed else ""
+    about += f" Dashed: {listed(dashed)}." if dashed else ""
     return Plot(column.title, forest(table, number), about[:1].upper() + about[1:])
 
 

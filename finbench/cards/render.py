@@ -313,7 +313,7 @@ def from_template(name: str, *, escape: bool, **values: Any) -> str:
         "tex": _tex,
         "latex": latex,
         "slug": slug,
-        "label": lambda table: slug("-".join(["finbench", *(column.title for column in table.columns)])[:60]),
+        "label": lambda table: slug("-".join(["finbench", *dict.fromkeys(column.task for column in table.columns)])),
     }
     return environment.get_template(name).render(**values)
 

@@ -14,13 +14,14 @@ from finbench.cards.setups import setup_of
 from finbench.cards.verdicts import LEVEL
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError, unknown
-from finbench.core.files import check_writable, write_atomic
+from finbench.core.files import check_file, write_atomic
 from finbench.core.installing import install
 from finbench.core.records import Measure, Score, Scorecard
 from finbench.scoring import clusters_of, floors, hidden_metrics, holm, samples_of, seed_spread, values_of, welch
 
 FORMATS = {"md": "table.md.j2", "latex": "table.tex.j2", "html": "table.html.j2"}
 FIGURES = ("svg", "pdf", "png")
+_ENDINGS = {"md": ".md", "latex": ".tex", "html": ".html"}
 SPREADS = ("interval", "seeds")
 _SHOWN = {"md": ("svg", "png"), "latex": ("pdf", "png"), "html": ()}  # figures that a report can show, the best first
 
@@ -28,7 +29,7 @@ _SHOWN = {"md": ("svg", "png"), "latex": ("pdf", "png"), "html": ()}  # figures 
 def report(
     cards: Sequence[Path | str],
     *,
-    format: str = "md",
+    format: str | None = None,
     spread: str = "interval",
     tasks: Sequence[str] = (),
     out: Path | None = None,
@@ -36,6 +37,7 @@ def report(
 ) -> str:
     """Render the scorecards (files, or folders of them) as one table; also written to ``out`` if that is named.
 
+    ``format``: md, latex or html; default: as ``out`` ends (.md, .tex, .html), else md.
     ``spread``: ``interval`` shows 95 % intervals over documents, a line a card; ``seeds`` shows mean and standard
     deviation of subjects that differ only in their seed. Bold is who is significantly better than every other
     line of its column (paired permutation tests, or Welch's t test over seeds; 5 %, Holm over the table); a
@@ -45,6 +47,7 @@ def report(
 
     Raises FinbenchError for a file that is no scorecard, and an unknown format, spread or task.
     """
+    format = format or format_of(out)
     if format not in FORMATS:
         raise unknown("format", format, FORMATS, "finbench report --help")
     if spread not in SPREADS:
@@ -58,9 +61,7 @@ def report(
     if out is None and stated:
         raise FinbenchError("Figures are written beside the report, and it is not written.", "Add --out table.tex")
     if out is not None:
-        check_writable(out)
-        if out.is_dir():
-            raise FinbenchError(f"{out} is a folder.", f"Name a file: --out {out / f'report.{format}'}")
+        check_file(out, f"report{_ENDINGS[format]}")
     if set(figures) - {"svg"} and find_spec("vl_convert") is None:
         kinds = " and ".join(kind.upper() for kind in figures if kind != "svg")
         raise FinbenchError(f"Figures as {kinds} need vl-convert, which is not installed.", install("board"))
@@ -78,6 +79,11 @@ def report(
     if out is not None:
         write_atomic(out, text)
     return text
+
+
+def format_of(out: Path | None) -> str:
+    """The format that a file's name ends in, else md."""
+    return next((kind for kind, end in _ENDINGS.items() if out is not None and out.suffix == end), "md")
 
 
 def _figure(svg: str, kind: str) -> str | bytes:

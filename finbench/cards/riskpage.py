@@ -16,7 +16,7 @@ from finbench.cards.subjectcards import GENERAL, HeldScore, SubjectCards, gather
 from finbench.cards.verdicts import shown_points
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
-from finbench.core.files import write_atomic
+from finbench.core.files import check_file, write_atomic
 from finbench.scoring import calibration, clusters_of, hidden_metrics, metrics, samples_of, values_of
 
 CHIP, MACHINE = 700.0, 100.0  # watts that are assumed of a GPU, and of a machine without one
@@ -63,10 +63,13 @@ def risk(
     ``wanted``: error rates to find thresholds for; ``watts``: what the machine draws while it answers; ``cutoff``: up
     to when the base has read (2024-08), where bases.yaml does not say it.
 
-    Raises FinbenchError where no card of the subject lies there, and for another ending of ``out``.
+    Raises FinbenchError where no card of the subject lies there, for another ending of ``out``, and first where that
+    cannot be written.
     """
     if out is not None and out.suffix not in _TEMPLATES:
         raise FinbenchError(f"{out} is neither a page nor Markdown.", "Name a file that ends in .html or .md")
+    if out is not None:
+        check_file(out, f"risk{out.suffix}")
     if watts is not None and not 0 < watts < float("inf"):
         raise FinbenchError(f"--watts {watts:g} is no power.", "Say what the machine draws in watts: --watts 120")
     page = _described(gathered(Path(subject), [Path(place) for place in cards]), wanted, watts, cutoff)
@@ -219,7 +222,7 @@ def _forgetting(found: SubjectCards) -> Section:
         ("task", "score", "base", "difference", "documents"),
         [] if alone else [[one.task, _main(one), *_beside(one), f"{one.score.n:,}"] for one in general],
         f"{asked(found, general)}; {compared(found, general)} --tasks general",
-        "nothing is forgotten by a base alone" if alone else "what it forgot: finbench eval --tasks general",
+        "nothing is forgotten by a base alone" if alone else f"what it forgot: {shifts.plainly(found)} --tasks general",
     )
 
 
@@ -282,7 +285,7 @@ def _untested(found: SubjectCards, sections: Sequence[Section]) -> Iterator[str]
     lone = [one.task for one in found.own if one.base is None]
     if lone and not alone:
         yield f"Its base was not scored beside it on {'; '.join(lone)}."
-    if part := [one.task for one in found.own if not one.score.is_whole(one.card.limit)]:
+    if part := [one.task for one in found.own if one.score.data.share or not one.score.is_whole(one.card.limit)]:
         yield f"A part of the test only: {'; '.join(part)}."
     if not alone:
         yield "Another training of the same recipe: intervals are over documents, not over trainings (finbench sweep)."

@@ -14,7 +14,7 @@ from finbench.cards.subjectcards import HeldScore, SubjectCards
 from finbench.cards.verdicts import shown_points
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
-from finbench.core.records import Score
+from finbench.core.records import Score, Scorecard
 from finbench.scoring import metrics, noise
 
 
@@ -56,7 +56,7 @@ def of_wording(found: SubjectCards) -> Section:
         rows,
         f"{asked(found, [one for one, _ in told], ' --prompts 8')}; "
         f"finbench card prompts {found.words([one for one, _ in told])}",
-        f"not tested, finbench eval --prompts 8 --tasks {example}",
+        f"not tested, {plainly(found)} --prompts 8 --tasks {example}",
     )
 
 
@@ -111,7 +111,7 @@ def of_noise(found: SubjectCards) -> Section:
         f"finbench card noise {file_of(found)} {' '.join(map(found.word, homes))}",
         " ".join(faults)
         or "what typing errors, other names, number formats and negation do: "
-        "finbench eval --metadata noise=all --out noisy",
+        f"{plainly(found)} --metadata noise=all --tasks {','.join(_changed_by_noise(found)) or 'fpb_mc'} --out noisy",
         notes=[*notes, *undernoise.unreached(dict.fromkeys(path.parent.parent for path in found.noisy))],
     )
 
@@ -160,13 +160,29 @@ def asked(found: SubjectCards, held: Sequence[HeldScore], more: str = "", placed
     commands = []
     for own in cards.values():
         card = own[0].card
-        subject, base = card.subject, asking.base_option(card.subject.base)
-        adapter = subject.adapter_source or _folder_of(found, subject.adapter_name or subject.name)
-        who = f"--model {base}" if subject.kind == "base" else f"--adapter {shlex.quote(adapter)} --base {base}"
+        who = _who(found, card)
         home = found.word(own[0].path.parent)
         where = f" --out {home}" if placed and not found.bare and home not in (".", "scorecards") else ""
         commands.append(asking.evaluation(card, who, [one.score for one in own]) + more + where)
     return "; ".join(commands)
+
+
+def plainly(found: SubjectCards) -> str:
+    """The ``finbench eval`` of the subject, in its bits and template, without tasks."""
+    return asking.plain(found.subject, _who(found, found.subject))
+
+
+def _who(found: SubjectCards, card: Scorecard) -> str:
+    """The options that name the subject of a card."""
+    subject, base = card.subject, asking.base_option(card.subject.base)
+    adapter = subject.adapter_source or _folder_of(found, subject.adapter_name or subject.name)
+    return f"--model {base}" if subject.kind == "base" else f"--adapter {shlex.quote(adapter)} --base {base}"
+
+
+def _changed_by_noise(found: SubjectCards) -> list[str]:
+    """The tasks of the cards whose answer is a label, which noise has rules for."""
+    labelled = {name for name, task in catalog.tasks().items() if task.labels}
+    return list(dict.fromkeys(short(one) for one in found.own if one.score.task in labelled))
 
 
 def short(one: HeldScore) -> str:

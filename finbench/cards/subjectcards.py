@@ -14,7 +14,7 @@ from finbench.cards.setups import apart, setup_of
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Score, Scorecard
-from finbench.models import adapters
+from finbench.models import adapters, adopting
 
 GENERAL = "general"  # family of the tasks that show what a training forgot
 
@@ -79,12 +79,12 @@ def gathered(subject: Path, places: Sequence[Path]) -> SubjectCards:
     home = Path("scorecards") if folder else subject.parent
     paths = [path for place in places or [home] for path in _within(place)]
     if folder:
-        identity = adapters.read(subject).identity
-        named = [path for path in paths if cardfiles.read(path).subject.adapter == identity]
+        own = adapters.read(subject)
+        named = [path for path in paths if cardfiles.read(path).subject.adapter == own.identity]
         if not named:
             raise FinbenchError(
                 f"No scorecard of {subject} lies in {', '.join(map(str, places or [home]))}.",
-                f"Make one: finbench eval --adapter {shlex.quote(str(subject))}; or name the folder it lies in.",
+                f"Make one: {adopting.to_score(own, str(subject))}; or name the folder it lies in.",
             )
         subject = max(named, key=lambda path: cardfiles.read(path).provenance.created)
     first = cardfiles.read(subject)

@@ -55,7 +55,7 @@ def compare(
 def verify(
     card: Annotated[Path, "Scorecard (.json), its samples beside it."],
     rerun: Rerun = "0",
-    adapter: Annotated[str | None, "The card's adapter, for --rerun."] = None,
+    adapter: Annotated[str | None, "The card's adapter: for --rerun, and for test texts that it learnt."] = None,
     base: CardBase = None,
     seed: Annotated[int | None, "Seed of an earlier rerun, to repeat it; else drawn when asked."] = None,
     data_dir: DataDir = None,
@@ -69,7 +69,7 @@ def verify(
 
 def report(
     cards: Cards,
-    format_: Annotated[str, "--format", "md, latex or html."] = "md",
+    format_: Annotated[str | None, "--format", "md, latex or html; default: as --out ends, else md."] = None,
     spread: Annotated[str, "interval: 95 % over documents; seeds: mean and deviation."] = "interval",
     tasks: Tasks = None,
     out: Annotated[Path | None, "File to write, with its plots beside it."] = None,
@@ -78,10 +78,13 @@ def report(
     ] = None,
 ) -> Found:
     """A table as in a paper: best in bold only where the difference is significant; with plots."""
+    from finbench.cards import format_of
+
+    kind = format_ or format_of(out)
     text = finbench.report(
-        cards, format=format_, spread=spread, tasks=_named(tasks), out=out, figures=_named(figures) or None
+        cards, format=kind, spread=spread, tasks=_named(tasks), out=out, figures=_named(figures) or None
     )
-    value = {"format": format_, "text": text, "out": str(out) if out else None}
+    value = {"format": kind, "text": text, "out": str(out) if out else None}
     return Found(value, lambda: typer.echo(f"Report: {out}" if out else text.rstrip()))
 
 

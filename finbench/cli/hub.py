@@ -44,9 +44,9 @@ def adopt(
     folder: Annotated[Path, "Adapter whose weights were changed after finbench trained it."],
 ) -> Found:
     """Take changed weights for an adapter made elsewhere: its old record, which is of other weights, moves aside."""
-    found = models.adopting.adopt(folder)
+    found, earlier = models.adopting.adopt(folder)
     stated = {"folder": str(folder), "adapter": found.identity}
-    return Found(stated, lambda: show.publications.adopted(found))
+    return Found(stated, lambda: show.publications.adopted(found, earlier))
 
 
 def zoo_list() -> Found:

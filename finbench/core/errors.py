@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 # The hint of a fault after which there is nothing to type; the reason stands beside each use.
 NOTHING_TO_TYPE = ""
@@ -63,9 +63,22 @@ def unknown(kind: str, name: str, known: Iterable[str], list_command: str) -> Fi
     return FinbenchError(f"Unknown {kind} {name!r}.{did_you_mean}", f"See them all: {list_command}")
 
 
+def check_used(given: Mapping[str, object], needed: str) -> None:
+    """FinbenchError for an option (name -> value, None: not stated) that does nothing without ``needed``."""
+    if idle := [name for name, value in given.items() if value is not None]:
+        raise FinbenchError(
+            f"{idle[0]} does nothing without {needed.split()[0]}.", f"Add {needed}, or leave {' and '.join(idle)} out."
+        )
+
+
 def counted(number: int, what: str) -> str:
     """1 core, 2 cores."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def listed(names: Sequence[str], last: str = "and") -> str:
+    """a, b and c."""
+    return f" {last} ".join([part for part in (", ".join(names[:-1]), *names[-1:]) if part])
 
 
 def shortened(text: str) -> str:

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -211,6 +212,15 @@ def check_writable(path: Path) -> None:
             pass
     except OSError as fault:
         raise cannot_write(path, fault) from fault
+
+
+def check_file(path: Path, name: str) -> None:
+    """``check_writable`` of a file; also refused: a folder, in which ``name`` would do, and what is no plain file."""
+    check_writable(path)
+    if path.is_dir():
+        raise FinbenchError(f"{path} is a folder.", f"Name a file: --out {shlex.quote(str(path / name))}")
+    if path.exists() and not path.is_file():  # /dev/null would be replaced
+        raise FinbenchError(f"{path} is no plain file.", f"Name a file: --out {name}")
 
 
 def cannot_write(path: Path, fault: Exception) -> FinbenchError:

@@ -67,7 +67,7 @@ def _evaluated(wanted: Evaluation, parsed: dict[str, Any], named: list[Task]) ->
             raise options.no_tasks()
         named = _of_recipe(defaults)
         lm_tasks = prompts.load(named, *how)
-    if alone := wordings.left_alone(named, wanted.prompts):  # unknown names are refused before anything is loaded
+    if alone := wordings.left_alone(named, wanted.prompts):
         say(f"{', '.join(alone)}: there is no other prompt, so the own one alone is asked.")
     generation = profiles.generation_of(wanted, named, [one.subject for one in found])
     written: list[Path] = []

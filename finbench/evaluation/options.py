@@ -14,7 +14,7 @@ from finbench.core.records import Task
 from finbench.core.settings import Evaluation
 from finbench.evaluation import profiles
 from finbench.models import adapters, bases
-from finbench.scoring import noise
+from finbench.scoring import noise, wordings
 
 ENGINES = ("auto", "hf", "vllm", "server", "api", "dummy")
 ENDPOINTS = ("server", "api")  # whose models are elsewhere
@@ -136,6 +136,8 @@ def checked(wanted: Evaluation) -> tuple[Evaluation, dict[str, Any], list[Task]]
     noise.checked(named or list(catalog.tasks().values()), wanted.metadata)
     if wanted.engine not in (*ENDPOINTS, "dummy"):
         check_folders(wanted.adapters, wanted.model, wanted.base)
+    if wanted.prompts is not None:
+        wordings.check_known(named, wanted.prompts)
     check_writable(wanted.out)
     return wanted, parsed, named
 

@@ -19,7 +19,7 @@ from typing import Any
 from finbench.cards import cardfiles
 from finbench.core import catalog, seal
 from finbench.core.console import quiet
-from finbench.core.errors import FinbenchError
+from finbench.core.errors import FinbenchError, check_used
 from finbench.core.files import sha256_file, stable_json
 from finbench.core.records import Score, Scorecard, Task
 from finbench.core.seal import salted
@@ -63,6 +63,8 @@ def rescore_cards(
     found: list[Rescored] = []
     loaded: dict[str, Any] = {}
     told: dict[str, str] = {}
+    if not ask:
+        check_used({"--adapter": adapter, "--base": base}, "--ask")
     model = (adapter, base) if ask else None
     for path in cardfiles.expand(cards):
         card = cardfiles.read(path)

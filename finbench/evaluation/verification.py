@@ -15,7 +15,7 @@ from typing import Any
 
 from finbench.cards import RowsByTask, cardfiles
 from finbench.core import catalog, owntasks, paths, seal
-from finbench.core.errors import FinbenchError
+from finbench.core.errors import FinbenchError, check_used
 from finbench.core.records import Answers, Measure, Score, Scorecard, Task
 from finbench.evaluation import drawing, evidence, options, rescore
 from finbench.evaluation import rerun as again
@@ -60,6 +60,8 @@ def verify(
     path, count = Path(card), drawing.wanted(rerun)
     if seed is not None and seed < 0:
         raise FinbenchError(f"--seed counts from 0, got {seed}.", "Leave it out: then nobody can know what is asked.")
+    if count == 0:
+        check_used({"--base": base, "--seed": seed}, "--rerun auto")
     found = Verification(str(path))
     raw = cardfiles.raw(path)
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from finbench.cards import cardfiles, conditions_of
 from finbench.core import catalog
 from finbench.core.console import say
-from finbench.core.errors import FinbenchError
+from finbench.core.errors import FinbenchError, check_used
 from finbench.core.files import sha256_file, write_atomic
 from finbench.core.records import Scorecard
 from finbench.evaluation import drawing, import_card, verify
@@ -44,6 +44,8 @@ def add(
     """
     if owner is not None and not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}", owner, re.ASCII):
         raise FinbenchError(f"--owner is a name as on the Hub, got {owner[:100]!r}.", "Write it as in org/name: org.")
+    if not key and drawing.wanted(rerun) == 0:
+        check_used({"--base": base}, "--rerun auto")
     with tempfile.TemporaryDirectory() as scratch:
         paths = [path for source in sources for path in _cards(Path(source), Path(scratch), name, data_dir)]
         if key and drawing.wanted(rerun) == 0:

@@ -72,7 +72,8 @@ def _located(text: str) -> tuple[Path, str | None]:
     if not ref.path.is_dir():
         beside = [place.parent.name for place in ref.path.parent.glob("*/adapter_config.json")]
         close = [str(ref.path.with_name(name)) for name in near_misses(ref.path.name, beside)] if ref.path.name else []
-        mean = f" Did you mean {' or '.join(close)}?" if close else refs.meant(text)
+        mean = f" Did you mean {' or '.join(close)}?" if close else "" if beside else refs.meant(text)
+        mean += f" {ref.path.parent} has {', '.join(sorted(beside)[:5])}." if beside and not close else ""
         raise FinbenchError(
             f"No such adapter folder: {text}.{mean}", "Train one: finbench train --task fpb --out ./my-adapter"
         )

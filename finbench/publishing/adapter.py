@@ -17,7 +17,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter, BaseModelId
 from finbench.core.settings import PushSettings
 from finbench.hub import SAFE_FILES, File, Kind
-from finbench.models import adapters, bases
+from finbench.models import adapters, adopting, bases
 from finbench.models.adapters import AdapterFolder
 from finbench.publishing import modelcard
 from finbench.publishing.evidence import CURVES, PICTURE, RECIPE, files_of, find
@@ -36,7 +36,7 @@ class Bundle:
     """Files to publish, and how. ``owned``: what goes where it is not among them (``hub.make_plan``).
 
     ``results``: whether there are scores among them; ``seen``: the commit of the repository that they were chosen for;
-    ``into``: it has to be there, with the weights that they tell of.
+    ``into``: it has to be there, with the weights that they tell of. ``adapter``: what is published, on its base there.
     """
 
     files: list[File]
@@ -48,6 +48,7 @@ class Bundle:
     results: bool = True
     seen: str | None = None
     into: bool = False
+    adapter: AdapterFolder | None = None
 
 
 def bundle(folder: Path, wanted: PushSettings, repo: str) -> Bundle:
@@ -68,7 +69,7 @@ def bundle(folder: Path, wanted: PushSettings, repo: str) -> Bundle:
     files = [File(name, config if name == "adapter_config.json" else folder / name) for name in names]
     evidence = find(found, wanted.cards, repo)
     own, beside = evidence.own, evidence.beside
-    none = f"No scorecard of it was found: the card has no results. Make some: finbench eval --adapter {folder}"
+    none = "No scorecard of it was found: the card has no results. Make some: " + adopting.to_score(found, str(folder))
     notes = [] if own else [none]
     if evidence.stale:
         notes.append(
@@ -112,7 +113,10 @@ def bundle(folder: Path, wanted: PushSettings, repo: str) -> Bundle:
     files += evidence.history([file.path for file in files])
     message = f"finbench: {found.name} {found.identity[:12]}"
     owned = (*SAFE_FILES, *evidence.owned)
-    return Bundle(files, message, readme, owned=owned, notes=notes, results=bool(own), seen=evidence.commit)
+    there = replace(found, record=record, config={**found.config, "base_model_name_or_path": base.hub_id})
+    return Bundle(
+        files, message, readme, owned=owned, notes=notes, results=bool(own), seen=evidence.commit, adapter=there
+    )
 
 
 def base_of(found: AdapterFolder, named: str | None) -> BaseModelId:

@@ -22,6 +22,8 @@ from finbench.core.records import Scorecard
 from finbench.core.settings import PushSettings, called_with
 from finbench.core.version import __version__
 from finbench.hub import File, Plan, Published
+from finbench.models import adopting
+from finbench.models.adapters import AdapterFolder
 from finbench.publishing import benchmark
 from finbench.publishing.adapter import Bundle, bundle
 from finbench.publishing.belonging import holds, identity_of, is_plain, weights_at
@@ -40,11 +42,15 @@ RESULTS = "results"  # results/<subject>/<revision>/<task>.json, as MTEB keeps t
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push would do or has done. ``published`` is None after a dry run; ``readme`` is the card as sent."""
+    """What a push would do or has done. ``published`` is None after a dry run; ``readme`` is the card as sent.
+
+    ``adapter``: what was published, where that is one.
+    """
 
     plan: Plan
     readme: str
     published: Published | None
+    adapter: AdapterFolder | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -78,7 +84,7 @@ def push(wanted: PushSettings) -> Pushed:
         )
     target = refs.parse(to)
     if target.kind != "hub" or target.revision:
-        raise FinbenchError(f"{to} is no repository of the Hub to push to.", "Write hub:org/name.")
+        raise FinbenchError(f"{to} is no repository of the Hub to push to.{refs.meant(to)}", "Write hub:org/name.")
     given = {"--cards": wanted.cards, "--base": wanted.base, "--licence": wanted.licence, "--model": wanted.model}
     if not wanted.path and (odd := [name for name, value in given.items() if value]):
         raise FinbenchError(f"A benchmark takes no {odd[0]}.", "Leave it out, or name a PATH before hub:org/name.")
@@ -106,17 +112,17 @@ def push(wanted: PushSettings) -> Pushed:
     for note in found.notes + ([_PROPOSED] if proposed else []):
         say(harmless(note))
     asked = not (found.results or plan.private or wanted.pr or wanted.yes)
-    if asked and (wanted.dry_run or not agreed("Publish it without any result?")):
+    if found.adapter and asked and (wanted.dry_run or not agreed("Publish it without any result?")):
         raise FinbenchError(
             f"{to} would be public without any result; nothing was sent.",
-            f"finbench eval --adapter {wanted.path}, then push again; or add --yes",
+            f"{adopting.to_score(found.adapter, str(wanted.path))}, then push again; or add --yes",
         )
     if wanted.public and plan.exists and plan.private:
         settings = hub.page(target.name, found.kind, "settings")
         say(f"It exists and stays private; its settings make it public: {settings}")
     if wanted.dry_run:
         return Pushed(plan, found.readme, None)
-    return Pushed(plan, found.readme, hub.execute(plan))
+    return Pushed(plan, found.readme, hub.execute(plan), found.adapter)
 
 
 def gather(path: Path, wanted: PushSettings, repo: str) -> Bundle:

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import Field
 
 from finbench.core import catalog, paths
-from finbench.core.errors import FinbenchError, unknown
+from finbench.core.errors import FinbenchError, listed, unknown
 from finbench.core.files import digest
 from finbench.core.records import Axis, Task
 from finbench.core.strict import Record
@@ -83,9 +83,8 @@ def of(task: Task) -> list[Wording]:
     for name, entry in stated["frames"][filled.pop("frame")].items():
         frame = _Frame.parse(entry, f"tasks/_prompts: {name}")
         said = words if frame.words else {}
-        listed = [said.get(label, label) for label in labels][:: -1 if frame.order else 1]
-        filled["listed"] = ", ".join(listed)
-        filled["labels"] = " or ".join([part for part in (", ".join(listed[:-1]), *listed[-1:]) if part])
+        shown = [said.get(label, label) for label in labels][:: -1 if frame.order else 1]
+        filled["listed"], filled["labels"] = ", ".join(shown), listed(shown, "or")
         # a slot may hold slots
         text = frame.text and Template(Template(frame.text).safe_substitute(filled)).safe_substitute(filled)
         found.append(
@@ -110,6 +109,21 @@ def left_alone(tasks: Sequence[Task], stated: str | None) -> list[str]:
     return short
 
 
+def check_known(tasks: Sequence[Task], stated: str) -> None:
+    """Refuse ``--prompts`` that ``left_alone`` refuses; without tasks (an adapter names them), what no task has."""
+    if tasks:
+        left_alone(tasks, stated)
+        return
+    known = {one.name for task in catalog.tasks().values() for one in of(task)}
+    for name in _named(stated):
+        if not (name == "all" or name.isdecimal() or name in known):
+            raise unknown("prompt", name, known, "finbench tasks show fpb")
+
+
+def _named(stated: str) -> list[str]:
+    return [name.strip() for name in stated.split(",") if name.strip()]
+
+
 def chosen(task: Task, stated: str) -> list[Wording]:
     """The prompts that ``--prompts`` names: ``all``, how many, or names by comma; the task's own is always the first.
 
@@ -129,7 +143,7 @@ def chosen(task: Task, stated: str) -> list[Wording]:
                 f"Say 2 to {len(known)}, or all: --prompts {min(8, len(known))}",
             )
         return known[: int(stated)]
-    names = [name.strip() for name in stated.split(",") if name.strip()]
+    names = _named(stated)
     by_name = {one.name: one for one in known}
     for name in names:
         if name not in by_name:

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.padding import Padding
 
+from finbench import models
 from finbench.cards import amount
 from finbench.cli.show.layout import put
 from finbench.core import formats
-from finbench.core.catalog import PREFIX, bases
+from finbench.core.catalog import PREFIX
 from finbench.core.console import err, out
 from finbench.hub import Change, page
 from finbench.models.zoo import KnownAdapter, ZooEntry
 from finbench.scoring.metrics import is_share, spoken
 
 if TYPE_CHECKING:
+    from finbench.core.records import Adapter
     from finbench.models.adapters import AdapterFolder
     from finbench.publishing import Pulled, Pushed
 
@@ -63,9 +65,9 @@ def _pushed(done: Pushed) -> None:
     else:
         what = "Pull request" if done.published.pull_request else "Published"
         put(f"{what}: {done.published.url}")
-        if plan.kind == "model" and not done.published.pull_request:
+        if done.adapter and not done.published.pull_request:
             pin = f"hub:{plan.repo}@{done.published.sha}"
-            put(f"To use it: finbench eval --adapter {pin}")
+            put(f"To use it: {escape(models.adopting.to_score(done.adapter, pin))}")
 
 
 def plan_rows(changes: Sequence[Change]) -> None:
@@ -88,17 +90,13 @@ def pulled(done: Pulled) -> None:
         put(f"Next: finbench eval --model {escape(folder)}")
         return
     put(f"It states the base {escape(stated_base(done.adapter))}.")
-    put(f"Next: finbench eval --adapter {escape(folder)}")
+    put(f"Next: {escape(models.adopting.to_score(done.adapter, folder))}")
 
 
-def adopted(found: AdapterFolder) -> None:
+def adopted(found: AdapterFolder, earlier: Adapter) -> None:
     """Whose it is now, and what to do next."""
-    stated = str(found.config.get("base_model_name_or_path") or "BASE")
-    local = stated.startswith((".", "/")) or Path(stated).exists()
-    on_hub = f"hub:{stated}" if stated.count("/") == 1 and not local else stated
-    base = next((entry.alias for entry in bases().values() if entry.hub_id == stated), on_hub)
     put(f"{escape(str(found.folder))} counts as made elsewhere: {found.identity[:12]}. Its old record is in history/.")
-    put(f"Next: finbench eval --adapter {escape(str(found.folder))} --base {escape(base)}")
+    put(f"Next: {escape(models.adopting.to_score(found, str(found.folder), earlier))}")
 
 
 def zoo(entries: Sequence[ZooEntry]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from finbench import models
 from finbench.cli.show.layout import columned, put, put_facts
 from finbench.core import catalog, formats
 from finbench.core.combined import Combined
@@ -82,8 +83,10 @@ def runs(found: Sequence[Run], place: Path) -> None:
             put(f"\n{escape(run.folder)} goes on: {escape(run.resume)}")
     done = [run for run in found if run.state == "done"]
     if not tasks and done:
-        how = "adapter" if done[0].recipe else "model"
-        put(f"\nNo scores of a whole test are there yet: finbench eval --{how} {escape(done[0].folder)}", wrap=True)
+        line = f"finbench eval --model {shlex.quote(done[0].folder)}"
+        if done[0].recipe:
+            line = models.adopting.to_score(models.adapters.read(Path(done[0].folder)), done[0].folder)
+        put(f"\nNo scores of a whole test are there yet: {escape(line)}", wrap=True)
 
 
 def _valued(value: object) -> str:
