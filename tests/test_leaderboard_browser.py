@@ -17,7 +17,6 @@ import boards
 import finbench
 from finbench import leaderboard
 from finbench.data.sources import import_data
-from finbench.leaderboard import page as pages
 from finbench.leaderboard import published
 from finbench.leaderboard.board import Board
 from make_data import as_whole, write_sources
@@ -58,7 +57,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write(folder: Path, board: Board) -> Path:
-    for name, text in pages.files(board):
+    for name, text in boards.texts(board).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     return folder
