@@ -38,7 +38,7 @@ def benchmark() -> Any:
 
 def texts(made: Board) -> dict[str, str]:
     """Every file of a board's page by its name."""
-    return {name: one.text() if isinstance(one, page.Part) else one for name, one in page.files(made)}
+    return {name: one.text() if isinstance(one, page.PagePart) else one for name, one in page.files(made)}
 
 
 def read_script(text: str) -> tuple[str, Any]:

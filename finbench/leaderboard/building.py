@@ -15,7 +15,7 @@ from finbench.core.files import write_atomic
 from finbench.leaderboard import charts, known, page, published, tables
 from finbench.leaderboard.board import Board, board
 from finbench.leaderboard.known import Kept
-from finbench.leaderboard.page import Part
+from finbench.leaderboard.page import PagePart
 from finbench.leaderboard.reading import beside, entries, read
 from finbench.leaderboard.store import SCORECARDS
 
@@ -77,7 +77,7 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: 
             names.add(name)
             if not check:
                 _write(folder, name, content, parts)
-            elif _stale(folder, name, content.text() if isinstance(content, Part) else content):
+            elif _stale(folder, name, content.text() if isinstance(content, PagePart) else content):
                 stale.append(name)
         left_over = _left_over(folder, names)
         if check:
@@ -89,7 +89,7 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: 
 
 def _files(
     folder: Path, made: Board, blocks: Sequence[published.PublishedScore], check: bool
-) -> Iterator[tuple[str, str | bytes | Part]]:
+) -> Iterator[tuple[str, str | bytes | PagePart]]:
     """Name and content of every file."""
     records = tables.records(made)
     yield "leaderboard.md", tables.markdown(made, blocks)
@@ -124,11 +124,11 @@ def _stale(folder: Path, name: str, content: str | bytes) -> bool:
     return not page.same(name, there.decode("utf-8", "replace"), content)
 
 
-def _write(folder: Path, name: str, content: str | bytes | Part, parts: Kept) -> None:
+def _write(folder: Path, name: str, content: str | bytes | PagePart, parts: Kept) -> None:
     """Write a file unless it is there as it should be: as ``parts`` says what such inputs give, or as it is made."""
     path = folder / name
     there = path.read_bytes() if path.is_file() else None
-    if isinstance(content, Part):
+    if isinstance(content, PagePart):
         before = parts.before.get(name)
         if there is not None and before == [content.inputs, hashlib.sha256(there).hexdigest()]:
             parts.used[name] = before

@@ -32,7 +32,7 @@ _POLICY = (
 
 
 @dataclass(frozen=True)
-class Part:
+class PagePart:
     """A file of the page that takes its time: ``inputs``, the digest of all that it is made from, and its text.
 
     Equal inputs give equal text, so that a build need not make one anew whose file is known. None: nobody knows.
@@ -42,7 +42,7 @@ class Part:
     text: Callable[[], str]
 
 
-def files(board: Board, blocks: Sequence[published.PublishedScore] = ()) -> Iterator[tuple[str, str | Part]]:
+def files(board: Board, blocks: Sequence[published.PublishedScore] = ()) -> Iterator[tuple[str, str | PagePart]]:
     """Name and content of ``index.html``, ``feed.atom`` and all of ``page/``."""
     made = Payload(board)
     heads, overview = made.heads(), made.overview()
@@ -54,7 +54,7 @@ def files(board: Board, blocks: Sequence[published.PublishedScore] = ()) -> Iter
     yield "feed.atom", feeds.atom(made)
     for name in ("board.css", "board.js"):
         yield f"{PAGE}/{name}", f"/* {MARK} */\n{templates.joinpath(name).read_text('utf-8')}"
-    yield f"{PAGE}/charts.js", Part(digest(charts.libraries()), _drawing)
+    yield f"{PAGE}/charts.js", PagePart(digest(charts.libraries()), _drawing)
     yield f"{PAGE}/heads.js", script("heads", heads)
     yield f"{PAGE}/cards.js", script("cards", made.cards)
     yield f"{PAGE}/overview.js", script("overview", overview)
@@ -66,7 +66,7 @@ def files(board: Board, blocks: Sequence[published.PublishedScore] = ()) -> Iter
         yield from _subject(subject, made, shell)
     for entry, inputs, make in details.of(board):
         part = f"details/{detail_name(entry)}"
-        yield f"{PAGE}/{part}.js", Part(inputs and digest(inputs), functools.partial(_detail, part, make))
+        yield f"{PAGE}/{part}.js", PagePart(inputs and digest(inputs), functools.partial(_detail, part, make))
 
 
 def _detail(part: str, make: Callable[[], dict[str, Any]]) -> str:

@@ -5,7 +5,7 @@
 (() => {
   const { view, key: pageKey, root } = document.body.dataset; // board, task, subject or compare; root: where page/ is
   const $ = (id) => document.getElementById(id);
-  const [WHOLE, CELLS] = [150, 1500]; // rows and cells up to which a table is drawn as a whole; of a longer one those in sight are
+  const [WHOLE, CELLS] = [150, 1200]; // rows and cells up to which a table is drawn as a whole; of a longer one those in sight are
   const AROUND = 12; // rows above and below them
   const [CARD, VALUE, LOW, HIGH, GROUP, PARSED, TOKENS, COST, FRONTS, SEEN, PRICE] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
   const [RUNS, DEVIATION, LENIENT, CUT, THOUGHT] = [11, 12, 13, 14, 15]; // runs: number, null, or card, value, low, high of each
@@ -347,6 +347,8 @@
   }
   const members = new Map(); // places of the cards of a subject: a recipe is found by each of its trainings too
   function gathered() {
+    if (gathered.of === cards) return;
+    gathered.of = cards;
     members.clear();
     cards.forEach((card, place) => members.set(card.who, [...(members.get(card.who) || []), place]));
   }
