@@ -131,6 +131,7 @@ class _Test:
         self.first, self.pairs, self.every = first, pairs, every
         self.base = [json.loads(kind) for kind in first.kinds]
         self.count = 0 if first.codes is None else len(first.codes)
+        self.sources = None if first.sources is None else first.sources[:: first.samples]
         self.known: dict[tuple[str, ...], metrics.Summed | None] = {}
         self.statistic: Callable[[Numbers], Numbers]
         self.entered: dict[int, _Entered] = {}
@@ -148,15 +149,17 @@ class _Test:
 
     def _run(self, run: Proof) -> tuple[Numbers, float, Numbers] | None:
         """(parts, value, value without each source) of a training; None where they are not of this test."""
-        if run.kinds not in self.known:
-            self.known[run.kinds] = self._table(run.kinds)
-        table = self.known[run.kinds]
+        kinds = tuple(sorted(run.kinds))  # subjects have the same few, each in an order of its own
+        if kinds not in self.known:
+            self.known[kinds] = self._table(kinds)
+        table = self.known[kinds]
         if table is None or run.codes is None or len(run.codes) != self.count:
             return None
-        summed = metrics.Summed(table.parts[run.codes], table.statistic)
+        place = np.array([kinds.index(kind) for kind in run.kinds], dtype=np.intp)
+        summed = metrics.Summed(table.parts[place[run.codes]], table.statistic)
         own = metrics.averaged(summed, self.first.samples) or summed
         self.statistic = own.statistic
-        parts, _ = by_cluster(own.parts, self.first.clusters[:: self.first.samples])
+        parts, _ = by_cluster(own.parts, self.sources)
         total = parts.sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):  # without the only source nothing is left
             without = np.nan_to_num(own.statistic(total - parts))
