@@ -255,14 +255,14 @@ def agreement(folder: Path, truth: dict[str, int]) -> dict[str, Any]:
 
 def pairs(folder: Path) -> dict[str, Any]:
     """Groups as they are built beside those of which every permutation test was done, and how many of these were."""
-    from finbench.leaderboard import groups
+    from finbench.leaderboard import groups, known
     from finbench.leaderboard.board import board
     from finbench.leaderboard.reading import entries
 
     rows = alike = few = every = differing = 0
     for test in board(entries(folder)).tests:
         rivals = [groups.rival(row, test.spread) for row in test.rows]
-        made, all_of_them = groups.Pairs(), groups.Pairs()
+        made, all_of_them = known.Kept(), known.Kept()
         quick = groups.tied(test.score, rivals, made)
         slow = groups.tied(test.score, rivals, all_of_them, every=True)
         rows, alike = rows + len(rivals), alike + sum(a == b for a, b in zip(quick, slow, strict=True))
@@ -272,7 +272,7 @@ def pairs(folder: Path) -> dict[str, Any]:
 
 def grouped(count: int, documents: int, seed: int, every: bool) -> dict[str, Any]:
     """Groups of ``count`` subjects in one test, without cards: permutation tests done, time, agreement."""
-    from finbench.leaderboard import evidence, groups
+    from finbench.leaderboard import evidence, groups, known
 
     maker = Maker(1, documents, seed)
     [one] = maker.asked
@@ -289,7 +289,7 @@ def grouped(count: int, documents: int, seed: int, every: bool) -> dict[str, Any
         found.append((float(summed.statistic(summed.parts.sum(axis=0))), who.level, proof))
     found.sort(key=lambda row: -row[0])
     score: Any = argparse.Namespace(task=one.task, main_metric="macro_f1")
-    rivals, pairs_made = [groups.Rival([proof]) for _, _, proof in found], groups.Pairs()
+    rivals, pairs_made = [groups.Rival([proof]) for _, _, proof in found], known.Kept()
     start = time.process_time()
     quick = groups.tied(score, rivals, pairs_made)
     took = time.process_time() - start
@@ -302,7 +302,7 @@ def grouped(count: int, documents: int, seed: int, every: bool) -> dict[str, Any
     made = {"subjects": count, "documents": documents, "groups": max(quick), "tests": len(pairs_made.used)}
     made |= {"seconds": round(took, 2), "leaders_told_from_their_equal": wrong}
     if every:
-        all_of_them, start = groups.Pairs(), time.process_time()
+        all_of_them, start = known.Kept(), time.process_time()
         slow = groups.tied(score, rivals, all_of_them, every=True)
         made |= {"same_group": sum(a == b for a, b in zip(quick, slow, strict=True)), "of_tests": len(all_of_them.used)}
         made |= {"seconds_of_all": round(time.process_time() - start, 2)}

@@ -16,6 +16,7 @@ from finbench.core.endpoints import Hosted
 from finbench.core.records import Answers, Generation, Measure, Scorecard
 from finbench.evaluation import evaluator
 from finbench.evaluation.verification import Verification
+from finbench.leaderboard import page
 from finbench.leaderboard.board import Board, board
 from finbench.leaderboard.rows import BoardCard
 
@@ -33,6 +34,11 @@ def benchmark() -> Any:
     sys.modules["board_scale"] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def texts(made: Board) -> dict[str, str]:
+    """Every file of a board's page by its name."""
+    return {name: one.text() if isinstance(one, page.PagePart) else one for name, one in page.files(made)}
 
 
 def read_script(text: str) -> tuple[str, Any]:

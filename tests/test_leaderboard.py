@@ -340,10 +340,10 @@ def test_a_partial_card_that_is_added_is_said_to_be_partial(
 
 def test_the_first_screen_stays_light_however_many_cards(original: Path) -> None:
     card = original / "scorecards" / "guess.json"
-    files = dict(page.files(boards.many(card, 300, tasks=12, name="n" * 200)))
+    files = boards.texts(boards.many(card, 300, tasks=12, name="n" * 200))
     first = ("index.html", "page/board.css", "page/board.js", "page/heads.js")
     assert sum(len(files[name].encode()) for name in first) <= 500_000
-    few = dict(page.files(boards.many(card, 40, tasks=4)))
+    few = boards.texts(boards.many(card, 40, tasks=4))
     assert "style=" not in few["index.html"]
     policy = re.search(r'Security-Policy" content="([^"]*)"', few["index.html"])
     assert policy
@@ -363,7 +363,7 @@ def test_markdown_shows_the_best_and_says_of_how_many(original: Path) -> None:
 def test_one_card_more_changes_its_own_subject_and_no_other(original: Path) -> None:
     board = boards.many(original / "scorecards" / "guess.json", 6, tasks=4)
     more = boards.many(original / "scorecards" / "guess.json", 7, tasks=4)
-    before, after = dict(page.files(board)), dict(page.files(more))
+    before, after = boards.texts(board), boards.texts(more)
     new = {name for name in after if after[name] != before.get(name)}
     assert sum(name.startswith("page/subject/") for name in new) == 3
     assert sum(name.startswith("page/details/") for name in new) == 1
@@ -371,7 +371,7 @@ def test_one_card_more_changes_its_own_subject_and_no_other(original: Path) -> N
 
 def test_a_feed_and_a_badge_are_xml_whatever_a_name_holds(original: Path) -> None:
     name = boards.HOSTILE + "]]>\x00\x0b&amp;"
-    files = dict(page.files(boards.many(original / "scorecards" / "guess.json", 3, name=name)))
+    files = boards.texts(boards.many(original / "scorecards" / "guess.json", 3, name=name))
     atom = ElementTree.fromstring(files["feed.atom"])
     space_ = "{http://www.w3.org/2005/Atom}"
     titles = [entry.findtext(f"{space_}title") for entry in atom.iter(f"{space_}entry")]
@@ -401,7 +401,7 @@ def test_parts_that_are_gone_go_and_what_a_user_put_there_stays(place: Path) -> 
 
 def test_text_of_cards_stays_text(original: Path) -> None:
     made = boards.many(original / "scorecards" / "guess.json", 2, name=boards.HOSTILE)
-    files = dict(page.files(made))
+    files = boards.texts(made)
     shown = files["index.html"]
     assert "<img" not in shown
     data = re.search(r'<script type="application/json" id="first">(.*?)</script>', shown, re.DOTALL)

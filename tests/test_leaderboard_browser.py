@@ -17,7 +17,6 @@ import boards
 import finbench
 from finbench import leaderboard
 from finbench.data.sources import import_data
-from finbench.leaderboard import page as pages
 from finbench.leaderboard import published
 from finbench.leaderboard.board import Board
 from make_data import as_whole, write_sources
@@ -58,7 +57,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write(folder: Path, board: Board) -> Path:
-    for name, text in pages.files(board):
+    for name, text in boards.texts(board).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     return folder
@@ -268,6 +267,10 @@ def test_a_thousand_cards_answer_a_filter_at_once(large: Path, visit: Any) -> No
         assert sorted(times)[2] < 100, times
         assert page.locator("#count").inner_text() == "1,000 subjects"
         assert page.locator("tbody .open").count() < 100
+    page.evaluate(typed, "subject-1")
+    assert page.locator("#count").inner_text() == "111 of 1,000 subjects"
+    assert page.locator("tbody .open").count() < 100  # of a wide table fewer rows are drawn as a whole
+    page.evaluate(typed, "")
     page.get_by_role("button", name="Draw all 1,000 rows").click()
     assert page.locator("tbody .open").count() == 1000
 

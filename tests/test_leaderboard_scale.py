@@ -262,7 +262,7 @@ def test_groups_are_those_of_every_test_with_a_part_of_them(documents: int, seed
 
 def test_a_test_of_two_rows_is_done_once() -> None:
     score, found = rivals(12, 60, 0)
-    before, after = groups.Pairs(), groups.Pairs()
+    before, after = known.Kept(), known.Kept()
     places = groups.tied(score, found, before, every=True)
     after.before.update(dict.fromkeys(before.used, 0.5))
     assert groups.tied(score, found, after, every=True) == [1] * 12 != places  # it is what was known that decided
@@ -320,7 +320,7 @@ def test_no_p_is_below_what_swaps_of_so_many_sources_give(every: bool) -> None:
 def test_a_p_does_not_depend_on_the_row_that_leads(odd: dict[str, Any]) -> None:
     """One of other sources, or of other samples, cannot be tested, and changes nobody's test."""
     score, found = rivals(4, 60, 0)
-    alone, beside = groups.Pairs(), groups.Pairs()
+    alone, beside = known.Kept(), known.Kept()
     places = groups.tied(score, found[1:], alone, every=True)
     other = groups.Rival([replace(found[0].runs[0], **odd)])
     assert groups.tied(score, [other, *found[1:]], beside, every=True) == [None, *places]

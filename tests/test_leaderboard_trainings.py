@@ -209,7 +209,7 @@ def test_every_table_says_the_same(lucky: Board) -> None:
     own = made.subject(recipe)
     assert [card["name"] for card in own["cards"]] == ["lora", *(f"lora-s{seed}" for seed in range(4))]
     assert [run[0] for run in own["rows"][test.key][0][11]] == [1, 2, 3, 4]
-    found = {entry.key: detail for entry, detail in details.of(lucky)}
+    found = {entry.key: make() for entry, _, make in details.of(lucky)}
     assert all(found[f"lora-s{seed}"]["scores"][test.key] for seed in range(4))
 
 

@@ -63,7 +63,7 @@ def board(found: Sequence[BoardCard], study: Sequence[BoardCard] = (), refused: 
     """
     found = trainings.with_recipes(_told_apart(found))
     history = _History()
-    tests, others = _tests(found, history), _tests(trainings.with_recipes(study), _History())
+    tests, others = _tests(found, history), _tests(trainings.with_recipes(study), _History("study"))
     spreads = trainings.known_spreads([*tests, *others])
     for test in tests:
         test.spread = trainings.known_spread(test, spreads)
@@ -92,7 +92,8 @@ def _tests(found: Sequence[BoardCard], history: _History) -> list[BoardTest]:
             tests[key].whole = tests[key].whole or (whole and score.data.share is None)
             tests[key].rows.append(BoardRow(entry, score))
     for test in tests.values():
-        test.rows = trainings.joined(_counting(test.rows, history))
+        with known.kept("means", f"{test.key} of {history.of}") as means:
+            test.rows = trainings.joined(_counting(test.rows, history), means)
     return [test for test in tests.values() if test.rows]
 
 
@@ -123,7 +124,8 @@ def _told_apart(found: Sequence[BoardCard]) -> list[BoardCard]:
 class _History:
     """Which cards count nowhere, for which others; and those of which nothing tells whether they should."""
 
-    def __init__(self) -> None:
+    def __init__(self, of: str = "board") -> None:
+        self.of = of
         self.counting: set[str] = set()
         self.behind: dict[str, tuple[str, list[str]]] = {}  # key -> the card that counts, tasks
         self._open: dict[str, RefusedCard] = {}  # by file
@@ -210,10 +212,10 @@ def _place(test: BoardTest) -> None:
             groups.rival(row, test.spread) if all(row.score.main.value > value for value in floor) else None
             for row in test.rows
         ]
-        pairs = groups.Pairs(known.tests(test.key))
-        for row, group in zip(test.rows, groups.tied(test.score, rivals, pairs), strict=True):
+        with known.kept("tests", test.key) as pairs:
+            tied = groups.tied(test.score, rivals, pairs)
+        for row, group in zip(test.rows, tied, strict=True):
             row.group = group
-        known.keep_tests(test.key, pairs.used)
     good = [-sign * row.score.main.value for row in test.rows]
     machines = [row.entry.machine for row in test.rows]
     costs = front(good, [row.cost for row in test.rows], machines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 from finbench.cards import cardfiles
 from finbench.core.errors import FinbenchError
 from finbench.core.files import write_atomic
-from finbench.leaderboard import charts, page, published, tables
+from finbench.leaderboard import charts, known, page, published, tables
 from finbench.leaderboard.board import Board, board
+from finbench.leaderboard.known import Kept
+from finbench.leaderboard.page import PagePart
 from finbench.leaderboard.reading import beside, entries, read
 from finbench.leaderboard.store import SCORECARDS
 
@@ -65,11 +68,16 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: 
     _has_cards(folder)
     cards = read(folder, trusted)
     made, blocks = board(cards.entries, beside(trusted or folder), cards.refused), published.read(folder)
-    names, stale, unlike = set(), [], _stale if check else _write
-    with contextlib.nullcontext() if check else cardfiles.lock(folder / page.PAGE):
+    names, stale = set(), []
+    with contextlib.ExitStack() as held:
+        if not check:
+            held.enter_context(cardfiles.lock(folder / page.PAGE))
+            parts = held.enter_context(known.kept("parts", str(folder.resolve())))
         for name, content in _files(folder, made, blocks, check):
             names.add(name)
-            if unlike(folder, name, content):
+            if not check:
+                _write(folder, name, content, parts)
+            elif _stale(folder, name, content.text() if isinstance(content, PagePart) else content):
                 stale.append(name)
         left_over = _left_over(folder, names)
         if check:
@@ -81,7 +89,7 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: 
 
 def _files(
     folder: Path, made: Board, blocks: Sequence[published.PublishedScore], check: bool
-) -> Iterator[tuple[str, str | bytes]]:
+) -> Iterator[tuple[str, str | bytes | PagePart]]:
     """Name and content of every file."""
     records = tables.records(made)
     yield "leaderboard.md", tables.markdown(made, blocks)
@@ -116,13 +124,21 @@ def _stale(folder: Path, name: str, content: str | bytes) -> bool:
     return not page.same(name, there.decode("utf-8", "replace"), content)
 
 
-def _write(folder: Path, name: str, content: str | bytes) -> bool:
-    """Write a file unless it is there as it should be; whether it was written."""
-    path, data = folder / name, content.encode() if isinstance(content, str) else content
-    if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
-        return False
-    write_atomic(path, data)
-    return True
+def _write(folder: Path, name: str, content: str | bytes | PagePart, parts: Kept) -> None:
+    """Write a file unless it is there as it should be: as ``parts`` says what such inputs give, or as it is made."""
+    path = folder / name
+    there = path.read_bytes() if path.is_file() else None
+    if isinstance(content, PagePart):
+        before = parts.before.get(name)
+        if there is not None and before == [content.inputs, hashlib.sha256(there).hexdigest()]:
+            parts.used[name] = before
+            return
+        inputs, content = content.inputs, content.text()
+        if inputs is not None:
+            parts.used[name] = [inputs, hashlib.sha256(content.encode()).hexdigest()]
+    data = content.encode() if isinstance(content, str) else content
+    if there != data:
+        write_atomic(path, data)
 
 
 def _left_over(folder: Path, names: Collection[str]) -> list[str]:

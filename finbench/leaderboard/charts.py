@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from finbench.core.errors import FinbenchError
@@ -70,8 +70,11 @@ def scatter() -> dict[str, Any]:
 
 
 def libraries() -> str:
-    """What drew the page, for its reader and for comparing two pages."""
-    return ", ".join(f"{name} {version(name)}" for name in ("altair", "vl-convert-python"))
+    """What drew the page, for its reader and for comparing two pages; FinbenchError where that is not installed."""
+    try:
+        return ", ".join(f"{name} {version(name)}" for name in ("altair", "vl-convert-python"))
+    except PackageNotFoundError as fault:
+        raise FinbenchError("The leaderboard's page needs altair and vl-convert-python.", install("board")) from fault
 
 
 @functools.cache

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from finbench.cards import in_brackets, what_it_cost, who_answered
+from finbench.core import catalog
 from finbench.core.records import Measure, Score, Scorecard
 from finbench.leaderboard import commands
 from finbench.leaderboard.board import Board
@@ -16,14 +18,25 @@ from finbench.leaderboard.store import SCORECARDS
 from finbench.scoring import metrics
 
 
-def of(board: Board) -> Iterator[tuple[BoardCard, dict[str, Any]]]:
-    """Every card with its details, one after the other: those of thousands are large."""
+def of(board: Board) -> Iterator[tuple[BoardCard, Any, Callable[[], dict[str, Any]]]]:
+    """Every card, all that its details are made from (None: nobody knows), and what makes them.
+
+    One after the other, for those of thousands are large.
+    """
+    recipes = sorted(catalog.recipe_files())
     rows: dict[str, list[tuple[str, BoardRow]]] = {entry.key: [] for entry in board.entries}
     for test in board.tests:
         for run in (run for row in test.rows for run in row.runs or (row,)):
             rows[run.entry.key].append((test.key, run))
     for entry in board.entries:
-        yield entry, of_card(entry) | {"scores": {key: _scores(row) for key, row in rows[entry.key]}}
+        found, trained = entry.found, entry.trained and entry.trained.model_dump_json()
+        told = [entry.key, entry.packed, entry.level, found.checks, found.notes, trained, recipes]
+        made = entry.seen and [entry.seen, told, [key for key, _ in rows[entry.key]]]
+        yield entry, made, functools.partial(_of, entry, rows[entry.key])
+
+
+def _of(entry: BoardCard, rows: Sequence[tuple[str, BoardRow]]) -> dict[str, Any]:
+    return of_card(entry) | {"scores": {key: _scores(row) for key, row in rows}}
 
 
 def of_card(entry: BoardCard) -> dict[str, Any]:

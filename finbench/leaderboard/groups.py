@@ -10,7 +10,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from finbench.cards import LEVEL, aggregation_of
 from finbench.core.records import Score
 from finbench.leaderboard import precedence, trainings
 from finbench.leaderboard.evidence import Proof
+from finbench.leaderboard.known import Kept
 from finbench.leaderboard.rows import BoardRow, KnownSpread
 from finbench.scoring import (
     EXACT,
@@ -54,21 +55,6 @@ class Rival:
     arrival: float = math.inf
 
 
-@dataclass
-class Pairs:
-    """p-values of permutation tests by the digests of both rows' evidence: those of before, and those used now."""
-
-    before: dict[str, float] = field(default_factory=dict)
-    used: dict[str, float] = field(default_factory=dict)
-
-    def p(self, one: Proof, other: Proof, test: Callable[[], float]) -> float:
-        """Of two rows, by ``test`` where nobody has done it."""
-        key = " ".join(sorted((one.digest[:32], other.digest[:32])))
-        found = self.used.get(key, self.before.get(key))
-        self.used[key] = test() if found is None else found
-        return self.used[key]
-
-
 def rival(row: BoardRow, known: KnownSpread | None) -> Rival | None:
     """A row for ``tied``; None where not every training has samples."""
     runs = trainings.answered(row.runs or [row])
@@ -81,7 +67,7 @@ def rival(row: BoardRow, known: KnownSpread | None) -> Rival | None:
 
 
 def tied(
-    score: Score, rivals: Sequence[Rival | None], pairs: Pairs | None = None, *, every: bool = False
+    score: Score, rivals: Sequence[Rival | None], pairs: Kept | None = None, *, every: bool = False
 ) -> list[int | None]:
     """Group of each subject of a test, which are in the order of their scores, best first.
 
@@ -104,7 +90,7 @@ def tied(
     usual = max(counts, key=lambda kind: (strength[kind[:2]], texts[kind[:2]], counts[kind]))
     alike = [(number, one) for number, one in enumerate(rivals) if one is not None and kinds[number] == usual]
     first = min((one for _, one in alike), key=lambda one: (-one.strength, one.arrival))
-    test = _Test(score, first.runs[0], pairs or Pairs(), every)
+    test = _Test(score, first.runs[0], pairs or Kept(), every)
     left = [number for number, one in alike if test.enter(number, one)]
     if len(left) < 2:
         return places
@@ -140,11 +126,12 @@ class _Entered:
 class _Test:
     """The tests between subjects that have the documents, sources and samples of ``first``."""
 
-    def __init__(self, score: Score, first: Proof, pairs: Pairs, every: bool) -> None:
+    def __init__(self, score: Score, first: Proof, pairs: Kept, every: bool) -> None:
         self.name = metrics.known_as(aggregation_of(score.task, score.main_metric))
         self.first, self.pairs, self.every = first, pairs, every
         self.base = [json.loads(kind) for kind in first.kinds]
         self.count = 0 if first.codes is None else len(first.codes)
+        self.sources = None if first.sources is None else first.sources[:: first.samples]
         self.known: dict[tuple[str, ...], metrics.Summed | None] = {}
         self.statistic: Callable[[Numbers], Numbers]
         self.entered: dict[int, _Entered] = {}
@@ -162,15 +149,17 @@ class _Test:
 
     def _run(self, run: Proof) -> tuple[Numbers, float, Numbers] | None:
         """(parts, value, value without each source) of a training; None where they are not of this test."""
-        if run.kinds not in self.known:
-            self.known[run.kinds] = self._table(run.kinds)
-        table = self.known[run.kinds]
+        kinds = tuple(sorted(run.kinds))  # subjects have the same few, each in an order of its own
+        if kinds not in self.known:
+            self.known[kinds] = self._table(kinds)
+        table = self.known[kinds]
         if table is None or run.codes is None or len(run.codes) != self.count:
             return None
-        summed = metrics.Summed(table.parts[run.codes], table.statistic)
+        place = np.array([kinds.index(kind) for kind in run.kinds], dtype=np.intp)
+        summed = metrics.Summed(table.parts[place[run.codes]], table.statistic)
         own = metrics.averaged(summed, self.first.samples) or summed
         self.statistic = own.statistic
-        parts, _ = by_cluster(own.parts, self.first.clusters[:: self.first.samples])
+        parts, _ = by_cluster(own.parts, self.sources)
         total = parts.sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):  # without the only source nothing is left
             without = np.nan_to_num(own.statistic(total - parts))
@@ -286,8 +275,8 @@ class _Test:
 
         10,000 permutations end at p = 0.0001, which Holm over more than 500 subjects would never call significant.
         """
-        runs, statistic = (one.rival.runs[0], other.rival.runs[0]), self.statistic
-        p = self.pairs.p(*runs, lambda: permutation(one.parts[0], other.parts[0], statistic))
+        pair = " ".join(sorted(side.rival.runs[0].digest[:32] for side in (one, other)))
+        p: float = self.pairs.get(pair, lambda: permutation(one.parts[0], other.parts[0], self.statistic))
         if p <= _NONE and error > 0:
             p = min(p, float(_two_sided(np.array([abs(one.value - other.value)]), np.array([error]))[0]))
         return max(p, float(_least((one.parts[0] != other.parts[0]).any(axis=1).sum())))

@@ -18,8 +18,8 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +31,10 @@ from finbench.core import catalog, paths
 from finbench.core.files import digest, sha256_file, stable_json
 from finbench.leaderboard.evidence import Proof
 
-_LIBRARIES = ("numpy", "scipy", "lm-eval", "pydantic", "zstandard")
+_LIBRARIES = ("numpy", "scipy", "lm-eval", "pydantic", "pyyaml", "zstandard")
+
+# p by the digests of two rows; a mean's interval by those of its trainings; a part of the page by its file's name
+Kind = Literal["tests", "means", "parts"]
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,11 @@ def key_of(path: Path, content: bytes | None = None) -> str | None:
 @functools.cache
 def judges() -> str:
     """Digest of all that decides what is found: code of finbench and its tasks, tasks of others, libraries."""
-    package = Path(__file__).resolve().parents[1]
-    code = [*package.rglob("*.py"), *(path for path in paths.shipped("tasks").rglob("*") if path.suffix != ".pyc")]
     found = hashlib.sha256()
-    for path in sorted(path for path in code if path.is_file()):
-        found.update(path.as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for root, kind in ((Path(__file__).resolve().parents[1], "*.py"), (paths.shipped("tasks"), "*")):
+        for path in sorted(path for path in root.rglob(kind) if path.is_file() and path.suffix != ".pyc"):
+            # by its place below the root: what one checkout knows holds in another
+            found.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     tasks = sorted((task.name, task.digest) for task in catalog.tasks().values())
     libraries = [importlib.metadata.version(name) for name in _LIBRARIES]
     return digest([found.hexdigest(), tasks, libraries, platform.python_version()])
@@ -83,15 +86,28 @@ def write(key: str, known: KnownCard) -> None:
     _store("cards", key, {"level": known.level, "checks": known.checks, "notes": known.notes, "evidence": evidence})
 
 
-def tests(key: str) -> dict[str, float]:
-    """p-values of a leaderboard's test by the digests of the two rows."""
-    return _load("tests", digest([key, judges()])) or {}
+@dataclass
+class Kept:
+    """Values by the digests of what each rests on: those of before, and those used now."""
+
+    before: dict[str, Any] = field(default_factory=dict)
+    used: dict[str, Any] = field(default_factory=dict)
+
+    def get(self, key: str, make: Callable[[], Any]) -> Any:
+        """The value of ``key``, by ``make`` where nobody has done it."""
+        if key not in self.used:
+            self.used[key] = self.before[key] if key in self.before else make()
+        return self.used[key]
 
 
-def keep_tests(key: str, found: Mapping[str, float]) -> None:
-    """Keep the p-values of a test, and no others."""
-    if found != tests(key):
-        _store("tests", digest([key, judges()]), dict(found))
+@contextlib.contextmanager
+def kept(kind: Kind, of: str) -> Iterator[Kept]:
+    """What was computed before of a test or a folder; of it what was used stays, and nothing else."""
+    key = digest([of, judges()])
+    found = Kept(_load(kind, key) or {})
+    yield found
+    if found.used != found.before:
+        _store(kind, key, found.used)
 
 
 def _plain(one: Proof) -> dict[str, Any]:

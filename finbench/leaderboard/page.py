@@ -7,14 +7,17 @@ from cards travels as JSON and is put into a page as text.
 
 from __future__ import annotations
 
+import functools
 import html
 import importlib.resources
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from finbench.cards import from_template
+from finbench.core.files import digest
 from finbench.leaderboard import charts, details, feeds, published
 from finbench.leaderboard.board import Board
 from finbench.leaderboard.payload import LEVELS, BoardSubject, Payload, detail_name, file_of
@@ -28,7 +31,18 @@ _POLICY = (
 )
 
 
-def files(board: Board, blocks: Sequence[published.PublishedScore] = ()) -> Iterator[tuple[str, str]]:
+@dataclass(frozen=True)
+class PagePart:
+    """A file of the page that takes its time: ``inputs``, the digest of all that it is made from, and its text.
+
+    Equal inputs give equal text, so that a build need not make one anew whose file is known. None: nobody knows.
+    """
+
+    inputs: str | None
+    text: Callable[[], str]
+
+
+def files(board: Board, blocks: Sequence[published.PublishedScore] = ()) -> Iterator[tuple[str, str | PagePart]]:
     """Name and content of ``index.html``, ``feed.atom`` and all of ``page/``."""
     made = Payload(board)
     heads, overview = made.heads(), made.overview()
@@ -40,8 +54,7 @@ def files(board: Board, blocks: Sequence[published.PublishedScore] = ()) -> Iter
     yield "feed.atom", feeds.atom(made)
     for name in ("board.css", "board.js"):
         yield f"{PAGE}/{name}", f"/* {MARK} */\n{templates.joinpath(name).read_text('utf-8')}"
-    drawing = script("charts", charts.scatter()) + charts.bundle()
-    yield f"{PAGE}/charts.js", drawing.replace(MARK, f"{MARK}: {charts.libraries()}", 1)
+    yield f"{PAGE}/charts.js", PagePart(digest(charts.libraries()), _drawing)
     yield f"{PAGE}/heads.js", script("heads", heads)
     yield f"{PAGE}/cards.js", script("cards", made.cards)
     yield f"{PAGE}/overview.js", script("overview", overview)
@@ -51,9 +64,13 @@ def files(board: Board, blocks: Sequence[published.PublishedScore] = ()) -> Iter
         yield from _task(test, made, shell)
     for subject in made.subjects.values():
         yield from _subject(subject, made, shell)
-    for entry, found in details.of(board):
+    for entry, inputs, make in details.of(board):
         part = f"details/{detail_name(entry)}"
-        yield f"{PAGE}/{part}.js", script(part, found)
+        yield f"{PAGE}/{part}.js", PagePart(inputs and digest(inputs), functools.partial(_detail, part, make))
+
+
+def _detail(part: str, make: Callable[[], dict[str, Any]]) -> str:
+    return script(part, make())
 
 
 def script(part: str, value: Any) -> str:
@@ -71,6 +88,11 @@ def same(name: str, one: str, other: str) -> bool:
 def ours(head: str) -> bool:
     """Whether a file under ``page/`` that begins so was written by a build."""
     return re.match(rf"(/\* |<!-- |<!doctype html><!-- ){MARK}[ :]", head) is not None
+
+
+def _drawing() -> str:
+    drawing = script("charts", charts.scatter()) + charts.bundle()
+    return drawing.replace(MARK, f"{MARK}: {charts.libraries()}", 1)
 
 
 def _task(test: BoardTest, made: Payload, shell: _Shell) -> Iterator[tuple[str, str]]:

@@ -53,7 +53,7 @@ def read(folder: Path, trusted: Path | None = None) -> Cards:
     vouched, order = attested.attestations(folder, trusted), precedence.arrivals(trusted or folder)
     places, wrong = store.places(folder)
     refused = [RefusedCard(name, [fault]) for name, fault in wrong.items()]
-    found: dict[CardPlace, tuple[Scorecard, KnownCard]] = {}
+    found: dict[CardPlace, tuple[Scorecard, KnownCard, str | None]] = {}
     left: list[CardPlace] = []
     for place in places:
         seen = _known(place)
@@ -77,29 +77,29 @@ def read(folder: Path, trusted: Path | None = None) -> Cards:
         else:
             found[place] = seen
     made = []
-    for place, (card, kept) in sorted(found.items()):
+    for place, (card, kept, key) in sorted(found.items()):
         try:
-            made.append(_entry(folder, place, card, kept, vouched, order))
+            made.append(_entry(folder, place, card, kept, key, vouched, order))
         except FinbenchError as fault:
             refused.append(RefusedCard(f"{place.key}.json", [fault.message]))
     return Cards(made, sorted(refused, key=lambda one: one.file))
 
 
-def _known(place: CardPlace) -> tuple[Scorecard, KnownCard] | None:
-    """A card of whose very bytes, and those of its samples, it is known that nothing is wrong with them."""
+def _known(place: CardPlace) -> tuple[Scorecard, KnownCard, str | None] | None:
+    """A card of whose very bytes, and those of its samples, it is known that nothing is wrong with them; its digest."""
     try:
         content = place.path.read_bytes()
     except OSError:
         return None
     key = known.key_of(place.path, content)
     kept = known.read(key) if key else None
-    return None if kept is None else (Scorecard.model_validate_json(content), kept)
+    return None if kept is None else (Scorecard.model_validate_json(content), kept, key)
 
 
-def _unkept(place: CardPlace) -> tuple[Scorecard, KnownCard] | None:
+def _unkept(place: CardPlace) -> tuple[Scorecard, KnownCard, str | None] | None:
     """A card with which nothing is wrong, where no cache can be written."""
     _, kept = examine.faults(place.path)
-    return None if kept is None else (cardfiles.read(place.path), kept)
+    return None if kept is None else (cardfiles.read(place.path), kept, None)
 
 
 def _entry(
@@ -107,6 +107,7 @@ def _entry(
     place: CardPlace,
     card: Scorecard,
     kept: KnownCard,
+    key: str | None,
     vouched: Sequence[attested.Vouched],
     order: Mapping[str, int],
 ) -> BoardCard:
@@ -122,6 +123,7 @@ def _entry(
         arrival=order.get(place.key),
         owner=store.owner_of(place.key),
         packed=place.packed,
+        seen=key,
     )
 
 

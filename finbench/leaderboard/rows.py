@@ -43,6 +43,7 @@ class BoardCard:
     recipe: str = ""  # digest of what it is one of several trainings of
     recipe_name: str = ""
     packed: bool = False  # it lies in a Parquet file
+    seen: str | None = None  # digest of its bytes, its samples' and all that judges them (``known.key_of``)
 
     @functools.cached_property
     def identity(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from finbench.cards import amount, describe_subject, from_template, in_brackets, percent
 from finbench.core import catalog
 from finbench.core.prose import wrapped
+from finbench.core.strict import Record
 from finbench.leaderboard import published, trainings
 from finbench.leaderboard.board import FAMILIES, Board
 from finbench.leaderboard.rows import BoardRow, BoardTest
@@ -119,10 +120,9 @@ def records(board: Board) -> list[dict[str, Any]]:
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
     """Records, a line each; text that a spreadsheet would run is quoted."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: _safe(value) for key, value in row.items()})
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([_safe(row[name]) for name in COLUMNS] for row in rows)
     return text.getvalue()
 
 
@@ -176,13 +176,17 @@ def _safe(value: Any) -> Any:
     return "'" + value if isinstance(value, str) and value[:1] in _FORMULA else value
 
 
+def _named(record: Record, *names: str) -> dict[str, Any]:
+    """Fields with plain values: a tenth of the time of ``model_dump``, and there may be 100,000 rows."""
+    return {name: getattr(record, name) for name in names}
+
+
 def _record(test: BoardTest, row: BoardRow) -> dict[str, Any]:
     card, score, subject = row.entry.card, row.score, row.entry.card.subject
     tokens, cost = row.tokens_per_second, row.cost
-    same_names = {"chat", "method", "bits", "rank", "trainable_parameters"}
     runs, took = [run.entry for run in row.runs or (row,)], trainings.budget(row.entry)
     return {
-        **subject.model_dump(include=same_names),
+        **_named(subject, "chat", "method", "bits", "rank", "trainable_parameters"),
         "format": card.format,
         "adapter": _listed([run.card.subject.adapter for run in runs]),
         "seed": _listed([run.card.subject.seed for run in runs]),
@@ -192,8 +196,8 @@ def _record(test: BoardTest, row: BoardRow) -> dict[str, Any]:
         "training_steps": took and took.steps,
         "learning_rate": took and took.rate,
         "rate_chosen": took and took.chosen,
-        **score.model_dump(include={"family", "task", "task_digest", "prompt_style", "n"}),
-        **score.main.model_dump(include={"value", "low", "high"}),
+        **_named(score, "family", "task", "task_digest", "prompt_style", "n"),
+        **_named(score.main, "value", "low", "high"),
         "task_version": score.version,
         "data_digest": score.data.digest,
         "shots": card.shots,

@@ -17,6 +17,7 @@ from finbench.core.files import digest
 from finbench.core.records import UNKNOWN, Measure
 from finbench.leaderboard import precedence
 from finbench.leaderboard.evidence import Proof, evidence_of
+from finbench.leaderboard.known import Kept
 from finbench.leaderboard.rows import BoardCard, BoardRow, BoardTest, KnownSpread
 from finbench.scoring import (
     EXACT,
@@ -90,10 +91,11 @@ def with_recipes(found: Sequence[BoardCard]) -> list[BoardCard]:
     return made
 
 
-def joined(rows: Sequence[BoardRow]) -> list[BoardRow]:
+def joined(rows: Sequence[BoardRow], means: Kept) -> list[BoardRow]:
     """One row for each recipe and way of computing, with the mean of its trainings; of one seed the first counts there.
 
-    Another training with the same seed is no draw of its own, and keeps a row of its own.
+    Another training with the same seed is no draw of its own, and keeps a row of its own. ``means``: main metrics of
+    several by the digests of their evidence.
     """
     found: dict[tuple[str, str], dict[int | None, BoardRow]] = {}
     alone = []
@@ -103,10 +105,12 @@ def joined(rows: Sequence[BoardRow]) -> list[BoardRow]:
             alone.append(row if own is None else replace(row, entry=replace(row.entry, recipe="", recipe_name="")))
         else:
             own[row.entry.card.subject.seed] = row
-    return alone + [_mean([runs[seed] for seed in sorted(runs, key=lambda s: s or 0)]) for runs in found.values()]
+    return alone + [
+        _mean([runs[seed] for seed in sorted(runs, key=lambda s: s or 0)], means) for runs in found.values()
+    ]
 
 
-def _mean(runs: list[BoardRow]) -> BoardRow:
+def _mean(runs: list[BoardRow], means: Kept) -> BoardRow:
     """Several trainings as one row: the first by its seed, with the means of all; costs are of one kind of machine."""
     first = runs[0]
     if len(runs) == 1:
@@ -114,7 +118,7 @@ def _mean(runs: list[BoardRow]) -> BoardRow:
     scores, main = [run.score for run in runs], first.score.main_metric
     timed = [run.score for run in runs if run.entry.machine == first.entry.machine]
     changed: dict[str, Any] = {
-        "metrics": {**first.score.metrics, main: _measured(runs)},
+        "metrics": {**first.score.metrics, main: _measured(runs, means)},
         "lenient": {n: _plain([s.lenient[n] for s in scores if n in s.lenient]) for n in first.score.lenient},
         "parse_rate": _plain([score.parse_rate for score in scores]),
         "seconds": float(np.mean([score.seconds for score in timed])) if all(s.seconds for s in timed) else 0.0,
@@ -134,7 +138,7 @@ def _plain(found: Sequence[Measure]) -> Measure:
     return Measure(value=value, low=None, high=None, method=f"none, mean of {len(found)} trainings")
 
 
-def _measured(runs: Sequence[BoardRow]) -> Measure:
+def _measured(runs: Sequence[BoardRow], means: Kept) -> Measure:
     """The mean of the main metric, with its interval over documents and seeds where all have samples of the same."""
     score = runs[0].score
     found = answered(runs)
@@ -142,9 +146,14 @@ def _measured(runs: Sequence[BoardRow]) -> Measure:
         mean = _plain([run.score.main for run in runs])
         return mean.model_copy(update={"method": "none, not every training has samples"})
     metric = score.main_metric
-    values = [evidence.values for evidence in found]
-    how, within = aggregation_of(score.task, metric), metrics.bounds(metric)
-    return mean_over_trainings(values, how, found[0].clusters, within=within, samples=found[0].samples)
+
+    def computed() -> dict[str, Any]:
+        values = [evidence.values for evidence in found]
+        how, within = aggregation_of(score.task, metric), metrics.bounds(metric)
+        made = mean_over_trainings(values, how, found[0].clusters, within=within, samples=found[0].samples)
+        return made.model_dump()
+
+    return Measure(**means.get(" ".join(evidence.digest[:32] for evidence in found), computed))
 
 
 def answered(runs: Sequence[BoardRow]) -> list[Proof] | None:
