@@ -111,7 +111,7 @@ def test_the_test_split_alone_is_noisy() -> None:
     with pytest.raises(FinbenchError, match="no validation rows"):
         loaded(split="validation")
     with pytest.raises(FinbenchError, match="split"):
-        loaded(split="train")
+        loaded(split="dev")
 
 
 def test_a_subject_is_scored_under_noise_and_beside_itself(tmp_path: Path) -> None:

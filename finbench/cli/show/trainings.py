@@ -33,6 +33,10 @@ def trained(adapter: Adapter, folder: Path, base: str) -> None:
     seen += f"{run.tokens:,} tokens ({100 * run.padding:.1f} % padding)"
     speed = f"{run.seconds:.0f} s, {run.tokens_per_second:,.0f} tokens/s"
     put(f"{seen}; {speed}; loss {run.loss_curve[0][1]:.3f} -> {run.final_loss:.3f}", wrap=True)
+    if (pairs := run.preferred) and adapter.recipe.preferences:
+        start = "the adapter it started from" if adapter.recipe.start else "the base"
+        shown = f"{pairs.accuracy:.1%} of the pairs preferred at the end, margin {pairs.margin:.3f}"
+        put(f"DPO with beta {adapter.recipe.beta:g}, reference {start}: {shown}.", wrap=True)
     if held := run.validation:
         share = 100 * held.seconds / max(run.seconds, 1e-9)
         put(f"Kept: {escape(held.as_text)}.", wrap=True)
