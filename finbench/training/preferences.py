@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from finbench.cards import cardfiles
 from finbench.core import catalog
 from finbench.core.console import say
-from finbench.core.errors import FinbenchError, counted
+from finbench.core.errors import FinbenchError, counted, unknown
 from finbench.core.files import digest, sha256_file, stable_json
 from finbench.core.records import Contamination, LearntData, OwnData, Recipe, Score, Scorecard, Task
 from finbench.data import contamination, own
@@ -66,11 +66,10 @@ class Gathered:
     contamination: Contamination | None
 
 
-def start_of(source: str, stated: Mapping[str, Any]) -> dict[str, Any]:
-    """What a recipe takes from the adapter that it starts from, where it does not say it itself.
+def start_of(source: str) -> dict[str, Any]:
+    """What a recipe takes from the adapter that it starts from.
 
-    Raises FinbenchError for an adapter that finbench did not train, for one whose weights do not go on, and where the
-    recipe says something else.
+    Raises FinbenchError for an adapter that finbench did not train, and for one whose saved weights do not go on.
     """
     found = adapters.find(source)
     if found.record is None or found.kind != "peft" or found.record.recipe.method not in METHODS:
@@ -79,12 +78,6 @@ def start_of(source: str, stated: Mapping[str, Any]) -> dict[str, Any]:
             "Train one: finbench train --task fpb; or leave --from out, to start from the base.",
         )
     before = found.record.recipe
-    for key in OF_START:
-        if key in stated and stated[key] != getattr(before, key):
-            raise FinbenchError(
-                f"{key} {stated[key]} is not that of {found.name}, which it starts from: {getattr(before, key)}.",
-                f"Leave {key} out, or start from the base: leave --from out.",
-            )
     return {**{key: getattr(before, key) for key in OF_START}, "base": before.base}
 
 
@@ -101,8 +94,15 @@ def check(recipe: Recipe) -> None:
             raise FinbenchError(f"{key} does not go with pairs of answers.", f"Leave {key} out, or pairs.")
     if recipe.sharding != "none":
         raise FinbenchError("Pairs are not learnt by a base in shards.", "--set sharding=none")
-    if any(weight != 1 for weight in recipe.tasks.values()):
-        raise FinbenchError("Pairs of a task take no weight.", "Name the task alone: --task fpb; --limit takes fewer.")
+    if any(weight != 1 for weight in (*recipe.tasks.values(), recipe.preferences.weight)):
+        raise FinbenchError("Pairs take no weight.", "Leave it out; --limit takes fewer.")
+    before = adapters.record(adapters.locate(recipe.start.source)).recipe if recipe.start else recipe
+    for key in OF_START:
+        if (now := getattr(recipe, key)) != (then := getattr(before, key)):
+            raise FinbenchError(
+                f"{key} {now} is not that of {before.name}, which it starts from: {then}.",
+                f"Leave {key} out, or start from the base: leave --from out.",
+            )
 
 
 def gather(recipe: Recipe, base: bases.Base, tokenizer: Any, data_dir: Path | None) -> Gathered:
@@ -120,17 +120,18 @@ def gather(recipe: Recipe, base: bases.Base, tokenizer: Any, data_dir: Path | No
             raise FinbenchError(f"{recipe.start.source} is another adapter than the recipe names.", "Name that one.")
     path, template = Path(stated.source), bases.chat_template(tokenizer, recipe.base) if recipe.chat else None
     learnt = list(before.recipe.tasks) if before else []
-    if card := _card(path):
+    card = _card(path)
+    tasks = [one.task for one in card.scores if not recipe.tasks or one.task in recipe.tasks] if card else []
+    if odd := set(recipe.tasks) - {*tasks, *learnt}:
+        raise FinbenchError(f"{path.name} has no answers of {', '.join(sorted(odd))}.", "Leave --task out.")
+    if card:
         stated = _pinned(stated, path)
         _check_card(card, path, recipe, base, started.identity if started else None)
         sources = list(_of_card(card, path, recipe, data_dir, template))
-        tasks = [one.task for one in card.scores if not recipe.tasks or one.task in recipe.tasks]
     else:
         located = own.locate(stated)
-        stated, tasks = stated.model_copy(update={"sha256": located.sha256}), []
+        stated = stated.model_copy(update={"sha256": located.sha256})
         sources = [_of_rows(located, recipe, template, _tests(learnt, data_dir))]
-    if unknown := set(recipe.tasks) - {*tasks, *learnt}:
-        raise FinbenchError(f"{path.name} has no answers of {', '.join(sorted(unknown))}.", "Leave --task out.")
     pairs = _encoded(sources, recipe, base, tokenizer)
     first, *_ = (pair for source in sources for pair in source.pairs)
     update = {"preferences": stated, "tasks": dict.fromkeys([*learnt, *tasks], 1.0)}
@@ -194,8 +195,8 @@ def _check_card(card: Scorecard, path: Path, recipe: Recipe, base: bases.Base, s
     if card.samples is None:
         raise FinbenchError(f"{path} has no samples, so its answers are not known.", f"Score again: {again}")
     if start != whose.adapter:
-        of, begins = (f"{whose.adapter_name}" if whose.adapter else "the base"), "an adapter" if start else "the base"
-        say(f"Note: the answers are of {of}, and training starts from {begins if start is None else 'another one'}.")
+        of = whose.adapter_name if whose.adapter else "the base"
+        say(f"Note: the answers are those of {of}, from which this training does not start.")
 
 
 def _of_card(
@@ -305,6 +306,9 @@ def _of_rows(
 ) -> Source:
     """Pairs of the user's own, by TRL's names of columns; ``map`` gives those of others."""
     stated, name = located.stated, located.name
+    for column in stated.map:
+        if column not in COLUMNS:
+            raise unknown("column", column, COLUMNS, "--map prompt=COLUMN,chosen=COLUMN,rejected=COLUMN")
     of = {column: stated.map.get(column, column) for column in COLUMNS}
     data = LearntData(set=name, split="train", rows=0, digest="", origin="own", sha256=located.sha256)
     source, faults, sieve = Source(data, []), list[str](), holdout.Sieve(tests, (), set())
@@ -312,6 +316,9 @@ def _of_rows(
         for record in file.records():
             if isinstance(record, str):
                 faults.append(f"{file.name}:{record}")
+                continue
+            if record.detail not in (None, "train"):  # of another split, as its file's name says
+                source.dropped[f"of split {record.detail}"] += 1
                 continue
             place, texts = f"{file.name}{record.place}", [record.row.get(column) for column in of.values()]
             if why := _unlike(texts, list(of.values()), record.row):

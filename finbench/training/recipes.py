@@ -75,6 +75,10 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
         raise FinbenchError(
             f"{where}: {idle[0]} is about rows held out, and there are none.", "Add --validation 0.1, or leave it out."
         )
+    if complete.get("preferences") is None and chosen.get("beta") is not None:
+        raise FinbenchError(
+            f"{where}: beta is about pairs of answers, and there are none.", "Add --pairs card.json, or leave it out."
+        )
     complete["tasks"] = _weights(complete.get("tasks") or {})
     if complete.get("data") and "chat" not in chosen and any(map(_conversations, complete["data"])):
         complete["chat"] = True
@@ -109,7 +113,7 @@ def _begun(chosen: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     from finbench.training import preferences
 
-    return preferences.start_of(str(start.get("source")), chosen)
+    return preferences.start_of(str(start.get("source")))
 
 
 def keyed(stated: Mapping[str, Any]) -> dict[str, Any]:

@@ -171,7 +171,8 @@ def work(run: Prepared, out: Path, resume: bool, report: Sequence[str] = ()) -> 
     from finbench.training import answering, curves, validation
 
     folder, processes, first = out / "checkpoints", environment.processes(), environment.rank() == 0
-    what = f"Loading {run.base.id.alias}, to learn {counted(len(run.rows), 'row')} in {counted(run.steps, 'step')}"
+    unit = "pair" if run.recipe.preferences else "row"
+    what = f"Loading {run.base.id.alias}, to learn {counted(len(run.rows), unit)} in {counted(run.steps, 'step')}"
     with planning.explained(run, processes), ranks.parting():
         shown = waiting(what) if first else contextlib.nullcontext()  # they wait for one that reads for all
         with shown, ranks.refusing_together(), planning.explained(run, processes):
