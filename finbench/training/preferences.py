@@ -127,26 +127,25 @@ def gather(recipe: Recipe, base: bases.Base, tokenizer: Any, data_dir: Path | No
     if card:
         stated = _pinned(stated, path)
         _check_card(card, path, recipe, base, started.identity if started else None)
-        sources = list(_of_card(card, path, recipe, data_dir, template))
+    sieve = holdout.Sieve(_tests([*tasks, *learnt], data_dir), (), set())
+    if card:
+        sources = list(_of_card(card, path, recipe, data_dir, template, sieve))
     else:
         located = own.locate(stated)
         stated = stated.model_copy(update={"sha256": located.sha256})
-        sources = [_of_rows(located, recipe, template, _tests(learnt, data_dir))]
+        sources = [_of_rows(located, recipe, template, sieve)]
     pairs = _encoded(sources, recipe, base, tokenizer)
     first, *_ = (pair for source in sources for pair in source.pairs)
     update = {"preferences": stated, "tasks": dict.fromkeys([*learnt, *tasks], 1.0)}
     if started and recipe.start:
         update["start"] = recipe.start.model_copy(update={"identity": started.identity})
-    if before:
-        found = before.contamination  # none of the pairs holds a test text
-    else:
-        found = contamination.with_editions(contamination.Index(contamination.of_tests(data_dir)).counted([]), data_dir)
+    none = Contamination(looked_for=sieve.looked_for, found={})
     return Gathered(
         recipe.model_copy(update=update),
         pairs,
         _in_order(list(before.data) if before else [], [one.recorded() for one in sources], learnt, tasks),
         [first.prompt, first.chosen, "\n[instead of]", first.rejected],
-        found,
+        before.contamination if before else contamination.with_editions(none, data_dir),
     )
 
 
@@ -200,7 +199,12 @@ def _check_card(card: Scorecard, path: Path, recipe: Recipe, base: bases.Base, s
 
 
 def _of_card(
-    card: Scorecard, path: Path, recipe: Recipe, data_dir: Path | None, template: Callable[..., str] | None
+    card: Scorecard,
+    path: Path,
+    recipe: Recipe,
+    data_dir: Path | None,
+    template: Callable[..., str] | None,
+    sieve: holdout.Sieve,
 ) -> Iterator[Source]:
     rows = cardfiles.rows_by_task(path, card)
     chosen = {key.removeprefix("metadata."): v for key, v in card.arguments.items() if key.startswith("metadata.")}
@@ -216,7 +220,6 @@ def _of_card(
             raise FinbenchError(f"{path}: {score.task} is of {there}{here}.", "Score again: finbench eval")
         known = {key: value for key, value in chosen.items() if key in noise.OF_EVERY or getattr(task, key, None)}
         lm_task = prompts.load([task], data_dir, metadata=known)[task.name]
-        sieve = holdout.Sieve(_tests([task.name], data_dir), (), set())
         found.append(_failures(score, task, lm_task, rows[task.name], card, template, sieve))
     if not any(one.pairs for one in found):
         why = ", ".join(f"{count:,} {why}" for one in found for why, count in one.dropped.items())
@@ -301,9 +304,7 @@ def _tests(names: Iterable[str], data_dir: Path | None) -> dict[str, list[contam
     return tests
 
 
-def _of_rows(
-    located: Any, recipe: Recipe, template: Callable[..., str] | None, tests: dict[str, list[contamination.Known]]
-) -> Source:
+def _of_rows(located: Any, recipe: Recipe, template: Callable[..., str] | None, sieve: holdout.Sieve) -> Source:
     """Pairs of the user's own, by TRL's names of columns; ``map`` gives those of others."""
     stated, name = located.stated, located.name
     for column in stated.map:
@@ -311,7 +312,7 @@ def _of_rows(
             raise unknown("column", column, COLUMNS, "--map prompt=COLUMN,chosen=COLUMN,rejected=COLUMN")
     of = {column: stated.map.get(column, column) for column in COLUMNS}
     data = LearntData(set=name, split="train", rows=0, digest="", origin="own", sha256=located.sha256)
-    source, faults, sieve = Source(data, []), list[str](), holdout.Sieve(tests, (), set())
+    source, faults = Source(data, []), list[str]()
     for file in located.files:
         for record in file.records():
             if isinstance(record, str):
