@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,10 @@ def test_it_learns_what_is_preferred_and_the_record_says_of_what(llama: Path, st
     page = (tmp_path / "a" / "training.html").read_text()
     assert all(said in page for said in ("nats a pair (DPO)", "Margin", "Accuracy"))
     assert "4 pairs of answers, DPO with beta 0.1" in (tmp_path / "a" / "README.md").read_text()
+    shutil.copytree(start, tmp_path / "b")
+    shown = CliRunner().invoke(app, ["runs", str(tmp_path)], env={"COLUMNS": "250"})  # pairs beside rows
+    assert shown.exit_code == 0, shown.exception
+    assert "mine.jsonl" in shown.output
     again = trained(recipe(llama, pairs, start=str(start), epochs=6), tmp_path / "a")
     assert again == made  # there already: not trained again
     with pytest.raises(FinbenchError, match="another adapter .*beta"):
@@ -358,7 +363,7 @@ def test_a_reference_that_is_not_finite(llama: Path, tmp_path: Path, monkeypatch
 )
 def test_what_does_not_go_with_pairs(llama: Path, tmp_path: Path, stated: dict[str, Any], said: str) -> None:
     if "data" in stated:
-        stated = {"data": str(file_of(tmp_path / "mine.jsonl"))}
+        stated = {"data": str(file_of(tmp_path / "m.jsonl", names=("prompt", "completion", "more")))}
     with pytest.raises(FinbenchError, match=said):
         recipe(llama, file_of(tmp_path / "p.jsonl"), **stated)
 

@@ -91,7 +91,9 @@ def runs(found: Sequence[Run], place: Path) -> None:
 
 
 def _valued(value: object) -> str:
-    """A value of a recipe, short: tasks by name."""
+    """A value of a recipe, short: tasks and files by name."""
+    if isinstance(value, Mapping) and "source" in value:
+        return str(value["source"])
     if isinstance(value, Mapping):
         return ", ".join(
             str(key).removeprefix(catalog.PREFIX) + ("" if part == 1 else f":{part:g}") for key, part in value.items()
