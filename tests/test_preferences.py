@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import finbench
 from conftest import Once
 from finbench.cards import cardfiles
 from finbench.cli.app import app
+from finbench.cli.show import trainings
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Adapter, Recipe
@@ -170,10 +170,6 @@ def test_it_learns_what_is_preferred_and_the_record_says_of_what(llama: Path, st
     page = (tmp_path / "a" / "training.html").read_text()
     assert all(said in page for said in ("nats a pair (DPO)", "Margin", "Accuracy"))
     assert "4 pairs of answers, DPO with beta 0.1" in (tmp_path / "a" / "README.md").read_text()
-    shutil.copytree(start, tmp_path / "b")
-    shown = CliRunner().invoke(app, ["runs", str(tmp_path)], env={"COLUMNS": "250"})  # pairs beside rows
-    assert shown.exit_code == 0, shown.exception
-    assert "mine.jsonl" in shown.output
     again = trained(recipe(llama, pairs, start=str(start), epochs=6), tmp_path / "a")
     assert again == made  # there already: not trained again
     with pytest.raises(FinbenchError, match="another adapter .*beta"):
@@ -384,6 +380,10 @@ def test_an_adapter_to_start_from_decides_and_contradicts(llama: Path, start: Pa
         recipes.recipe(None, {**plain, "start": str(lora)})
     with pytest.raises(FinbenchError, match="by pairs of answers alone"):
         recipes.recipe(None, {"tasks": ["mini_sentiment"], "start": str(start), "base": str(llama)})
+
+
+def test_runs_of_several_pairs_are_told_apart_by_the_name_of_the_file() -> None:
+    assert trainings._valued({"source": "mine.jsonl", "weight": 1.0, "map": {}}) == "mine.jsonl"
 
 
 def test_the_command(card: Path, llama: Path, start: Path) -> None:
