@@ -29,7 +29,8 @@ def trained(adapter: Adapter, folder: Path, base: str) -> None:
     out.print(
         f"[bold]{escape(str(folder))}[/]  {adapter.recipe.method}, {run.trainable_parameters:,} trainable parameters"
     )
-    seen = f"{counted(run.rows, 'row')}, {counted(run.steps, 'step')}, "
+    unit = "pair" if run.preferred else "row"
+    seen = f"{counted(run.rows, unit)}, {counted(run.steps, 'step')}, "
     seen += f"{run.tokens:,} tokens ({100 * run.padding:.1f} % padding)"
     speed = f"{run.seconds:.0f} s, {run.tokens_per_second:,.0f} tokens/s"
     put(f"{seen}; {speed}; loss {run.loss_curve[0][1]:.3f} -> {run.final_loss:.3f}", wrap=True)
