@@ -108,10 +108,13 @@ def test_the_test_split_alone_is_noisy() -> None:
     before, after = prompts.rows(plain, "test"), prompts.rows(noisy, "test")
     assert [one["text"] for one in after] == [one["text"].upper() for one in before]
     assert prompts.rows(noisy, "train") == prompts.rows(plain, "train")
+    train, asked = prompts.rows(plain, "train"), prompts.rows(loaded(split="train"), "test")
+    assert asked != train  # the first of them are a sample, whatever the order of the file
+    assert sorted(asked, key=str) == sorted(train, key=str)
     with pytest.raises(FinbenchError, match="no validation rows"):
         loaded(split="validation")
     with pytest.raises(FinbenchError, match="split"):
-        loaded(split="train")
+        loaded(split="dev")
 
 
 def test_a_subject_is_scored_under_noise_and_beside_itself(tmp_path: Path) -> None:

@@ -120,6 +120,11 @@ class RecipeOptions:
     validation: Annotated[
         str | None, "Rows to validate on, none of a test: 0.1 of train, split (the tasks' own), or a file."
     ] = None
+    pairs: Annotated[
+        str | None,
+        "DPO: a scorecard of train rows (right answers beside its failures), or rows of prompt,chosen,rejected.",
+    ] = None
+    start: Annotated[str | None, "--from", "Adapter to go on from, and the pairs' reference; default: the base."] = None
     set: Annotated[list[str] | None, "Any other recipe key or option, key=value, repeatable."] = None
 
     def resolved(self, data_dir: Path | None = None, fitted: bool = True) -> Recipe:

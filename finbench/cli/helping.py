@@ -120,6 +120,7 @@ def keys(command: str) -> tuple[str, Iterable[tuple[str, str, str]]] | None:
 
     defaults = catalog.read_yaml(paths.shipped("adapters_zoo") / "_defaults.yaml")
     own = {"name", "base", "tasks", "data", "method", "bits", "rank", "lr", "epochs", "seed", "limit", "search"}
+    own |= {"preferences", "start"}
     rows = []
     for name, field in Recipe.model_fields.items():
         if name not in own:

@@ -21,6 +21,13 @@ class OwnData(Record):
     delimiter: str = Field(default=" ", description="between a prompt and its answer, where neither has white space")
 
 
+class StartingAdapter(Record):
+    """An adapter whose weights a training goes on from."""
+
+    source: str = Field(min_length=1, description="its folder, or hub:org/name[@rev]; in a record, its name")
+    identity: str | None = Field(default=None, description="SHA-256 of its weights and configuration")
+
+
 def name_of_source(source: str) -> str:
     """What own rows are called in records: the file's or folder's name without its place, or the Hub's name."""
     return source if source.startswith("hub:") else PurePath(source).name or source

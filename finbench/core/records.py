@@ -37,11 +37,15 @@ from finbench.core.measures import Overlap as Overlap
 from finbench.core.measures import Prompt as Prompt
 from finbench.core.measures import Prompts as Prompts
 from finbench.core.own_data import OwnData as OwnData
+from finbench.core.own_data import StartingAdapter as StartingAdapter
 from finbench.core.own_data import name_of_source as name_of_source
 from finbench.core.settings import Bits as Bits
 from finbench.core.strict import Record
 from finbench.core.training import Loop as Loop
+from finbench.core.training import Preferred as Preferred
+from finbench.core.training import Search as Search
 from finbench.core.training import Training as Training
+from finbench.core.training import Trial as Trial
 from finbench.core.training import Validation as Validation
 
 SCHEMA = 1  # of scorecards (docs/scorecard.md)
@@ -51,6 +55,7 @@ UNKNOWN = "unknown"  # fingerprint of a base, or identity of an adapter, that no
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 # recipe keys; none without the first
 VALIDATION = ("validation", "validate_on", "validate_every", "select", "patience")
+PREFERENCES = ("preferences", "beta", "start")
 
 
 class Task(Record):
@@ -86,25 +91,6 @@ class Task(Record):
     def shipped(self) -> bool:
         """The rows come with finbench."""
         return self.data == "shipped"
-
-
-class Trial(Record):
-    """One learning rate of a search."""
-
-    rung: int = Field(description="0 is the first and shortest one")
-    lr: float
-    rows: int = Field(description="rows it was trained on")
-    steps: int
-    loss: float | None = Field(description="mean negative log-likelihood of a validation token; null: diverged")
-
-
-class Search(Record):
-    """How a learning rate was found: ``finbench tune``."""
-
-    budget: int = Field(description="cost in whole trainings")
-    validation_rows: int = Field(description="carved from train; the test split was not touched")
-    data: list[str] = Field(description="digests of the rows that were trained on in the last rung")
-    trials: list[Trial]
 
 
 class Recipe(Record):
@@ -158,6 +144,9 @@ class Recipe(Record):
     )
     select: Literal["best", "last"] = Field(default="best", description="which step's weights are kept")
     patience: int | None = Field(default=None, ge=1, description="end after so many validations without a better one")
+    preferences: OwnData | None = Field(default=None, description="pairs of answers: a scorecard, or rows; also pairs")
+    beta: float = Field(default=0.1, gt=0, description="DPO's beta: how much it costs to leave the reference")
+    start: StartingAdapter | None = Field(default=None, description="adapter to go on from, and the pairs' reference")
     chat: bool = Field(description="wrap prompts in the base's chat template")
     dtype: DType
     save_every: int = Field(ge=1, description="optimiser steps between checkpoints")
@@ -174,7 +163,7 @@ class Recipe(Record):
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if not self.tasks and not self.data:
+        if not self.tasks and not self.data and not self.preferences:
             raise ValueError("neither tasks nor data: there is nothing to learn from")
         if isinstance(self.validation, float) and not 0 < self.validation <= 0.5:
             raise ValueError(f"validation is a share of train above 0 and at most 0.5, got {self.validation:g}")
@@ -184,15 +173,18 @@ class Recipe(Record):
 
     @model_serializer(mode="wrap")
     def _short(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without validation its keys are left out: they mean nothing then; so is noise where there is none."""
+        """Without validation, or pairs, their keys are left out: they mean nothing then; so is noise of 0."""
         found: dict[str, Any] = handler(self)
         idle = {*(VALIDATION if self.validation is None else ()), *(() if self.neftune else ("neftune",))}
+        idle |= {*(PREFERENCES if self.preferences is None else ())}
         return {key: value for key, value in found.items() if key not in idle}
 
     @property
     def learnt(self) -> dict[str, float]:
         """What it learns from, for people, with weights: tasks without their prefix, names of files."""
         own = {name_of_source(part.source): part.weight for part in self.data}
+        if self.preferences is not None:
+            return {f"pairs of {name_of_source(self.preferences.source)}": 1.0}
         return {name.removeprefix("finbench_"): weight for name, weight in self.tasks.items()} | own
 
 

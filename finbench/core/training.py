@@ -1,4 +1,4 @@
-"""What a training measured, and what held-out rows said of it: parts of an adapter's record."""
+"""How a rate was found, what a training measured, what held-out rows said of it: parts of an adapter's record."""
 
 from __future__ import annotations
 
@@ -9,6 +9,25 @@ from pydantic import Field
 from finbench.core.strict import Record
 
 Loop = Literal["padded", "packed", "shared"]
+
+
+class Trial(Record):
+    """One learning rate of a search."""
+
+    rung: int = Field(description="0 is the first and shortest one")
+    lr: float
+    rows: int = Field(description="rows it was trained on")
+    steps: int
+    loss: float | None = Field(description="mean negative log-likelihood of a validation token; null: diverged")
+
+
+class Search(Record):
+    """How a learning rate was found: ``finbench tune``."""
+
+    budget: int = Field(description="cost in whole trainings")
+    validation_rows: int = Field(description="carved from train; the test split was not touched")
+    data: list[str] = Field(description="digests of the rows that were trained on in the last rung")
+    trials: list[Trial]
 
 
 class Validation(Record):
@@ -43,6 +62,13 @@ class Validation(Record):
         return f"step {self.selected}, {kept} on {self.rows:,} rows of {self.source}{shown}{ended}"
 
 
+class Preferred(Record):
+    """What learning from pairs of answers came to: means over the last tenth of the steps, before each step."""
+
+    accuracy: float = Field(ge=0, le=1, description="share of the pairs whose chosen answer gained more than the other")
+    margin: float = Field(description="beta times what the chosen answer gained more than the other, in nats")
+
+
 class Training(Record):
     """What the training run measured."""
 
@@ -64,3 +90,4 @@ class Training(Record):
     final_loss: float = Field(description="mean over the last tenth of the steps")
     loss_curve: list[tuple[int, float]] = Field(description="(step, loss), at most 200 points")
     validation: Validation | None = Field(default=None, description="held-out rows; null: there were none")
+    preferred: Preferred | None = Field(default=None, description="of pairs of answers; null: rows were learnt")

@@ -134,6 +134,8 @@ def checked(wanted: Evaluation) -> tuple[Evaluation, dict[str, Any], list[Task]]
     if not named and not wanted.adapters:
         raise no_tasks()
     noise.checked(named or list(catalog.tasks().values()), wanted.metadata)
+    if wanted.shots and str(wanted.metadata.get("split")) == "train":
+        raise FinbenchError("Worked examples are rows of train, and so are the rows to ask.", "Leave --shots out.")
     if wanted.engine not in (*ENDPOINTS, "dummy"):
         check_folders(wanted.adapters, wanted.model, wanted.base)
     if wanted.prompts is not None:

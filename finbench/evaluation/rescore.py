@@ -168,7 +168,7 @@ def again(task: Task, lm_task: Any, rows: Rows, where: Mapping[int, int]) -> dic
         if number is None:
             continue
         target, choices = lm_task.doc_to_target(docs[number]), wordings.labels_of(lm_task, docs[number])
-        answers = _answers(row, [*choices, *([target] if isinstance(target, str) else [])])
+        answers = sampling.as_given(row, [*choices, *([target] if isinstance(target, str) else [])])
         if answers is None:
             continue
         for instance, answer in zip(instances[number], answers, strict=True):
@@ -232,21 +232,6 @@ def _differing(row: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Fault
             yield _at(row, f"values.{name}"), said
 
 
-def _answers(row: Mapping[str, Any], wordings: Sequence[str]) -> list[Any] | None:
-    """The answers of a row as an engine gave them; a hashed one is found among what models usually say."""
-    if isinstance(row.get("answer"), list):
-        return [(float(value), False) for value in row["answer"]]
-    if "answer" in row:
-        return [row["answer"]]
-    wanted = str(row.get("answer_sha256"))
-    for wording in wordings:
-        for said in (wording, wording.capitalize(), wording.upper(), wording.lower()):
-            for answer in (f"{before}{said}{after}" for before in ("", " ") for after in ("", ".", " ", "\n")):
-                if salted(answer) == wanted:
-                    return [answer]
-    return [""] if salted("") == wanted else None
-
-
 def without_data(score: Score, task: Task, rows: Rows) -> Outcome:
     """Where the data are not here: answers of label tasks, read again; gold labels are taken from the rows."""
     outcome = Outcome()
@@ -275,7 +260,7 @@ def _read_again(row: Mapping[str, Any], read: Callable[..., Mapping[str, Any]]) 
     gold, _, labels = item
     # FinLoRA's own scorer reads target and text too, of the text only what follows its last "Answer:"
     doc = {"label": gold, "target": gold, "text": "Answer: ", "choices": list(labels)}
-    answers = _answers(row, labels)
+    answers = sampling.as_given(row, labels)
     if answers is None:
         return None
     return [*_differing(row, {"cluster": row["cluster"], "values": read(doc, answers)})]

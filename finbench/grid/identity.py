@@ -13,7 +13,7 @@ from finbench.core import catalog, paths, taskcode
 from finbench.core.files import sha256_file
 from finbench.core.records import OwnData, Recipe
 from finbench.data import locked_sets, own
-from finbench.models import bases
+from finbench.models import adapters, bases
 
 
 class Identities:
@@ -35,11 +35,13 @@ class Identities:
     def learnt(self, recipe: Recipe) -> dict[str, Any]:
         """What a recipe learns from, and is validated on."""
         found = self.tasks(recipe.tasks)
-        held = [recipe.validation] if isinstance(recipe.validation, OwnData) else []
+        held = [part for part in (recipe.validation, recipe.preferences) if isinstance(part, OwnData)]
         for number, part in enumerate((*recipe.data, *held)):
             if (key := ("own", part.source)) not in self._found:
                 self._found[key] = own.locate(part.model_copy(update={"sha256": None})).sha256
             found[f"own {number}"] = [self._found[key], part.model_dump(exclude={"source", "sha256"})]
+        if recipe.start is not None:
+            found["start"] = adapters.find(recipe.start.source).identity
         return found
 
     def _set(self, name: str) -> Any:

@@ -348,6 +348,22 @@ def attach(model: Any, folder: Path, base: bases.Base | None = None) -> Any:
     return model
 
 
+def load_into(model: Any, folder: Path) -> None:
+    """Put the weights of ``folder`` into the adapter that ``model``, a PeftModel, trains.
+
+    Raises FinbenchError unless they are the very tensors that it has.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    stored = load_file(folder / WEIGHTS)
+    there = get_peft_model_state_dict(model, save_embedding_layers=False)
+    odd = sorted(stored.keys() ^ there.keys()) or [key for key in stored if stored[key].shape != there[key].shape]
+    if odd:
+        raise _misfit(folder, f"{len(odd)} tensors match no module, such as {odd[0]}.")
+    set_peft_model_state_dict(model, stored)
+
+
 def _calibrate(model: Any, folder: Path, stated: dict[str, Any], name: str, base: bases.Base | None) -> Any:
     from peft import PeftModel
     from safetensors.torch import load_file

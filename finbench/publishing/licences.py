@@ -51,6 +51,9 @@ def licence_of(record: Adapter | None, base: BaseModelId, chosen: str | None) ->
         parts[f"{task.removeprefix(catalog.PREFIX)} ({stated})"] = stated
     for part in record.recipe.data if record else ():
         parts[f"{name_of_source(part.source)} (unknown)"] = "unknown"
+    for known in record.data if record and record.recipe.preferences else ():  # with those of its start
+        if known.sha256:
+            parts[f"{known.set} (unknown)"] = "unknown"
     ranked = [("mit", 0) if stated in _FREE else _KNOWN.get(stated, ("other", 4)) for stated in parts.values()]
     ranked.sort(key=lambda licence: licence[1])
     identifier, strictness = ranked[-1]

@@ -17,7 +17,7 @@ from finbench.core.errors import FinbenchError, unknown
 from finbench.core.records import Task
 
 CHOICES = {"agreement": ("fpb", ("50", "66", "75", "100"))}  # what may be chosen of a data set, and of which
-SPLITS = ("test", "validation")
+SPLITS = ("test", "validation", "train")
 OF_EVERY = ("noise", "split")  # what may be chosen of the rows of every task, and is never ranked
 _WORD = re.compile(r"[A-Za-z]{4,}")
 _TYPOS, _MISREAD = 0.1, 0.1  # share of longer words with a slip, of letters that look alike that are misread

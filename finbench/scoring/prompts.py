@@ -131,6 +131,9 @@ def _choose_rows(lm_task: Any, stated: Mapping[str, Any]) -> None:
     if not len(found[split]):
         raise FinbenchError(f"{name} has no {split} rows.", "Leave --metadata split out, or name another task.")
     asked = found[split]
+    if split == "train":  # as their authors have them, in some sets label by label: so the first ones are a sample
+        order = sorted(asked, key=lambda row: digest(row.get("text") or row))  # those of one text stay together
+        asked = type(asked).from_list(order)
     if "noise" in chosen:
         asked = type(asked).from_list(noise.noisy(chosen["noise"], list(asked), name))
     lm_task.dataset = {**found, "test": asked}

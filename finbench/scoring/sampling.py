@@ -47,6 +47,21 @@ def hidden(values: Mapping[str, Any]) -> str | None:
     return told if told in ("", salted("right")[:16]) or told != salted("?")[:16] else None
 
 
+def as_given(row: Mapping[str, Any], wordings: Sequence[str]) -> list[Any] | None:
+    """The answers of a sample row as an engine gave them; a hashed one is found among what models usually say."""
+    if isinstance(row.get("answer"), list):
+        return [(float(value), False) for value in row["answer"]]
+    if "answer" in row:
+        return [row["answer"]]
+    wanted = str(row.get("answer_sha256"))
+    for wording in wordings:
+        for said in (wording, wording.capitalize(), wording.upper(), wording.lower()):
+            for answer in (f"{before}{said}{after}" for before in ("", " ") for after in ("", ".", " ", "\n")):
+                if salted(answer) == wanted:
+                    return [answer]
+    return [""] if salted("") == wanted else None
+
+
 def vote(readings: Sequence[str], right: Sequence[float]) -> float:
     """Whether the commonest reading is right; of several that are as common, the share that is. Empty ones abstain."""
     counts = Counter(said for said in readings if said)

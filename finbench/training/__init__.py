@@ -3,9 +3,9 @@
 Read in this order: ``recipes``, ``preparation`` (rows, steps), ``runner`` (the whole run), ``trainer`` (the loop),
 ``loops`` and ``packing`` (how rows become passes). Beside them: ``holdout``, ``validation`` and ``answering`` (rows
 held out: which, when, and what is answered), ``curves`` (a training shown), ``suited`` (defaults for base and rows),
-``encoding``, ``token_rows`` and ``own_rows`` (texts to rows of tokens), ``claims`` (whose a folder is), ``launch``,
-``process`` and ``ranks`` (several processes), ``planning`` with ``counting``, ``timing`` and ``shapes`` (what a run
-takes).
+``encoding``, ``token_rows`` and ``own_rows`` (texts to rows of tokens), ``preferences`` and ``pairwise`` (pairs of
+answers), ``claims`` (whose a folder is), ``launch``, ``process`` and ``ranks`` (several processes), ``planning`` with
+``counting``, ``timing`` and ``shapes`` (what a run takes).
 """
 
 from __future__ import annotations

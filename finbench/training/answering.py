@@ -123,7 +123,7 @@ def shown(run: Prepared, model: Any, tokenizer: Any, made: Sequence[SampleAnswer
     every = run.held.rows if run.held else run.rows
     if run.recipe.sharding != "none":
         return []
-    rows = [every[at] for at in dict.fromkeys((0, len(every) // 2, len(every) - 1))]
+    rows = [run.passes.apart([every[at]])[0] for at in dict.fromkeys((0, len(every) // 2, len(every) - 1))]
     try:
         return before(model, tokenizer, rows) if made is None else after(made, model, tokenizer, rows)
     except Exception as fault:  # noqa: BLE001  a page without samples is no reason to end a training

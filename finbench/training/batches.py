@@ -66,6 +66,11 @@ def share_of(rows: Sequence[Row], weight: float, seed: int) -> list[Row]:
     return [*rows] * int(whole) + [rows[index] for index in chosen]
 
 
+def choose(docs: Sequence[Row], limit: int, seed: int) -> list[Row]:
+    """A seeded choice of ``limit`` rows, in their own order."""
+    return [docs[index] for index in sorted(random.Random(f"finbench-limit-{seed}").sample(range(len(docs)), limit))]
+
+
 class StepSampler:
     """The rows of each optimiser step of ``epoch``: ``accumulate`` batches of rows of similar lengths, by index.
 
@@ -117,7 +122,7 @@ class StepSampler:
             steps, epoch = steps - len(order), epoch + 1
 
 
-def share(rows: Sequence[TrainingRow], rank: int, processes: int) -> tuple[list[TrainingRow], float]:
+def share(rows: Sequence[Row], rank: int, processes: int) -> tuple[list[Row], float]:
     """(rows of a step that process ``rank`` runs, their weight): every so many-th row, so that all have like lengths.
 
     A process without rows runs the first one with weight 0: it takes part in what processes do together.

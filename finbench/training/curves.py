@@ -45,7 +45,7 @@ def picture(name: str, training: Training) -> str:
     found, held = _smooth(training.loss_curve), training.validation
     series = {"train": found, **({"held out": _floats(held.loss)} if held else {})}
     mark = held.selected if held else None
-    return plots.curves(name[:48], "nats a token of the answers", series, _top(series), mark=mark, page=True)
+    return plots.curves(name[:48], _unit(training), series, _top(series), mark=mark, page=True)
 
 
 def write(adapter: Adapter, log: Sequence[Mapping[str, Any]], samples: Sequence[Any], out: Path) -> None:
@@ -53,10 +53,12 @@ def write(adapter: Adapter, log: Sequence[Mapping[str, Any]], samples: Sequence[
     training, held = adapter.training, adapter.training.validation
     mark = held.selected if held else None
     loss = {"train": _smooth(_of(log, "loss")), **({"held out": _floats(held.loss)} if held else {})}
-    figures = [plots.curves("Loss", "nats a token of the answers", loss, _top(loss), mark=mark)]
+    figures = [plots.curves("Loss", _unit(training), loss, _top(loss), mark=mark)]
     if held and held.measure != "loss":
         figures.append(plots.curves("Held-out rows", held.measure, {held.measure: _floats(held.curve)}, mark=mark))
     for title, about, key in (
+        ("Accuracy", "share of a step's pairs whose chosen answer gained more", "accuracy"),
+        ("Margin", "beta times what the chosen answer gained more, in nats", "margin"),
         ("Learning rate", "", "learning_rate"),
         ("Gradient norm", "before clipping", "grad_norm"),
         ("Speed", "tokens a second, without padding", "tokens_per_second"),
@@ -67,6 +69,10 @@ def write(adapter: Adapter, log: Sequence[Mapping[str, Any]], samples: Sequence[
     page = from_template("training.html.j2", escape=True, a=adapter, figures=figures, samples=samples)
     write_atomic(out / PICTURE, picture(adapter.recipe.name, training))
     write_atomic(out / PAGE, page)
+
+
+def _unit(training: Training) -> str:
+    return "nats a pair (DPO)" if training.preferred else "nats a token of the answers"
 
 
 def _of(log: Sequence[Mapping[str, Any]], key: str) -> Points:

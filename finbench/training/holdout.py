@@ -123,6 +123,11 @@ class Sieve:
     def __post_init__(self) -> None:
         self.index = contamination.Index({**self.tests, "": self.learnt})
 
+    @property
+    def looked_for(self) -> dict[str, int]:
+        """Set -> different test texts."""
+        return {name: count for name, count in sorted(self.index.texts.items()) if name}
+
     def fits(self, texts: Iterable[str], asked: int | None = None) -> bool:
         """Whether a row of these texts may be validated on; ``asked``: the hash of an own row's prompt."""
         hit = {self.index.tests[number][0] for number in self.index.seen(texts)}

@@ -19,7 +19,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter, LearntData, Overlap, Recipe
 from finbench.data import contamination, own
 from finbench.scoring import prompts
-from finbench.training.preparation import choose
+from finbench.training.batches import choose
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,8 @@ def _sources(
     surveys = iter(own.surveys(one for one in located if one))
     for (_, data), one in zip(parts, located, strict=True):
         yield (_own_rows(next(surveys), record.recipe) if one else None), data.set, data.sha256
+    for data in learnt[len(parts) :]:  # pairs of answers, and what an adapter that was gone on from had learnt
+        yield None, data.set, data.sha256
 
 
 def _task_rows(

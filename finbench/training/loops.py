@@ -111,7 +111,11 @@ class Passes:
         """What rows have in common at their start is run once."""
         return self.loop == "shared"
 
-    def cut(self, rows: Sequence[TrainingRow]) -> list[list[TrainingRow]]:
+    def apart(self, units: Sequence[Any]) -> Sequence[TrainingRow]:
+        """The rows of some units of a step, which a pass is never cut through: here a unit is a row."""
+        return units
+
+    def cut(self, rows: Sequence[Any]) -> list[list[Any]]:
         """The rows of a step, in passes."""
         if self.loop == "padded":
             return [list(rows[first : first + self.rows]) for first in range(0, len(rows), self.rows)]
@@ -119,9 +123,10 @@ class Passes:
 
     def run(self, rows: Sequence[TrainingRow]) -> int:
         """Positions that the passes over ``rows`` compute, padding among them."""
+        parts = [self.apart(part) for part in self.cut(rows)]
         if self.loop == "padded":
-            return sum(len(part) * max(len(row.ids) for row in part) for part in self.cut(rows))
-        return sum(packing.tokens_run(part, self.shares) for part in self.cut(rows))
+            return sum(len(part) * max(len(row.ids) for row in part) for part in parts)
+        return sum(packing.tokens_run(part, self.shares) for part in parts)
 
     @contextlib.contextmanager
     def at_work(self, model: Any) -> Iterator[None]:
@@ -140,6 +145,7 @@ class Passes:
 
     def prepare(self, rows: Sequence[TrainingRow], device: Any) -> dict[str, Any] | packing.Packed:
         """The tensors of a pass."""
+        rows = self.apart(rows)
         if self.loop != "padded":
             return packing.pack(rows, self.shares, device)
         return {name: tensor.to(device) for name, tensor in batches.collate(rows, self.pad).items()}
@@ -199,6 +205,13 @@ def loss(model: Any, made: dict[str, Any] | packing.Packed) -> Any:
     return torch.nn.functional.cross_entropy(found, labels, ignore_index=batches.IGNORED, reduction="sum")
 
 
+def log_probabilities(model: Any, made: dict[str, Any] | packing.Packed) -> Any:
+    """(K,), of every answer token of a pass, row by row."""
+    found, labels = logits(model, made)
+    chosen = labels != batches.IGNORED
+    return -torch.nn.functional.cross_entropy(found[chosen], labels[chosen], reduction="none")
+
+
 def settled(passes: Passes, model: Any, rows: Sequence[TrainingRow]) -> tuple[Passes, str]:
     """``passes``, or padded ones and why: a packed pass must give the log-probabilities of a padded one.
 
@@ -231,6 +244,4 @@ def settled(passes: Passes, model: Any, rows: Sequence[TrainingRow]) -> tuple[Pa
 def _answers(passes: Passes, model: Any, rows: Sequence[TrainingRow]) -> Any:
     made = passes.prepare(rows, model.device)
     with passes.at_work(model), attending(made):
-        found, labels = logits(model, made)
-    chosen = labels != batches.IGNORED
-    return found[chosen].log_softmax(-1).gather(1, labels[chosen][:, None])[:, 0]
+        return log_probabilities(model, made)

@@ -266,12 +266,10 @@ def _asked(
     run: Prepared, recipe: Recipe, gpu: str, shape: str | None, processes: int = 1, card: Card | None = None
 ) -> Footprint:
     """The needs of ``recipe`` with the rows of ``run``, on ``gpu``: its largest pass of the first epoch."""
-    from finbench.training import loops
-
-    cut = loops.Passes.of(recipe, run.passes.loop, 2**17, 0)
+    cut = type(run.passes).of(recipe, run.passes.loop, 2**17, 0)
     steps = ([run.rows[index] for index in step] for step in run.sampler.steps(0))
     parts = (part for step in steps for part in cut.cut(batches.share(step, 0, processes)[0]))
-    heaviest = max(parts, key=cut.run)
+    heaviest = cut.apart(max(parts, key=cut.run))
     if cut.loop == "padded":  # each row is as long as the longest
         width = max(len(row.ids) for row in heaviest)
         heaviest = [batches.TrainingRow([0] * width, row.answer) for row in heaviest]

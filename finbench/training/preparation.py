@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,12 +13,22 @@ import numpy as np
 from finbench.core import catalog
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
-from finbench.core.records import Contamination, DataId, LearntData, Loop, OwnData, Recipe, name_of_source
+from finbench.core.records import (
+    Contamination,
+    DataId,
+    LearntData,
+    Loop,
+    OwnData,
+    Recipe,
+    StartingAdapter,
+    name_of_source,
+)
 from finbench.data import contamination, own
 from finbench.methods import Method, method_named, quantise
 from finbench.models import bases
 from finbench.scoring import prompts
 from finbench.training import batches, holdout, own_rows
+from finbench.training.batches import choose
 from finbench.training.encoding import Rendered, RowEncoder
 from finbench.training.token_rows import TokenWriter
 
@@ -35,6 +44,8 @@ _HOW = (
     "kernels",
 )  # the way to the same weights, but for the last bits
 
+_ELSEWHERE = ("validation", "preferences", "start")  # keys that may name what lies on this machine
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -42,12 +53,12 @@ class Prepared:
 
     recipe: Recipe
     base: bases.Base
-    rows: Sequence[batches.TrainingRow]
+    rows: Sequence[Any]  # TrainingRows, or pairs of them
     data: list[LearntData]
     first_pair: list[str]
     sampler: batches.StepSampler
     steps: int
-    contamination: Contamination
+    contamination: Contamination | None
     passes: loops.Passes
     slower: str  # why the passes are not faster ones; empty where they are the fastest, or asked for
     held: holdout.HeldOut | None = None
@@ -77,8 +88,9 @@ class Prepared:
         ]
         base = self.base.id.alias if self.base.id.source == "folder" else self.recipe.base
         changes: dict[str, Any] = {"base": base, "data": named}
-        if isinstance(held := self.recipe.validation, OwnData):
-            changes["validation"] = held.model_copy(update={"source": name_of_source(held.source)})
+        for key in _ELSEWHERE:
+            if isinstance(part := getattr(self.recipe, key), OwnData | StartingAdapter):
+                changes[key] = part.model_copy(update={"source": name_of_source(part.source)})
         return self.recipe.model_copy(update=changes)
 
     @property
@@ -115,10 +127,14 @@ def decisive(recipe: Recipe, data: Sequence[DataId], fingerprint: str) -> dict[s
 
     How rows become forward passes, and where weights and own rows lie, is left out.
     """
-    own = recipe.validation
+    parts = {key: getattr(recipe, key) for key in _ELSEWHERE}
     return {
         **recipe.model_dump(exclude={"name", "search", "data", *_HOW}),
-        **({"validation": own.model_dump(exclude={"source"})} if isinstance(own, OwnData) else {}),
+        **{
+            key: part.model_dump(exclude={"source"})
+            for key, part in parts.items()
+            if isinstance(part, OwnData | StartingAdapter)
+        },
         "data": [part.digest for part in data],
         "weights": [part.weight for part in recipe.data],
         "base": fingerprint,
@@ -137,7 +153,8 @@ def prepare(
     """
     from finbench.training import loops
 
-    lm_tasks = prompts.load(catalog.expand(recipe.tasks), data_dir)  # before a base is fetched or unpacked for minutes
+    named = [] if recipe.preferences else catalog.expand(recipe.tasks)
+    lm_tasks = prompts.load(named, data_dir)  # before a base is fetched or unpacked for minutes
     base = bases.resolve(recipe.base)
     recipe = bases.on_factors(recipe, base)
     if here:
@@ -148,6 +165,8 @@ def prepare(
     method.verify(recipe, bases.layers_of(skeleton))
     method.rehearse(recipe, bases.skeleton(base))
     tokenizer = bases.load_tokenizer(base)
+    if recipe.preferences is not None:
+        return _of_pairs(recipe, base, skeleton, tokenizer, data_dir)
     tests = {} if select else contamination.of_tests(data_dir)
     if not select:  # the table of which an own benchmark was made may be among the rows
         own_tasks = {name: prompts.rows(one, "test") for name, one in lm_tasks.items() if catalog.own(name)}
@@ -178,6 +197,22 @@ def prepare(
     for line in (*contamination.warnings(found), *families):
         say(f"Warning: {line}")
     return Prepared(recipe, base, rows, gathered.data, gathered.first_pair, sampler, steps, found, passes, slower, held)
+
+
+def _of_pairs(recipe: Recipe, base: bases.Base, skeleton: Any, tokenizer: Any, data_dir: Path | None) -> Prepared:
+    """A run that learns pairs of answers."""
+    from finbench.training import loops, pairwise, preferences
+
+    found = preferences.gather(recipe, base, tokenizer, data_dir)
+    recipe, lengths = found.recipe, [len(pair.ids) for pair in found.pairs]
+    sampler = batches.StepSampler(lengths, recipe.batch_size, recipe.accumulate, recipe.seed)
+    steps = max(1, math.ceil(recipe.epochs * len(sampler)))
+    longest = max(len(row.ids) for pair in found.pairs for row in (pair.chosen, pair.rejected))
+    loop, slower = loops.choose(recipe, skeleton, longest)
+    vocabulary = skeleton.config.get_text_config().vocab_size
+    passes = pairwise.PairPasses.of(recipe, loop, vocabulary, tokenizer.pad_token_id)
+    seen = found.contamination
+    return Prepared(recipe, base, found.pairs, found.data, found.first, sampler, steps, seen, passes, slower)
 
 
 def _side(recipe: Recipe, held: bool, select: Select | None = None) -> Select:
@@ -363,8 +398,3 @@ class _Rows:
 def source_of(lm_task: Any, doc: dict[str, Any]) -> str:
     """The text by which a task's row is known: what it shares with others, or what it shows."""
     return str(doc.get("group") or prompts.shown(lm_task, doc))
-
-
-def choose(docs: Sequence[Any], limit: int, seed: int) -> list[Any]:
-    """A seeded choice of ``limit`` rows, in their own order."""
-    return [docs[index] for index in sorted(random.Random(f"finbench-limit-{seed}").sample(range(len(docs)), limit))]

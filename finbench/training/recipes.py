@@ -19,16 +19,18 @@ from finbench.training.synonyms import ELSEWHERE, SYNONYMS, options_of_peft
 ALIASES = {
     "task": "tasks",
     "validate": "validate_on",
+    "pairs": "preferences",
     "format": "bits",
 }  # an option of the command line, or an axis of a sweep -> the recipe's own key
+_GENTLE = 0.1  # of a method's rate, for pairs: DPO has a tenth of supervised training's in most published recipes
 KEYS = tuple(key for key in (*Recipe.model_fields, *ALIASES) if key not in ("name", "search"))  # of such cells
 
 
 def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """The Recipe from a zoo name or a YAML file (or neither), with overrides on top of ``_defaults.yaml``.
 
-    Precedence: overrides, the recipe, the method's own defaults, ``_defaults.yaml``. None is a value as any other: it
-    takes back a ``limit``, say.
+    Precedence: overrides, the recipe, the adapter it starts from, the method's own defaults, ``_defaults.yaml``. None
+    is a value as any other: it takes back a ``limit``, say.
     """
     defaults = _defaults()
     stated: dict[str, Any] = {}
@@ -47,19 +49,24 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
             stated["validation"] = _validation(stated["validation"], mapped, path.parent)
     if "validation" in changes:
         changes["validation"] = _validation(changes["validation"], mapped)
+    _place_pairs(changes, mapped)
+    _place_pairs(stated, mapped, path.parent if source is not None else None)
     if set(changes) - {"seed", "search"}:
         stated.pop("search", None)  # another recipe than the one that was searched for
     chosen = {**stated, **changes}
-    method = method_named(str(chosen.get("method", defaults["method"])))
-    chosen = _with_options(chosen, method, where)
+    begun = _begun(chosen)
+    method = method_named(str(chosen.get("method", begun.get("method", defaults["method"]))))
+    chosen = {**begun, **_with_options(chosen, method, where)}
     complete = {**defaults, **method.defaults, **chosen}
+    if complete.get("preferences") and "lr" not in chosen:
+        complete["lr"] *= _GENTLE
     complete["method"] = method.name
     for key in method.unused:
         if complete[key] != {**defaults, **method.defaults}[key]:
             raise FinbenchError(f"{where}: method {method.name} has no {key}.", f"Leave {key} out: finbench methods")
-    if mapped and not complete.get("data"):
+    if mapped and not complete.get("data") and not complete.get("preferences"):
         raise FinbenchError("--map names columns of your own rows, and there are none.", "Add --data FILE")
-    if not complete.get("tasks") and not complete.get("data"):
+    if not complete.get("tasks") and not complete.get("data") and not complete.get("preferences"):
         raise FinbenchError(
             "What should be trained? No task and no data are named.",
             "Add --task fpb or --data mine.jsonl, or name a recipe of: finbench zoo list",
@@ -67,6 +74,10 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
     if complete.get("validation") is None and (idle := [key for key in VALIDATION[1:] if chosen.get(key) is not None]):
         raise FinbenchError(
             f"{where}: {idle[0]} is about rows held out, and there are none.", "Add --validation 0.1, or leave it out."
+        )
+    if complete.get("preferences") is None and chosen.get("beta") is not None:
+        raise FinbenchError(
+            f"{where}: beta is about pairs of answers, and there are none.", "Add --pairs card.json, or leave it out."
         )
     complete["tasks"] = _weights(complete.get("tasks") or {})
     if complete.get("data") and "chat" not in chosen and any(map(_conversations, complete["data"])):
@@ -76,7 +87,33 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
     complete.setdefault("name", f"{_slug(path.stem)}-s{complete['seed']}" if kept else _name(complete))
     result = Recipe.parse(complete, where)
     method.check(result)
+    if result.preferences or result.start:
+        from finbench.training import preferences
+
+        preferences.check(result)
     return result
+
+
+def _place_pairs(found: dict[str, Any], mapped: Mapping[str, str] | None, folder: Path | None = None) -> None:
+    """Pairs of answers, and the adapter to start from, as records, in place; ``folder``: where they are looked for."""
+    if isinstance(found.get("start"), str):
+        found["start"] = {"source": found["start"]}
+    if isinstance(start := found.get("start"), dict) and not re.match("(hub|zoo):", place := str(start.get("source"))):
+        found["start"] = {**start, "source": own.absolute(place, folder)}
+    if isinstance(stated := found.get("preferences"), str):
+        found["preferences"] = stated = {"source": stated}
+    if isinstance(stated, dict):
+        columns = {"map": dict(mapped)} if mapped else {}
+        found["preferences"] = {**columns, **stated, "source": own.absolute(str(stated.get("source")), folder)}
+
+
+def _begun(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """What the adapter that is gone on from decides."""
+    if not isinstance(start := chosen.get("start"), dict):
+        return {}
+    from finbench.training import preferences
+
+    return preferences.start_of(str(start.get("source")))
 
 
 def keyed(stated: Mapping[str, Any]) -> dict[str, Any]:
@@ -317,8 +354,10 @@ def _weighted(item: str) -> tuple[str, str | float]:
 
 def _name(complete: Mapping[str, Any]) -> str:
     """A name for people: it is never parsed."""
+    pairs = complete.get("preferences")
     files = [name_of_source(part.source).partition("@")[0].split("/")[-1] for part in complete.get("data") or ()]
     names = [*complete["tasks"], *(f"{name.partition('.')[0]}-rows" for name in files)]  # beside a task of that name
+    names += [f"{name_of_source(pairs['source']).partition('.')[0]}-pairs"] if isinstance(pairs, dict) else []
     tasks_part = "-".join(name.removeprefix(catalog.PREFIX).replace("_", "-") for name in names)
     base = str(complete["base"])
     short = Path(base).expanduser().resolve().name if base[:1] in ("~", ".", "/") else base.split("/")[-1].split("@")[0]

@@ -22,6 +22,7 @@ from finbench.core.files import write_atomic, writing
 from finbench.core.records import (
     Adapter,
     BaseModelId,
+    Preferred,
     Recipe,
     Training,
     Truncation,
@@ -29,7 +30,8 @@ from finbench.core.records import (
 from finbench.methods import Cut, Start
 from finbench.models import adapters, bases
 from finbench.training import batches, checkpoints, claims, launch, merging, planning, ranks, speedups
-from finbench.training.preparation import Prepared, choose, prepare
+from finbench.training.batches import choose
+from finbench.training.preparation import Prepared, prepare
 
 if TYPE_CHECKING:
     from finbench.training.trainer import AnswerTrainer, TrainingWatch
@@ -159,7 +161,7 @@ def _outline(run: Prepared, processes: int) -> dict[str, Any]:
         "gradient_checkpointing": run.passes.checkpointed,
         "computed": computed,
         "first_pair": run.first_pair,
-        "contamination": run.contamination.model_dump(),
+        "contamination": run.contamination and run.contamination.model_dump(),
         "validation": run.held.outline() if run.held else None,
     }
 
@@ -169,7 +171,8 @@ def work(run: Prepared, out: Path, resume: bool, report: Sequence[str] = ()) -> 
     from finbench.training import answering, curves, validation
 
     folder, processes, first = out / "checkpoints", environment.processes(), environment.rank() == 0
-    what = f"Loading {run.base.id.alias}, to learn {counted(len(run.rows), 'row')} in {counted(run.steps, 'step')}"
+    unit = "pair" if run.recipe.preferences else "row"
+    what = f"Loading {run.base.id.alias}, to learn {counted(len(run.rows), unit)} in {counted(run.steps, 'step')}"
     with planning.explained(run, processes), ranks.parting():
         shown = waiting(what) if first else contextlib.nullcontext()  # they wait for one that reads for all
         with shown, ranks.refusing_together(), planning.explained(run, processes):
@@ -205,6 +208,7 @@ def fit(
 ) -> tuple[AnswerTrainer, TrainingWatch]:
     """Train ``model`` in place, with checkpoints in ``folder``; go on from ``checkpoint`` if there is one."""
     from finbench.training import loops, packing
+    from finbench.training.pairwise import PairTrainer
     from finbench.training.trainer import AnswerTrainer, TrainingWatch, arguments, stopping_gently
     from finbench.training.validation import Validator, ended
 
@@ -220,7 +224,7 @@ def fit(
                 say(why)
         watch = TrainingWatch(recipe, run.sampler, run.steps, folder, bar)
         with writing(folder):
-            trainer = AnswerTrainer(
+            trainer = (PairTrainer if recipe.preferences else AnswerTrainer)(
                 run.sampler,
                 watch,
                 recipe,
@@ -239,6 +243,8 @@ def fit(
         if validator:
             trainer.add_callback(validator)
         with checkpoints.staged(folder / "staging"), stopping_gently(watch), trainer.at_work(), writing(folder):
+            if isinstance(trainer, PairTrainer):  # before a checkpoint's weights come
+                trainer.refer(run.rows)
             if checkpoint and ended(run, checkpoint):
                 trainer.restore(checkpoint)
             else:
@@ -278,6 +284,8 @@ def begin(run: Prepared, dtype: Any) -> tuple[Any, Any]:
     collated = (batches.collate([run.rows[i] for i in part], tokenizer.pad_token_id) for part in first)
     on_device = ({key: tensor.to(model.device) for key, tensor in batch.items()} for batch in collated)
     model = method.apply(model, recipe, Start(run.steps, on_device, load))
+    if recipe.start is not None:
+        adapters.load_into(model, adapters.locate(recipe.start.source))
     return model, tokenizer
 
 
@@ -289,6 +297,8 @@ def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: TrainingW
     curve = [(entry["step"], round(entry["loss"], 6)) for entry in trainer.state.log_history if "loss" in entry]
     last = curve[-max(1, len(curve) // 10) :]  # one batch says little
     stride = max(1, math.ceil(len(curve) / CURVE_POINTS))
+    pairs = [entry for entry in trainer.state.log_history if "margin" in entry][-len(last) :]
+    means = {key: round(sum(entry[key] for entry in pairs) / len(pairs), 6) for key in ("accuracy", "margin") if pairs}
     return Training(
         rows=len(run.rows),
         steps=steps,
@@ -308,6 +318,7 @@ def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: TrainingW
         final_loss=round(sum(loss for _, loss in last) / len(last), 6),
         loss_curve=curve[::stride],
         validation=validation,
+        preferred=Preferred(**means) if means else None,
     )
 
 

@@ -41,10 +41,10 @@ class Chosen:
 def suit(recipe: Recipe, stated: Collection[str], data_dir: Path | None = None) -> Recipe:
     """``recipe`` with what was not ``stated`` chosen for its base and rows, and each choice said.
 
-    A recipe with a ``limit`` is a trial, and stays as it is.
+    A recipe with a ``limit`` is a trial, and stays as it is; so does one of pairs of answers.
     """
     quiet()
-    if recipe.limit is not None:
+    if recipe.limit is not None or recipe.preferences is not None:
         return recipe
     chosen = choose(recipe, stated, _rows(recipe, data_dir))
     for line in chosen.reasons if environment.rank() == 0 else ():

@@ -43,6 +43,7 @@ _ALIKE = {
     "select": "load_best_model_at_end",
     "patience": "early_stopping_patience early_stopping",
     "seed": "random_seed data_seed random_state",
+    "beta": "pref_beta dpo_beta",
     "neftune": "neftune_noise_alpha noisy_embedding_alpha",
 }
 SYNONYMS = {other: key for key, others in _ALIKE.items() for other in others.split()}

@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -167,6 +167,14 @@ class AnswerTrainer(StepTrainer):
     def get_train_dataloader(self) -> Any:
         return DataLoader(self.train_dataset, batch_sampler=self.sampler, collate_fn=lambda rows: {"rows": rows})
 
+    def size(self, rows: Sequence[Any]) -> int:
+        """What the sum of a step's losses is divided by."""
+        return sum(row.answer for row in rows)
+
+    def summed(self, model: Any, made: Any, part: Sequence[Any]) -> Any:
+        """The sum of the losses of a pass over ``part``."""
+        return loops.loss(model, made)
+
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
         """The gradients of an optimiser step; returns its loss, cross-entropy a token over all processes' answers."""
         model.train()
@@ -175,7 +183,7 @@ class AnswerTrainer(StepTrainer):
             self.watch.tokens += sum(len(row.ids) for row in rows)
         world = self.accelerator.num_processes
         mine, weight = batches.share(rows, self.accelerator.process_index, world)
-        weight *= world / sum(row.answer for row in rows)  # the mean over processes is taken below
+        weight *= world / self.size(rows)  # the mean over processes is taken below
         parts = [(part, weight) for part in self.passes.cut(mine)]
         if self.recipe.sharding != "none":  # processes gather layers together: all make as many passes
             parts += [(mine[:1], 0.0)] * (int(largest(len(parts), self.args.device)) - len(parts))
@@ -183,7 +191,7 @@ class AnswerTrainer(StepTrainer):
         for number, (part, share) in enumerate(parts, start=1):
             made = self.passes.prepare(part, self.args.device)
             with loops.attending(made), loops.noise(model, made, self.recipe.neftune):
-                loss = share * loops.loss(model, made)
+                loss = share * self.summed(model, made, part)
                 if number == len(parts) and (penalty := self.method.penalty(model)) is not None:
                     loss = loss + penalty
                 self.accelerator.backward(loss)

@@ -120,6 +120,10 @@ def _rows(
     recipe: Recipe, rungs: Sequence[tuple[int, float]], data_dir: Path | None
 ) -> tuple[runner.Prepared, list[runner.Prepared]]:
     """(rows held out, the rows of each rung)."""
+    if recipe.preferences is not None:
+        raise FinbenchError(
+            "The rate of pairs of answers is not searched for.", "State it: finbench train ... --lr 1e-4"
+        )
     chosen = _untouched(recipe)
     speedups.check_sharding(recipe, 1)
     speedups.check(recipe)

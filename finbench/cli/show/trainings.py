@@ -30,10 +30,15 @@ def trained(adapter: Adapter, folder: Path, base: str) -> None:
     out.print(
         f"[bold]{escape(str(folder))}[/]  {adapter.recipe.method}, {run.trainable_parameters:,} trainable parameters"
     )
-    seen = f"{counted(run.rows, 'row')}, {counted(run.steps, 'step')}, "
+    unit = "pair" if run.preferred else "row"
+    seen = f"{counted(run.rows, unit)}, {counted(run.steps, 'step')}, "
     seen += f"{run.tokens:,} tokens ({100 * run.padding:.1f} % padding)"
     speed = f"{run.seconds:.0f} s, {run.tokens_per_second:,.0f} tokens/s"
     put(f"{seen}; {speed}; loss {run.loss_curve[0][1]:.3f} -> {run.final_loss:.3f}", wrap=True)
+    if (pairs := run.preferred) and adapter.recipe.preferences:
+        start = "the adapter it started from" if adapter.recipe.start else "the base"
+        shown = f"{pairs.accuracy:.1%} of the pairs preferred at the end, margin {pairs.margin:.3f}"
+        put(f"DPO with beta {adapter.recipe.beta:g}, reference {start}: {shown}.", wrap=True)
     if held := run.validation:
         share = 100 * held.seconds / max(run.seconds, 1e-9)
         put(f"Kept: {escape(held.as_text)}.", wrap=True)
@@ -90,7 +95,9 @@ def runs(found: Sequence[Run], place: Path) -> None:
 
 
 def _valued(value: object) -> str:
-    """A value of a recipe, short: tasks by name."""
+    """A value of a recipe, short: tasks and files by name."""
+    if isinstance(value, Mapping) and "source" in value:
+        return str(value["source"])
     if isinstance(value, Mapping):
         return ", ".join(
             str(key).removeprefix(catalog.PREFIX) + ("" if part == 1 else f":{part:g}") for key, part in value.items()

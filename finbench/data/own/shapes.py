@@ -231,8 +231,9 @@ def _unknown(
             f"{name}: {missing[0]} needs {other} beside it.", f"--map {missing[0]}={mapped[missing[0]]},{other}=COLUMN"
         )
     known = "Known are prompt and completion; instruction, input and output; messages; text."
+    pairs = "\nTo learn from pairs of answers: --pairs FILE" if {"chosen", "rejected"} <= keys.keys() else ""
     return FinbenchError(
-        said, f"{known}\nSay which is which: --map prompt={asked or 'COLUMN'},completion={answer or 'COLUMN'}"
+        said, f"{known}\nSay which is which: --map prompt={asked or 'COLUMN'},completion={answer or 'COLUMN'}{pairs}"
     )
 
 
