@@ -6,7 +6,7 @@
 (() => {
   const { view, key: pageKey, root } = document.body.dataset; // board, task, subject or compare; root: where page/ is
   const $ = (id) => document.getElementById(id);
-  const WHOLE = 150; // rows up to which a table is drawn as a whole; of a longer one those in sight are
+  const [WHOLE, CELLS] = [150, 1200]; // rows and cells up to which a table is drawn as a whole; of a longer one those in sight are
   const AROUND = 12; // rows above and below them
   const [CARD, VALUE, LOW, HIGH, GROUP, PARSED, TOKENS, COST, FRONTS, SEEN, PRICE] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
   const [RUNS, DEVIATION, LENIENT, CUT, THOUGHT] = [11, 12, 13, 14, 15]; // runs: number, null, or card, value, low, high of each
@@ -105,13 +105,14 @@
   let windows = []; // the tables in the panel that draw only what is in sight
   function grid({ label, kind, headings, rows, of = rows.length, line, cut, foot = [], whose, longer }) {
     const head = h("thead", {}, h("tr", {}, headings));
+    const short_ = of <= WHOLE && of * headings.length <= CELLS;
     const make = (at) => {
-      const made = (of <= WHOLE ? rows[at].line : null) || line(rows[at]);
-      if (of <= WHOLE) rows[at].line = made; // a filter only chooses among lines that are made
+      const made = (short_ ? rows[at].line : null) || line(rows[at]);
+      if (short_) rows[at].line = made; // a filter only chooses among lines that are made
       made.classList.toggle("cut", Boolean(cut && at && cut(rows[at], rows[at - 1])));
       return made;
     };
-    if (state.all || (of <= WHOLE && rows.length === of)) {
+    if (state.all || (short_ && rows.length === of)) {
       const body = h("tbody", {}, rows.map((_, at) => make(at)), foot);
       windows.push({ reach: (who) => body.rows[rows.findIndex((row) => whose(row) === who)], start() {} });
       return [h("div", { class: "scroll", role: "region", tabindex: "0", ...label }, h("table", { class: kind }, head, body))];
@@ -135,10 +136,10 @@
       above.rows[0].cells[0].style.height = `${first * height}px`;
       below.rows[0].cells[0].style.height = `${(of - last) * height}px`;
     }
-    function show() {
+    function show(anew = false) {
       const first = Math.max(0, Math.floor(scroller.scrollTop / height) - AROUND);
       const last = Math.min(rows.length, Math.ceil((scroller.scrollTop + scroller.clientHeight) / height) + AROUND);
-      if (first !== from || last !== to) draw(Math.min(first, last), last);
+      if (anew || first !== from || last !== to) draw(Math.min(first, last), last);
     }
     function start() { // columns keep the widths that the first rows give them
       table_.style.tableLayout = table_.style.width = "";
@@ -150,10 +151,7 @@
       const wide = table_.getBoundingClientRect().width;
       cells.forEach((cell, at) => { cell.style.width = `${widths[at]}px`; });
       Object.assign(table_.style, { tableLayout: "fixed", width: `${wide}px` });
-      from = to + 1; // whatever is in sight is drawn anew, with its place
-      body.replaceChildren();
-      from = to = 0;
-      show();
+      show(true); // the space above and below is of the new height
     }
     body.addEventListener("focusin", (event) => { // who goes through the rows by Tab never comes to an end that is none
       const at = from + [...body.rows].indexOf(event.target.closest("tr"));
@@ -350,6 +348,8 @@
   }
   const members = new Map(); // places of the cards of a subject: a recipe is found by each of its trainings too
   function gathered() {
+    if (gathered.of === cards) return;
+    gathered.of = cards;
     members.clear();
     cards.forEach((card, place) => members.set(card.who, [...(members.get(card.who) || []), place]));
   }
