@@ -21,6 +21,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.version import __version__
 
 _INTERRUPTED = 130  # the exit code of what Ctrl-C ended
+_UNREAD = 141  # that of a program which SIGPIPE ended: whoever read its output, as `head` does, has seen enough
 
 app = typer.Typer(
     name="finbench",
@@ -168,6 +169,8 @@ def main() -> None:
     except SystemExit as end:
         if end.code == _INTERRUPTED:  # typer says nothing of Ctrl-C; what has more to say raised Interrupted
             _fail("Stopped.", "What was there before is as it was; repeat the command to go on.", _INTERRUPTED, end)
+        if isinstance(end.__context__, BrokenPipeError):  # rich and typer end with 1, as a fault does, and say nothing
+            sys.exit(_UNREAD)
         raise
 
 
