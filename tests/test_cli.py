@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -141,6 +142,17 @@ def shown(capsys: Any, monkeypatch: Any, *arguments: str) -> str:
         app.main()
     assert stopped.value.code in (0, None)
     return str(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("fault", [OSError(24, "Too many open files", "x.py"), OSError(23, "Too many open files")])
+def test_too_many_open_files_are_one_line_wherever_they_are_missed(
+    fault: OSError, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "app", Mock(side_effect=fault))
+    with pytest.raises(SystemExit) as stopped:
+        app.main()
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err.startswith("error: Too many files are open")
 
 
 @pytest.mark.parametrize("arguments", [("bases", "--json"), ("bases",)], ids=["typer", "rich"])

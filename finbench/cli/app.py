@@ -162,6 +162,8 @@ def main() -> None:
         place = f" ({fault.filename})" if fault.filename else ""
         if fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG) or no_temporary:
             _fail(f"Cannot write: {fault.strerror}{place}.", "Free some space, then repeat the command.", 1, fault)
+        if fault.errno in (errno.EMFILE, errno.ENFILE):
+            _fail(f"Too many files are open{place}.", "Allow more, then repeat the command: ulimit -n 4096", 1, fault)
         if fault.filename and fault.errno in (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG):
             message = f"Cannot use a file or folder: {fault.strerror}{place}."
             _fail(message, "Name another, or correct that one.", 1, fault)
