@@ -32,8 +32,10 @@ _OPENING_OTHERS = ("xlora", "shadow")
 _TUNERS_OF_OURS = (name for name, method in METHODS.items() if isinstance(method, Tuner))
 KINDS = {"lora", irqlora.KIND.lower(), *TUNERS, *REFUSED_TUNERS, *_TUNERS_OF_OURS} - {*_OPENING_OTHERS}
 _COSTLY_STARTS = ("mica", "orthogonal")  # decompositions, which are left out where weights are filled in afterwards
-_PEFT_RAISES = (ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError)
-_PEFT_RAISES += (ImportError, re.error)
+_PEFT_RAISES = (
+    *(ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError),
+    *(ImportError, re.error),
+)
 Made = TypeVar("Made", Adapter, Combined)
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter_model.pkl", "pytorch_model.bin")
 
