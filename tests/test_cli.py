@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,7 +17,7 @@ from finbench.cards import cardfiles
 from finbench.cli import app
 from finbench.cli.command import RecipeOptions
 from finbench.cli.show import trainings
-from finbench.core import catalog, refs
+from finbench.core import catalog, console, refs
 from finbench.core.errors import FinbenchError, near_misses
 from finbench.evaluation import check, doctor
 from finbench.methods import METHODS
@@ -142,6 +143,35 @@ def shown(capsys: Any, monkeypatch: Any, *arguments: str) -> str:
         app.main()
     assert stopped.value.code in (0, None)
     return str(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("fault", [OSError(24, "Too many open files", "x.py"), OSError(23, "Too many open files")])
+def test_too_many_open_files_are_one_line_wherever_they_are_missed(
+    fault: OSError, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "app", Mock(side_effect=fault))
+    with pytest.raises(SystemExit) as stopped:
+        app.main()
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err.startswith("error: Too many files are open")
+
+
+@pytest.mark.parametrize("arguments", [("bases", "--json"), ("bases",)], ids=["typer", "rich"])
+def test_an_output_that_nobody_reads_any_more_is_no_fault(
+    arguments: tuple[str, ...], capfd: Any, monkeypatch: Any
+) -> None:
+    """As of every program before `| head`: no message, and the exit code of SIGPIPE, not that of a fault."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as nobody:
+        monkeypatch.setattr(sys, "stdout", nobody)
+        monkeypatch.setattr(console.out, "quiet", False)  # rich sets it, for good
+        monkeypatch.setattr(sys, "argv", ["finbench", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            app.main()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), nobody.fileno())
+    assert stopped.value.code == 141
+    assert capfd.readouterr().err == ""
 
 
 def test_a_method_states_what_it_starts_from(capsys: Any, monkeypatch: Any) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gzip
 import json
 import math
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -177,6 +179,11 @@ def _bad() -> Iterator[tuple[str, Any, str]]:
     yield "cut in the middle", Answer(chat(), cut=40), "6 attempts"
     yield "cut at the start", Answer(chat(), cut=0), "6 attempts"
     yield "a number of a million digits", Answer(b'{"created": ' + b"1" * 10**6 + b"}"), "6 attempts"
+    yield (
+        "lists without end",
+        Answer(json.dumps(chat()).encode()[:-1] + b', "x": [' + b"[]," * 2**21 + b"0]}"),
+        "values",
+    )
     yield "two answers in one", Answer(json.dumps(chat()).encode() * 2), "6 attempts"
     yield "packed as brotli", Answer(chat(), headers={"Content-Encoding": "br"}), "packed"
     yield "torn packing", Answer(b"\x1f\x8b\x00nothing", headers={"Content-Encoding": "gzip"}), "torn"
@@ -463,6 +470,26 @@ def test_nobody_there_is_told_within_seconds() -> None:
 def test_an_answer_that_trickles_is_given_up() -> None:
     with pytest.raises(Refused, match="not done after 1 s"):
         asked(Answer(chat(), trickle=0.01), timeout=1)
+
+
+@pytest.mark.parametrize(
+    "piece", [b"HTTP/1.1 102 Processing\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n", b"H"]
+)
+def test_interim_answers_or_headers_without_end_are_given_up(piece: bytes) -> None:
+    """Each read is quick, so that no timeout of a read ends them."""
+
+    def send() -> None:
+        talking, _ = server.accept()
+        with talking, contextlib.suppress(OSError):
+            for _ in range(2_000):
+                talking.sendall(piece)
+                time.sleep(0.005)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=send, daemon=True).start()
+        endpoint = http.Endpoint(f"http://127.0.0.1:{server.getsockname()[1]}/v1", attempts=1, timeout=0.5)
+        with pytest.raises(Refused, match="not done in time"):
+            endpoint.ask("/chat/completions", {})
 
 
 def test_a_slow_answer_is_waited_for() -> None:

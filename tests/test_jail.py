@@ -345,8 +345,44 @@ TEXTS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         lambda path: path.write_text('[{"a":[' + "[]," * 13_000_000 + "[]]}]"),
         "more than 12,0",
     ),
+    "a header in CSV": ("a.csv", lambda path: path.write_text(",".join(map(str, range(20_000))) + "\n"), "20,000 col"),
     "many files in a zip": ("a.zip", _zip_of_many, "a zip bomb"),
 }
+
+
+def test_a_row_of_more_values_than_any_has_is_told_and_left_out(tmp_path: Path) -> None:
+    from finbench.data import readers
+
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"x": [' + "[]," * 300_000 + "0]}\n" + '{"x": "' + "," * 150_000 + '"}\n')
+    told, row = readers.decode_jsonl(readers.SourceFile(path))
+    assert told == f"{path}:1: a row of more than 200,000 values"
+    assert not isinstance(row, str)
+
+
+@pytest.mark.usefixtures("_cheap")
+@pytest.mark.parametrize("more", ['<row r="900000000"><c r="A900000000"><v>1</v></c></row>', "far"])
+def test_a_sheet_of_rows_or_columns_that_nobody_wrote(tmp_path: Path, more: str) -> None:
+    """One cell may say that it is in any row, or in the last column; openpyxl makes up what lies between."""
+    import io
+    import zipfile
+
+    import openpyxl
+
+    from finbench.data import spreadsheets
+
+    book, made = openpyxl.Workbook(), io.BytesIO()
+    for line in (("text", "label"), ("profit rose", "positive")):
+        book.active.append(line)
+    book.save(made)
+    if more == "far":
+        more = "".join(f'<row r="{n}"><c r="XFD{n}"><v>1</v></c></row>' for n in range(3, 400))
+    path = tmp_path / "a.xlsx"
+    with zipfile.ZipFile(made) as whole, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as altered:
+        for part in whole.namelist():
+            altered.writestr(part, whole.read(part).replace(b"</sheetData>", f"{more}</sheetData>".encode()))
+    with pytest.raises(FinbenchError, match="1,048,576 rows or 5,000,000 cells"):
+        list(spreadsheets.rows("a.xlsx", path.read_bytes()))
 
 
 @pytest.mark.usefixtures("_cheap")

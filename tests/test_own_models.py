@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -134,8 +135,14 @@ def test_a_quantised_gguf_file_computes_what_its_dequantised_weights_compute(
 def test_what_is_no_gguf_file_is_refused_in_a_line(llama: Path, tmp_path: Path) -> None:
     whole = write_gguf(llama, tmp_path / "tiny.gguf").read_bytes()
     (tmp_path / "cut.gguf").write_bytes(whole[:-5000])
-    with pytest.raises(FinbenchError, match=r"^cut.gguf could not be unpacked: [^\n]+\n[^\n]+$"):
+    with pytest.raises(FinbenchError, match=r"^cut.gguf could not be unpacked: [^\n]+\n[^\n]+$") as cut:
         bases.resolve(str(tmp_path / "cut.gguf"))
+    assert cut.value.hint.startswith("It is torn, or of a kind that transformers does not read.")
+    stated = b"llama.block_count" + struct.pack("<II", 4, 2)
+    assert whole.count(stated) == 1
+    (tmp_path / "deep.gguf").write_bytes(whole.replace(stated, stated[:-4] + struct.pack("<I", 10**9)))
+    with pytest.raises(FinbenchError, match=r"deep.gguf: num_hidden_layers is 1,000,000,000; no model has so many"):
+        bases.resolve(str(tmp_path / "deep.gguf"))
     (tmp_path / "x.gguf").write_bytes(b"PK\3\4" + b"x" * 100)
     with pytest.raises(FinbenchError, match="is no GGUF file"):
         bases.resolve(str(tmp_path / "x.gguf"))
@@ -145,6 +152,26 @@ def test_what_is_no_gguf_file_is_refused_in_a_line(llama: Path, tmp_path: Path) 
     (tmp_path / "m-00001-of-00003.gguf").write_bytes(b"GGUF")
     with pytest.raises(FinbenchError, match="one part of a model"):
         ggufs.unpacked(tmp_path / "m-00001-of-00003.gguf")
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "hint"),
+    [
+        (-27, "", "Free memory and disk"),
+        (1, "MemoryError", "Free memory and disk"),
+        (1, "OSError: [Errno 28] No space left on device", "Free memory and disk"),
+        (1, "ValueError: GGUF model with architecture \x1b[2Jx is not supported yet.", "It is torn, or of a kind"),
+    ],
+)
+def test_the_hint_of_a_gguf_file_fits_what_is_wrong(
+    code: int, said: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = subprocess.CompletedProcess([], code, "", said)
+    monkeypatch.setattr(ggufs.subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(FinbenchError, match=r"a\.gguf could not be unpacked: ") as caught:
+        ggufs.dequantise(tmp_path / "a.gguf", tmp_path / "a", {})
+    assert caught.value.hint.startswith(hint)
+    assert "\x1b" not in caught.value.message
 
 
 def test_a_line_says_what_a_model_is_taken_for(llama: Path, gpt2: Path, tmp_path: Path) -> None:

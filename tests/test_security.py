@@ -172,7 +172,9 @@ def test_factors_of_experts_are_stacked_and_their_rank_is_a_multiple(adapter: Pa
     ):
         refused(configured(adapter, **changed), said)
     many = {"rank_pattern": {f"x{n}": 4 for n in range(9_000)}, "target_parameters": [f"y{n}" for n in range(900)]}
-    refused(configured(adapter, r=4, **many), "rank_pattern has 9,000 entries")
+    refused(configured(adapter, r=4, **many), "ranks and scales have 9,000 entries")
+    scales = {f"x{n}": 8 for n in range(4_000)}  # peft looks through these at every module as well
+    refused(configured(adapter, rank_pattern={}, alpha_pattern=scales), "ranks and scales have 4,000 entries")
 
 
 @pytest.mark.parametrize(
@@ -251,10 +253,64 @@ def test_what_the_libraries_write_themselves_is_no_fault(adapter: Path) -> None:
         ({"target_modules": "("}, "invalid or takes too long"),
         ({"target_modules": ["q" * 3_000]}, "too many or too long"),
         ({"target_modules": {"a": 1}}, "neither a name nor a list"),
+        ({"lora_alpha": 10**30}, "lora_alpha is 1000.*at most 1,000,000,000"),
+        ({"alpha_pattern": {"q_proj": -(10**30)}}, "at most 1,000,000,000"),
+        ({"lora_alpha": 10**400}, "a number of 401 digits"),
+        ({"anything": [{"else": -(10**400)}]}, "a number of 402 digits"),
+        ({"anything": "\ud800"}, "torn or not JSON .*surrogates"),
+        ({"modules_to_save": [f"x{n}" for n in range(101)]}, "modules_to_save has 101 names"),
+        ({"layers_pattern": [f"x{n}" for n in range(9_000)]}, "layers_pattern has 9,000 names"),
+        ({"layers_pattern": r"(?:[\w!]+\.?)+x"}, "takes too long"),
+        ({"modules_to_save": [r"(?:[\w!]+\.?)+:"]}, "takes too long"),
+        ({"n_frequency_pattern": {r"(?:[\w!]+\.?)+:": 4}}, "takes too long"),
     ],
 )
 def test_configurations_that_take_all_memory_or_time(adapter: Path, changed: dict[str, Any], match: str) -> None:
     refused(configured(adapter, **changed), match)
+
+
+# It ends at once on the names of modules that have tensors here, and never on others of the base.
+ENDLESS = r"(?:[\w!]+\.?)+(?:(?<=q_proj)|(?<=v_proj)|(?<=lm_head)|(?<=tokens)|(?<=c_attn)|(?<=!))"
+
+
+@pytest.mark.parametrize("changed", [{"target_modules": ENDLESS}, {"exclude_modules": ENDLESS}])
+def test_a_search_without_end_on_names_that_only_the_base_has(
+    adapter: Path, llama: Path, changed: dict[str, Any]
+) -> None:
+    import torch
+
+    model = bases.load(bases.resolve(str(llama)), 16, torch.float32)[0]
+    adapters.read(configured(adapter, **changed))
+    start = processor_time()
+    with pytest.raises(FinbenchError, match="names modules by a regular expression that is invalid or takes too long"):
+        adapters.attach(model, adapter)
+    assert quick(processor_time() - start, 3)
+
+
+@pytest.mark.filterwarnings("ignore:The following alpha_pattern keys")
+def test_patterns_of_every_module_take_peft_no_time(adapter: Path, llama: Path) -> None:
+    """Python compiles more than 512 anew at each module."""
+    import torch
+
+    model = bases.load(bases.resolve(str(llama)), 16, torch.float32)[0]
+    configured(adapter, alpha_pattern={f"x{n}": 8 for n in range(3_000)})
+    start = processor_time()
+    adapters.attach(model, adapter)
+    assert quick(processor_time() - start, 2)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"alora_invocation_tokens": "evil"}, {"lora_dropout": []}, {"modules_to_save": ["lm_head"]}, {"bias": {}}],
+)
+def test_what_peft_trips_over_is_one_line(adapter: Path, llama: Path, changed: dict[str, Any]) -> None:
+    """Some of a configuration is first looked at when the model computes."""
+    from finbench.engines.hf import HFEngine
+
+    engine = HFEngine(bases.resolve(str(llama)), dtype="float32")
+    with pytest.raises(FinbenchError, match="does not fit its base: ") as caught:
+        engine.use(configured(adapter, **changed))
+    assert "adapter_config.json is wrong" in caught.value.hint
 
 
 def test_a_deep_and_a_long_configuration(adapter: Path) -> None:

@@ -21,6 +21,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.version import __version__
 
 _INTERRUPTED = 130  # the exit code of what Ctrl-C ended
+_UNREAD = 141  # that of a program which SIGPIPE ended: whoever read its output, as `head` does, has seen enough
 
 app = typer.Typer(
     name="finbench",
@@ -161,6 +162,8 @@ def main() -> None:
         place = f" ({fault.filename})" if fault.filename else ""
         if fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG) or no_temporary:
             _fail(f"Cannot write: {fault.strerror}{place}.", "Free some space, then repeat the command.", 1, fault)
+        if fault.errno in (errno.EMFILE, errno.ENFILE):
+            _fail(f"Too many files are open{place}.", "Allow more, then repeat the command: ulimit -n 4096", 1, fault)
         if fault.filename and fault.errno in (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG):
             message = f"Cannot use a file or folder: {fault.strerror}{place}."
             _fail(message, "Name another, or correct that one.", 1, fault)
@@ -168,6 +171,8 @@ def main() -> None:
     except SystemExit as end:
         if end.code == _INTERRUPTED:  # typer says nothing of Ctrl-C; what has more to say raised Interrupted
             _fail("Stopped.", "What was there before is as it was; repeat the command to go on.", _INTERRUPTED, end)
+        if isinstance(end.__context__, BrokenPipeError):  # rich and typer end with 1, as a fault does, and say nothing
+            sys.exit(_UNREAD)
         raise
 
 

@@ -9,6 +9,7 @@ import gc
 import importlib.metadata
 import os
 import platform
+import re
 import resource
 import shutil
 import subprocess
@@ -215,6 +216,20 @@ def compilers_kept() -> Iterator[None]:
         for name, stated in before.items():
             os.environ.pop(name, None)
             os.environ.update({name: stated} if stated is not None else {})
+
+
+@contextlib.contextmanager
+def patterns_kept() -> Iterator[None]:
+    """Have Python keep every pattern that is compiled in the block, and not 512.
+
+    peft asks for each of an adapter's patterns at each module, which takes a hundred times as long where it is new.
+    """
+    before = re._MAXCACHE  # type: ignore[attr-defined]
+    re._MAXCACHE = 2**16  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        re._MAXCACHE = before  # type: ignore[attr-defined]
 
 
 def free_memory() -> int:

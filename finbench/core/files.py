@@ -40,9 +40,14 @@ def strict_json(text: str) -> Any:
     of two (a lone surrogate), which no file can hold.
     """
     found = _STRICT.decode(text)
-    if _SURROGATE.search(text):
-        stable_json(found).encode("utf-8")
+    refuse_halves(text, found)
     return found
+
+
+def refuse_halves(text: str, value: Any) -> None:
+    """ValueError where the JSON ``text`` of ``value`` has half of a character: no file can hold it, and no hash."""
+    if _SURROGATE.search(text):
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
 
 
 def _no_number(text: str) -> float:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import re
 import signal
 import subprocess
@@ -18,24 +17,28 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from finbench.core.errors import FinbenchError
-from finbench.core.files import stable_json, unique_keys
+from finbench.core.errors import FinbenchError, shortened
+from finbench.core.files import refuse_halves, stable_json, unique_keys
 
 LARGEST_HEADER = 32 * 2**20  # bytes; 200,000 tensors need about 25 million
 MOST_TENSORS = 200_000  # rank updates of 256 experts in 60 layers are 92,000
 LARGEST_CONFIG = 2**20  # bytes of a config.json
 LARGEST_RANK = 4096
+_LARGEST_SCALE = 10**9
 _LARGEST_SIZE = 2_000_000  # of a tuner's vectors or frequencies, each of which is made in every layer
 _SEED = re.compile("seed|prng")
 _STARTS = ("true", "false", "gaussian", "eva", "orthogonal", "mica")  # which leave the base as it is
-_MATCHES = 2_000_000  # of patterns of ranks with tensors: about a second
+_MATCHES = 2_000_000  # of patterns of ranks and scales with tensors: about a second
+_FEW, _MOST_FEW = ("modules_to_save", "layers_pattern"), 100  # names that peft compiles anew for every module
 _COUNTED = re.compile(
     "(?:layer|expert|position|label)(?!.*_(?:size|dim))"
 )  # no widths: shared_expert_intermediate_size
 _MOST = {"layer": 1_000, "expert": 10_000, "position": 10**9, "label": 100_000}
 _MOST_PARTS = 6_000_000  # values in a JSON file, which take more memory than bytes; the largest tokenizers have two
+_DIGITS = 40  # of a whole number; tokenizers say of any length that it is at most 10**30
 _DEEPEST = 60  # lists or objects in each other in a configuration; those of models have five
-_SECONDS = 1.0  # of the processor, for the patterns of module names; real ones take milliseconds
+_SECONDS, _MOST_SECONDS = 1.0, 4.0  # of the processor, for patterns of module names; real ones take milliseconds
+_SECONDS_A_MATCH = 1e-5  # more of them for each name
 # Keys by which loading a model has been made to import or run code (CVE-2026-4372, peft issue 3085, and their like).
 # Kernels of the Hub are named by the last two, with and without the underscore.
 _HOSTILE = re.compile(
@@ -64,7 +67,8 @@ def read_json(path: Path, folder: Path, largest: int = LARGEST_CONFIG) -> dict[s
         text = path.read_text(encoding="utf-8")
         if len(text) > LARGEST_CONFIG and sum(map(text.count, ",[{")) > _MOST_PARTS:
             raise FinbenchError(f"{path} has more than {_MOST_PARTS:,} values; no model's has so many.", _REFUSED)
-        value = json.loads(text)
+        value = json.loads(text, parse_int=_whole)
+        refuse_halves(text, value)
     except FileNotFoundError as fault:
         raise FinbenchError(
             f"{folder} is not a model folder: {path.name} is missing.", f"Name the folder in which {path.name} lies."
@@ -76,6 +80,12 @@ def read_json(path: Path, folder: Path, largest: int = LARGEST_CONFIG) -> dict[s
     if _deeper(value):
         raise FinbenchError(f"{path} is nested more than {_DEEPEST} deep; no configuration is.", _REFUSED)
     return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(f"a number of {len(text):,} digits")
+    return int(text)
 
 
 def _deeper(value: Any) -> bool:
@@ -141,11 +151,11 @@ def _refuse_rank(config: Mapping[str, Any], path: Path, tensors: Mapping[str, An
     Its patterns must have been seen to terminate. Factors of a parameter that holds several experts are stacked: their
     rank is a multiple of the stated one.
     """
-    patterns = _mapping(config, "rank_pattern", path)
+    patterns = [(re.compile(rf"(.*\.)?({key})$"), rank) for key, rank in _mapping(config, "rank_pattern", path).items()]
 
     def stated_of(module: str) -> Any:
         # as peft chooses: the first pattern that the module's name ends with; 8 is its default
-        named = (rank for key, rank in patterns.items() if re.match(rf"(.*\.)?({key})$", module))
+        named = (rank for pattern, rank in patterns if pattern.match(module))
         return next(named, config.get("r") or 8)
 
     experts = config.get("target_parameters") or ()
@@ -233,35 +243,33 @@ def check_adapter(config: Mapping[str, Any], path: Path, tensors: Mapping[str, A
     for name, rank in ranks.items():
         if rank is not None and (type(rank) is not int or not least <= rank <= LARGEST_RANK):
             said = f"a rank is a whole number from {least} to {LARGEST_RANK}"
-            raise FinbenchError(f"{path}: {name[:80]} is {rank!r}; {said}.", _CORRECT)
+            raise FinbenchError(f"{path}: {name[:80]} is {shortened(repr(rank))}; {said}.", _CORRECT)
     scales = {"lora_alpha": config.get("lora_alpha")}
     scales |= {f"alpha_pattern {name}": scale for name, scale in alpha_pattern.items()}
     for name, scale in scales.items():
-        if scale is not None and (type(scale) not in (int, float) or not scale or not math.isfinite(scale)):
-            raise FinbenchError(f"{path}: {name[:80]} is {scale!r}; a scale is a number other than 0.", _CORRECT)
+        if scale is not None and (type(scale) not in (int, float) or not 0 < abs(scale) <= _LARGEST_SCALE):
+            said = f"a scale is a number other than 0, at most {_LARGEST_SCALE:,}"
+            raise FinbenchError(f"{path}: {name[:80]} is {shortened(repr(scale))}; {said}.", _CORRECT)
     try:
         stable_json(config)  # of which its identity is made
     except ValueError as fault:
         raise FinbenchError(f"{path} has a number that JSON does not have (NaN or Infinity).", _CORRECT) from fault
     if config.get("layer_replication"):
-        raise FinbenchError(
-            f"{path}: layer_replication changes the base, which finbench does not support.",
-            "Train the adapter again without layer_replication.",
-        )
-    patterns = [*rank_pattern, *alpha_pattern]
-    for key in ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern", "target_parameters"):
-        value = config.get(key)
-        parts = [value] if isinstance(value, str) else value or []
-        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-            raise FinbenchError(f"{path}: {key} is neither a name nor a list of names.", _CORRECT)
-        patterns += parts
-    if len(patterns) > 10_000 or any(len(pattern) > 2_000 for pattern in patterns):
+        said = "layer_replication changes the base, which finbench does not support"
+        raise FinbenchError(f"{path}: {said}.", "Train the adapter again without layer_replication.")
+    patterns = _patterns(config, path)
+    if len(patterns) > 20_000 or any(len(pattern) > 2_000 for _, pattern in patterns):
         raise FinbenchError(f"{path}: its patterns of module names are too many or too long.", _REFUSED)
-    odd = [pattern for pattern in patterns if not _PLAIN.fullmatch(pattern)]
-    if odd:
-        _terminates(odd, tensors, path)
-    if len(rank_pattern) * (len(tensors) + len(config.get("target_parameters") or ())) > _MATCHES:
-        raise FinbenchError(f"{path}: its rank_pattern has {len(rank_pattern):,} entries.", _REFUSED)
+    for key in _FEW:
+        if isinstance(config.get(key), list) and len(config[key]) > _MOST_FEW:
+            raise FinbenchError(f"{path}: {key} has {len(config[key]):,} names; no adapter's has so many.", _REFUSED)
+    matched = sum(len(value) for key, value in config.items() if key.endswith("_pattern") and isinstance(value, dict))
+    if matched * (len(tensors) + len(config.get("target_parameters") or ())) > _MATCHES:
+        raise FinbenchError(f"{path}: its patterns of ranks and scales have {matched:,} entries.", _REFUSED)
+    layers = (name.removeprefix("base_model.model.") for name in tensors)
+    modules = {re.sub(r"\.(lora|hada|lokr|vera|ia3|oft)_.*$", "", layer) for layer in layers}
+    modules |= {"model.layers.0.self_attn.q_proj", "transformer.h.0.attn.c_attn", "model.embed_tokens", "lm_head"}
+    check_patterns(config, path, modules)
     if lora:
         _refuse_rank(config, path, tensors)
         start = config.get("init_lora_weights")
@@ -283,26 +291,46 @@ def _mapping(config: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
     return value
 
 
+def _patterns(config: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:
+    """Every pattern of module names, with each of the forms in which peft matches it; FinbenchError for none."""
+    found = []
+    for key in ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern", "target_parameters"):
+        value = config.get(key)
+        parts = [value] if isinstance(value, str) else value or []
+        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+            raise FinbenchError(f"{path}: {key} is neither a name nor a list of names.", _CORRECT)
+        found += [(_FORMS.get(key, "{}"), part) for part in parts]
+    for key, value in config.items():
+        if key == "feedforward_modules" and isinstance(value, str):
+            found.append(("{}", value))
+        if key.endswith("_pattern") and isinstance(value, dict):  # of ranks, scales, frequencies, block sizes
+            found += [(form, name) for name in value for form in _KEYED]
+    return found
+
+
+_FORMS = {"modules_to_save": r"(^|.*\.){}($|\..*)", "layers_pattern": r"(?:^|.*?\.){}\.(\d+)\."}
+_KEYED = (r"(.*\.)?({})$", r".*\.{}$")
 _MATCH = """
 import json, re, sys
 patterns, names = json.load(sys.stdin)
-for pattern in patterns:
+for form, pattern in patterns:
+    way = re.compile(form.replace("{}", pattern))
     for name in names:
-        re.fullmatch(pattern, name), re.match(rf"(.*\\\\.)?({pattern})$", name)
+        way.fullmatch(name), way.match(name), way.search(name)
 """
 
 
-def _terminates(patterns: list[str], tensors: Iterable[str], path: Path) -> None:
-    """Match the regular expressions of a stranger in a process of its own, which is stopped if it takes too long."""
-    layers = (name.removeprefix("base_model.model.") for name in tensors)
-    modules = {re.sub(r"\.(lora|hada|lokr|vera|ia3|oft)_.*$", "", layer) for layer in layers}
-    modules |= {"model.layers.0.self_attn.q_proj", "transformer.h.0.attn.c_attn", "model.embed_tokens", "lm_head"}
-    names = sorted(modules)[:2_000]
-    names += [name + "!" for name in names[:200]]
-    if not finishes(_MATCH, [patterns, names], _SECONDS):
-        raise FinbenchError(
-            f"{path} names modules by a regular expression that is invalid or takes too long.", _CORRECT
-        )
+def check_patterns(config: Mapping[str, Any], path: Path, names: Iterable[str]) -> None:
+    """Try patterns of a stranger on names of modules as peft does, in a process that is stopped if it takes long."""
+    odd = [(form, pattern) for form, pattern in _patterns(config, path) if not _PLAIN.fullmatch(pattern)]
+    if not odd:
+        return
+    modules = sorted(set(names))
+    modules += [name + "!" for name in modules[:200]]
+    seconds = min(_SECONDS + len(odd) * len(modules) * _SECONDS_A_MATCH, _MOST_SECONDS)
+    if not finishes(_MATCH, [odd, modules], seconds):
+        said = "names modules by a regular expression that is invalid or takes too long"
+        raise FinbenchError(f"{path} {said}.", _CORRECT)
 
 
 class Exceeded(FinbenchError):

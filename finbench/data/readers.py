@@ -29,6 +29,8 @@ _CHUNK = 1 << 20  # bytes
 _LINE = 16 << 20  # characters
 _DOCUMENT = 512 << 20  # bytes of a JSON document, which is read whole
 _PARTS = 12_000_000  # values in it, of some 60 bytes each
+_ROW_PARTS = 200_000  # values in a row of JSONL: characters of which a megabyte would take twenty
+_COLUMNS = 10_000  # of a CSV file
 PACKED = {".gz": "gunzip -k", ".zst": "zstd -d", ".bz2": "bunzip2 -k", ".xz": "unxz -k"}  # and what unpacks it
 _POINTER = b"version https://git-lfs.github.com/spec/"  # what Git leaves of a large file that was not fetched
 _POINTER_SIZE = 1024  # bytes; a pointer has some 130
@@ -205,9 +207,8 @@ def _check(file: SourceFile, encoding: str) -> None:
     if empty:
         raise FinbenchError(f"{file}: the file is empty.", "Download it again, or leave it out.")
     if returns and line == 1 and file.suffix != ".json":
-        raise FinbenchError(
-            f"{file}: its lines end in carriage returns alone.", "Convert it: tr '\\r' '\\n' < FILE > NEW"
-        )
+        said = "its lines end in carriage returns alone"
+        raise FinbenchError(f"{file}: {said}.", "Convert it: tr '\\r' '\\n' < FILE > NEW")
 
 
 Decoder = Callable[[SourceFile], Iterator["RawRecord | str"]]
@@ -224,11 +225,11 @@ def decode_csv(file: SourceFile, delimiter: str = ",") -> Iterator[RawRecord | s
         reader, start = csv.reader(text, strict=True, delimiter=delimiter), 1
         try:
             header = [name.strip() for name in next(reader)]
+            if len(header) > _COLUMNS:
+                raise FinbenchError(f"{file}:1: a header of {len(header):,} columns.", "Keep those that are needed.")
             if len(set(header)) < len(header):
-                raise FinbenchError(
-                    f"{file}:1: a column occurs twice in the header {','.join(header)!r}.",
-                    "Rename one of the two columns in the file.",
-                )
+                said = f"a column occurs twice in the header {','.join(header)!r}"
+                raise FinbenchError(f"{file}:1: {said}.", "Rename one of the two columns in the file.")
             start, bare = reader.line_num + 1, True
             for row in reader:
                 bare = False
@@ -257,6 +258,9 @@ def decode_jsonl(file: SourceFile) -> Iterator[RawRecord | str]:
         for number, line in enumerate(text, 1):
             place = f"{file}:{number}"
             if not line.strip():
+                continue
+            if len(line) > _ROW_PARTS and sum(map(line.count, ",[{")) > _ROW_PARTS:
+                yield f"{place}: a row of more than {_ROW_PARTS:,} values"
                 continue
             try:
                 row = json.loads(line, object_pairs_hook=unique_keys)
@@ -297,10 +301,8 @@ def decode_json(file: SourceFile) -> Iterator[RawRecord | str]:
             "Correct it at that line, or download it again.",
         ) from fault
     if isinstance(document, dict) and all(isinstance(value, list) for value in document.values()):
-        raise FinbenchError(
-            f"{file}: lists under {', '.join(map(ascii, list(document)[:4]))}: columns, or splits.",
-            "Write a list of objects, one a row; the split of each may be a column.",
-        )
+        said = f"lists under {', '.join(map(ascii, list(document)[:4]))}: columns, or splits"
+        raise FinbenchError(f"{file}: {said}.", "Write a list of objects, one a row; a column may name their split.")
     entries = document.items() if isinstance(document, dict) else enumerate(document, 1)
     for key, row in entries:
         place = f"{file}: id {ascii(key)[1:-1]}" if isinstance(document, dict) else f"{file}: entry {key}"

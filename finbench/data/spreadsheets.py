@@ -27,6 +27,7 @@ from finbench.core.installing import install
 LARGEST = 64 << 20  # bytes of a workbook
 _UNPACKED = 256 << 20  # bytes of its parts
 _RATIO = 200  # times its size; sheets of text compress ten times
+_ROWS, _CELLS = 1_048_576, 5_000_000  # of a sheet: Excel's own bound; empty cells count as well
 _LOOK = 1000  # rows by which the sheets of a workbook are told apart
 _TOLD: set[tuple[str, str]] = set()  # (workbook, sheet) that was said to be read
 _HINT = "Save it again as .xlsx, or export its sheet as CSV."
@@ -116,10 +117,10 @@ class _Table:
         return str(self.sheet.title)
 
 
-def _looked(sheet: Any) -> _Table:
+def _looked(name: str, sheet: Any) -> _Table:
     """A sheet by its first thousand rows. Lines above a table have less than half the cells of its rows."""
     sheet.reset_dimensions()  # what a file says of its own size may be wrong
-    seen = itertools.islice(sheet.iter_rows(values_only=True), _LOOK)
+    seen = itertools.islice(_bounded(name, sheet.iter_rows(values_only=True)), _LOOK)
     filled = {at: sum(value not in (None, "") for value in row) for at, row in enumerate(seen, 1)}
     filled = {at: count for at, count in filled.items() if count}
     width = max(filled.values(), key=list(filled.values()).count, default=0)
@@ -135,11 +136,11 @@ def _chosen(name: str, book: Any, wanted: str | None) -> _Table:
             file = name.removesuffix(f"#{wanted}")
             ways = " or ".join(shlex.quote(f"{file}#{one}") for one in list(sheets)[:4])
             raise FinbenchError(f"{file}: it has no sheet {wanted!r}.", f"Name one that it has: {ways}")
-        found = _looked(sheets[title])
+        found = _looked(name, sheets[title])
         if not found.start:
             raise FinbenchError(f"{name}: this sheet is empty.", _HINT)
         return found
-    shown = [_looked(sheet) for sheet in sheets.values() if sheet.sheet_state == "visible"]
+    shown = [_looked(name, sheet) for sheet in sheets.values() if sheet.sheet_state == "visible"]
     filled = [one for one in shown if one.start]
     if not filled:
         raise FinbenchError(f"{name}: the workbook has no sheet with rows.", _HINT)
@@ -150,7 +151,8 @@ def _chosen(name: str, book: Any, wanted: str | None) -> _Table:
     if (chosen.others or chosen.start > 1) and (name, chosen.title) not in _TOLD:
         _TOLD.add((name, chosen.title))
         whence = f" from row {chosen.start} on" if chosen.start > 1 else ""
-        rest = f", not {', '.join(map(repr, chosen.others))}" if chosen.others else ""
+        more = f" and {len(chosen.others) - 9:,} more" if chosen.others[9:] else ""
+        rest = f", not {', '.join(map(repr, chosen.others[:9]))}{more}" if chosen.others else ""
         say(f"{name}: sheet {chosen.title!r} is read{whence}{rest}. {_other(name, chosen)}".rstrip())
     return chosen
 
@@ -171,7 +173,7 @@ class _Cell:
 def _cells(name: str, table: _Table, formulas: Any) -> Iterator[list[_Cell]]:
     """The cells of a sheet from its header on, row by row."""
     with _explained(name):
-        saved = table.sheet.iter_rows(min_row=table.start)
+        saved = _bounded(name, table.sheet.iter_rows(min_row=table.start))
         if formulas is None:
             yield from ([_Cell(cell.value) for cell in row] for row in saved)
             return
@@ -182,6 +184,16 @@ def _cells(name: str, table: _Table, formulas: Any) -> Iterator[list[_Cell]]:
             yield [
                 _Cell(cell.value, _place(own), own.data_type == "f" and cell.data_type == "n") for cell, own in pairs
             ]
+
+
+def _bounded(name: str, found: Iterator[Any]) -> Iterator[Any]:
+    """The rows of a sheet, of which openpyxl makes those up that lie between: one cell may say that it is in any."""
+    cells = 0
+    for number, row in enumerate(found, 1):
+        cells += len(row)
+        if number > _ROWS or cells > _CELLS:
+            raise FinbenchError(f"{name}: a sheet of more than {_ROWS:,} rows or {_CELLS:,} cells: a bomb?", _HINT)
+        yield row
 
 
 def _place(cell: Any) -> str:

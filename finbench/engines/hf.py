@@ -114,14 +114,17 @@ class HFEngine(Engine):
         """The base below an adapter is still the base, and the adapter does something."""
         if adapter in self.proven:
             return
-        self.peft.base_model.disable_adapter_layers()
-        if not torch.equal(self._probe(), self.alone):
+        with adapters.fitting(adapter):  # some of a configuration is first looked at when it computes
+            self.peft.base_model.disable_adapter_layers()
+            below = self._probe()
+            self.peft.base_model.enable_adapter_layers()
+            above = self._probe()
+        if not torch.equal(below, self.alone):
             raise FinbenchError(
                 f"{adapter} changes the base model itself when it is loaded: the two cannot be compared.",
                 "Convert it to a plain LoRA: peft's save_pretrained(path_initial_model_for_weight_conversion=...).",
             )
-        self.peft.base_model.enable_adapter_layers()
-        if torch.equal(self._probe(), self.alone):
+        if torch.equal(above, self.alone):
             said = f"{adapter} has no effect: its answers are those of the base."
             raise FinbenchError(said, "Train it again with a larger --lr.")
         self.proven.add(adapter)

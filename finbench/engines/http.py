@@ -21,6 +21,7 @@ import httpx2
 
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, counted, shortened
+from finbench.engines import deadline
 from finbench.engines.pace import Pace
 
 KEYS = ("FINBENCH_SERVER_KEY", "OPENAI_API_KEY")  # environment variables, the first that is set counts
@@ -34,6 +35,7 @@ _REFUSED = 2.0  # seconds for an endpoint that takes no connection, before the f
 _STREAM = re.compile(rb"\s*(?:data|event|id|retry)?:")  # server-sent events
 _SECRET = 8  # characters of a key; "EMPTY" is none
 _LARGEST = 2**26  # bytes of an answer; one of 100,000 tokens has less than a megabyte
+_PARTS = 2_000_000  # values in it, of a hundred bytes each; log-probabilities of a long prompt have some 200,000
 _AGAIN_LATER = "Repeat the command when it does: what was answered is not asked again."
 Read = TypeVar("Read")
 
@@ -79,13 +81,14 @@ class Wire:
         self.pace, self.reached = pace or Pace(), False
         self.stopped = False  # nobody wants more answers: no further attempt is made
         try:  # redirects are not followed: one would carry the key to another host
-            self.client = httpx2.Client(
+            client = httpx2.Client(
                 headers={"Accept-Encoding": "identity"},
                 timeout=timeout,
                 limits=httpx2.Limits(),  # as many connections as there are threads that ask
                 verify=ssl.create_default_context(),
                 trust_env=not own,  # a proxy must not see what goes to this machine
             )
+            self.client = deadline.bound(client)
         except (httpx2.InvalidURL, ImportError, ValueError) as fault:
             raise FinbenchError(
                 f"A proxy that the environment names cannot be used: {fault}",
@@ -163,6 +166,7 @@ class Wire:
     def exchange(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> Any:
         """Send a request once; the JSON that answers. Passing, Rejected and FinbenchError as ``once``."""
         until, text = time.monotonic() + self.timeout, b""
+        deadline.until(until)
         try:
             with self.client.stream(method, url, headers=dict(headers), content=content) as answer:
                 self.pace.told(answer.headers)
@@ -179,6 +183,8 @@ class Wire:
             ) from fault
         if not 200 <= state < 300:
             raise self._fault(state, given, text)
+        if sum(map(text.count, (b",", b"[", b"{"))) > _PARTS:
+            raise self.no_answer(f"with more than {_PARTS:,} values")
         try:
             found = json.loads(text)
         except RecursionError as fault:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,7 +32,10 @@ _OPENING_OTHERS = ("xlora", "shadow")
 _TUNERS_OF_OURS = (name for name, method in METHODS.items() if isinstance(method, Tuner))
 KINDS = {"lora", irqlora.KIND.lower(), *TUNERS, *REFUSED_TUNERS, *_TUNERS_OF_OURS} - {*_OPENING_OTHERS}
 _COSTLY_STARTS = ("mica", "orthogonal")  # decompositions, which are left out where weights are filled in afterwards
-_PEFT_RAISES = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)
+_PEFT_RAISES = (
+    *(ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError),
+    *(ImportError, re.error),
+)
 Made = TypeVar("Made", Adapter, Combined)
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter_model.pkl", "pytorch_model.bin")
 
@@ -281,15 +286,26 @@ def peft_config(folder: Path) -> Any:
     from peft import PeftConfig
 
     stated = stated_config(folder)
-    try:
+    with fitting(folder):
         own = stated.get("peft_type") == irqlora.KIND
         return irqlora.peft_config(stated) if own else PeftConfig.from_pretrained(str(folder))
+
+
+@contextlib.contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """What peft raises of the adapter of ``folder`` as one FinbenchError, when it is read, put on its base, or runs."""
+    try:
+        yield
     except _PEFT_RAISES as fault:
-        raise _misfit(folder, reason(fault)) from fault
+        key = "it lacks " if isinstance(fault, KeyError) else ""
+        raise _misfit(folder, key + reason(fault)) from fault
 
 
 def _misfit(folder: Path, said: str) -> FinbenchError:
-    return FinbenchError(f"{folder} does not fit its base: {said}", "Name the right base with --base.")
+    return FinbenchError(
+        f"{folder} does not fit its base: {said}",
+        "Name the right base with --base; if it is the right one, its adapter_config.json is wrong.",
+    )
 
 
 def stands_beside(model: Any, folder: Path) -> bool:
@@ -316,7 +332,10 @@ def attach(model: Any, folder: Path, base: bases.Base | None = None) -> Any:
     copied, stated = _copied(model, folder), stated_config(folder)
     name = "a" + identity(folder, stated)[:16]
     calibrated, start = stated.get("peft_type") == irqlora.KIND, stated.get("init_lora_weights")
-    try:
+    plain = model.get_base_model() if isinstance(model, PeftModel) else model
+    modules = [module for module, _ in plain.named_modules()]
+    safety.check_patterns(stated, folder / "adapter_config.json", modules)
+    with fitting(folder), environment.patterns_kept():
         how = {"adapter_name": name, "autocast_adapter_dtype": False, "low_cpu_mem_usage": start in _COSTLY_STARTS}
         if calibrated:
             model = _calibrate(model, folder, stated, name, base)
@@ -324,8 +343,6 @@ def attach(model: Any, folder: Path, base: bases.Base | None = None) -> Any:
             model = PeftModel.from_pretrained(model, folder, **how)
         elif name not in model.peft_config:
             model.load_adapter(folder, **how)
-    except _PEFT_RAISES as fault:
-        raise _misfit(folder, reason(fault)) from fault
     one_dtype(model).set_adapter(name)
     with safe_open(folder / WEIGHTS, framework="pt") as tensors:
         stored = set(tensors.keys()) - copied

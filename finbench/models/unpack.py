@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from finbench.core import jail
+from finbench.core.errors import FinbenchError
+from finbench.core.safety import refuse_sizes
 
 _SECONDS, _SECOND = 120.0, 2**21  # seconds of the processor for any file, and bytes that take one more
 _MEMORY = 12 * 2**30  # bytes of address space beside the weights: torch alone maps several
@@ -26,6 +28,7 @@ def dequantise(gguf: Path, target: Path, dtype: str = "float32") -> None:
     # each of the three would read a vocabulary of 262,144 tokens again, for fifteen seconds
     library.GGUFReader = functools.cache(library.GGUFReader)
     config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    refuse_sizes(config.to_dict(), Path(gguf.name))  # a few bytes may state any number of layers
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
@@ -42,4 +45,7 @@ def dequantise(gguf: Path, target: Path, dtype: str = "float32") -> None:
 if __name__ == "__main__":
     size = Path(sys.argv[1]).stat().st_size
     jail.limit(_SECONDS + size / _SECOND, _MEMORY + 24 * size)  # a file may say that it holds anything
-    dequantise(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
+    try:
+        dequantise(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
+    except FinbenchError as fault:
+        sys.exit(fault.message)
