@@ -36,7 +36,6 @@ class _Backend(httpcore2.SyncBackend):
 class _Stream(httpcore2.NetworkStream):
     def __init__(self, inner: httpcore2.NetworkStream) -> None:
         self.inner = inner
-        self.write, self.close, self.get_extra_info = inner.write, inner.close, inner.get_extra_info
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         left = getattr(_ending, "at", float("inf")) - time.monotonic()
@@ -46,3 +45,12 @@ class _Stream(httpcore2.NetworkStream):
 
     def start_tls(self, *given: Any, **how: Any) -> httpcore2.NetworkStream:
         return _Stream(self.inner.start_tls(*given, **how))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self.inner.write(buffer, timeout)
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self.inner.get_extra_info(info)
