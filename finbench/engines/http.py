@@ -165,16 +165,18 @@ class Wire:
 
     def exchange(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> Any:
         """Send a request once; the JSON that answers. Passing, Rejected and FinbenchError as ``once``."""
-        until, text = time.monotonic() + self.timeout, b""
-        deadline.until(until)
+        text = b""
+        deadline.until(time.monotonic() + self.timeout)
         try:
             with self.client.stream(method, url, headers=dict(headers), content=content) as answer:
                 self.pace.told(answer.headers)
                 state, given = answer.status_code, dict(answer.headers)
                 with contextlib.nullcontext() if 200 <= state < 300 else contextlib.suppress(*_CUT_OFF):
-                    text = self._body(answer, until)
+                    text = self._body(answer)
         except httpx2.ConnectError as fault:
             raise NoConnection(str(fault) or type(fault).__name__) from fault
+        except httpx2.ReadTimeout as fault:
+            raise Passing(f"it was not done after {self.timeout:g} s") from fault
         except httpx2.RequestError as fault:
             raise Passing(str(fault) or type(fault).__name__) from fault
         except (httpx2.InvalidURL, httpx2.StreamError, UnicodeError) as fault:
@@ -215,16 +217,14 @@ class Wire:
             "Name an OpenAI-compatible endpoint, whose path often ends with /v1: --arg url=http://127.0.0.1:8000/v1",
         )
 
-    def _body(self, answer: httpx2.Response, until: float) -> bytes:
-        """The bytes of an answer, at most ``_LARGEST``; one that trickles is given up."""
+    def _body(self, answer: httpx2.Response) -> bytes:
+        """The bytes of an answer, at most ``_LARGEST``."""
         parts, size = [], 0
         for part in answer.iter_raw():
             parts.append(part)
             size += len(part)
             if size > _LARGEST:
                 raise self.no_answer(f"with more than {_LARGEST // 2**20} MB")
-            if time.monotonic() > until:
-                raise Passing(f"it was not done after {self.timeout:.0f} s")
         packed = answer.headers.get("Content-Encoding", "identity").strip().lower()
         if packed in ("identity", ""):
             return b"".join(parts)
