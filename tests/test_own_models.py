@@ -161,6 +161,7 @@ def test_what_is_no_gguf_file_is_refused_in_a_line(llama: Path, tmp_path: Path) 
         (1, "MemoryError", "Free memory and disk"),
         (1, "OSError: [Errno 28] No space left on device", "Free memory and disk"),
         (1, "ValueError: GGUF model with architecture \x1b[2Jx is not supported yet.", "It is torn, or of a kind"),
+        (1, "ModuleNotFoundError: Could not import module 'LlamaConfig'.", "A package that is installed"),
     ],
 )
 def test_the_hint_of_a_gguf_file_fits_what_is_wrong(

@@ -28,6 +28,7 @@ _CONVERTER_SHA256 = "271820588f890a7d639723784c168495847b6d4830d307384c475db53ce
 _CONVERTING = 3600.0  # seconds of the wall for a conversion
 _NO_ROOM = "Free memory and disk, then repeat the command; or choose another base: finbench bases"
 _UNREAD = "It is torn, or of a kind that transformers does not read. Fetch it again, or choose: finbench bases"
+_INSTALLED = "A package that is installed does not fit the others: finbench doctor --all"
 _LARGE = 2**30  # bytes of a file above which weights are written in bfloat16: in float32 they take eight times as much
 
 
@@ -41,7 +42,8 @@ def dequantise(gguf: Path, target: Path, note: dict[str, str], dtype: str = "flo
         if done.returncode:
             said = harmless((done.stderr.strip().splitlines() or ["stopped at its bound of time or memory"])[-1])[:300]
             full = done.returncode < 0 or "MemoryError" in said or "[Errno" in said or "memory" in said
-            raise FinbenchError(f"{gguf.name} could not be unpacked: {said}", _NO_ROOM if full else _UNREAD)
+            hint = _NO_ROOM if full else _INSTALLED if "import" in said.lower() else _UNREAD
+            raise FinbenchError(f"{gguf.name} could not be unpacked: {said}", hint)
         (staging / MARK).write_text(json.dumps(note) + "\n")
 
 
