@@ -579,7 +579,8 @@ def test_relora_goes_on_with_a_base_and_leaves_an_ordinary_model(text: Path, lla
     own = members.relora_recipe(stated)
     assert (own.lr, own.schedule, own.warmup, own.name) == (stated.lr, stated.schedule, stated.warmup, stated.name)
     held_out = {"validation", "validate_on", "validate_every", "select", "patience"}  # pretraining has its own
-    assert own.model_fields_set >= {*type(own).model_fields} - {"limit", "search", "data", "neftune"} - held_out
+    others = {"limit", "search", "data", "neftune", "preferences", "beta", "start"}
+    assert own.model_fields_set >= {*type(own).model_fields} - others - held_out
     done = run.pretrain(stated, tmp_path / "run")
     assert isinstance(done, run.Pretrained)
     model, dense = done.models
