@@ -168,6 +168,7 @@ def test_a_visit_from_disk(device: dict[str, Any], site: Path, visit: Any) -> No
     page.locator("tbody .open", has_text="adapter-2").click()
     drawer = page.locator("#drawer")
     assert drawer.is_visible()
+    drawer.locator(".heat tbody tr").first.wait_for()  # a subject's details come as a script of their own
     text = drawer.inner_text()
     assert "finbench verify leaderboards/scorecards/gold.json" in text
     assert "samples-attached" in text
