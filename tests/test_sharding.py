@@ -121,3 +121,31 @@ def test_a_process_may_read_and_write_for_longer_than_they_wait_in_training(
     assert isinstance(at_once, Adapter)
     assert made.files == at_once.files
     assert made.training.seconds > at_once.training.seconds + 10  # of the 12 in which it wrote
+
+
+LOOKING = """
+import os, time
+import transformers.trainer
+from finbench.training import process
+
+found = transformers.trainer.sort_checkpoints
+
+def late(output_dir, **named):  # pathlib lists a folder some time after it has seen that it is there
+    time.sleep(2 * (os.environ["RANK"] == "1"))
+    os.listdir(output_dir)
+    return found(output_dir=output_dir, **named)
+
+transformers.trainer.sort_checkpoints = late
+process.main()
+"""
+
+
+@pytest.mark.slow
+def test_the_folder_of_checkpoints_stays_while_a_process_looks_through_it(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, real = tmp_path / "looking.py", torchrun.elastic_launch
+    script.write_text(LOOKING)
+    started = lambda config, entry: lambda *given: real(config, entry)(str(script), given[-1])  # noqa: E731
+    monkeypatch.setattr(torchrun, "elastic_launch", started)
+    assert isinstance(runner.train(recipe(llama, **SMALL), tmp_path / "run", processes=2), Adapter)

@@ -310,6 +310,9 @@ class Keeper(TrainerCallback):
             self._publish(Path(args.output_dir), state.global_step, kwargs["model"])
         ranks.wait()
 
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        ranks.wait()  # the others have looked through the folder of checkpoints, which the first one removes now
+
     def _publish(self, folder: Path, number: int, model: Any) -> None:
         staging = folder / f"checkpoint-{number}"
         if held := self.held(model):
