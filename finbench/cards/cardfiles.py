@@ -284,10 +284,11 @@ def _parsed(text: str) -> list[Any]:
 
 
 @contextlib.contextmanager
-def lock(folder: Path, patience: int = _PATIENCE) -> Iterator[None]:
+def lock(folder: Path, patience: int | None = None) -> Iterator[None]:
     """Hold the folder while its files change; others wait. The lock goes with its process, even a killed one."""
     from filelock import FileLock, Timeout
 
+    patience = patience or _PATIENCE
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(str(folder / ".lock"), timeout=patience):
