@@ -22,10 +22,12 @@ from finbench.core import catalog
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Adapter, Recipe
 from finbench.core.seal import salted
+from finbench.data import import_data
 from finbench.models import adapters, bases
 from finbench.scoring import prompts, task_of_examples
 from finbench.training import loops, pairwise, preferences, recipes, runner
 from finbench.training.trainer import Keeper, arguments
+from make_data import write_sources
 
 PAIRS = [
     ("The sentiment of: sales rose.\nAnswer:", " positive", " neutral"),
@@ -305,6 +307,15 @@ def test_rows_of_a_test_are_refused(llama: Path, start: Path, card: Path, tmp_pa
         prepared(recipe(llama, file_of(tmp_path / "p.jsonl", of_test(card)), start=str(start)))
 
 
+def test_tests_of_a_task_that_is_not_ranked_are_known(tmp_path: Path) -> None:
+    task = catalog.tasks()["finbench_finlora_tfns"]
+    assert not task.shipped
+    assert task not in catalog.expand(["finbench"])
+    assert preferences._tests([task.name], tmp_path / "data") == {}  # not here: nothing to look for
+    import_data(task.set, write_sources(tmp_path / "s")[task.set], tmp_path / "data")
+    assert len(preferences._tests([task.name], tmp_path / "data")[task.set]) > 0
+
+
 def test_cards_that_give_no_pairs(card: Path, llama: Path, wide: Path, start: Path, tmp_path: Path) -> None:
     def same(row: dict[str, Any]) -> None:
         pass
@@ -474,6 +485,9 @@ def test_the_command(card: Path, llama: Path, start: Path) -> None:
     found = CliRunner().invoke(app, told)
     assert found.exit_code == 0, found.output
     assert "[instead of]" in found.output
+    assert "8 of pairs of" in found.output
+    assert "of 16 pairs" in found.output
+    assert "rows" not in found.output.partition("first row")[0].partition("folder")[2]
     shown = json.loads(CliRunner().invoke(app, [*told, "--json"]).stdout)
     assert (shown["rows"], shown["recipe"]["beta"]) == (8, 0.1)
     fault = CliRunner().invoke(app, ["eval", "--model", str(llama), "--tasks", "mini_sentiment", "--shots", "2",
