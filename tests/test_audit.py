@@ -18,7 +18,7 @@ from conftest import quick
 from finbench.cli.app import app
 from finbench.core import paths
 from finbench.core.errors import FinbenchError
-from finbench.data.audit import Audit, Finding, audit, audit_against
+from finbench.data.audit import Audit, Finding, audit, audit_against, row_store
 from finbench.data.audit.figures import evaluate
 from finbench.data.audit.texts import damage
 from finbench.data.contamination import Index
@@ -83,6 +83,16 @@ def test_clean_data_pass_in_every_shape(tmp_path: Path, seed: int) -> None:
     assert [finding.said for finding in seen.findings] == []
     assert {source.name: source.rows for source in seen.sources}["prompts_train.jsonl"] == 600
     assert {source.split for source in seen.sources} == {"train", "test"}
+
+
+def test_a_disk_that_is_full_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite's own: of pages beyond so many."""
+    monkeypatch.setattr(row_store, "_SCHEMA", f"PRAGMA max_page_count = 40;{row_store._SCHEMA}")
+    monkeypatch.setattr(row_store.tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    with pytest.raises(FinbenchError, match=f"Cannot write {tmp_path}/tmp: database or disk is full"):
+        audit([jsonl(tmp_path / "a.jsonl", rows(2000, 0))])
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_the_sets_that_come_with_finbench_pass() -> None:

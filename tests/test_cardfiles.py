@@ -23,7 +23,7 @@ import zstandard
 
 from finbench.cards import cardfiles
 from finbench.cli import app
-from finbench.core import seal
+from finbench.core import files, seal
 from finbench.core.errors import FinbenchError
 from finbench.core.files import stable_json
 from finbench.core.records import Scorecard
@@ -280,3 +280,13 @@ def test_rows_that_are_kept_for_other_cards_stay_within_memory(tmp_path: Path, m
             [other] = parsed(short)
             assert other == first
             assert other is not first
+
+
+def test_ctrl_c_leaves_no_half_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.os, "fsync", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        files.write_atomic(tmp_path / "a.json", "{}")
+    assert list(tmp_path.iterdir()) == []

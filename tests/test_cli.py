@@ -145,15 +145,31 @@ def shown(capsys: Any, monkeypatch: Any, *arguments: str) -> str:
     return str(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("fault", [OSError(24, "Too many open files", "x.py"), OSError(23, "Too many open files")])
+def because_of(cause: OSError) -> FinbenchError:
+    fault = FinbenchError("c.json is torn or not JSON.", "Move it away.")
+    fault.__cause__ = cause
+    return fault
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        OSError(24, "Too many open files", "x.py"),
+        OSError(23, "Too many open files"),
+        because_of(OSError(24, "Too many open files", "c.json")),  # whose hint would have it moved away
+        RuntimeError("unable to open file <a.safetensors> in read-only mode: Too many open files (24)"),  # safetensors
+    ],
+)
 def test_too_many_open_files_are_one_line_wherever_they_are_missed(
-    fault: OSError, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    fault: Exception, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "app", Mock(side_effect=fault))
     with pytest.raises(SystemExit) as stopped:
         app.main()
     assert stopped.value.code == 1
-    assert capsys.readouterr().err.startswith("error: Too many files are open")
+    said = capsys.readouterr().err
+    assert said.startswith("error: Too many files are open")
+    assert said.endswith("Allow more, then repeat the command: ulimit -n 4096\n")
 
 
 @pytest.mark.parametrize("arguments", [("bases", "--json"), ("bases",)], ids=["typer", "rich"])

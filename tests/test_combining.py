@@ -16,6 +16,7 @@ from finbench.cli.app import app
 from finbench.core.combined import Combined
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Contamination
+from finbench.data import contamination
 from finbench.evaluation import evaluator
 from finbench.models import adapters
 from finbench.training import combine, combining
@@ -139,9 +140,9 @@ def test_it_is_scored_on_its_base_and_says_what_it_is(llama: Path, parts: list[P
 def test_what_it_learnt_by_heart_is_at_most_the_sum() -> None:
     one = Contamination(looked_for={"fpb": 10, "tfns": 5}, found={"fpb": 3}, editions={"fpb": "x", "tfns": "y"})
     other = Contamination(looked_for={"fpb": 10, "tfns": 5}, found={"fpb": 9}, editions={"fpb": "x", "tfns": "z"})
-    made = combining._together([one, other])
+    made = contamination.together([one, other])
     assert made == Contamination(looked_for={"fpb": 10}, found={"fpb": 10}, editions={"fpb": "x"})
-    assert combining._together([one, None]) is None
+    assert contamination.together([one, None]) is None
 
 
 def test_a_record_of_other_weights_is_refused(parts: list[Path], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import boards
 from finbench import leaderboard
 from finbench.cards import cardfiles
-from finbench.leaderboard import charts, details, known, trainings
+from finbench.leaderboard import building, charts, details, known, trainings
 
 TASKS, DOCUMENTS = 2, 40
 WRITTEN = {"page", "index.html", "feed.atom", *(f"leaderboard.{end}" for end in ("md", "csv", "json", "parquet"))}
@@ -104,6 +105,52 @@ def test_what_a_card_more_does_not_touch_is_not_made_again(place: Path, monkeypa
     write(place, "newcomer", 200)
     leaderboard.build(place)
     assert asked == ["owner-0/newcomer/newcomer"]
+
+
+def test_of_two_builds_at_once_the_later_one_stays(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card comes when one build has read all others; another build, with that card, begins before the end of it."""
+    leaderboard.build(place)
+    real, others = building.board, list[threading.Thread]()
+
+    def late(*read: Any) -> Any:
+        if not others:
+            write(place, "newcomer", 200)
+            others.append(threading.Thread(target=leaderboard.build, args=(place,)))
+            others[0].start()
+            others[0].join(10)
+        return real(*read)
+
+    monkeypatch.setattr(building, "board", late)
+    leaderboard.build(place)
+    others[0].join()
+    assert leaderboard.build(place, check=True).stale == []
+
+
+def test_what_a_kill_left_in_the_page_goes(place: Path) -> None:
+    leaderboard.build(place)
+    whole = tree(place)
+    detail = next_detail(place)
+    for name in ("page/.cards.js.abcd12_4", f"page/details/.{detail}.abcd12_4", ".index.html.abcd12_4"):
+        (place / name).touch()  # killed before the first byte
+    (place / "page" / ".mine.abcd12_4").touch()
+    leaderboard.build(place)
+    assert tree(place) == {**whole, "page/.mine.abcd12_4": b""}
+
+
+def test_cards_of_parquet_files_are_what_these_hold_whatever_the_cache_has(place: Path, tmp_path: Path) -> None:
+    packed = leaderboard.pack(place, tmp_path / "packed")
+    shutil.rmtree(place / "scorecards")
+    shutil.copytree(tmp_path / "packed", place / "scorecards")
+    assert len(packed) == 1
+    leaderboard.build(place)
+    whole = tree(place)
+    cards = sorted((tmp_path / "cache" / "leaderboard" / "rows").glob("*/*.json"))
+    cardfiles.samples_path(cards[0]).unlink()  # as what sweeps up old files leaves it
+    cards[1].write_text("{}")
+    assert leaderboard.build(place).board.refused == []
+    assert tree(place) == whole
 
 
 def test_a_check_believes_no_part_that_the_cache_vouches_for(place: Path) -> None:

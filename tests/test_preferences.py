@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from finbench.core import catalog
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Adapter, Recipe
 from finbench.core.seal import salted
+from finbench.data import import_data
 from finbench.models import adapters, bases
 from finbench.scoring import prompts, task_of_examples
 from finbench.training import loops, pairwise, preferences, recipes, runner
 from finbench.training.trainer import Keeper, arguments
+from make_data import write_sources
 
 PAIRS = [
     ("The sentiment of: sales rose.\nAnswer:", " positive", " neutral"),
@@ -286,6 +289,7 @@ def of_test(card: Path) -> list[tuple[str, str, str]]:
         ([("a?", "b", "")], "p.jsonl:1: its rejected is empty", "bad_rows"),
         ([(" ", "b", "c")], "p.jsonl:1: its prompt is empty", "bad_rows"),
         ([("a?", "b", 3)], "p.jsonl:1: its rejected is no text", "bad_rows"),
+        ([("a?", "b\ud83d", "c")], "p.jsonl:1: its chosen has half of a character", "bad_rows"),
         ([("a " * 600, "b", "c")], "1 of 1 pairs of p.jsonl are longer than 512 tokens", "long_rows=drop"),
     ],
 )
@@ -301,6 +305,15 @@ def test_rows_that_are_no_pairs(llama: Path, tmp_path: Path, pairs: Any, said: s
 def test_rows_of_a_test_are_refused(llama: Path, start: Path, card: Path, tmp_path: Path) -> None:
     with pytest.raises(FinbenchError, match=r"Of the pairs of p.jsonl, 1 are test rows of mini_sentiment"):
         prepared(recipe(llama, file_of(tmp_path / "p.jsonl", of_test(card)), start=str(start)))
+
+
+def test_tests_of_a_task_that_is_not_ranked_are_known(tmp_path: Path) -> None:
+    task = catalog.tasks()["finbench_finlora_tfns"]
+    assert not task.shipped
+    assert task not in catalog.expand(["finbench"])
+    assert preferences._tests([task.name], tmp_path / "data") == {}  # not here: nothing to look for
+    import_data(task.set, write_sources(tmp_path / "s")[task.set], tmp_path / "data")
+    assert len(preferences._tests([task.name], tmp_path / "data")[task.set]) > 0
 
 
 def test_cards_that_give_no_pairs(card: Path, llama: Path, wide: Path, start: Path, tmp_path: Path) -> None:
@@ -330,6 +343,87 @@ def test_cards_that_give_no_pairs(card: Path, llama: Path, wide: Path, start: Pa
         prepared(recipe(wide, card, start=str(start)))
     with pytest.raises(FinbenchError, match="has no answers of finbench_mini_ner"):
         prepared(recipe(llama, card, tasks=["mini_ner"]))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("index", 99, r"Row 99 of finbench_mini_sentiment on tiny-llama's card is of no document"),
+        ("index", -1, "Row -1 .* is of no document of the data here"),
+        ("doc", 32 * "0", "Row 1 .* is of no document of the data here"),
+        ("answer", [-1.0, -2.0], "Row 1 .* has no answer of this task"),
+        ("answer", [], "has no answer of this task"),
+        ("answer", ["a"], "has no answer of this task"),
+        ("answer", None, "has no answer of this task"),
+        ("answer", 5, "has no answer of this task"),
+    ],
+)
+def test_sample_rows_that_somebody_wrote(
+    card: Path, llama: Path, tmp_path: Path, key: str, value: Any, said: str
+) -> None:
+    def change(row: dict[str, Any]) -> None:
+        if row["index"] == 1:
+            row[key] = value
+
+    with pytest.raises(FinbenchError, match=said):
+        prepared(recipe(llama, rewritten(card, tmp_path / "cards", change)))
+
+
+def test_a_card_that_cannot_be_read_is_not_taken_for_rows(card: Path, llama: Path, tmp_path: Path) -> None:
+    stated = json.loads(card.read_text())
+    (tmp_path / "later.json").write_text(json.dumps({**stated, "schema": 99}))
+    with pytest.raises(FinbenchError, match="later.json: schema"):
+        prepared(recipe(llama, tmp_path / "later.json"))
+    with pytest.raises(FinbenchError, match="is a folder, not a scorecard") as fault:
+        prepared(recipe(llama, card.parent))
+    assert card.name in (fault.value.hint or "")
+
+
+def test_the_recipe_of_a_run_learns_the_same_pairs_again(llama: Path, start: Path, tmp_path: Path) -> None:
+    how = {"tasks": "mini_sentiment,mini_xbrl_value", "limit": 4, "reports": False}
+    [card] = finbench.evaluate(model=str(llama), metadata={"split": "train"}, out=tmp_path, **how)
+    of_two = tmp_path / f"{card.subject.name}.json"
+    whole = prepared(recipe(llama, of_two, start=str(start)))
+    assert prepared(whole.recipe).decisive == whole.decisive  # as each of several processes gathers them
+    narrow = prepared(recipe(llama, of_two, start=str(start), tasks=["mini_sentiment"]))
+    assert (len(narrow.rows), prepared(narrow.recipe).decisive) == (4, narrow.decisive)
+    with pytest.raises(FinbenchError, match="has answers of finbench_mini_sentiment as well, which the adapter"):
+        prepared(recipe(llama, of_two, start=str(start), tasks=["mini_xbrl_value"]))
+
+
+def test_a_test_that_nobody_looked_for_in_the_pairs_is_not_told_as_looked_for(
+    llama: Path, start: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(start, tmp_path / "start")
+    stated = json.loads((start / "finbench.json").read_text())
+    stated["contamination"] = {"looked_for": {"fpb": 970}, "found": {}, "editions": {}}
+    (tmp_path / "start" / "finbench.json").write_text(json.dumps(stated))
+    made = prepared(recipe(llama, file_of(tmp_path / "p.jsonl"), start=str(tmp_path / "start")))
+    assert made.contamination is not None
+    assert "fpb" not in made.contamination.looked_for  # it is not on this machine
+
+
+def test_a_recipe_in_a_file_names_its_start(llama: Path, start: Path, tmp_path: Path) -> None:
+    file_of(tmp_path / "p.jsonl")
+    (tmp_path / "r.yaml").write_text(f"base: {llama}\npreferences: p.jsonl\nstart: {{source: {start}}}\nbeta: 0.2\n")
+    made = recipes.recipe(str(tmp_path / "r.yaml"))
+    assert (made.rank, made.beta) == (4, 0.2)
+    (tmp_path / "r.yaml").write_text(f"base: {llama}\npreferences: p.jsonl\nstart: {start}\n")
+    assert recipes.recipe(str(tmp_path / "r.yaml")).start == made.start
+
+
+def test_a_process_without_a_pair_of_its_own_counts_none(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepared(recipe(llama, file_of(tmp_path / "p.jsonl")))
+    model, _ = runner.begin(run, torch.float32)
+    given = {"model": model, "args": arguments(run.recipe, run.steps, tmp_path, torch.float32)}
+    trainer = pairwise.PairTrainer(run.sampler, None, run.recipe, run.passes, train_dataset=run.rows, **given)
+    with trainer.at_work():
+        trainer.refer(run.rows)
+        monkeypatch.setattr(type(trainer.accelerator), "process_index", 2)
+        trainer.training_step(model, {"rows": list(run.rows[:2])})
+    assert trainer.tally.tolist() == [0, 0, 0]
 
 
 def test_a_reference_that_is_not_finite(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,6 +485,9 @@ def test_the_command(card: Path, llama: Path, start: Path) -> None:
     found = CliRunner().invoke(app, told)
     assert found.exit_code == 0, found.output
     assert "[instead of]" in found.output
+    assert "8 of pairs of" in found.output
+    assert "of 16 pairs" in found.output
+    assert "rows" not in found.output.partition("first row")[0].partition("folder")[2]
     shown = json.loads(CliRunner().invoke(app, [*told, "--json"]).stdout)
     assert (shown["rows"], shown["recipe"]["beta"]) == (8, 0.1)
     fault = CliRunner().invoke(app, ["eval", "--model", str(llama), "--tasks", "mini_sentiment", "--shots", "2",

@@ -284,17 +284,18 @@ def _parsed(text: str) -> list[Any]:
 
 
 @contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path, patience: int | None = None) -> Iterator[None]:
     """Hold the folder while its files change; others wait. The lock goes with its process, even a killed one."""
     from filelock import FileLock, Timeout
 
+    patience = patience or _PATIENCE
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(str(folder / ".lock"), timeout=_PATIENCE):
+        with FileLock(str(folder / ".lock"), timeout=patience):
             yield
     except Timeout as fault:
         raise FinbenchError(
-            f"Another process has been writing in {folder} for {_PATIENCE} s.", "Wait for it, or choose another --out."
+            f"Another process has been writing in {folder} for {patience} s.", "Wait for it, or choose another --out."
         ) from fault
     except OSError as fault:
         raise cannot_write(folder, fault) from fault

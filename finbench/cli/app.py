@@ -155,15 +155,17 @@ def main() -> None:
     """Entry point: a FinbenchError becomes one message on stderr and its exit code; a bug shows its trace."""
     try:
         app()
-    except FinbenchError as fault:
-        _fail(fault.message, fault.hint, fault.exit_code, fault)
-    except OSError as fault:
+    except Exception as fault:
+        if (place := _too_many_open(fault)) is not None:  # whatever was made of it: no file is torn, and no disk full
+            _fail(f"Too many files are open{place}.", "Allow more, then repeat the command: ulimit -n 4096", 1, fault)
+        if isinstance(fault, FinbenchError):
+            _fail(fault.message, fault.hint, fault.exit_code, fault)
+        if not isinstance(fault, OSError):
+            raise
         no_temporary = "No usable temporary directory" in str(fault)  # what a full disk does to Python's tempfile
         place = f" ({fault.filename})" if fault.filename else ""
         if fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG) or no_temporary:
             _fail(f"Cannot write: {fault.strerror}{place}.", "Free some space, then repeat the command.", 1, fault)
-        if fault.errno in (errno.EMFILE, errno.ENFILE):
-            _fail(f"Too many files are open{place}.", "Allow more, then repeat the command: ulimit -n 4096", 1, fault)
         if fault.filename and fault.errno in (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG):
             message = f"Cannot use a file or folder: {fault.strerror}{place}."
             _fail(message, "Name another, or correct that one.", 1, fault)
@@ -174,6 +176,17 @@ def main() -> None:
         if isinstance(end.__context__, BrokenPipeError):  # rich and typer end with 1, as a fault does, and say nothing
             sys.exit(_UNREAD)
         raise
+
+
+def _too_many_open(fault: BaseException | None) -> str | None:
+    """The file that was one too many, in brackets, where that is what lies behind a fault; else None."""
+    while fault is not None:
+        if isinstance(fault, OSError) and fault.errno in (errno.EMFILE, errno.ENFILE):
+            return f" ({fault.filename})" if fault.filename else ""
+        if isinstance(fault, RuntimeError) and os.strerror(errno.EMFILE) in str(fault):  # of safetensors, or torch
+            return ""
+        fault = fault.__cause__
+    return None
 
 
 def _fail(message: str, hint: str, code: int, fault: BaseException) -> None:

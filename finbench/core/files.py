@@ -105,9 +105,11 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as fault:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         raise cannot_write(path, fault) from fault
+    finally:
+        if temporary is not None:  # in place by now, or it never will be
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def check_replaced(target: Path, names: Collection[str], mark: str = "") -> None:

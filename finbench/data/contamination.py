@@ -283,6 +283,23 @@ def with_editions(found: Contamination, data_dir: Path | None = None) -> Contami
     return found.model_copy(update={"editions": {name: sha for name, sha in known.items() if sha}})
 
 
+def together(known: Sequence[Contamination | None]) -> Contamination | None:
+    """Of tests that were looked for in the rows of every part, in the same edition: at most the sum."""
+    there = [one for one in known if one is not None]
+    if len(there) < len(known):
+        return None
+    first = there[0]
+    tests = [name for name in first.looked_for if all(
+        name in one.looked_for and one.editions.get(name) == first.editions.get(name) for one in there
+    )]  # fmt: skip
+    found = {name: sum(one.found.get(name, 0) for one in there) for name in tests}
+    return Contamination(
+        looked_for={name: first.looked_for[name] for name in tests},
+        found={name: min(count, first.looked_for[name]) for name, count in found.items() if count},
+        editions={name: sha for name, sha in first.editions.items() if name in tests},
+    )
+
+
 def of_one_family(trained: Iterable[str]) -> list[str]:
     """One line for each family of sets about the same pages of which some were ``trained``."""
     table = paths.helper("sets").SETS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from finbench.leaderboard.page import PagePart
 from finbench.leaderboard.reading import beside, entries, read
 from finbench.leaderboard.store import SCORECARDS
 
+_PATIENCE = 3600  # seconds for which a build waits for another one of the same folder, which may be of thousands
+_TORN = re.compile(r"\.(.+)\.[a-z0-9_]{8}")  # how ``write_atomic`` names what a kill may leave
 PARQUET = "leaderboard.parquet"  # written where pyarrow is, and beside the cards on the Hub; not meant for Git
 
 
@@ -57,8 +60,8 @@ class Built:
 def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: Path | None = None) -> Built:
     """Write the tables (``leaderboard.md``, csv, json, parquet) and the page (``index.html``, ``page/``, a feed).
 
-    Only files that change are written, by one build at a time. Those of ``page/`` that an earlier build wrote and this
-    one has not are removed.
+    Only files that change are written, by one build at a time, which reads the cards when it is its turn. Those of
+    ``page/`` that an earlier build wrote and this one has not are removed.
 
     Every card is verified first; one in which something is wrong is not shown, stops no other and stands in
     ``board.refused``. With ``check`` nothing is written, and ``stale`` names the files that are not what the cards
@@ -66,12 +69,13 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: 
     ``trusted``: a leaderboard whose keys, order of arrival and study are believed, not those in ``folder``.
     """
     _has_cards(folder)
-    cards = read(folder, trusted)
-    made, blocks = board(cards.entries, beside(trusted or folder), cards.refused), published.read(folder)
     names, stale = set(), []
     with contextlib.ExitStack() as held:
         if not check:
-            held.enter_context(cardfiles.lock(folder / page.PAGE))
+            held.enter_context(cardfiles.lock(folder / page.PAGE, _PATIENCE))
+        cards = read(folder, trusted)
+        made, blocks = board(cards.entries, beside(trusted or folder), cards.refused), published.read(folder)
+        if not check:
             parts = held.enter_context(known.kept("parts", str(folder.resolve())))
         for name, content in _files(folder, made, blocks, check):
             names.add(name)
@@ -143,10 +147,17 @@ def _write(folder: Path, name: str, content: str | bytes | PagePart, parts: Kept
 
 def _left_over(folder: Path, names: Collection[str]) -> list[str]:
     """Files that an earlier build wrote and this one has not; what else lies there is not ours to remove."""
-    there = (path for path in (folder / page.PAGE).rglob("*") if path.is_file())
-    others = [path for path in there if path.relative_to(folder).as_posix() not in names]
-    torn = [path for name in names if "/" not in name for path in folder.glob(f".{name}.????????")]  # by a kill
-    return [path.relative_to(folder).as_posix() for path in [*filter(_ours, others), *torn]]
+
+    def place(path: Path) -> str:
+        return path.relative_to(folder).as_posix()
+
+    def torn(path: Path) -> bool:
+        made = _TORN.fullmatch(path.name)
+        return made is not None and place(path.with_name(made[1])) in names
+
+    there = [path for path in (folder / page.PAGE).rglob("*") if path.is_file() and place(path) not in names]
+    left = [path for path in there if torn(path) or _ours(path)]
+    return [place(path) for path in [*left, *filter(torn, folder.iterdir())]]
 
 
 def _has_cards(folder: Path) -> None:

@@ -102,12 +102,16 @@ def _unpacked(path: Path) -> Iterator[CardPlace | str]:
             content = (card or "").encode()
             place = home / hashlib.sha256(b"\0".join((key.encode(), content, samples or b""))).hexdigest()
             target = place / f"{key.rpartition('/')[2]}.json"
-            if not target.is_file():
+            if (_bytes(target), _bytes(cardfiles.samples_path(target))) != (content, samples):
                 with folder_atomic(place) as staging:
                     (staging / target.name).write_bytes(content)
                     if samples is not None:
                         cardfiles.samples_path(staging / target.name).write_bytes(samples)
             yield CardPlace(key, target, packed=True)
+
+
+def _bytes(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 def pack(folder: Path, out: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from finbench.core.combined import Combined, CombinedPart, How
 from finbench.core.console import progress, say
 from finbench.core.errors import FinbenchError, counted
 from finbench.core.files import folder_atomic, write_atomic
-from finbench.core.records import Contamination
+from finbench.data import contamination
 from finbench.engines import servable
 from finbench.models import adapters
 
@@ -88,7 +88,7 @@ def combine(
             bits=found[0].bits,
             chat=found[0].chat,
             tasks=list(dict.fromkeys(task for one in found for task in one.tasks)),
-            contamination=_together([one.contamination for one in found]),
+            contamination=contamination.together([one.contamination for one in found]),
             identity=adapters.identity(staging),
             provenance=environment.provenance(),
         )
@@ -259,21 +259,4 @@ def _part(one: adapters.AdapterFolder, own: dict[str, _Module], weight: float) -
         method=one.method,
         rank=max(len(module.a) for module in own.values()),
         weight=weight,
-    )
-
-
-def _together(known: Sequence[Contamination | None]) -> Contamination | None:
-    """Of tests that were looked for in the rows of every part, in the same edition: at most the sum."""
-    there = [one for one in known if one is not None]
-    if len(there) < len(known):
-        return None
-    first = there[0]
-    tests = [name for name in first.looked_for if all(
-        name in one.looked_for and one.editions.get(name) == first.editions.get(name) for one in there
-    )]  # fmt: skip
-    found = {name: sum(one.found.get(name, 0) for one in there) for name in tests}
-    return Contamination(
-        looked_for={name: first.looked_for[name] for name in tests},
-        found={name: min(count, first.looked_for[name]) for name, count in found.items() if count},
-        editions={name: sha for name, sha in first.editions.items() if name in tests},
     )

@@ -112,6 +112,8 @@ class PairTrainer(AnswerTrainer):
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
         self.tally = torch.zeros(3, device=self.args.device)  # pairs that are right, margins, pairs
         loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.process_index >= len(inputs["rows"]):  # a pair of another process was run, with weight 0
+            self.tally.zero_()
         if self.accelerator.num_processes > 1:
             torch.distributed.all_reduce(self.tally)
         return loss

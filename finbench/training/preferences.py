@@ -6,53 +6,27 @@ A scorecard's pairs are of train or validation rows: those of test are refused, 
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from finbench.cards import cardfiles
 from finbench.core import catalog
 from finbench.core.console import say
-from finbench.core.errors import FinbenchError, counted, unknown
-from finbench.core.files import digest, sha256_file, stable_json
+from finbench.core.errors import FinbenchError, counted
+from finbench.core.files import sha256_file, stable_json
 from finbench.core.records import Contamination, LearntData, OwnData, Recipe, Score, Scorecard, Task
 from finbench.data import contamination, own
 from finbench.models import adapters, bases
 from finbench.scoring import noise, prompts, sample_rows, sampling, wordings
 from finbench.training import batches, holdout
 from finbench.training.encoding import Rendered, RowEncoder
+from finbench.training.pair_rows import AnswerPair, Source, of_rows
 from finbench.training.pairwise import Pair
 
 METHODS = ("lora", "rslora", "dora", "lora+", "lora-fa", "qlora")  # whose saved weights are those that train
 OF_START = ("method", "options", "bits", "rank", "alpha", "target_modules", "chat")  # keys that an adapter decides
-COLUMNS = ("prompt", "chosen", "rejected")  # as TRL calls them
-_SHOWN = 5  # faults that are named one by one
-
-
-class AnswerPair(NamedTuple):
-    """A prompt, the answer to give and the one to give up, as texts that follow it; where they stand."""
-
-    prompt: str
-    chosen: str
-    rejected: str
-    place: str
-
-
-@dataclass
-class Source:
-    """The pairs of one task, or of a file. ``dropped``: why others were left out -> how many."""
-
-    data: LearntData
-    pairs: list[AnswerPair]
-    dropped: Counter[str] = field(default_factory=Counter)
-
-    def recorded(self) -> LearntData:
-        """Which pairs exactly."""
-        content = digest([[pair.prompt, pair.chosen, pair.rejected] for pair in self.pairs])
-        left = {why: count for why, count in self.dropped.items() if count}
-        return self.data.model_copy(update={"rows": len(self.pairs), "digest": content, "dropped": left})
 
 
 @dataclass(frozen=True)
@@ -124,6 +98,11 @@ def gather(recipe: Recipe, base: bases.Base, tokenizer: Any, data_dir: Path | No
     tasks = [one.task for one in card.scores if not recipe.tasks or one.task in recipe.tasks] if card else []
     if odd := set(recipe.tasks) - {*tasks, *learnt}:
         raise FinbenchError(f"{path.name} has no answers of {', '.join(sorted(odd))}.", "Leave --task out.")
+    if card and (both := [one.task for one in card.scores if one.task in learnt and one.task not in tasks]):
+        raise FinbenchError(  # the record of the run has all its tasks: by that recipe these would be learnt too
+            f"{path.name} has answers of {', '.join(both)} as well, which the adapter to start from has learnt.",
+            "Leave --task out; or name a card of the other tasks alone: finbench eval --tasks",
+        )
     if card:
         stated = _pinned(stated, path)
         _check_card(card, path, recipe, base, started.identity if started else None)
@@ -133,19 +112,19 @@ def gather(recipe: Recipe, base: bases.Base, tokenizer: Any, data_dir: Path | No
     else:
         located = own.locate(stated)
         stated = stated.model_copy(update={"sha256": located.sha256})
-        sources = [_of_rows(located, recipe, template, sieve)]
+        sources = [of_rows(located, recipe, template, sieve)]
     pairs = _encoded(sources, recipe, base, tokenizer)
     first, *_ = (pair for source in sources for pair in source.pairs)
     update = {"preferences": stated, "tasks": dict.fromkeys([*learnt, *tasks], 1.0)}
     if started and recipe.start:
         update["start"] = recipe.start.model_copy(update={"identity": started.identity})
-    none = Contamination(looked_for=sieve.looked_for, found={})
+    none = contamination.with_editions(Contamination(looked_for=sieve.looked_for, found={}), data_dir)
     return Gathered(
         recipe.model_copy(update=update),
         pairs,
         _in_order(list(before.data) if before else [], [one.recorded() for one in sources], learnt, tasks),
         [first.prompt, first.chosen, "\n[instead of]", first.rejected],
-        before.contamination if before else contamination.with_editions(none, data_dir),
+        contamination.together([before.contamination, none]) if before else none,
     )
 
 
@@ -158,14 +137,15 @@ def _in_order(
 
 
 def _card(path: Path) -> Scorecard | None:
-    """The scorecard at ``path``; None for anything else."""
+    """The scorecard at ``path``; None for anything else but a folder of them, which is a FinbenchError."""
+    if path.is_dir() and any(map(cardfiles.is_samples, path.iterdir())):
+        raise cardfiles.missing(path)
     if path.suffix != ".json" or not path.is_file():
         return None
+    found = None
     with contextlib.suppress(FinbenchError):
         found = cardfiles.raw(path)
-        if isinstance(found, dict) and {"scores", "subject"} <= found.keys():
-            return cardfiles.read(path)
-    return None
+    return cardfiles.read(path) if isinstance(found, dict) and {"scores", "subject"} <= found.keys() else None
 
 
 def _pinned(stated: OwnData, path: Path) -> OwnData:
@@ -250,13 +230,22 @@ def _failures(
         raise FinbenchError(
             f"The rows of {score.task} on {card.subject.name}'s card {why}.", "Score them again, as they are here."
         )
-    source, right = Source(LearntData(**stated.model_dump()), []), _right(task, lm_task, docs)
+    source, right = (
+        Source(LearntData(**stated.model_dump()), []),
+        {one["index"]: one for one in _right(task, lm_task, docs)},
+    )
     delimiter = "" if template else lm_task.config.target_delimiter
     for row in rows:
-        doc, gold = docs[row["index"]], right[row["index"]]
+        gold = right.get(row["index"])
+        if gold is None or gold["doc"] != row["doc"]:
+            raise _forged(card, score, row, "is of no document of the data here")
+        doc = docs[row["index"]]
         if stable_json(row["values"][score.main_metric]) == stable_json(gold["values"][score.main_metric]):
             continue
-        said = _said(row, lm_task, doc)
+        try:
+            said = _said(row, lm_task, doc)
+        except (LookupError, TypeError, ValueError) as fault:
+            raise _forged(card, score, row, "has no answer of this task") from fault
         if said is None:
             source.dropped["known by a hash alone, for the licence lets no text be shown"] += 1
         elif not said.strip():
@@ -271,6 +260,12 @@ def _failures(
             else:
                 source.pairs.append(AnswerPair(prompt, answer, said, f"row {row['index']} of {score.task}"))
     return source
+
+
+def _forged(card: Scorecard, score: Score, row: Mapping[str, Any], what: str) -> FinbenchError:
+    return FinbenchError(
+        f"Row {row['index']} of {score.task} on {card.subject.name}'s card {what}.", "Score again: finbench eval"
+    )
 
 
 def _right(task: Task, lm_task: Any, docs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -288,74 +283,25 @@ def _said(row: Mapping[str, Any], lm_task: Any, doc: Mapping[str, Any]) -> str |
     """What a sample row's answer said; None where only its hash is there, and it is none of the usual ones."""
     labels = wordings.labels_of(lm_task, doc)
     found = sampling.as_given(row, labels)
-    if found and isinstance(row.get("answer"), list):
+    if isinstance(row.get("answer"), list):
         values = row["answer"]
         return str(lm_task.doc_to_choice(dict(doc))[values.index(max(values))])
+    if found and not isinstance(found[0], str):
+        raise TypeError("an answer is a text")
     return None if found is None else str(found[0])
 
 
 def _tests(names: Iterable[str], data_dir: Path | None) -> dict[str, list[contamination.Known]]:
     """What test rows are known by: of ranked tasks that are here, and of these tasks, ranked or not."""
-    tests = contamination.of_tests(data_dir)
+    ranked = contamination.of_tests(data_dir)
+    tests = dict(ranked)
     for task in [catalog.tasks()[name] for name in names if name in catalog.tasks()]:
-        if task.shipped or task.own:
+        if task.set in ranked:
+            continue
+        with contextlib.suppress(FinbenchError):  # of the start, whose rows are not here
             lm_task = prompts.load([task], data_dir)[task.name]
             tests[task.set] = [*tests.get(task.set, ()), *holdout.texts_of(lm_task, prompts.rows(lm_task, "test"))]
     return tests
-
-
-def _of_rows(located: Any, recipe: Recipe, template: Callable[..., str] | None, sieve: holdout.Sieve) -> Source:
-    """Pairs of the user's own, by TRL's names of columns; ``map`` gives those of others."""
-    stated, name = located.stated, located.name
-    for column in stated.map:
-        if column not in COLUMNS:
-            raise unknown("column", column, COLUMNS, "--map prompt=COLUMN,chosen=COLUMN,rejected=COLUMN")
-    of = {column: stated.map.get(column, column) for column in COLUMNS}
-    data = LearntData(set=name, split="train", rows=0, digest="", origin="own", sha256=located.sha256)
-    source, faults = Source(data, []), list[str]()
-    for file in located.files:
-        for record in file.records():
-            if isinstance(record, str):
-                faults.append(f"{file.name}:{record}")
-                continue
-            if record.detail not in (None, "train"):  # of another split, as its file's name says
-                source.dropped[f"of split {record.detail}"] += 1
-                continue
-            place, texts = f"{file.name}{record.place}", [record.row.get(column) for column in of.values()]
-            if why := _unlike(texts, list(of.values()), record.row):
-                faults.append(f"{place}: {why}")
-                continue
-            prompt, *answers = map(str, texts)
-            if sieve.fits((prompt, *answers)):
-                shown = template([{"role": "user", "content": prompt}], True) if template else prompt
-                joined = "" if template or shown[-1:].isspace() else stated.delimiter
-                chosen, rejected = (said if said[:1].isspace() else joined + said for said in answers)
-                source.pairs.append(AnswerPair(shown, chosen, rejected, place))
-    if hit := {key: count for key, count in sieve.counts.items() if key != "any" and count}:
-        told = ", ".join(f"{count:,} are test rows of {key}" for key, count in hit.items())
-        raise FinbenchError(f"Of the pairs of {name}, {told}.", "Take them out of the file.")
-    if faults and recipe.bad_rows == "refuse":
-        more = [f"... and {len(faults) - _SHOWN:,} more"] * (len(faults) > _SHOWN)
-        raise FinbenchError(
-            f"{len(faults):,} rows of {name} are no pairs:\n  " + "\n  ".join([*faults[:_SHOWN], *more]),
-            "Correct them, or leave such rows out: --set bad_rows=drop",
-        )
-    source.dropped["bad"] += len(faults)
-    if not source.pairs:
-        raise FinbenchError(f"{name} has no pair.", "A row has prompt, chosen and rejected.")
-    return source
-
-
-def _unlike(texts: Sequence[Any], columns: Sequence[str], row: Mapping[str, Any]) -> str:
-    """What makes a row no pair; empty if it is one."""
-    for column, text in zip(columns, texts, strict=True):
-        if column not in row:
-            return f"it has no {column} (--map chosen=COLUMN,rejected=COLUMN says what others are)"
-        if not isinstance(text, str):
-            return f"its {column} is no text"
-        if not text.strip():
-            return f"its {column} is empty"
-    return "its two answers are the same" if texts[1].strip() == texts[2].strip() else ""
 
 
 def _encoded(sources: Sequence[Source], recipe: Recipe, base: bases.Base, tokenizer: Any) -> list[Pair]:

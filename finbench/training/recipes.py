@@ -216,7 +216,9 @@ def _alike(key: str) -> str:
 
 def _check_kind(stated: Mapping[str, Any], path: Path) -> None:
     """Refuse a file that another command takes."""
-    others = (({"axes"}, "a sweep", "sweep"), ({"structure", "start", "context"}, "a pretraining", "pretrain"))
+    start = stated.get("start")  # of a pretraining says of what family it is; a recipe's is an adapter
+    begins = {"start"} if isinstance(start, Mapping) and "source" not in start else set[str]()
+    others = (({"axes"}, "a sweep", "sweep"), ({"structure", "context", *begins}, "a pretraining", "pretrain"))
     for keys, kind, command in others:
         if not keys.isdisjoint(stated):
             raise FinbenchError(f"{path} is {kind}, not a recipe.", f"finbench {command} {path}")

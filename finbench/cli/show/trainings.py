@@ -182,14 +182,15 @@ def planned(plan: Mapping[str, Any], folder: Path) -> None:
     """What a training run would be."""
     recipe = plan["recipe"]
     rank = "" if "rank" in method_named(recipe["method"]).unused else f", rank {recipe['rank']}"
-    batch = recipe["batch_size"] * recipe["accumulate"]
+    batch, unit = recipe["batch_size"] * recipe["accumulate"], "pairs" if recipe["preferences"] else "rows"
+    epochs = f"{recipe['epochs']:g} epoch{'' if recipe['epochs'] == 1 else 's'}"
     shown = {
         "folder": folder,
         "base": f"{plan['base']['alias']} from {plan['base']['source']}",
         "method": f"{recipe['method']}, {_format(plan)}{rank}, lr {recipe['lr']:g}, seed {recipe['seed']}",
         "becomes": plan["becomes"],
-        "rows": f"{plan['rows']:,} of " + ", ".join(Recipe.parse(recipe, "recipe").learnt),
-        "steps": f"{plan['steps']:,} of {batch} rows, {recipe['epochs']:g} epoch{'' if recipe['epochs'] == 1 else 's'}",
+        unit: f"{plan['rows']:,} of " + ", ".join(Recipe.parse(recipe, "recipe").learnt),
+        "steps": f"{plan['steps']:,} of {batch} {unit}, {epochs}",
         "tokens": f"{plan['tokens']:,}; computed {plan['computed'] / plan['tokens']:.1%} of them, {plan['loop']}",
         **({"checkpointing": "every layer's activations"} if plan["gradient_checkpointing"] else {}),
         **({"validation": _validation(plan["validation"])} if plan["validation"] else {}),

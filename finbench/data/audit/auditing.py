@@ -28,7 +28,7 @@ from finbench.data.audit.columns import Item, as_text, canonical, layout
 from finbench.data.audit.context import LABELS, AuditContext, AuditedFile, share
 from finbench.data.audit.findings import LEVELS, SHOWN, Audit, Finding
 from finbench.data.audit.formats import Input
-from finbench.data.audit.row_store import RowStore
+from finbench.data.audit.row_store import RowStore, stored
 from finbench.data.audit.texts import Texts, shared_pages
 from finbench.data.contamination import Index, fields
 from finbench.data.readers import RawRecord, beside
@@ -74,7 +74,7 @@ def audit(what: Sequence[str | Path], data_dir: Path | None = None, columns: Map
     Without any: every set that is here. Raises FinbenchError if a name is unknown or nothing can be read; a file of a
     folder that holds no rows is left out and named in ``skipped``.
     """
-    with RowStore() as store:
+    with stored() as store:
         reader = Reader(store, columns or {})
         with progress() as bar:
             line = bar.add_task("reading", total=None, note="")
@@ -105,7 +105,7 @@ def audit_against(what: Sequence[str | Path], files: Sequence[Path], data_dir: P
     A test text is found wherever it stands in a training row, in a prompt or a conversation too; near duplicates are
     looked for among the texts that the rows ask about. Raises FinbenchError where there is nothing to compare.
     """
-    with RowStore() as store:
+    with stored() as store:
         reader = Reader(store)
         for each in resolved([str(name) for name in what], data_dir):
             reader.read(each, keep=("test", None))

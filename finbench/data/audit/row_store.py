@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench.core import paths
+from finbench.core.files import cannot_write
 from finbench.data.audit.columns import Item
 
 _SCHEMA = """
@@ -23,6 +24,18 @@ CREATE TABLE ask (ask INTEGER PRIMARY KEY, shown TEXT);
 CREATE TABLE meta (meta INTEGER PRIMARY KEY, shown TEXT);
 """
 SHOWN = 4000  # characters kept of a text, and of its normalised words: enough to show it and to tell copies apart
+
+
+@contextlib.contextmanager
+def stored() -> Iterator[RowStore]:
+    """Rows in the folder for temporary files, while they are looked at; one line where that has no room."""
+    try:
+        with RowStore() as store:
+            yield store
+    except sqlite3.OperationalError as fault:
+        if fault.sqlite_errorname.startswith(("SQLITE_FULL", "SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_READONLY")):
+            raise cannot_write(Path(tempfile.gettempdir()), fault) from fault
+        raise
 
 
 class RowStore(contextlib.ExitStack):
