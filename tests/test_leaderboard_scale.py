@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import itertools
 import json
@@ -83,6 +84,19 @@ def test_two_owners_with_one_name_are_told_apart_by_owner(place: Path) -> None:
     assert names["a/subject-0/subject-0"] == "subject-0 (a)"
     assert names["b/subject-0/subject-0"] == "subject-0 (b)"
     assert names["owner-0/subject-0/subject-0"] == "subject-0 (owner-0)"
+
+
+def test_a_build_does_not_look_for_circles_and_leaves_the_collector_as_it_was(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr("finbench.leaderboard.building._left_over", lambda *_: seen.append(gc.isenabled()) or [])
+    assert gc.isenabled()
+    leaderboard.build(place)
+    with pytest.raises(FinbenchError):
+        leaderboard.build(place / "nowhere")
+    assert seen == [False]
+    assert gc.isenabled()
 
 
 def test_no_card_is_looked_at_twice_and_the_cache_proves_no_more_than_its_key(

@@ -164,6 +164,21 @@ def release_memory() -> None:
 
 
 @contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Inside, Python does not look for circles: it would look through thousands of records that stay again and again.
+
+    Also a decorator. Whoever makes circles needs their memory until the end.
+    """
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+@contextlib.contextmanager
 def fitting(hint: str) -> Iterator[None]:
     """A GPU whose memory runs out inside is a FinbenchError with this hint."""
     import torch

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench.cards import cardfiles
+from finbench.core import environment
 from finbench.core.errors import FinbenchError
 from finbench.core.files import write_atomic
 from finbench.leaderboard import charts, known, page, published, tables
@@ -57,6 +58,7 @@ class Built:
         }
 
 
+@environment.uncollected()
 def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: Path | None = None) -> Built:
     """Write the tables (``leaderboard.md``, csv, json, parquet) and the page (``index.html``, ``page/``, a feed).
 

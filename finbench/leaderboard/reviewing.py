@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench.cards import cardfiles
+from finbench.core import environment
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file
 from finbench.leaderboard import intake, precedence, signing, store
@@ -83,6 +84,7 @@ class Review:
         return f"| {' | '.join(map(str, cells))} | {level or '–'} |"
 
 
+@environment.uncollected()
 def review(folder: Path, against: Path) -> Review:
     """Compare a leaderboard with the one it would be merged into, whose keys and order are believed.
 
