@@ -27,6 +27,7 @@ from finbench.hub.dev.server import DevHub
 from finbench.models import adapters, adopting, zoo
 from finbench.publishing import modelcard, pulling
 from finbench.publishing.home import Home
+from finbench.publishing.licences import Licence
 from finbench.publishing.publish import push
 from finbench.training import recipes
 from finbench.training.runner import train
@@ -178,6 +179,20 @@ def test_the_card_tells_two_tasks_on_one_set_apart() -> None:
     assert modelcard.asked_as(trained, ["fpb", "fiqa_sa", "fiqa_sa"]) == ["fpb", "fiqa_sa", "fiqa_score"]
     assert modelcard.asked_as(["finbench_gone"], ["gone"]) == ["gone"]  # a task of another version of finbench
     assert modelcard.asked_as(trained, ["tfns", "fpb", "fiqa_sa"]) == ["tfns", "fpb", "fiqa_sa"]
+
+
+def test_the_card_says_of_what_part_of_the_authors_files_it_learnt(made: tuple[Path, Path]) -> None:
+    known = adapters.read(made[0])
+    assert known.record is not None
+    [part] = known.record.data
+    parts = [part.model_copy(update={"origin": "files", "share": share}) for share in (0.7433, None)]
+    told = modelcard.write(
+        modelcard.Facts(
+            "you/part", None, "part", known.record.model_copy(update={"data": parts}), None, known.config, "peft",
+            known.record.base, 16, Licence("apache-2.0", None, ""), [], [], 1,
+        )
+    )  # fmt: skip
+    assert told.count("| 74.3 % of the authors' files |") == told.count("| the authors' files |") == 1
 
 
 def test_pushing_twice_changes_nothing(dev_hub: DevHub, api: HfApi, made: tuple[Path, Path], base: str) -> None:
