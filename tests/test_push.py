@@ -312,6 +312,22 @@ def test_who_has_no_token_is_told_so(
         adapters.find("hub:org/nowhere")
 
 
+def test_a_push_without_a_hub_says_what_is_lacking(lora: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No token comes first, for it is lacking with a network too; nobody is told to download what is to be sent."""
+    cards = Path(__file__).parent.parent / "leaderboards" / "scorecards" / "fpb-smollm2-135m.json"
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    for path in (lora, cards):
+        with pytest.raises(FinbenchError, match="You have no token") as caught:
+            push(path, "hub:org/tiny")
+        assert caught.value.hint == "hf auth login"
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    for path in (lora, cards):
+        with pytest.raises(FinbenchError, match=r"cannot be reached\.\n") as caught:
+            push(path, "hub:org/tiny")
+        assert "--dry-run" in caught.value.hint
+        assert "download" not in caught.value.hint
+
+
 def test_adopt_takes_only_what_has_changed(made: tuple[Path, Path]) -> None:
     with pytest.raises(FinbenchError, match="nothing is to be adopted"):
         adopting.adopt(made[0])
