@@ -328,6 +328,14 @@ def test_a_push_without_a_hub_says_what_is_lacking(lora: Path, monkeypatch: pyte
         assert "download" not in caught.value.hint
 
 
+def test_a_model_of_somebody_has_a_way_to_the_hub(llama: Path) -> None:
+    with pytest.raises(FinbenchError, match="a model without a record") as caught:
+        push(llama, "hub:you/mine", dry_run=True)
+    assert f"hf upload you/mine {llama}; then its scores: finbench push CARD.json hub:you/mine --model" in (
+        caught.value.hint
+    )
+
+
 def test_adopt_takes_only_what_has_changed(made: tuple[Path, Path]) -> None:
     with pytest.raises(FinbenchError, match="nothing is to be adopted"):
         adopting.adopt(made[0])
