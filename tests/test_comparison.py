@@ -129,6 +129,23 @@ def test_a_p_that_holm_makes_larger_is_not_told_alone(cards: dict[str, Path]) ->
     assert "Holm" not in replace(pair, contests=[replace(pair.contests[0], p=0.3, adjusted=0.3)]).verdict
 
 
+def test_where_interval_and_p_are_at_odds_it_is_said_why(cards: dict[str, Path]) -> None:
+    [pair] = comparison.compare([cards["one"], cards["two"]], tasks=["mini_sentiment"])
+    known = pair.contests[0]
+
+    def told(low: float, high: float, p: float) -> str:
+        value = known.difference.model_copy(update={"value": (low + high) / 2, "low": low, "high": high})
+        return replace(pair, contests=[replace(known, difference=value, p=p, adjusted=p)]).verdict
+
+    why = "the interval draws other documents, the test swaps the two's answers, and the verdict goes by the test."
+    assert told(0.01, 0.09, 0.208).endswith(f" On mini_sentiment the interval leaves out 0 and p is above 5 %: {why}")
+    assert told(-0.01, 0.09, 0.02).endswith(f" On mini_sentiment the interval holds 0 and p is below 5 %: {why}")
+    assert why not in told(0.01, 0.09, 0.02)
+    assert why not in told(-0.01, 0.09, 0.208)
+    both = replace(pair, contests=[replace(known, p=0.9), replace(known, p=0.9)])
+    assert why not in both.verdict
+
+
 def test_a_card_against_itself_differs_nowhere(cards: dict[str, Path]) -> None:
     [pair] = comparison.compare([cards["one"], cards["one"]])
     for contest in pair.contests:

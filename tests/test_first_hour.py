@@ -530,6 +530,19 @@ def test_what_waits_is_told_and_is_not_called_running(tmp_path: Path) -> None:
     assert "steps wait for a larger node: train " in watch.line(found)
 
 
+def test_only_what_a_worker_has_begun_is_running(tmp_path: Path) -> None:
+    """Of two steps of which a node's memory holds one, Ray has both and a worker one."""
+    board, place = grid_of(tmp_path, memory=4), Place(str(tmp_path / "out"))
+    first = next(key for key, step in board.steps.items() if step.cell)
+    mark = {"name": "train it", "since": "2026-01-31T12:00:00+00:00", "pid": 1, "keys": [first]}
+    place.write(f"running/{first}.json", json.dumps(mark) + "\n")
+    watch.Watch(board, place).tell(set(board.steps))
+    found = watch.sweep_status(str(tmp_path / "out"))
+    assert (found["running"], found["waiting"]) == (1, 1)
+    assert [one["name"] for one in found["doing"]] == ["train it"]
+    assert "0 of 2 cells done, 1 running, 1 waiting" in watch.line(found)
+
+
 def test_the_example_for_a_small_machine_asks_for_no_more_than_it_needs() -> None:
     """On 4 GB Ray offers about 3."""
     found = sweepfile.read(Path(__file__).parents[1] / "examples" / "sweep-cpu.yaml")
@@ -722,9 +735,9 @@ def test_no_word_of_a_list_of_tasks_is_broken(columns: int) -> None:
     shown = run("tasks", "list", columns=columns).stdout
     assert all(len(line) <= columns for line in shown.splitlines())
     words = set(re.findall(r"[a-z0-9_]+", shown))
-    assert {name.removeprefix(catalog.PREFIX) for name in catalog.tasks()} - {
-        name.removeprefix(catalog.PREFIX) for name in catalog.tasks() if name.endswith("_mc")
-    } <= words
+    listed = [task for name, task in catalog.tasks().items() if not name.endswith("_mc")]
+    assert {task.name.removeprefix(catalog.PREFIX) for task in listed} <= words
+    assert {part for task in listed for part in (task.family, task.form, task.main_metric)} <= words
 
 
 def png_width(path: Path) -> int:

@@ -486,3 +486,17 @@ def test_plots_of_a_report_are_whole_on_a_phone(chromium: Any, tmp_path: Path) -
     page.close()
     assert len(ends) == 2
     assert max(ends) <= PHONE["viewport"]["width"]
+
+
+def test_a_report_fits_a_phone_or_shows_that_it_goes_on(chromium: Any, tmp_path: Path) -> None:
+    cards = ROOT / "leaderboards" / "scorecards"
+    page = chromium.new_page(viewport={"width": 390, "height": 844})
+    for tasks, fits in ((["fpb"], True), ([], False)):
+        out = tmp_path / f"{fits}.html"
+        finbench.report(sorted(cards.glob("fpb-smollm2-135m*.json")), tasks=tasks, out=out)
+        page.goto(out.as_uri())
+        table = page.locator(".scroll").first
+        assert (table.evaluate("one => one.scrollWidth <= one.clientWidth")) == fits
+        assert table.evaluate("one => getComputedStyle(one).backgroundImage").count("linear-gradient") == 4
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()

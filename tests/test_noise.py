@@ -181,6 +181,18 @@ def test_of_several_noises_one_that_changes_no_row_is_noted_and_the_others_go_on
         finbench.evaluate(**how, tasks="mini_sentiment", out=tmp_path / "none", metadata={"noise": "opposite,negation"})
 
 
+def test_what_holds_under_every_noise_is_said_once(
+    llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    how: dict[str, Any] = {"model": str(llama), "engine": "hf", "tasks": "mini_sentiment", "limit": 4, "reports": False}
+    finbench.evaluate(**how, out=tmp_path / "noisy", metadata={"noise": "upper,lower"})
+    said = capsys.readouterr().err
+    assert said.count("is taken for: ") == 1
+    assert [line for line in said.splitlines() if " of 2)" in line] == ["noise=upper (1 of 2)", "noise=lower (2 of 2)"]
+    finbench.evaluate(**how, out=tmp_path / "again", metadata={"noise": "upper"})
+    assert "is taken for: " in capsys.readouterr().err
+
+
 def forged(path: Path, change: Any) -> None:
     card, rows = cardfiles.read(path), cardfiles.read_samples(path)
     for one in rows:

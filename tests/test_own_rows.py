@@ -1090,6 +1090,13 @@ def test_rendering_and_tokenising_take_at_most_twice_what_the_tokenizer_takes(ki
 # ---------------------------------------------------------------- several files, and what is far too long
 
 
+def test_of_two_columns_one_known_names_the_other(llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "tickets.csv").write_text("ticket text,class\nwhere is my money,late\n")
+    with pytest.raises(FinbenchError, match="no known format") as fault:
+        runner.prepare(recipe(llama, [str(tmp_path / "tickets.csv")]))
+    assert "--map 'prompt=ticket text,completion=class'" in fault.value.hint
+
+
 def test_columns_are_named_for_one_file_or_for_all(llama: Path, tmp_path: Path) -> None:
     (tmp_path / "q.csv").write_text("q,a\nx,b\n")
     (tmp_path / "r.csv").write_text("question,answer\ny,c\n")

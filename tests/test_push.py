@@ -27,6 +27,7 @@ from finbench.hub.dev.server import DevHub
 from finbench.models import adapters, adopting, zoo
 from finbench.publishing import modelcard, pulling
 from finbench.publishing.home import Home
+from finbench.publishing.licences import Licence
 from finbench.publishing.publish import push
 from finbench.training import recipes
 from finbench.training.runner import train
@@ -180,6 +181,20 @@ def test_the_card_tells_two_tasks_on_one_set_apart() -> None:
     assert modelcard.asked_as(trained, ["tfns", "fpb", "fiqa_sa"]) == ["tfns", "fpb", "fiqa_sa"]
 
 
+def test_the_card_says_of_what_part_of_the_authors_files_it_learnt(made: tuple[Path, Path]) -> None:
+    known = adapters.read(made[0])
+    assert known.record is not None
+    [part] = known.record.data
+    parts = [part.model_copy(update={"origin": "files", "share": share}) for share in (0.7433, None)]
+    told = modelcard.write(
+        modelcard.Facts(
+            "you/part", None, "part", known.record.model_copy(update={"data": parts}), None, known.config, "peft",
+            known.record.base, 16, Licence("apache-2.0", None, ""), [], [], 1,
+        )
+    )  # fmt: skip
+    assert told.count("| 74.3 % of the authors' files |") == told.count("| the authors' files |") == 1
+
+
 def test_pushing_twice_changes_nothing(dev_hub: DevHub, api: HfApi, made: tuple[Path, Path], base: str) -> None:
     first = push(made[0], "hub:org/tiny", cards=[made[1]], base=base).published
     second = push(made[0], "hub:org/tiny", cards=[made[1]], base=base).published
@@ -295,6 +310,30 @@ def test_who_has_no_token_is_told_so(
     assert caught.value.hint == "hf auth login"
     with pytest.raises(FinbenchError, match="you have no token"):
         adapters.find("hub:org/nowhere")
+
+
+def test_a_push_without_a_hub_says_what_is_lacking(lora: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No token comes first, for it is lacking with a network too; nobody is told to download what is to be sent."""
+    cards = Path(__file__).parent.parent / "leaderboards" / "scorecards" / "fpb-smollm2-135m.json"
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    for path in (lora, cards):
+        with pytest.raises(FinbenchError, match="You have no token") as caught:
+            push(path, "hub:org/tiny")
+        assert caught.value.hint == "hf auth login"
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    for path in (lora, cards):
+        with pytest.raises(FinbenchError, match=r"cannot be reached\.\n") as caught:
+            push(path, "hub:org/tiny")
+        assert "--dry-run" in caught.value.hint
+        assert "download" not in caught.value.hint
+
+
+def test_a_model_of_somebody_has_a_way_to_the_hub(llama: Path) -> None:
+    with pytest.raises(FinbenchError, match="a model without a record") as caught:
+        push(llama, "hub:you/mine", dry_run=True)
+    assert f"hf upload you/mine {llama}; then its scores: finbench push CARD.json hub:you/mine --model" in (
+        caught.value.hint
+    )
 
 
 def test_adopt_takes_only_what_has_changed(made: tuple[Path, Path]) -> None:

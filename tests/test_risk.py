@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -65,6 +66,16 @@ def test_the_page_shows_what_the_cards_hold_beside_the_base(made: tuple[RiskPage
     assert "What was not tested" in text
     for section in page.shown:
         assert section.command.startswith("finbench ")
+
+
+def test_cards_of_several_sittings_are_compared_each_with_its_base() -> None:
+    """As typed: one command for each card, and no card beside the base of another."""
+    with contextlib.chdir(CARDS.parent.parent):
+        command = finbench.risk(CARDS / "numeric-s0.json").shown[0].command
+        typed = [shlex.split(part) for part in command.split("; ") if part.startswith("finbench compare ")]
+        assert len(typed) == 2
+        for words in typed:
+            assert finbench.compare(words[2:])
 
 
 def test_what_was_not_tested_is_said_and_what_was_is_not(made: tuple[RiskPage, Path]) -> None:

@@ -124,7 +124,7 @@ def _scores(found: SubjectCards) -> Section:
             [one.task, metrics.spoken(one.score.main_metric), _main(one), *_beside(one), f"{one.score.n:,}"]
             for one in own
         ],
-        asked(found, own) + ("" if found.subject.subject.kind == "base" else f"; {compared(found, own)}"),
+        asked(found, own) + compared(found, own),
         "how often it is right",
     )
 
@@ -221,7 +221,7 @@ def _forgetting(found: SubjectCards) -> Section:
         "General tasks, which say nothing of finance: what is lost to the base on the same rows.",
         ("task", "score", "base", "difference", "documents"),
         [] if alone else [[one.task, _main(one), *_beside(one), f"{one.score.n:,}"] for one in general],
-        f"{asked(found, general)}; {compared(found, general)} --tasks general",
+        asked(found, general) + compared(found, general, " --tasks general"),
         "nothing is forgotten by a base alone" if alone else f"what it forgot: {shifts.plainly(found)} --tasks general",
     )
 

@@ -195,10 +195,14 @@ def file_of(found: SubjectCards) -> str:
     return found.word(found.path)
 
 
-def compared(found: SubjectCards, held: Sequence[HeldScore]) -> str:
-    """The command that compares the card of these scores with those of its base."""
-    base = found.words([one.base for one in held if one.base]) or "BASE.json"
-    return f"finbench compare {found.words(held[:1])} {base}"
+def compared(found: SubjectCards, held: Sequence[HeldScore], more: str = "") -> str:
+    """The commands, each after a "; ", that compare each card of these scores with those of its base."""
+    bases: dict[Path, list[HeldScore]] = {}
+    for one in held:
+        if one.base:
+            bases.setdefault(one.path, []).append(one.base)
+    pairs = [f"{found.word(path)} {found.words(beside)}" for path, beside in bases.items()]
+    return "".join(f"; finbench compare {pair}{more}" for pair in pairs)
 
 
 def _folder_of(found: SubjectCards, name: str) -> str:

@@ -69,6 +69,20 @@ class Contest:
         return f"only {what} differ{'s' if self.apart == 1 else ''}, and a test on so few cannot get below {p}"
 
     @property
+    def at_odds(self) -> str:
+        """Why interval and p do not say the same, in words; nothing where they do."""
+        if not self.difference.interval or self.few or self.clusters <= UNTESTABLE:
+            return ""
+        low, high = self.difference.interval
+        if (low <= 0 <= high) == (self.p >= LEVEL):
+            return ""
+        out, side = ("leaves out 0", "above") if self.p >= LEVEL else ("holds 0", "below")
+        return (
+            f"the interval {out} and p is {side} 5 %: the interval draws other documents, the test swaps the two's "
+            "answers, and the verdict goes by the test"
+        )
+
+    @property
     def winner(self) -> str | None:
         """``a`` or ``b`` where the difference is significant."""
         if self.adjusted >= LEVEL or self.difference.value == 0:
@@ -129,7 +143,7 @@ def _of_one(comparison: Comparison) -> str:
     if contest.winner:
         what = "better" if contest.winner == "a" else "worse"
         test = f"paired permutation test, n = {contest.n:,}, of which {len(contest.differing):,} differ"
-        return f"{comparison.a} is {what} than {comparison.b} on {task}: {_gap(contest)} ({test})."
+        return f"{comparison.a} is {what} than {comparison.b} on {task}: {_gap(contest)} ({test}).{_odds(comparison)}"
     unit = " points" if metrics.is_share(contest.metric) else ""
     if contest.clusters <= UNTESTABLE:
         what = "source" if contest.clusters < contest.n else "document"
@@ -147,7 +161,7 @@ def _of_one(comparison: Comparison) -> str:
         settle = f"; about {contest.needed:,} documents like these would settle a difference of this size"
     return (
         f"No difference between {comparison.a} and {comparison.b} can be shown on {task}: {_gap(contest)}{settle} "
-        f"(n = {contest.n:,}{differ}, {enough})."
+        f"(n = {contest.n:,}{differ}, {enough}).{_odds(comparison)}"
     )
 
 
@@ -167,7 +181,7 @@ def _of_many(comparison: Comparison) -> str:
     return (
         f"{head}: {by if shares else ''}significantly better on {better} of {len(winners)} tasks, worse on {worse}, "
         f"undecided on {open_} (paired permutation tests at 5 %, Holm-adjusted){settle}."
-        f"{_few(comparison)}{_partial(comparison)}"
+        f"{_few(comparison)}{_odds(comparison)}{_partial(comparison)}"
     )
 
 
@@ -175,6 +189,14 @@ def _few(comparison: Comparison) -> str:
     """The tasks on which too few documents differ for any test."""
     told = [f"{one.task.removeprefix(catalog.PREFIX)}: {one.few}" for one in comparison.contests if one.few]
     return "".join(f" On {one}." for one in told)
+
+
+def _odds(comparison: Comparison) -> str:
+    """The tasks on which interval and p do not say the same, and why."""
+    told: dict[str, list[str]] = {}
+    for one in comparison.contests:
+        told.setdefault(one.at_odds, []).append(one.task.removeprefix(catalog.PREFIX))
+    return "".join(f" On {', '.join(tasks)} {why}." for why, tasks in told.items() if why)
 
 
 def _partial(comparison: Comparison) -> str:

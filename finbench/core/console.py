@@ -43,9 +43,27 @@ out = _Console()
 err = _Console(stderr=True)
 
 
+_told: set[str] | None = None  # what was said within ``once``
+
+
 def say(message: str) -> None:
     """One line for the person who waits; never part of a result."""
+    if _told is not None:
+        if message in _told:
+            return
+        _told.add(message)
     err.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)  # a command in it stays whole
+
+
+@contextlib.contextmanager
+def once() -> Iterator[None]:
+    """Say no line twice: of work that is done again and again, under other conditions."""
+    global _told
+    before, _told = _told, _told or set()
+    try:
+        yield
+    finally:
+        _told = before
 
 
 def agreed(question: str) -> bool:

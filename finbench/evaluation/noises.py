@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from finbench.cards import UNREACHED
-from finbench.core.console import say
+from finbench.core.console import once, say
 from finbench.core.files import write_atomic
 from finbench.core.records import Scorecard
 from finbench.core.settings import Evaluation
@@ -24,12 +24,14 @@ def under_each(wanted: Evaluation, evaluate: Callable[[Evaluation], list[Scoreca
         return evaluate(wanted)
     cards: list[Scorecard] = []
     unreached: list[noise.NotReached] = []
-    for name in noises:
-        try:
-            cards += evaluate(replace(wanted, metadata={**wanted.metadata, "noise": name}, out=wanted.out / name))
-        except noise.NotReached as fault:
-            say(fault.message)
-            unreached.append(fault)
+    with once():
+        for number, name in enumerate(noises, 1):
+            say(f"noise={name} ({number} of {len(noises)})")
+            try:
+                cards += evaluate(replace(wanted, metadata={**wanted.metadata, "noise": name}, out=wanted.out / name))
+            except noise.NotReached as fault:
+                say(fault.message)
+                unreached.append(fault)
     if not cards:
         raise unreached[0]
     write_atomic(wanted.out / UNREACHED, "".join(f"{fault.message}\n" for fault in unreached))

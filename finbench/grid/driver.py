@@ -340,7 +340,8 @@ def _task(payload: dict[str, Any]) -> dict[str, Any]:
         return {"state": "failed", "message": message, "hint": hint, "seconds": 0.0}
     place, file = Place(payload["place"]), f"running/{payload['keys'][0]}.json"
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    place.write(file, json.dumps({"name": payload["name"], "since": started, "pid": os.getpid()}) + "\n")
+    mark = {"name": payload["name"], "since": started, "pid": os.getpid(), "keys": payload["keys"]}
+    place.write(file, json.dumps(mark) + "\n")
     over = threading.Event()
     try:
         if place.read(STOP):

@@ -69,7 +69,7 @@ class Place:
             self.files.rm_file(f"{self.root}/{name}")
 
     def running(self) -> list[dict[str, Any]]:
-        """What workers say they are doing: [{name, since, pid}], oldest first. A killed worker's mark stays."""
+        """What workers say they are doing: [{name, since, pid, keys}], oldest first. A killed worker's mark stays."""
         return sorted(self._all("running").values(), key=lambda mark: str(mark.get("since")))
 
     def steps(self) -> dict[str, dict[str, Any]]:

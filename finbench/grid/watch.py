@@ -54,9 +54,11 @@ class Watch:
             say(line(found))
 
     def _progress(self, running: set[str], last: bool) -> dict[str, Any]:
-        doing = self.place.running() if running else []
-        # what Ray was given and no worker has begun is waiting
-        states = [self.board.state(cell, running if doing else set()) for cell in self.board.cells]
+        marks = self.place.running() if running else []
+        # what Ray was given and no worker has begun is waiting: for a processor, or for memory
+        begun = {key for mark in marks for key in mark.get("keys", ())} & running
+        doing = [{name: value for name, value in mark.items() if name != "keys"} for mark in marks]
+        states = [self.board.state(cell, begun) for cell in self.board.cells]
         left = self.board.seconds_left()
         return {
             "sweep": self.board.sweep.name,
@@ -123,7 +125,8 @@ def sweep_status(url: str) -> dict[str, Any]:
 def line(found: dict[str, Any]) -> str:
     """One line of it."""
     text = f"{found['sweep']}: {found['done']} of {found['cells']} cells done"
-    text += "".join(f", {found[state]} {state}" for state in ("running", "failed") if found[state])
+    shown = ("running", "waiting", "failed") if found["running"] else ("running", "failed")
+    text += "".join(f", {found[state]} {state}" for state in shown if found[state])
     if found.get("unplaced"):
         text += f"; {len(found['unplaced'])} steps wait for a larger node: {found['unplaced'][0]}"
     return text + (

@@ -124,6 +124,12 @@ def check_account(repo: str, kind: Kind, *, new: bool, proposes: bool) -> None:
             api().auth_check(repo, repo_type=kind, write=True)
 
 
+def check_token() -> None:
+    """Refuse to write without a token before the Hub, or anything else, is asked."""
+    if not has_token():
+        raise no_token()
+
+
 def no_token() -> FinbenchError:
     """The fault of who writes without a token."""
     return FinbenchError("You have no token, and the Hub lets nobody write without one.", "hf auth login")
@@ -191,7 +197,7 @@ def explained(wanted: str, *, writing: bool = False) -> Iterator[None]:
     except unreachable as fault:
         if isinstance(fault.__cause__, HfHubHTTPError):  # of a download: the Hub has answered, but nothing useful
             raise refusal(fault.__cause__, wanted, writing=writing) from fault
-        raise _unreachable(fault, wanted) from fault
+        raise _unreachable(fault, wanted, writing) from fault
     except (FileMetadataError, json.JSONDecodeError, httpx2.InvalidURL, UnicodeError) as fault:
         raise no_hub() from fault
     except HFValidationError as fault:
@@ -204,7 +210,7 @@ def no_hub() -> FinbenchError:
     return FinbenchError(said, "Correct HF_ENDPOINT, or unset it: unset HF_ENDPOINT")
 
 
-def _unreachable(fault: BaseException, wanted: str) -> FinbenchError:
+def _unreachable(fault: BaseException, wanted: str, writing: bool) -> FinbenchError:
     import httpx2
 
     if isinstance(fault, httpx2.TooManyRedirects):
@@ -215,6 +221,12 @@ def _unreachable(fault: BaseException, wanted: str) -> FinbenchError:
         return Unreachable(
             f"{sentence(wanted)} is unknown and {the_hub} cannot be reached.",
             "With a network, and without HF_HUB_OFFLINE, repeat the command.",
+        )
+    if writing:
+        off = "It is switched off: unset HF_HUB_OFFLINE" if offline() else "Repeat the command with a network"
+        return Unreachable(
+            f"{sentence(wanted)}: {the_hub} cannot be reached.",
+            f"{off}. To see what would be sent: --dry-run",
         )
     download = re.sub("^(dataset|space)s/(.*)", r"\2 --repo-type \1", wanted.partition("@")[0])
     return Unreachable(

@@ -63,14 +63,14 @@ class BenchmarkRepo:
     own: str | None  # what the head of its README names as the benchmark of somebody's own
 
 
-def find_benchmark(repo: str, revision: str = "main") -> BenchmarkRepo | None:
+def find_benchmark(repo: str, revision: str = "main", *, writing: bool = False) -> BenchmarkRepo | None:
     """The data set ``repo`` with its ``benchmark.json``; None where there is no such data set, or none for the caller.
 
     Raises Unreachable without a Hub, and FinbenchError for a revision that is not there.
     """
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    with explained(address(repo, "dataset", revision)):
+    with explained(address(repo, "dataset", revision), writing=writing):
         try:
             info = api().dataset_info(repo, revision=revision, files_metadata=True, timeout=10)
         except RepositoryNotFoundError as fault:

@@ -11,7 +11,18 @@ from typing import Any, Literal
 
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file
-from finbench.hub.client import Kind, Unreachable, address, api, check_account, explained, has_token, holds_token, page
+from finbench.hub.client import (
+    Kind,
+    Unreachable,
+    address,
+    api,
+    check_account,
+    check_token,
+    explained,
+    has_token,
+    holds_token,
+    page,
+)
 from finbench.hub.listing import Remote, blob_id
 from finbench.hub.listing import files as listing
 
@@ -160,6 +171,8 @@ def make_plan(
     FinbenchError for too many files, a path twice, a file that holds a token, and whatever the Hub refuses.
     """
     _check(files)
+    if not dry:
+        check_token()
     hashes = {file.path: file.hashes() for file in files}
     plan = Plan(repo, kind, message, tuple(files), (), None, not public, pull_request, tuple(owned), hashes=hashes).on(
         None, {}

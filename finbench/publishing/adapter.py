@@ -56,7 +56,9 @@ def bundle(folder: Path, wanted: PushSettings, repo: str) -> Bundle:
     merged = (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file()
     if merged and not (folder / "finbench.json").is_file():
         raise FinbenchError(
-            f"{folder} is a model without a record of how it was made.", "Make one: finbench merge ADAPTER --out DIR"
+            f"{folder} is a model without a record of how it was made, of which finbench could write a card.",
+            f"Send it by hf upload {repo} {folder}; then its scores: finbench push CARD.json hub:{repo} --model. "
+            "Of an adapter finbench makes a model: finbench merge ADAPTER --out DIR",
         )
     found = adapters.read(folder)
     base = base_of(found, wanted.base)

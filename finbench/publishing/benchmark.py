@@ -83,8 +83,10 @@ def gather(wanted: PushSettings, repo: str) -> Bundle:
 
 def lying(repo: str, wanted: PushSettings) -> hub.BenchmarkRepo | None:
     """The data set that is there; None of none, and where a dry run cannot ask. FinbenchError for one that moved."""
+    if not wanted.dry_run:
+        hub.check_token()
     try:
-        found = hub.find_benchmark(repo)
+        found = hub.find_benchmark(repo, writing=not wanted.dry_run)
     except hub.Unreachable:
         if not wanted.dry_run:
             raise

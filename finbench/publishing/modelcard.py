@@ -11,7 +11,17 @@ from typing import Any
 import yaml
 
 from finbench import hub
-from finbench.cards import RiskPage, amount, conditions_of, from_template, in_brackets, model_index, plots, shorten_name
+from finbench.cards import (
+    RiskPage,
+    amount,
+    conditions_of,
+    from_template,
+    in_brackets,
+    model_index,
+    percent,
+    plots,
+    shorten_name,
+)
 from finbench.core import catalog
 from finbench.core.combined import Combined
 from finbench.core.records import Adapter, BaseModelId, Bits, Score, Scorecard
@@ -208,13 +218,14 @@ def _data(facts: Facts) -> list[dict[str, str]]:
     names = [*asked_as(list(recipe.tasks), [part.set for part in parts[:count]]), *(p.set for p in parts[count:])]
     for part, asked in zip(parts, names, strict=True):
         task = next((task for task in catalog.tasks().values() if task.set == part.set), None)
-        origin = part.origin or "unknown"
+        origin = _ORIGINS.get(part.origin or "unknown", part.origin or "unknown")
+        held = f"{percent(part.share)} % of " if part.share else ""
         found.append(
             {
                 "set": f"{part.set}, asked as {asked}" if asked != part.set else asked,
                 "rows": f"{part.rows:,}",
                 "licence": task.licence if task else "unknown",
-                "origin": _ORIGINS.get(origin, origin) + (f" at `{part.revision[:12]}`" if part.revision else ""),
+                "origin": held + origin + (f" at `{part.revision[:12]}`" if part.revision else ""),
                 "digest": part.digest[:12],
             }
         )

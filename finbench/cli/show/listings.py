@@ -29,20 +29,22 @@ _FACTS = "version family form main_metric labels baselines licence restricted sp
 
 
 def tasks(found: Iterable[Task], groups: Mapping[str, list[str]]) -> None:
-    """Tasks by family, both forms of one in one row; then the groups."""
+    """Tasks below their family, both forms of one in one row, no word broken at 80 columns; then the groups."""
     known = list(found)
     names = {task.name for task in known}
-    table = columned("family", "task", "forms", "main metric", "data set")
+    table = columned("task", "forms", "main metric", "data set")
     before = ""
     for task in sorted(known, key=lambda task: (task.family, task.name)):
         if task.name.endswith("_mc") and task.name.removesuffix("_mc") in names:
             continue
         forms = [task.form] + (["_mc"] if f"{task.name}_mc" in names else [])
         data = "shipped" if task.shipped else task.set
-        family = "" if task.family == before else task.family
-        table.add_row(family, task.name.removeprefix(PREFIX), ", ".join(forms), task.main_metric, data)
+        if task.family != before:
+            table.add_row(f"[bold]{task.family}[/]")
+        table.add_row(f"  {task.name.removeprefix(PREFIX)}", ", ".join(forms), task.main_metric, data)
         before = task.family
-    table.columns[1].no_wrap = table.columns[4].no_wrap = True
+    for column in table.columns:
+        column.no_wrap = True
     out.print(table)
     out.print()
     for name, members in groups.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -232,9 +233,11 @@ def _unknown(
         )
     known = "Known are prompt and completion; instruction, input and output; messages; text."
     pairs = "\nTo learn from pairs of answers: --pairs FILE" if {"chosen", "rejected"} <= keys.keys() else ""
-    return FinbenchError(
-        said, f"{known}\nSay which is which: --map prompt={asked or 'COLUMN'},completion={answer or 'COLUMN'}{pairs}"
-    )
+    if len(columns) == 2 and (asked or answer):  # what is not the one is the other
+        [other] = [column for column in columns if column != (asked or answer)]
+        asked, answer = asked or other, answer or other
+    wanted = shlex.quote(f"prompt={asked or 'COLUMN'},completion={answer or 'COLUMN'}")
+    return FinbenchError(said, f"{known}\nSay which is which: --map {wanted}{pairs}")
 
 
 def _listed(columns: Sequence[str]) -> str:
