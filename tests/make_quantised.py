@@ -140,3 +140,33 @@ def make_quantised(kind: str, folder: Path, base: Path) -> tuple[Path, Path]:
         save_file({k: v.contiguous() for k, v in tensors.items()}, place / "model.safetensors", {"format": "pt"})
         (place / "config.json").write_text(json.dumps(config | extra))
     return made, plain
+
+
+CODES = {
+    "awq": ("qweight", "int32"),
+    "gptq": ("qweight", "int32"),
+    "fp8": ("weight", "float8_e4m3fn"),
+    "compressed-tensors": ("weight_packed", "int32"),
+    "bitsandbytes": ("weight", "uint8"),
+}
+
+
+def checkpoint(base: Path, folder: Path, stated: Any, codes: str | None = "as stated", **above: Any) -> Path:
+    """A folder whose config.json states a quantisation; one of its tensors is of ``codes``, or all are numbers.
+
+    ``above``: what it states in place of ``stated``.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    made = Path(shutil.copytree(base, folder))
+    config = json.loads((made / "config.json").read_text()) | (above or {"quantization_config": stated})
+    (made / "config.json").write_text(json.dumps(config))
+    if codes == "as stated":
+        codes = str(stated.get("quant_method", "bitsandbytes"))
+    if codes in CODES:
+        name, dtype = CODES[codes]
+        tensors = load_file(made / "model.safetensors")
+        tensors[f"model.layers.0.mlp.up_proj.{name}"] = torch.zeros(8, 8).to(getattr(torch, dtype))
+        save_file(tensors, made / "model.safetensors", {"format": "pt"})
+    return made

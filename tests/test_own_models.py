@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from make_quantised import KINDS, make_quantised
+from make_quantised import KINDS, checkpoint, make_quantised
 
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
@@ -219,10 +219,7 @@ METHODS: list[tuple[dict[str, Any], str, str]] = [
 def test_a_quantised_checkpoint_says_its_method_and_what_it_lacks(
     stated: dict[str, Any], line: str, lacks: str, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-
-    folder = shutil.copytree(llama, tmp_path / "quantised")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": stated}))
+    folder = checkpoint(llama, tmp_path / "quantised", stated)
     assert line in taken_for(folder, "q", "folder")
     with pytest.raises(FinbenchError, match="q is quantised .* --bits 4 would quantise it again"):
         check_quantised(folder, 4, "q")
