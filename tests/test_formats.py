@@ -68,7 +68,7 @@ def test_a_checkpoint_is_known_by_its_config(
     assert whole.stored is None
 
 
-ODD = ("awq", ["awq"], [], "", 7, 0, True, False)
+ODD = ("awq", ["awq"], {}, "", 7, False)
 
 
 @pytest.mark.parametrize("stated", ODD, ids=repr)
@@ -91,19 +91,23 @@ def test_a_quantisation_that_is_no_object_is_one_line(
         app.main()
     assert ended.value.code == 1
     said = capsys.readouterr().err
-    assert f"error: odd/config.json: quantization_config is {json.dumps(stated)}; an object is expected.\n" in said
+    assert (
+        f"error: odd/config.json: quantization_config is {json.dumps(stated)}; an object with quant_method is expected.\n"
+        in said
+    )
     assert "Traceback" not in said
     assert not (tmp_path / "out").exists()
 
 
 def test_a_quantisation_within_a_model_that_reads_more_than_text_counts(llama: Path, tmp_path: Path) -> None:
     made = checkpoint(llama, tmp_path / "odd", None, None, text_config={"quantization_config": "awq"})
-    with pytest.raises(FinbenchError, match=r"text_config.quantization_config is .awq.; an object is expected"):
+    with pytest.raises(
+        FinbenchError, match=r"text_config.quantization_config is .awq.; an object with quant_method is expected"
+    ):
         described.quantised(made)
     stated = {"quant_method": "fp8"}
     made = checkpoint(llama, tmp_path / "fp8", None, "fp8", text_config={"quantization_config": stated})
     assert described.quantised(made) == Quantised(method="fp8", bits=8)
-    assert described.quantised(checkpoint(llama, tmp_path / "empty", {}, None)) is None
     assert described.quantised(checkpoint(llama, tmp_path / "null", None, None)) is None
 
 
@@ -116,7 +120,7 @@ def test_what_is_stated_must_be_stored_so(codes: str, llama: Path, tmp_path: Pat
     assert own.method == ("compressed-tensors" if codes == "int8" else codes)
     config = json.loads((plain / "config.json").read_text())
     alike = {"awq": "gptq", "gptq": "awq", "int8": "bitsandbytes"}.get(codes)  # by names and dtypes alone
-    for method in ("awq", "gptq", "compressed-tensors", "fp8", "bitsandbytes", "gguf"):
+    for method in ("awq", "gptq", "compressed-tensors", "fp8", "bitsandbytes", "mxfp4", "gguf"):
         stated = {"quant_method": method, "load_in_8bit": method == "bitsandbytes"}
         for folder in (made, plain):
             (folder / "config.json").write_text(json.dumps({**config, "quantization_config": stated}))

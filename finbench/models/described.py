@@ -25,6 +25,7 @@ _STORED = {
     "fp8": re.compile(r".* F8_\w+"),
     "compressed-tensors": re.compile(rf"{_CODES.pattern}|.*\.(?:weight_packed|compressed|bitmask) \w+"),
     "bitsandbytes": re.compile(rf"{_CODES.pattern}|.*\.quant_state\.bitsandbytes\w+ U8"),
+    "mxfp4": re.compile(r".*_blocks U8"),
     "gguf": re.compile("(?!)"),  # which is a file of its own
 }
 
@@ -56,9 +57,9 @@ def _stated(config: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
     for part, above in ((config, ""), (inner if isinstance(inner, dict) else {}, "text_config.")):
         for key in ("quantization_config", "compression_config"):
             found = part.get(key)
-            if found is not None and not isinstance(found, dict):
+            if found is not None and not (found and isinstance(found, dict)):
                 raise FinbenchError(
-                    f"{path}: {above}{key} is {shortened(json.dumps(found))}; an object is expected.",
+                    f"{path}: {above}{key} is {shortened(json.dumps(found))}; an object with quant_method is expected.",
                     f"Take {key} out of it where the weights are plain numbers; else fetch the file again.",
                 )
             if found:
