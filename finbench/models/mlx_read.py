@@ -36,7 +36,7 @@ def main(folder: Path, target: Path | None) -> str:
         found[str(number)] = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
         if not np.isfinite(found[str(number)]).all():
             return "its answers are not finite numbers; another type of weights may do (--weights f32)"
-    np.savez(target, **found)
+    np.savez(target, allow_pickle=False, **found)
     return ""
 
 

@@ -22,7 +22,7 @@ from finbench.training import gguf_lora, merging, modelfile
 MODEL, LORA = "model.gguf", "adapter.gguf"
 # the first is what is written where nothing is said: MLX computes in the type of the weights
 _WEIGHTS = {"gguf": ("f16", "q8_0", "bf16", "f32"), "mlx": ("bf16", "f16", "f32")}
-_FAR = 0.03  # nats: SmolLM2 rounded to bfloat16 is at 0.001, with another base of its rotary positions at 0.11
+_FAR = 0.03  # nats: SmolLM2 rounded to bfloat16 is at 0.002, with another base of its rotary positions at 0.11
 _MLX_DTYPES = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
 _LARGE = 2**30  # weights from which the sum is kept in bfloat16: in float32 a model of 8B is 32 GB for a while
 
