@@ -12,7 +12,7 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 _AGAIN = "Fetch it again; the site may ask for a key first, or have moved the file."
 
 
-def disguised(path: Path) -> FinbenchError | None:
+def refusal(path: Path) -> FinbenchError | None:
     """The refusal of a file that holds no weights at all, which says what it is; None: it may well hold some."""
     with path.open("rb") as handle:
         start = handle.read(_LOOKED_AT)

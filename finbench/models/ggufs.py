@@ -17,9 +17,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from finbench.core import catalog, hashes, paths
+from finbench.core import catalog, disguised, hashes, paths
 from finbench.core.console import waiting
-from finbench.core.disguised import disguised
 from finbench.core.errors import FinbenchError, harmless
 from finbench.core.files import cannot_write, folder_atomic, sha256_file, sweep, write_atomic, writing
 
@@ -203,7 +202,7 @@ def _identity(gguf: Path) -> str:
     """SHA-256 of the file: every byte, read once, at 1.4 GB a second of one thread."""
     with gguf.open("rb") as handle:
         if handle.read(4) != b"GGUF":
-            raise disguised(gguf) or FinbenchError(
+            raise disguised.refusal(gguf) or FinbenchError(
                 f"{gguf} is no GGUF file.", "Name a model folder, hub:org/name, or a .gguf file."
             )
     return hashes.of_file(gguf)

@@ -17,9 +17,8 @@ import torch
 from safetensors import __version__ as safetensors_version
 
 from finbench import hub
-from finbench.core import safety
+from finbench.core import disguised, safety
 from finbench.core.console import waiting
-from finbench.core.disguised import disguised
 from finbench.core.errors import FinbenchError, harmless
 from finbench.core.files import sha256_file
 from finbench.core.version import __version__
@@ -111,7 +110,7 @@ def _shards(folder: Path, files: dict[str, Path], target: Path) -> dict[str, str
 
 def _check_start(pickle: Path, plain: str) -> None:
     """Refuse by its first bytes what cannot be a file of torch.save, and say what it is."""
-    if fault := disguised(pickle):
+    if fault := disguised.refusal(pickle):
         raise fault
     with pickle.open("rb") as handle:
         start = handle.read(9)

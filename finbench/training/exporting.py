@@ -24,6 +24,7 @@ MODEL, LORA = "model.gguf", "adapter.gguf"
 _WEIGHTS = {"gguf": ("f16", "q8_0", "bf16", "f32"), "mlx": ("bf16", "f16", "f32")}
 _FAR = 0.03  # nats: SmolLM2 rounded to bfloat16 is at 0.002, with another base of its rotary positions at 0.11
 _MLX_DTYPES = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
+_PLACES: dict[Bits, merging.Place] = {16: "bf16", 8: "dequantised", 4: "dequantised"}
 _LARGE = 2**30  # weights from which the sum is kept in bfloat16: in float32 a model of 8B is 32 GB for a while
 
 
@@ -77,41 +78,15 @@ def export(
     on = adapters.base_of(folder, base)
     # whatever refuses the model is found before the long part
     text = _modelfile(folder, on) if to == "ollama" else None
-    place: merging.Place = "bf16" if trained == 16 else "dequantised"
-    made: dict[str, Any]
-    if form == "mlx":
-        reader = mlxs.reader()
-        mlxs.check(reader, on.folder)
-    else:
-        converter = ggufs.converter()
+    write, tool = (_as_mlx, _reader(on)) if form == "mlx" else (_as_gguf, ggufs.converter())
     with folder_atomic(out) as staging:
-        if form == "mlx":
-            dtype = _MLX_DTYPES[weights]
-            report = merging.write(folder, on, trained, place, dtype, staging)
-            made = {"mlx": _run_by_mlx(reader, on, staging, dtype, _tasks(folder)), "converter": mlxs.VERSION}
-        else:
-            dtype = "float32" if modelfiles.elements(on.folder) < _LARGE else "bfloat16"
-            merged, read = staging / "merged", staging / "read"
-            merged.mkdir()
-            report = merging.write(folder, on, trained, place, dtype, merged)
-            ggufs.convert(converter, merged, staging / MODEL, weights)
-            ggufs.dequantise(staging / MODEL, read, {"package": MODEL}, dtype)
-            texts = merging.probes(_tasks(folder))
-            close = merging.compare(*(_answers(on, one, dtype, texts)[0] for one in (merged, read)))
-            made = {"gguf": Closeness(**close), "converter": ggufs.CONVERTER}
-            try:
-                gguf_lora.write(folder.folder, folder.config, on.folder, staging / LORA)
-            except gguf_lora.NoLora as why:
-                made["lora"] = str(why)
-            for one in (merged, read):
-                shutil.rmtree(one)
+        made = write(folder, on, trained, weights, tool, staging)
         if text is not None:
             write_atomic(staging / "Modelfile", text)
         record = Exported(
             adapter=folder.identity,
             base=on.id,
             weights=weights,  # type: ignore[arg-type]
-            merge=report,
             files={path.name: sha256_file(path) for path in sorted(staging.iterdir()) if path.is_file()},
             provenance=environment.provenance(),
             **made,
@@ -119,6 +94,54 @@ def export(
         write_atomic(staging / "export.json", record.to_json())
     say(f"Wrote {out}.")
     return record
+
+
+def _as_gguf(
+    folder: adapters.AdapterFolder, on: bases.Base, trained: Bits, weights: str, converter: Path | None, staging: Path
+) -> dict[str, Any]:
+    """Write GGUF files into ``staging``; what the record says of them."""
+    assert converter is not None
+    dtype = "float32" if modelfiles.elements(on.folder) < _LARGE else "bfloat16"
+    merged, read, texts = staging / "merged", staging / "read", merging.probes(_tasks(folder))
+    merged.mkdir()
+    report = merging.write(folder, on, trained, _PLACES[trained], dtype, merged)
+    ggufs.convert(converter, merged, staging / MODEL, weights)
+    ggufs.dequantise(staging / MODEL, read, {"package": MODEL}, dtype)
+    close = merging.compare(*(_answers(on, one, dtype, texts)[0] for one in (merged, read)))
+    lora = None
+    try:
+        gguf_lora.write(folder.folder, folder.config, on.folder, staging / LORA)
+    except gguf_lora.NoLora as why:
+        lora = str(why)
+    for made in (merged, read):
+        shutil.rmtree(made)
+    return {"merge": report, "gguf": Closeness(**close), "lora": lora, "converter": ggufs.CONVERTER}
+
+
+def _as_mlx(
+    folder: adapters.AdapterFolder, on: bases.Base, trained: Bits, weights: str, reader: Path | None, staging: Path
+) -> dict[str, Any]:
+    """Write a model folder into ``staging``; what the record says of it. FinbenchError where mlx-lm sees another."""
+    dtype = _MLX_DTYPES[weights]
+    report = merging.write(folder, on, trained, _PLACES[trained], dtype, staging)
+    before, asked = _answers(on, staging, dtype, merging.probes(_tasks(folder)))
+    mlxs.spell_out(staging)
+    close = Closeness(**merging.compare(before, mlxs.log_probabilities(reader, staging, asked)))
+    if close.mean_divergence > _FAR:
+        raise FinbenchError(
+            f"mlx-lm computes something else of the model: log-probabilities differ by up to "
+            f"{close.largest_difference:.2g} (on average {close.mean_divergence:.2g} nats), and "
+            f"{100 * close.agreement:.0f} % of next tokens agree.",
+            "Nothing was written. Use --to gguf, or --weights f32 if rounding may be the cause.",
+        )
+    return {"merge": report, "mlx": close, "converter": mlxs.VERSION}
+
+
+def _reader(on: bases.Base) -> Path | None:
+    """Where mlx-lm lies, which knows the kind of model."""
+    found = mlxs.reader()
+    mlxs.check(found, on.folder)
+    return found
 
 
 def _form(to: str) -> str:
@@ -147,20 +170,6 @@ def _answers(on: bases.Base, folder: Path, dtype: str, texts: list[str]) -> tupl
     model, tokenizer = bases.load(bases.Base(on.id, folder), 16, bases.compute_dtype(dtype))
     found = [merging.log_probabilities(model, tokenizer, text) for text in texts]
     return found, [tokenizer.encode(text) for text in texts]
-
-
-def _run_by_mlx(reader: Path | None, on: bases.Base, folder: Path, dtype: str, tasks: list[str]) -> Closeness:
-    before, asked = _answers(on, folder, dtype, merging.probes(tasks))
-    mlxs.spell_out(folder)
-    close = Closeness(**merging.compare(before, mlxs.log_probabilities(reader, folder, asked)))
-    if close.mean_divergence > _FAR:
-        raise FinbenchError(
-            f"mlx-lm computes something else of the model: log-probabilities differ by up to "
-            f"{close.largest_difference:.2g} (on average {close.mean_divergence:.2g} nats), and "
-            f"{100 * close.agreement:.0f} % of next tokens agree.",
-            "Nothing was written. Use --to gguf, or --weights f32 if rounding may be the cause.",
-        )
-    return close
 
 
 def exported_in_words(made: Exported, to: Path) -> str:
