@@ -212,7 +212,7 @@ def test_a_torn_gguf_is_one_line_of_eval(place: str, whole: Path, tmp_path: Path
         app.main()
     assert ended.value.code == 1
     said = capfd.readouterr().err
-    assert "error: torn.gguf could not be unpacked: " in said
+    assert "error: torn.gguf could not be unpacked: it ends before all that it states (" in said
     assert "It is torn, or of a kind that transformers does not read. Fetch it again" in said
     assert "Traceback" not in said
     assert not (tmp_path / "out").exists()
@@ -344,7 +344,10 @@ def test_the_base_of_an_export_is_read_once_its_template_is_known(
 ) -> None:
     """A template that cannot be held is said before weights are read."""
     monkeypatch.setattr(bases, "load", lambda *_: pytest.fail("weights were read"))
-    monkeypatch.setattr(bases, "load_tokenizer", lambda *_: Tokenizer("fixed"))
-    with pytest.raises(FinbenchError, match="every text once"):
-        finbench.export(str(lora), tmp_path / "out", base=str(llama), to="ollama", bits=16)
+    refused = (CHATML.replace("Be kind", "{{ cycler.__init__.__globals__ }}"), "chat template")
+    for template, match in (("fixed", "every text once"), refused):
+        monkeypatch.setattr(bases, "load_tokenizer", lambda *_, text=template: Tokenizer(text))
+        with pytest.raises(FinbenchError, match=match) as fault:
+            finbench.export(str(lora), tmp_path / "out", base=str(llama), to="ollama", bits=16)
+        assert fault.value.hint == "Use --to gguf, which needs no template."  # there is no --no-chat here
     assert not (tmp_path / "out").exists()

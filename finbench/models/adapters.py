@@ -160,7 +160,7 @@ def stated_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FinbenchError(
             f"{folder} is not an adapter folder: adapter_config.json is missing.",
-            "Name the folder in which it lies; a whole model is named by --model.",
+            "Name the folder in which it lies; a whole model is scored by eval --model.",
         )
     config = safety.read_json(path, folder)
     safety.refuse_code(config, path)

@@ -162,7 +162,10 @@ def _tasks(folder: adapters.AdapterFolder) -> list[str]:
 def _modelfile(folder: adapters.AdapterFolder, on: bases.Base) -> str:
     tokenizer = bases.load_tokenizer(on)
     chat = folder.record.recipe.chat if folder.record else bool(tokenizer.chat_template)
-    return modelfile.text(tokenizer, on.id.alias, chat, MODEL)
+    try:
+        return modelfile.text(tokenizer, on.id.alias, chat, MODEL)
+    except FinbenchError as fault:  # of a template, whose hint is for an evaluation
+        raise FinbenchError(fault.message, "Use --to gguf, which needs no template.") from fault
 
 
 def _answers(on: bases.Base, folder: Path, dtype: str, texts: list[str]) -> tuple[list[Any], list[list[int]]]:
