@@ -1,5 +1,7 @@
 """Tiny checkpoints as others quantise them, written tensor by tensor: AWQ, GPTQ, compressed-tensors, FP8; symmetric.
 
+A GGUF file as well.
+
 In 4 bits, but for ``int8`` (compressed-tensors, whose layers round their inputs to 8 bits too) and ``fp8``.
 
 Beside each the float model with the very weights that its codes stand for, which is what it must answer as.
@@ -140,3 +142,87 @@ def make_quantised(kind: str, folder: Path, base: Path) -> tuple[Path, Path]:
         save_file({k: v.contiguous() for k, v in tensors.items()}, place / "model.safetensors", {"format": "pt"})
         (place / "config.json").write_text(json.dumps(config | extra))
     return made, plain
+
+
+CODES = {
+    "awq": ("qweight", "int32"),
+    "gptq": ("qweight", "int32"),
+    "fp8": ("weight", "float8_e4m3fn"),
+    "compressed-tensors": ("weight_packed", "int32"),
+    "bitsandbytes": ("weight", "uint8"),
+}
+
+
+def checkpoint(base: Path, folder: Path, stated: Any, codes: str | None = "as stated", **above: Any) -> Path:
+    """A folder whose config.json states a quantisation; one of its tensors is of ``codes``, or all are numbers.
+
+    ``above``: what it states in place of ``stated``.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    made = Path(shutil.copytree(base, folder))
+    config = json.loads((made / "config.json").read_text()) | (above or {"quantization_config": stated})
+    (made / "config.json").write_text(json.dumps(config))
+    if codes == "as stated":
+        codes = str(stated.get("quant_method", "bitsandbytes"))
+    if codes in CODES:
+        name, dtype = CODES[codes]
+        tensors = load_file(made / "model.safetensors")
+        tensors[f"model.layers.0.mlp.up_proj.{name}"] = torch.zeros(8, 8).to(getattr(torch, dtype))
+        save_file(tensors, made / "model.safetensors", {"format": "pt"})
+    return made
+
+
+def write_gguf(folder: Path, path: Path, kind: str = "F32") -> Path:
+    """A tiny Llama as llama.cpp's converter writes one: queries and keys in its order, the tokenizer as metadata.
+
+    ``kind``: how its matrices are stored.
+    """
+    import gguf
+    import numpy as np
+    import torch
+    from safetensors.torch import load_file
+
+    config = json.loads((folder / "config.json").read_text())
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(10_000.0)
+    writer.add_vocab_size(config["vocab_size"])
+    tokens = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
+    tokens += [f"<unused{number}>" for number in range(config["vocab_size"] - len(tokens))]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([1] * len(tokens))
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"]["merges"]]
+    writer.add_token_merges(merges)
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    names = {"model.embed_tokens": "token_embd", "model.norm": "output_norm"}
+    parts = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v"}
+    parts |= {"self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up"}
+    parts |= {"mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
+    for layer in range(config["num_hidden_layers"]):
+        names |= {f"model.layers.{layer}.{ours}": f"blk.{layer}.{theirs}" for ours, theirs in parts.items()}
+    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        stem = name.removesuffix(".weight")
+        array = tensor.to(torch.float32).numpy()
+        if (count := heads.get(stem.rpartition(".")[2])) is not None:
+            rows, columns = array.shape
+            array = array.reshape(count, 2, rows // count // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+        stored = gguf.GGMLQuantizationType[kind if array.ndim == 2 else "F32"]
+        array = gguf.quants.quantize(np.ascontiguousarray(array), stored)
+        writer.add_tensor(f"{names[stem]}.weight", array, raw_dtype=stored)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import finbench
-from finbench.core.errors import NOTHING_TO_TYPE, FinbenchError
+from finbench.core.errors import NOTHING_TO_TYPE, FinbenchError, reason
 
 _PACKAGE = Path(finbench.__file__).parent
 _SOURCES = {path: path.read_text(encoding="utf-8") for path in sorted(_PACKAGE.rglob("*.py"))}
@@ -115,3 +115,12 @@ def test_a_light_command_that_is_interrupted_says_so(seconds: float, tmp_path: P
     assert run.returncode == 130
     assert said.startswith("Stopped.\n")
     assert "Traceback" not in said
+
+
+def test_a_reason_is_one_line_and_goes_on_where_the_first_only_leads_to_it() -> None:
+    assert reason(RuntimeError("Error(s) in loading M:\n\tsize mismatch for q\n\tsize mismatch for k")) == (
+        "Error(s) in loading M: size mismatch for q"
+    )
+    assert reason(ValueError("no\nmore")) == "no"
+    assert reason(ValueError("ends so:")) == "ends so:"
+    assert reason(AssertionError()) == "AssertionError"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from make_quantised import checkpoint, make_quantised
 
 from conftest import make_lora
 from finbench.cards import cardfiles, render
+from finbench.cli import app
 from finbench.core import formats
 from finbench.core.errors import FinbenchError
 from finbench.core.records import BaseModelId, Quantised, Subject
@@ -53,13 +54,6 @@ READ: list[tuple[dict[str, Any], Quantised, str]] = [
 ]  # fmt: skip
 
 
-def checkpoint(llama: Path, folder: Path, stated: dict[str, Any]) -> Path:
-    made = Path(shutil.copytree(llama, folder))
-    config = json.loads((made / "config.json").read_text())
-    (made / "config.json").write_text(json.dumps({**config, "quantization_config": stated}))
-    return made
-
-
 @pytest.mark.parametrize(("stated", "found", "name"), READ, ids=[name or "hostile" for _, _, name in READ])
 def test_a_checkpoint_is_known_by_its_config(
     stated: dict[str, Any], found: Quantised, name: str, llama: Path, tmp_path: Path
@@ -72,6 +66,74 @@ def test_a_checkpoint_is_known_by_its_config(
     assert render.describe_subject(subject) == f"base, {found.format}"
     whole = subject.model_copy(update={"kind": "model"})  # what was made of it has weights of its own
     assert whole.stored is None
+
+
+ODD = ("awq", ["awq"], {}, "", 7, False)
+
+
+@pytest.mark.parametrize("stated", ODD, ids=repr)
+@pytest.mark.parametrize("command", ["eval", "eval --adapter", "train", "plan", "merge", "export"])
+def test_a_quantisation_that_is_no_object_is_one_line(
+    command: str, stated: Any, llama: Path, lora: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint(llama, tmp_path / "odd", stated, codes=None)
+    monkeypatch.chdir(tmp_path)
+    typed = {
+        "eval": "eval --model ./odd --tasks mini_sentiment --out out",
+        "eval --adapter": f"eval --adapter {lora} --base ./odd --tasks mini_sentiment --out out",
+        "train": "train --task mini_sentiment --base ./odd --out out",
+        "plan": "plan --task mini_sentiment --base ./odd",
+        "merge": f"merge {lora} --base ./odd --bits 16 --out out",
+        "export": f"export {lora} --base ./odd --bits 16 --out out",
+    }[command]
+    monkeypatch.setattr("sys.argv", ["finbench", *typed.split()])
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert (
+        f"error: odd/config.json: quantization_config is {json.dumps(stated)}; an object with quant_method is" in said
+    )
+    assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_quantisation_within_a_model_that_reads_more_than_text_counts(llama: Path, tmp_path: Path) -> None:
+    made = checkpoint(llama, tmp_path / "odd", None, None, text_config={"quantization_config": "awq"})
+    with pytest.raises(
+        FinbenchError, match=r"text_config.quantization_config is .awq.; an object with quant_method is expected"
+    ):
+        described.quantised(made)
+    stated = {"quant_method": "fp8"}
+    made = checkpoint(llama, tmp_path / "fp8", None, "fp8", text_config={"quantization_config": stated})
+    assert described.quantised(made) == Quantised(method="fp8", bits=8)
+    assert described.quantised(checkpoint(llama, tmp_path / "null", None, None)) is None
+
+
+@pytest.mark.parametrize("codes", ["awq", "gptq", "compressed-tensors", "int8", "fp8"])
+def test_what_is_stated_must_be_stored_so(codes: str, llama: Path, tmp_path: Path) -> None:
+    """Each kind of checkpoint as it is made, under every other's name, and under none."""
+    made, plain = make_quantised(codes, tmp_path, llama)
+    own = bases.resolve(str(made)).id.quantised
+    assert own is not None
+    assert own.method == ("compressed-tensors" if codes == "int8" else codes)
+    config = json.loads((plain / "config.json").read_text())
+    alike = {"awq": "gptq", "gptq": "awq", "int8": "bitsandbytes"}.get(codes)  # by names and dtypes alone
+    for method in ("awq", "gptq", "compressed-tensors", "fp8", "bitsandbytes", "mxfp4", "gguf"):
+        stated = {"quant_method": method, "load_in_8bit": method == "bitsandbytes"}
+        for folder in (made, plain):
+            (folder / "config.json").write_text(json.dumps({**config, "quantization_config": stated}))
+        with pytest.raises(FinbenchError, match=f"quantised by {method}, and no tensor is stored so: they are F16"):
+            bases.resolve(str(plain))
+        if method in (own.method, alike) or (codes == "fp8" and method in ("compressed-tensors", "bitsandbytes")):
+            continue
+        with pytest.raises(FinbenchError, match=f"quantised by {method}, and no tensor is stored so: they are ") as no:
+            bases.resolve(str(made))
+        assert "\n" not in no.value.message
+    (made / "config.json").write_text(json.dumps(config))
+    if codes in ("int8", "fp8"):  # which would be read as numbers, without their scales
+        with pytest.raises(FinbenchError, match="has quantised weights .*_proj.weight (I8|F8_E4M3)., and config.json"):
+            bases.resolve(str(made))
 
 
 def test_cards_that_state_no_format_have_one_and_stay_what_they_are() -> None:

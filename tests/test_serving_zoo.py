@@ -522,7 +522,7 @@ def test_the_commands_add_list_and_remove(
     with pytest.raises(FinbenchError, match="only with its key"):
         remote.listed(url)
     monkeypatch.setenv(KEY, "key")
-    with pytest.raises(FinbenchError, match="takes no connection"):
+    with pytest.raises(FinbenchError, match="takes no connection.*\n.*Start one: finbench serve --base"):
         remote.listed("http://127.0.0.1:1/v1")
     with pytest.raises(FinbenchError, match="clear text"):
         remote.listed("http://192.0.2.1/v1")

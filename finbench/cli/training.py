@@ -132,12 +132,12 @@ def merge(
 def export(
     adapter: Annotated[str, "./folder, or hub:org/name[@rev]."],
     out: Annotated[Path, typer.Option(help="New folder for the files.")],
-    to: Annotated[str, "gguf: for llama.cpp; ollama: a Modelfile beside it."] = "gguf",
+    to: Annotated[str, "gguf: for llama.cpp; ollama: a Modelfile beside it; mlx: for mlx-lm."] = "gguf",
     base: Annotated[str | None, "The adapter's base, where bases.yaml does not know it."] = None,
     bits: Annotated[int | None, "16, 8 or 4: of the base that an adapter without finbench.json was trained on."] = None,
-    weights: Annotated[str, "f16; q8_0: half the size; bf16 or f32."] = "f16",
+    weights: Annotated[str | None, "f16; q8_0 (GGUF alone): half the size; bf16 (default of mlx); f32."] = None,
 ) -> Found:
-    """Write an adapter for llama.cpp and Ollama: with its base as one GGUF, and the LoRA alone as another."""
+    """Write an adapter and its base as one model for llama.cpp, Ollama or MLX; for the first two the LoRA alone too."""
 
     check_writable(out)
     made = finbench.export(adapter, out, to=to, base=base, bits=command.bits(bits), weights=weights)

@@ -87,5 +87,6 @@ def shortened(text: str) -> str:
 
 
 def reason(fault: BaseException) -> str:
-    """The first line of what a library raised, else the name of its class."""
-    return (str(fault).strip() or type(fault).__name__).splitlines()[0]
+    """The first line of what a library raised, with the next where it only leads to that; else its class's name."""
+    first, *rest = (str(fault).strip() or type(fault).__name__).splitlines()
+    return f"{first} {rest[0].strip()}" if rest and first.endswith(":") else first

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from finbench.core import disguised
 from finbench.core.errors import FinbenchError, shortened
 from finbench.core.files import refuse_halves, stable_json, unique_keys
 
@@ -214,7 +215,7 @@ def check_header(path: Path) -> dict[str, Any]:
                     f"{path} is a pickle under another name; it is never loaded.", "Ask its author for safetensors."
                 )
             if len(start) < 8 or length + 8 > size:
-                raise FinbenchError(f"{path} is torn or not safetensors.", "Fetch it again.")
+                raise disguised.refusal(path) or FinbenchError(f"{path} is torn or not safetensors.", "Fetch it again.")
             if length > LARGEST_HEADER:
                 raise FinbenchError(f"{path} has a header of {length:,} bytes; no model needs that.", _REFUSED)
             raw = handle.read(length)

@@ -75,6 +75,8 @@ def _located(text: str) -> tuple[Path, str | None]:
         folder, sha = hub.fetch(ref.name, ref.revision)
         return folder, f"hub:{ref.name}@{sha}"
     if not ref.path.is_dir():
+        if other := zoo.bare(text):
+            raise other
         beside = [place.parent.name for place in ref.path.parent.glob("*/adapter_config.json")]
         close = [str(ref.path.with_name(name)) for name in near_misses(ref.path.name, beside)] if ref.path.name else []
         mean = f" Did you mean {' or '.join(close)}?" if close else "" if beside else refs.meant(text)
@@ -158,7 +160,7 @@ def stated_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FinbenchError(
             f"{folder} is not an adapter folder: adapter_config.json is missing.",
-            "Name the folder in which it lies; a whole model is named by --model.",
+            "Name the folder in which it lies; a whole model is scored by eval --model.",
         )
     config = safety.read_json(path, folder)
     safety.refuse_code(config, path)

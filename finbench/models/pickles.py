@@ -17,7 +17,7 @@ import torch
 from safetensors import __version__ as safetensors_version
 
 from finbench import hub
-from finbench.core import safety
+from finbench.core import disguised, safety
 from finbench.core.console import waiting
 from finbench.core.errors import FinbenchError, harmless
 from finbench.core.files import sha256_file
@@ -108,8 +108,24 @@ def _shards(folder: Path, files: dict[str, Path], target: Path) -> dict[str, str
     return plain
 
 
+def _check_start(pickle: Path, plain: str) -> None:
+    """Refuse by its first bytes what cannot be a file of torch.save, and say what it is."""
+    if fault := disguised.refusal(pickle):
+        raise fault
+    with pickle.open("rb") as handle:
+        start = handle.read(9)
+    if start[8:] == b"{":
+        raise FinbenchError(
+            f"{pickle} is safetensors under another name: nothing is to be converted.",
+            f"Rename it to {plain}.",
+        )
+    if not start.startswith((b"\x80", b"PK\x03\x04")):
+        raise FinbenchError(f"{pickle} is no pickle, or it is torn.", f"Fetch it again. {_REFUSED}")
+
+
 def _one(pickle: Path, target: Path) -> dict[str, Any]:
     """Convert one file; what is known of it before and after."""
+    _check_start(pickle, target.name)
     code = [sys.executable, "-P", "-m", "finbench.models.unpickle"]
     # no secret of the user's is in its memory, and one thread, for it can start no other
     environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

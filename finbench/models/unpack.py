@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import struct
 import sys
 from pathlib import Path
 
@@ -49,3 +50,7 @@ if __name__ == "__main__":
         dequantise(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
     except FinbenchError as fault:
         sys.exit(fault.message)
+    except (struct.error, ValueError) as fault:
+        if isinstance(fault, struct.error) or "reshape" in str(fault) or "larger dtype" in str(fault):
+            sys.exit(f"it ends before all that it states ({str(fault)[:200]})")
+        raise

@@ -67,8 +67,13 @@ def _check_archive(pickle: IO[bytes], size: int) -> None:
     pickle.seek(0)
     if not zipped:
         return
-    with zipfile.ZipFile(pickle) as archive:
-        parts = archive.infolist()
+    try:
+        with zipfile.ZipFile(pickle) as archive:
+            parts = archive.infolist()
+    except (zipfile.BadZipFile, EOFError) as fault:
+        raise NoTensors("its archive is torn: fetch it again") from fault
+    if not any(part.filename.endswith("/data.pkl") for part in parts):
+        raise NoTensors("it is a zip archive of other files (none is data.pkl): unpack it, and convert what it holds")
     if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
         raise NoTensors("its archive is compressed, which torch.save never does")
     if sum(part.file_size for part in parts) > size:
@@ -121,6 +126,7 @@ def _said(fault: BaseException) -> str:
 
 def _rehearse() -> None:
     """Have torch import all that it needs, while files can be opened."""
+    "".encode("cp437")  # in which an archive names its parts where it does not say UTF-8
     for zipped in (True, False):
         saved, tensors = io.BytesIO(), {"a": torch.ones(2, 2), "b": torch.ones(2, dtype=torch.bfloat16)}
         torch.save(tensors, saved, _use_new_zipfile_serialization=zipped)

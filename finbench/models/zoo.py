@@ -123,6 +123,17 @@ def entries() -> dict[str, ZooEntry]:
     return found
 
 
+def bare(name: str) -> FinbenchError | None:
+    """The refusal of an adapter's name without ``zoo:``, which says how it is had; None for other names."""
+    if name in entries():
+        return FinbenchError(f"{name} is an adapter of the zoo, which is named with zoo: before it.", f"zoo:{name}")
+    if name in known_adapters():
+        return FinbenchError(
+            f"{name} is an adapter of others, which is not pinned here.", f"What it needs: finbench zoo show {name}"
+        )
+    return None
+
+
 def published(name: str) -> ZooEntry:
     """The entry ``zoo:name``. Raises FinbenchError with near misses; a recipe's name is told apart."""
     known = entries()
@@ -130,12 +141,9 @@ def published(name: str) -> ZooEntry:
         return known[name]
     if name in catalog.recipe_files():
         raise FinbenchError(f"zoo:{name} is a recipe without a published adapter.", f"Train it: finbench train {name}")
-    if name in known_adapters():
-        raise FinbenchError(
-            f"zoo:{name} is an adapter of others, which is not pinned here.",
-            f"What it needs: finbench zoo show {name}",
-        )
-    close = near_misses(name, [*known, *catalog.recipe_files()])
+    if other := bare(name):
+        raise other
+    close = near_misses(name, [*known, *known_adapters(), *catalog.recipe_files()])
     mean = f" Did you mean {' or '.join(close)}?" if close else ""
     raise FinbenchError(f"No adapter of the zoo is called {name!r}.{mean}", "See them all: finbench zoo list")
 

@@ -53,7 +53,7 @@ def pull(reference: str, out: Path, convert: bool = False) -> Pulled:
     if convert:
         return _converted(ref, out)
     if ref.kind not in ("hub", "zoo"):
-        raise FinbenchError(
+        raise zoo.bare(reference) or FinbenchError(
             f"{reference} is no reference to the Hub.{refs.meant(reference)}", "Write hub:org/name or zoo:name."
         )
     found = adapters.find(reference)
@@ -71,7 +71,9 @@ def pull(reference: str, out: Path, convert: bool = False) -> Pulled:
 
 def _converted(ref: refs.Ref, out: Path) -> Pulled:
     if ref.kind not in ("hub", "folder"):
-        raise FinbenchError(f"--convert takes a repository or a folder, not {ref.name}.", "hub:org/name or ./folder")
+        raise zoo.bare(ref.name) or FinbenchError(
+            f"--convert takes a repository or a folder, not {ref.name}.", "hub:org/name or ./folder"
+        )
     if strange := _others(out):
         raise FinbenchError(f"{out} holds other files: {strange}.", "Choose an empty or a new folder with --out.")
     folder, source = ref.path, str(ref.path)

@@ -50,7 +50,8 @@ def _asked(url: str, method: str, path: str, body: dict[str, Any] | None) -> dic
         found = answer.json()
     except httpx2.RequestError as fault:
         raise FinbenchError(
-            f"{url} takes no connection: {reason(fault)}", "Name the server: --url http://127.0.0.1:8000/v1"
+            f"{url} takes no connection: {reason(fault)}",
+            "Start one: finbench serve --base BASE; or name one that runs: --url http://127.0.0.1:8001/v1",
         ) from fault
     except ValueError as fault:
         raise _other(url, answer.status_code) from fault
