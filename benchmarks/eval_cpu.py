@@ -237,7 +237,7 @@ log-likelihoods, tokenised. lm-eval gets the batch size of {batches} that is bes
 Times are medians of {repeats} turns, "times as fast" is the median of the turns' ratios, with the
 smallest and the largest behind it. Goals are our own, and **missed** ones say so.
 
-{base}, {cores} cores of {cpu}, torch {torch}, transformers {transformers}, lm-eval {lmeval}.
+{base} on {cpu}, torch {torch}, transformers {transformers}, lm-eval {lmeval}.
 
 """
 TABLE = """\
@@ -255,8 +255,7 @@ TAIL = """\
 - **The floor** is the arithmetic of the tokens that must be run, each once, at the speed that matrix
   products of the model's size had on this machine at that moment. A goal beyond it cannot be reached
   by computing the same faster.
-- Texts that were generated differ from lm-eval's in {texts} of {of} answers.
-
+{told}
 ## How exact
 
 Log-likelihoods in float32 beside the same requests in float64, one at a time, on the first {exact}
@@ -285,7 +284,7 @@ CLOCKS = {
 def page(kept: dict[str, Any]) -> str:
     """The results as Markdown."""
     packages, order = kept["packages"], {work.name: (at, work) for at, work in enumerate(WORKS)}
-    about = {name: kept["hardware"][name] for name in ("cores", "cpu")} | {"base": "SmolLM2-135M", "repeats": REPEATS}
+    about = {"cpu": kept["hardware"]["cpu"], "base": "SmolLM2-135M", "repeats": REPEATS}
     about |= {"torch": packages["torch"], "transformers": packages["transformers"], "lmeval": packages["lm-eval"]}
     text = HEAD.format(batches=f"{', '.join(map(str, BATCHES[:-1]))} and {BATCHES[-1]}", **about)
     rows = sorted(kept["rows"], key=lambda row: order[row["work"]][0])
@@ -301,7 +300,8 @@ def page(kept: dict[str, Any]) -> str:
     exact = [row for row in rows if "our_error" in row and row["threads"] == 1]
     errors = "\n".join(f"| {row['work']} | {row['their_error']:.1e} | {row['our_error']:.1e} |" for row in exact)
     texts, of = sum(row["other_texts"] for row in written), sum(row["requests"] for row in written)
-    return wrapped(text + TAIL.format(errors=errors, exact=EXACT, texts=texts, of=of))
+    told = f"- Of {of} texts that were generated, {texts} differ from lm-eval's.\n" if of else ""
+    return wrapped(text + TAIL.format(errors=errors, exact=EXACT, told=told))
 
 
 def _line(row: dict[str, Any], work: Work) -> str:
