@@ -1,21 +1,25 @@
 """Scoring, side by side: lm-eval's HFLM at its best batch size, and finbench's token trees, on the same requests.
 
-    python benchmarks/eval_cpu.py run --data-dir DATA --adapter ./folder     # writes benchmarks/eval_cpu.json
-    python benchmarks/eval_cpu.py errors --data-dir DATA                     # adds whose answers are nearer to float64
-    python benchmarks/eval_cpu.py details --data-dir DATA --adapter ./folder # adds where our own time goes
-    python benchmarks/eval_cpu.py page                                       # docs/speed.md, from what was written
+    python benchmarks/eval_cpu.py run --data-dir DATA --adapter ./folder [--dtype bfloat16] [--threads 2]
+    python benchmarks/eval_cpu.py page           # docs/speed.md, from what was written to benchmarks/eval_cpu.json
 
-The two take turns on the same encoded requests in one process (compute only: no loading, no rendering, and for
-log-likelihoods no tokenising), so that other work on the machine slows both. The fastest of the repeats counts.
-On a machine with other work take processor time of one thread (OMP_NUM_THREADS=1, --clock cpu).
-The floor is the arithmetic of the tokens that must be run, at the matrix product rate of this machine at that moment.
+Both answer the same encoded requests in one process, in turns: no loading, no rendering, and for log-likelihoods no
+tokenising. With one thread the processor time of the process counts, so that other work on the machine is not counted;
+with more it is the clock, for a machine that is idle. Every batch size is tried for lm-eval on part of the documents,
+its best one is then timed on all. A work that is written is not measured again: --again measures it.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import gc
 import json
+import os
+import statistics
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,97 +29,117 @@ from lm_eval.models.huggingface import HFLM
 from finbench.core import catalog, environment
 from finbench.core.console import quiet, say
 from finbench.core.prose import wrapped
-from finbench.engines import choices, generation
+from finbench.engines import choices
 from finbench.engines.lm import TreeLM
 from finbench.models import bases
 from finbench.scoring import prompts
 
 RESULTS = Path(__file__).with_suffix(".json")
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "speed.md"
-HEAD = """\
-# Speed of scoring
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+REPEATS = 5
+EXACT = 4  # documents that are computed in float64 as well
+BASE = "smollm2-135m"
 
-Written by `python benchmarks/eval_cpu.py page` from `benchmarks/eval_cpu.json`.
 
-lm-eval's `HFLM` at its best batch size and finbench's engine take turns on the same requests in one
-process. Only the computation counts, without loading and rendering.
-SmolLM2-135M, {cores} cores of {cpu}, torch {torch}, transformers {transformers}, lm-eval {lmeval}.
+@dataclass(frozen=True)
+class Work:
+    """What both sides are asked, and how many times as fast as lm-eval finbench means to be."""
 
-The floor is the arithmetic of the tokens that must be run, each once, at the speed that matrix
-products had on this machine at that moment.
-The difference is the largest one of log-likelihoods. Predictions never differed, except for ties.
+    name: str
+    task: str
+    documents: int | None
+    goal: float | None = None
+    shots: int = 0
+    asked: str = "task"  # whose wording: a key of WORDINGS
+    adapter: bool = False
 
-"""
-TAIL = """\
-## Where the two differ by more than 1e-4
 
-Sums in float32 are rounded, and more so for longer continuations.
-The same requests in float64, one at a time, show which side is nearer:
+def _text(one: Any, others: Sequence[str]) -> str:
+    return f"{one.doc['text']}\nSentiment:"
 
-| work | largest error of lm-eval | largest error of finbench |
-|--|--:|--:|
-{errors}
 
-## Where a goal is missed
+def _instruction(one: Any, others: Sequence[str]) -> str:
+    return (
+        "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
+        "response that appropriately completes the request.\n\n### Instruction:\nYou are an analyst at an investment "
+        "bank. Decide whether the following piece of news is good, bad or of no consequence for somebody who holds "
+        "shares of the company. Choose an answer from {negative/neutral/positive}.\n\n### Input:\n"
+        f"{one.doc['text']}\n\n### Response:"
+    )
 
-- **fpb, zero-shot, adapter.** {products:.0%} of our time is in torch's matrix products (its profiler,
-  {documents} documents). That is the floor, apart from the shape of the products.
-  The merged adapter costs nothing over the base.
-  Seconds for the same documents, by the tokens of a batch: {batches}. We take 512.
-- **139 candidate tags.** A us-gaap tag has about eight tokens, so the answers alone are 139 branches
-  of eight tokens, which both sides must run.
-  The context, which we run once and lm-eval 139 times, is hardly longer.
-  Even the floor does not allow 20 times.
-- **fpb generated, base.** The untrained base writes on to the limit of twelve tokens.
-  A step of decoding reads every weight, for two rows as for sixty ({two:.2f} s against
-  {sixty:.2f} s), so finished rows make room for waiting ones.
-"""
-BATCHES = (16, 32, 64)
-# name, task, shots, rows, goal
+
+def _long(one: Any, others: Sequence[str]) -> str:
+    return f"News of the day:\n{' '.join(others)}\n\nThe last item: {one.doc['text']}\nSentiment:"
+
+
+def _shared(one: Any, others: Sequence[str]) -> str:
+    block = " ".join(others[:24])
+    return f"News of the day:\n{block}\n\nWhat does the day's news mean for this? {one.doc['text']}\nSentiment:"
+
+
+def _tags(one: Any, others: Sequence[str]) -> str:
+    text: str = one.args[0].partition(" Choose one of these")[0]
+    return text + " Answer with the tag only.\nAnswer:"
+
+
+WORDINGS: dict[str, Callable[[Any, Sequence[str]], str]] = {
+    "text": _text, "instruction": _instruction, "long": _long, "shared": _shared, "tags": _tags,
+}  # fmt: skip
+SETS = (("fpb", "fpb_mc"), ("tfns", "tfns_mc"), ("fiqa_sa", "fiqa_sa_mc"))
 WORKS = (
-    ("fpb, zero-shot, base", "fpb_mc", 0, 64, 2.5),
-    ("fpb, zero-shot, adapter", "fpb_mc", 0, 64, 4.0),
-    ("fpb, 5-shot", "fpb_mc", 5, 48, 10.0),
-    ("nwgi, 7 labels", "nwgi_mc", 0, 16, 6.0),
-    ("fnxl, 139 candidate tags", "fnxl_mc", 0, 2, 20.0),
-    ("fpb generated, base", "fpb", 0, 128, 2.0),
-    ("fpb generated, adapter", "fpb", 0, 128, 2.0),
-    ("piqa", "piqa", 0, 16, None),
-    ("winogrande", "winogrande", 0, 24, None),
+    *(Work(f"{name}, the task's words", task, 32, 2.5) for name, task in SETS),
+    *(Work(f"{name}, the task's words, adapter", task, 32, 4.0, adapter=True) for name, task in SETS),
+    *(Work(f"{name}, 5-shot", task, 16, 10.0, shots=5) for name, task in SETS),
+    *(Work(f"{name}, the text only", task, 32, 2.5, asked="text") for name, task in SETS),
+    *(Work(f"{name}, a long instruction", task, 32, 2.5, asked="instruction") for name, task in SETS),
+    Work("nwgi, 7 labels", "nwgi_mc", 12, 8.0),
+    Work("fnxl, 139 tags", "fnxl_mc", 2, 12.0, asked="tags"),
+    Work("fpb generated", "fpb", 32, 3.0),
+    Work("fpb generated, adapter", "fpb", 32, 3.0, adapter=True),
+    Work("nwgi generated", "nwgi", 12, 3.0),
+    Work("900 tokens each", "fpb_mc", 6, 2.0, asked="long"),
+    Work("8 questions about 700 tokens", "fpb_mc", 8, 4.0, asked="shared"),
+    Work("piqa", "piqa", 16),
+    Work("winogrande", "winogrande", 24),
 )
 
 
-def requests(work: tuple[Any, ...], data_dir: Path | None) -> list[Any]:
+def requests(work: Work, data_dir: Path | None) -> list[Any]:
     """The lm-eval requests of a work."""
-    name, task, shots, rows, _ = work
-    [lm_task] = prompts.load(catalog.expand([task]), data_dir, shots).values()
-    asked = prompts.requests(lm_task, rows)
-    if "139" not in name:
+    [lm_task] = prompts.load(catalog.expand([work.task]), data_dir, work.shots).values()
+    asked = prompts.requests(lm_task, work.documents)
+    if work.asked == "task":
         return asked
-    # the answers of the train split, most frequent first, stand in for FiNER-139's own tags
-    answers = [
-        str(lm_task.doc_to_choice(row)[prompts.gold_choice(lm_task, row)]) for row in prompts.rows(lm_task, "train")
-    ]
-    tags = sorted(dict.fromkeys(answers), key=lambda tag: -answers.count(tag))[:139]
+    rows = prompts.rows(lm_task, "train")
+    if work.asked == "tags":  # the answers of the train split, most frequent first, stand in for FiNER-139's own tags
+        answers = [str(lm_task.doc_to_choice(row)[prompts.gold_choice(lm_task, row)]) for row in rows]
+        tags = sorted(dict.fromkeys(answers), key=lambda tag: -answers.count(tag))[:139]
+        asked = [
+            type(one)("loglikelihood", one.doc, (one.args[0], f" {tag}"), number, one.metadata)
+            for one in asked
+            if one.idx == 0
+            for number, tag in enumerate(tags)
+        ]
     made = []
-    for one in (request for request in asked if request.idx == 0):
-        text = one.args[0].partition(" Choose one of these")[0] + " Answer with the tag only.\nAnswer:"
-        for number, tag in enumerate(tags):
-            made.append(type(one)("loglikelihood", one.doc, (text, f" {tag}"), number, one.metadata))
+    for one in asked:
+        others = [str(rows[(32 * one.doc_id * (work.asked == "long") + at) % len(rows)]["text"]) for at in range(32)]
+        context = WORDINGS[work.asked](one, others)
+        made.append(type(one)("loglikelihood", one.doc, (context, one.args[1]), one.idx, one.metadata))
     return made
 
 
 class Side:
     """One of the two, ready to be timed."""
 
-    def __init__(self, lm: Any, asked: list[Any], clock: Any) -> None:
+    def __init__(self, lm: Any, asked: Sequence[Any], clock: Callable[[], float]) -> None:
         self.lm, self.asked, self.clock = lm, asked, clock
         self.generates = asked[0].request_type == "generate_until"
-        self.encoded = [] if self.generates else [(one.args, *encode(lm, *one.args)) for one in asked]
+        self.encoded = [] if self.generates else [(one.args, *lm._encode_pair(*one.args)) for one in asked]
 
-    def run(self, share: int = 1) -> tuple[float, list[Any]]:
-        """Seconds and answers; of every ``share``-th document only."""
-        chosen = [at for at, one in enumerate(self.asked) if one.doc_id % share == 0]
+    def run(self, documents: int | None = None) -> tuple[float, list[Any]]:
+        """Seconds and answers; of the first ``documents`` only."""
+        chosen = [at for at, one in enumerate(self.asked) if documents is None or one.doc_id < documents]
         if isinstance(self.lm, TreeLM):
             self.lm.changed()  # what was computed before is not kept
         start = self.clock()
@@ -126,13 +150,7 @@ class Side:
         return self.clock() - start, answers
 
 
-def encode(lm: Any, context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """A pair in tokens, as lm-eval encodes it."""
-    encoded: tuple[list[int], list[int]] = lm._encode_pair(context, continuation)
-    return encoded
-
-
-def rate(dtype: torch.dtype, clock: Any) -> float:
+def rate(dtype: torch.dtype, clock: Callable[[], float]) -> float:
     """FLOP/s of matrix products of the model's size, here and now."""
     left, right = torch.randn(512, 576).to(dtype), torch.randn(576, 1536).to(dtype)
     best = 0.0
@@ -144,201 +162,200 @@ def rate(dtype: torch.dtype, clock: Any) -> float:
     return best
 
 
-def floor(lm: Any, side: Side, per_second: float) -> float | None:
-    """Seconds of arithmetic for the tokens that trees run, at ``per_second``; None for generation."""
-    if side.generates:
-        return None
+def floor(side: Side, per_second: float) -> float:
+    """Seconds of arithmetic for the tokens that trees run, at ``per_second``."""
+    lm = side.lm
     plan = choices.plan([(context, continuation) for _, context, continuation in side.encoded], lm.max_length)
     weights = sum(p.numel() for name, p in lm.bare.named_parameters() if p.dim() == 2 and "embed" not in name)
     head = lm.bare.get_output_embeddings().weight.numel()
     nodes = sum(len(tree.wanted) for tree in plan.trees)
     tokens = len(plan.prefix) + sum(len(tree.tokens) for tree in plan.trees)
-    return 2 * (tokens * weights + nodes * head) / per_second
-
-
-def agreement(asked: list[Any], ours: list[Any], theirs: list[Any]) -> dict[str, Any]:
-    """How equal two sets of answers are."""
-    if asked[0].request_type == "generate_until":
-        return {"different_texts": sum(a != b for a, b in zip(ours, theirs, strict=True))}
-    documents: dict[int, list[int]] = {}
-    for at, one in enumerate(asked):
-        documents.setdefault(one.doc_id, []).append(at)
-    moved = ties = 0
-    for group in documents.values():
-        a, b = (max(group, key=lambda at, side=side: side[at][0]) for side in (ours, theirs))
-        tied = abs(theirs[a][0] - theirs[b][0]) <= 2e-4
-        moved, ties = moved + (a != b and not tied), ties + (a != b and tied)
-    gap = max(abs(a[0] - b[0]) for a, b in zip(ours, theirs, strict=True))
-    return {"largest_difference": float(f"{gap:.2g}"), "different_predictions": moved, "ties": ties}
+    return float(2 * (tokens * weights + nodes * head) / per_second)
 
 
 def measure(
-    work: tuple[Any, ...],
-    dtype: torch.dtype,
+    work: Work,
+    options: dict[str, Any],
     data_dir: Path | None,
-    adapter: str,
-    repeats: int,
-    clock: Any,
-    batches: tuple[int, ...] = BATCHES,
-) -> Any:
-    """One row of the table."""
-    name, *_, goal = work
+    clock: Callable[[], float],
+    batches: Sequence[int] = BATCHES,
+    repeats: int = REPEATS,
+) -> dict[str, Any]:
+    """One row of the tables."""
     asked = requests(work, data_dir)
-    folder = str(bases.resolve("smollm2-135m").folder)
-    common: dict[str, Any] = {"pretrained": folder, "dtype": str(dtype).removeprefix("torch."), "device": "cpu"}
-    if "adapter" in name:
-        common["peft"] = adapter
-    ours = Side(TreeLM(**common), asked, clock)
-    theirs = Side(HFLM(**common, batch_size=batches[0]), asked, clock)
-    share = max(2, len({one.doc_id for one in asked}) // 12)
+    documents = len({one.doc_id for one in asked})
+    ours, theirs = Side(TreeLM(**options), asked, clock), Side(HFLM(**options, batch_size=1), asked, clock)
+    part = max(1, documents // 3)
     trials = {}
     for size in batches:
         theirs.lm.batch_size_per_gpu = size
-        trials[size] = theirs.run(share)[0]
-    theirs.lm.batch_size_per_gpu = min(trials, key=lambda size: trials[size])
-    ours.run(share)
+        trials[size] = theirs.run(part)[0]
+    best = min(trials, key=lambda size: trials[size])
+    theirs.lm.batch_size_per_gpu = best
+    ours.run(part)
     times: dict[str, list[float]] = {"ours": [], "theirs": []}
     for _ in range(repeats):
-        (b, stock), (a, found) = theirs.run(), ours.run()
-        times["ours"].append(round(a, 3))
-        times["theirs"].append(round(b, 3))
-    least = floor(ours.lm, ours, rate(dtype, clock))
-    row = {
-        "work": name,
-        "dtype": common["dtype"],
-        "documents": len({one.doc_id for one in asked}),
+        (stock_s, stock), (own_s, found) = theirs.run(), ours.run()
+        times["theirs"].append(round(stock_s, 3))
+        times["ours"].append(round(own_s, 3))
+    ratios = sorted(b / a for a, b in zip(times["ours"], times["theirs"], strict=True))
+    row: dict[str, Any] = {
+        "documents": documents,
         "requests": len(asked),
-        "stock_batch": theirs.lm.batch_size_per_gpu,
-        "stock_seconds": min(times["theirs"]),
-        "seconds": min(times["ours"]),
+        "tokens": round(statistics.mean(len(theirs.lm.tok_encode(one.args[0])) for one in asked)),
+        "batches": {size: round(spent, 3) for size, spent in trials.items()},
+        "best_batch": best,
+        **{name: round(statistics.median(spent), 3) for name, spent in times.items()},
         "all": times,
-        "ratio": round(min(times["theirs"]) / min(times["ours"]), 2),
-        "goal": goal,
-        "floor_seconds": None if least is None else round(least, 3),
-        **agreement(asked, found, stock),
+        "ratio": round(statistics.median(ratios), 2),
+        "ratios": [round(ratios[0], 2), round(ratios[-1], 2)],
+        "load": round(os.getloadavg()[0], 1),
     }
-    say(json.dumps(row))
+    if ours.generates:
+        return row | {"other_texts": sum(a != b for a, b in zip(found, stock, strict=True))}
+    row["floor"] = round(floor(ours, rate(ours.lm.bare.dtype, clock)), 3)
+    if options["dtype"] != "float32":
+        return row
+    some = [at for at, one in enumerate(asked) if one.doc_id < EXACT]
+    del theirs
+    gc.collect()
+    exact = Side(HFLM(**options | {"dtype": "float64"}, batch_size=1), [asked[at] for at in some], clock).run()[1]
+    for name, side in (("our_error", found), ("their_error", stock)):
+        gap = max(abs(side[at][0] - one[0]) for at, one in zip(some, exact, strict=True))
+        row[name] = float(f"{gap:.2g}")
     return row
 
 
-def errors(work: tuple[Any, ...], data_dir: Path | None) -> dict[str, float]:
-    """Largest errors of both in float32, against float64 without batches."""
-    asked = requests(work, data_dir)
-    folder = str(bases.resolve("smollm2-135m").folder)
-    found = {}
-    for name, kind, dtype in (("exact", HFLM, "float64"), ("theirs", HFLM, "float32"), ("ours", TreeLM, "float32")):
-        options = {} if kind is TreeLM else {"batch_size": 1 if name == "exact" else 16}
-        side = Side(kind(pretrained=folder, dtype=dtype, device="cpu", **options), asked, time.perf_counter)
-        found[name] = [answer[0] for answer in side.run()[1]]
-    gaps = {
-        name: max(abs(a - b) for a, b in zip(found[name], found["exact"], strict=True)) for name in ("theirs", "ours")
-    }
-    return {name: float(f"{gap:.2g}") for name, gap in gaps.items()}
+HEAD = """\
+# Speed of scoring
+
+Written by `python benchmarks/eval_cpu.py page` from `benchmarks/eval_cpu.json`.
+
+How long lm-eval's `HFLM` and finbench's engine `hf` take for the same requests, side by side in one
+process, on a CPU. Only the computation counts: nothing is loaded, rendered or, for
+log-likelihoods, tokenised. lm-eval gets the batch size of {batches} that is best for it.
+Times are medians of {repeats} turns, "times as fast" is the median of the turns' ratios, with the
+smallest and the largest behind it. Goals are our own, and **missed** ones say so.
+
+{base} on {cpu}, torch {torch}, transformers {transformers}, lm-eval {lmeval}.
+
+"""
+TABLE = """\
+## {title}
+
+{clock}
+
+| work | tokens | documents | lm-eval, s (batch) | finbench, s | times as fast | goal | floor, s |
+|--|--:|--:|--:|--:|--:|--:|--:|
+{lines}
+
+"""
+TAIL = """\
+- **Tokens** are those of a prompt with its examples, on average.
+- **The floor** is the arithmetic of the tokens that must be run, each once, at the speed that matrix
+  products of the model's size had on this machine at that moment. A goal beyond it cannot be reached
+  by computing the same faster.
+{told}
+## How exact
+
+Log-likelihoods in float32 beside the same requests in float64, one at a time, on the first {exact}
+documents: the largest difference. Our goal is 5e-5.
+
+| work | lm-eval | finbench |
+|--|--:|--:|
+{errors}
+
+## What to expect
+
+- Short prompts whose answers are one token each leave little to share: lm-eval runs such a prompt
+  once for all its answers, too. What is saved there is the beginning that all prompts share, padding
+  and the head.
+- Answers of several tokens, examples in the prompt and several questions about one text are where
+  the difference lies, for what they share is run once.
+- A step of generation reads every weight, for two rows as for sixty. An answer of a few tokens
+  cannot be much faster than lm-eval's, but for the prompts.
+"""
+CLOCKS = {
+    "cpu": "Processor time of one thread. Other work shared the machine (load {low} to {high}).",
+    "wall": "By the clock, {threads} threads, on an idle machine (load {low} to {high}).",
+}
 
 
-def details(data_dir: Path | None, adapter: str, clock: Any, documents: int = 48, repeats: int = 3) -> dict[str, Any]:
-    """Share of the matrix products in our time, seconds by the tokens of a batch, seconds of a step of decoding."""
-    asked = requests(("", "fpb_mc", 0, documents, None), data_dir)
-    lm = TreeLM(pretrained=str(bases.resolve("smollm2-135m").folder), dtype="float32", device="cpu", peft=adapter)
-    side = Side(lm, asked, clock)
-    side.run()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
-        side.run()
-    times = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
-    products = sum(times.get(f"aten::{name}", 0) for name in ("mm", "addmm", "bmm"))
-    batches: dict[int, list[float]] = {tokens: [] for tokens in (256, 384, 512, 768, 1024, 2048)}
-    for _ in range(repeats):
-        for tokens, spent in batches.items():
-            lm.tokens = tokens
-            spent.append(side.run()[0])
-    lm.tokens = 512
-
-    def decode(rows: int, steps: int) -> float:
-        prompts = [lm.tok_encode(one.args[0])[-64:] for one in asked[:: len(asked) // documents]] * 2
-        start = clock()
-        generation.generate(
-            lm.forward, prompts[:rows], [], steps, lambda said: False, tokens=8192, rows=64, deliver=lambda _: None
-        )
-        return float(clock() - start)
-
-    steps = {}
-    for rows in (2, 60):
-        decode(rows, 2)
-        steps[rows] = round(min((decode(rows, 12) - decode(rows, 2)) / 10 for _ in range(repeats)), 3)
-    return {
-        "documents": documents,
-        "products": round(products / sum(times.values()), 3),
-        "batches": {tokens: round(min(spent), 2) for tokens, spent in batches.items()},
-        "step": steps,
-        "threads": torch.get_num_threads(),
-    }
-
-
-def page(results: dict[str, Any]) -> str:
+def page(kept: dict[str, Any]) -> str:
     """The results as Markdown."""
-    packages = results["packages"]
-    about = {name: results["hardware"][name] for name in ("cores", "cpu")}
+    packages, order = kept["packages"], {work.name: (at, work) for at, work in enumerate(WORKS)}
+    about = {"cpu": kept["hardware"]["cpu"], "base": "SmolLM2-135M", "repeats": REPEATS}
     about |= {"torch": packages["torch"], "transformers": packages["transformers"], "lmeval": packages["lm-eval"]}
-    lines = [
-        "| work | documents | lm-eval, s (batch) | finbench, s | times as fast | goal | floor, s | difference |",
-        "|--|--:|--:|--:|--:|--:|--:|--:|",
+    text = HEAD.format(batches=f"{', '.join(map(str, BATCHES[:-1]))} and {BATCHES[-1]}", **about)
+    rows = sorted(kept["rows"], key=lambda row: order[row["work"]][0])
+    kinds = sorted({(row["dtype"] != "float32", row["threads"], row["dtype"], row["clock"]) for row in rows})
+    for _, threads, dtype, clock in kinds:
+        chosen = [row for row in rows if (row["threads"], row["dtype"], row["clock"]) == (threads, dtype, clock)]
+        loads = [row["load"] for row in chosen]
+        said = CLOCKS[clock].format(threads=threads, low=min(loads), high=max(loads))
+        title = f"{dtype}, {threads} thread{'s' if threads > 1 else ''}"
+        lines = "\n".join(_line(row, order[row["work"]][1]) for row in chosen)
+        text += TABLE.format(title=title, clock=said, lines=lines)
+    written = [row for row in rows if "other_texts" in row]
+    exact = [row for row in rows if "our_error" in row and row["threads"] == 1]
+    errors = "\n".join(f"| {row['work']} | {row['their_error']:.1e} | {row['our_error']:.1e} |" for row in exact)
+    texts, of = sum(row["other_texts"] for row in written), sum(row["requests"] for row in written)
+    told = f"- Of {of} texts that were generated, {texts} differ from lm-eval's.\n" if of else ""
+    return wrapped(text + TAIL.format(errors=errors, exact=EXACT, told=told))
+
+
+def _line(row: dict[str, Any], work: Work) -> str:
+    goal = "" if work.goal is None else f"{work.goal:g}" + (", missed" if row["ratio"] < work.goal else "")
+    cells = [
+        work.name,
+        f"{row['tokens']:,}",
+        str(row["documents"]),
+        f"{row['theirs']:.2f} ({row['best_batch']})",
+        f"{row['ours']:.2f}",
+        f"**{row['ratio']:.1f}** ({row['ratios'][0]:.1f} to {row['ratios'][1]:.1f})",
+        goal,
+        f"{row['floor']:.2f}" if "floor" in row else "",
     ]
-    for row in sorted(results["rows"], key=lambda row: [work[0] for work in WORKS].index(row["work"])):
-        texts = row.get("different_texts")
-        apart = f"{texts} texts" if texts is not None else f"{row['largest_difference']:.0e}"
-        goal = f"{row['goal']:g}" if row["goal"] else ""
-        least = f"{row['floor_seconds']:.1f}" if row["floor_seconds"] else ""
-        stock = f"{row['stock_seconds']:.1f} ({row['stock_batch']})"
-        name = row["work"] + (", bfloat16" if row["dtype"] == "bfloat16" else "")
-        cells = [name, row["documents"], stock, f"{row['seconds']:.1f}", f"**{row['ratio']:.1f}**", goal, least, apart]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    wrong = [
-        f"| {name} | {found['theirs']:.1e} | {found['ours']:.1e} |" for name, found in results.get("errors", {}).items()
-    ]
-    own = results["details"]
-    shown = {
-        "errors": "\n".join(wrong),
-        "products": own["products"],
-        "documents": own["documents"],
-        "batches": ", ".join(f"{int(tokens):,}: {spent:.1f}" for tokens, spent in own["batches"].items()),
-        "two": own["step"]["2"],
-        "sixty": own["step"]["60"],
-    }
-    return wrapped(HEAD.format(**about) + "\n".join(lines) + "\n\n" + TAIL.format(**shown))
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
     """See the top of this file."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["run", "errors", "details", "page"])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["run", "page"])
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--adapter", help="an adapter of smollm2-135m that was trained on fpb")
-    parser.add_argument("--only", default="")
-    parser.add_argument("--dtypes", default="float32")
-    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: on a busy machine, one thread")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--adapter", help=f"an adapter of {BASE} that was trained on fpb")
+    parser.add_argument("--only", default="", help="works whose name has this in it")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--again", action="store_true", help="measure what is written, too")
     given = parser.parse_args()
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": []}
     if given.what == "page":
         PAGE.write_text(page(kept), encoding="utf-8")
         return
     quiet()
-    works = [work for work in WORKS if given.only in work[0] and (given.adapter or "adapter" not in work[0])]
-    if given.what == "errors":
-        apart = {row["work"] for row in kept["rows"] if row.get("largest_difference", 0) > 1e-4}
-        found = {work[0]: errors(work, given.data_dir) for work in works if work[0] in apart}
-        kept["errors"] = {**kept.get("errors", {}), **found}
-    clock = time.perf_counter if given.clock == "wall" else time.process_time
-    if given.what == "details":
-        kept["details"] = json.loads(json.dumps(details(given.data_dir, given.adapter, clock)))
-    for dtype in given.dtypes.split(",") if given.what == "run" else ():
-        for work in works:
-            made = measure(work, getattr(torch, dtype), given.data_dir, given.adapter, given.repeats, clock)
-            made["threads"], made["clock"] = torch.get_num_threads(), given.clock
-            rows = [row for row in kept["rows"] if (row["work"], row["dtype"]) != (made["work"], made["dtype"])]
-            kept |= {"hardware": environment.hardware(), "packages": environment.versions(), "rows": [*rows, made]}
-            RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
-    RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
+    torch.set_num_threads(given.threads)
+    name, clock = ("cpu", time.process_time) if given.threads == 1 else ("wall", time.perf_counter)
+    options = {"pretrained": str(bases.resolve(BASE).folder), "dtype": given.dtype, "device": "cpu"}
+    done = functools.partial(_done, dtype=given.dtype, threads=given.threads)
+    for work in WORKS:
+        if given.only not in work.name or (work.adapter and not given.adapter):
+            continue
+        if not given.again and any(done(row, work) for row in kept["rows"]):
+            continue
+        own = options | ({"peft": given.adapter} if work.adapter else {})
+        row = {"work": work.name, "dtype": given.dtype, "threads": given.threads, "clock": name}
+        row |= measure(work, own, given.data_dir, clock)
+        say(json.dumps(row))
+        kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else kept
+        kept |= {"hardware": environment.hardware(), "packages": environment.versions()}
+        kept["rows"] = [*(one for one in kept["rows"] if not done(one, work)), row]
+        RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def _done(row: dict[str, Any], work: Work, dtype: str, threads: int) -> bool:
+    return (row["work"], row["dtype"], row["threads"]) == (work.name, dtype, threads)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from eval_cpu import measure, requests
+from eval_cpu import BASE, Work, measure, requests
 from transformers import AutoTokenizer
 
 from finbench.core.console import quiet, say
@@ -46,16 +46,13 @@ def score(data_dir: Path | None, repeats: int, only: str, batches: tuple[int, ..
     """Processor seconds of both sides on the same requests."""
     made = []
     torch.set_num_threads(1)
+    options = {"pretrained": str(bases.resolve(BASE).folder), "dtype": "float32", "device": "cpu"}
     for name, rows, goal in WORKS:
-        if only not in name:
-            continue
-        work = (name, name, 0, rows, goal)
-        asked = requests(work, data_dir)
-        encode = AutoTokenizer.from_pretrained(bases.resolve("smollm2-135m").folder).encode
-        tokens = [len(encode(one.args[0])) for one in asked]
-        row = measure(work, torch.float32, data_dir, "", repeats, time.process_time, batches)
-        pages = len({one.doc["text"] for one in asked})
-        made.append(row | {"pages": pages, "prompt_tokens": round(sum(tokens) / len(tokens))})
+        if only in name:
+            work = Work(name, name, rows, goal)
+            row = measure(work, options, data_dir, time.process_time, batches, repeats)
+            pages = len({one.doc["text"] for one in requests(work, data_dir)})
+            made.append({"work": name, "goal": goal, **row, "pages": pages})
     return made
 
 
@@ -64,7 +61,7 @@ def count(data_dir: Path | None) -> list[dict[str, Any]]:
     made = []
     encode = AutoTokenizer.from_pretrained(bases.resolve("smollm2-135m").folder).encode
     for name in ("tatqa", "finqa", "convfinqa", "xbrl_reason"):
-        prompts = [encode(one.args[0]) for one in requests((name, name, 0, None, None), data_dir)]
+        prompts = [encode(one.args[0]) for one in requests(Work(name, name, None), data_dir)]
         trees = generation._forest(prompts, 64)
         made.append({"task": name, "rows": len(prompts), "tokens": sum(map(len, prompts)),
                      "positions": sum(len(tree.tokens) for tree in trees)})  # fmt: skip
@@ -91,14 +88,20 @@ def page(found: dict[str, Any]) -> str:
     """The page."""
     lines = [HEAD]
     if rows := found.get("score"):
-        lines += ["", "## Scoring", "", "SmolLM2-135M in float32, processor time of one thread, generated answers.", ""]
+        lines += [
+            "",
+            "## Scoring",
+            "",
+            "SmolLM2-135M in float32, processor time of one thread, generated answers; medians of the turns.",
+            "",
+        ]
         lines += [
             "| task | rows | pages | tokens a prompt | lm-eval, s (batch) | finbench, s | ratio | goal | other texts |"
         ]
         lines += ["|--|--:|--:|--:|--:|--:|--:|--:|--:|"]
         lines += [
-            f"| {r['work']} | {r['requests']} | {r['pages']} | {r['prompt_tokens']:,} | {r['stock_seconds']:.1f}"
-            f" ({r['stock_batch']}) | {r['seconds']:.1f} | {r['ratio']} × | {r['goal']:g} × | {r['different_texts']} |"
+            f"| {r['work']} | {r['requests']} | {r['pages']} | {r['tokens']:,} | {r['theirs']:.1f}"
+            f" ({r['best_batch']}) | {r['ours']:.1f} | {r['ratio']} × | {r['goal']:g} × | {r['other_texts']} |"
             for r in rows
         ]
         lines += [f"\n{told}" for told in dict.fromkeys(r["state"] for r in rows if "state" in r)]
@@ -134,7 +137,7 @@ if __name__ == "__main__":
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--only", default="", help="tatqa or finqa")
     parser.add_argument("--batches", default="1,4,8", help="batch sizes of lm-eval, of which a trial takes the best")
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     quiet()
     results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
