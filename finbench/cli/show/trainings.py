@@ -182,7 +182,7 @@ def planned(plan: Mapping[str, Any], folder: Path) -> None:
     """What a training run would be."""
     recipe = plan["recipe"]
     rank = "" if "rank" in method_named(recipe["method"]).unused else f", rank {recipe['rank']}"
-    batch, unit = recipe["batch_size"] * recipe["accumulate"], "pairs" if recipe["preferences"] else "rows"
+    batch, unit = recipe["batch_size"] * recipe["accumulate"], "pairs" if recipe.get("preferences") else "rows"
     epochs = f"{recipe['epochs']:g} epoch{'' if recipe['epochs'] == 1 else 's'}"
     shown = {
         "folder": folder,
