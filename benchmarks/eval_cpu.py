@@ -299,8 +299,13 @@ def page(kept: dict[str, Any]) -> str:
     written = [row for row in rows if "other_texts" in row]
     exact = [row for row in rows if "our_error" in row and row["threads"] == 1]
     errors = "\n".join(f"| {row['work']} | {row['their_error']:.1e} | {row['our_error']:.1e} |" for row in exact)
-    texts, of = sum(row["other_texts"] for row in written), sum(row["requests"] for row in written)
-    told = f"- Of {of} texts that were generated, {texts} differ from lm-eval's.\n" if of else ""
+    counts = []
+    for dtype in dict.fromkeys(row["dtype"] for row in written):
+        own = [row for row in written if row["dtype"] == dtype]
+        counts.append(f"{sum(row['other_texts'] for row in own)} of {sum(row['requests'] for row in own)} in {dtype}")
+    left = [work.name for work in WORKS if work.name not in {row["work"] for row in rows}]
+    text += f"Not measured here: {'; '.join(left)}.\n\n" if left else ""
+    told = f"- Generated texts that differ from lm-eval's: {', '.join(counts)}.\n" if counts else ""
     return wrapped(text + TAIL.format(errors=errors, exact=EXACT, told=told))
 
 
@@ -312,7 +317,7 @@ def _line(row: dict[str, Any], work: Work) -> str:
         str(row["documents"]),
         f"{row['theirs']:.2f} ({row['best_batch']})",
         f"{row['ours']:.2f}",
-        f"**{row['ratio']:.1f}** ({row['ratios'][0]:.1f} to {row['ratios'][1]:.1f})",
+        f"**{row['ratio']:.2f}** ({row['ratios'][0]:.2f} to {row['ratios'][1]:.2f})",
         goal,
         f"{row['floor']:.2f}" if "floor" in row else "",
     ]
