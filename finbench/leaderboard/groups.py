@@ -6,11 +6,13 @@ one source at a time; the permutation test is done for the others only (``_decid
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +35,7 @@ from finbench.scoring import (
 )
 
 Numbers = NDArray[np.float64]
+T = TypeVar("T")
 _FACTOR = 8.0  # by which a permutation test's p is taken to differ from that of the normal distribution at most
 _SURE = 1e-7  # p of which no permutation of 10,000 is as extreme
 _NONE = 1.5 / (RESAMPLES + 1)  # p below which none was
@@ -91,7 +94,7 @@ def tied(
     alike = [(number, one) for number, one in enumerate(rivals) if one is not None and kinds[number] == usual]
     first = min((one for _, one in alike), key=lambda one: (-one.strength, one.arrival))
     test = _Test(score, first.runs[0], pairs or Kept(), every)
-    left = [number for number, one in alike if test.enter(number, one)]
+    left = test.enter(alike)
     if len(left) < 2:
         return places
     group = 0
@@ -132,46 +135,58 @@ class _Test:
         self.base = [json.loads(kind) for kind in first.kinds]
         self.count = 0 if first.codes is None else len(first.codes)
         self.sources = None if first.sources is None else first.sources[:: first.samples]
-        self.known: dict[tuple[str, ...], metrics.Summed | None] = {}
-        self.statistic: Callable[[Numbers], Numbers]
+        self.tables: dict[tuple[str, ...], Numbers | None] = {}
         self.entered: dict[int, _Entered] = {}
+        self.width = 0  # k of one answer; 0: the values of ``first`` are not those of the metric
+        if (own := self._summed(())) is not None:
+            self.width = own.parts.shape[1]
+            whole = metrics.averaged(replace(own, parts=np.zeros((first.samples, self.width))), first.samples) or own
+            self.statistic = whole.statistic
 
-    def enter(self, number: int, one: Rival) -> bool:
-        """Whether a subject of the same documents can be tested: its values are those of this metric."""
-        found = [self._run(run) for run in one.runs]
-        if any(run is None for run in found):
-            return False
-        runs = [run for run in found if run is not None]
-        value = float(np.mean([value for _, value, _ in runs]))
-        without = np.mean([without for _, _, without in runs], axis=0)
-        self.entered[number] = _Entered(one, [parts for parts, _, _ in runs], value, without)
-        return True
+    def enter(self, alike: Sequence[tuple[int, Rival]]) -> list[int]:
+        """Those subjects of the same documents that can be tested: their values are those of this metric."""
+        those = [(number, one) for number, one in alike if all(map(self._fits, one.runs))]
+        found = self._runs([run for _, one in those for run in one.runs])
+        for number, one in those:
+            parts, values, without = zip(*(next(found) for _ in one.runs), strict=True)
+            mean = without[0] if len(without) == 1 else np.mean(without, axis=0)
+            self.entered[number] = _Entered(one, list(parts), float(np.mean(values)), mean)
+        return [number for number, _ in those]
 
-    def _run(self, run: Proof) -> tuple[Numbers, float, Numbers] | None:
-        """(parts, value, value without each source) of a training; None where they are not of this test."""
-        kinds = tuple(sorted(run.kinds))  # subjects have the same few, each in an order of its own
-        if kinds not in self.known:
-            self.known[kinds] = self._table(kinds)
-        table = self.known[kinds]
-        if table is None or run.codes is None or len(run.codes) != self.count:
+    def _fits(self, run: Proof) -> bool:
+        """Whether a training's values are of this test; those of a forger may not be."""
+        if run.kinds not in self.tables:
+            self.tables[run.kinds] = self._table(run.kinds)
+        return self.tables[run.kinds] is not None and run.codes is not None and len(run.codes) == self.count
+
+    def _runs(self, runs: Sequence[Proof]) -> Iterator[tuple[Numbers, float, Numbers]]:
+        """(parts, value, value without each source) of each training, of many computed at once."""
+        tables = {kinds: table for kinds, table in self.tables.items() if table is not None}
+        ends = itertools.accumulate(map(len, tables.values()), initial=0)
+        start = dict(zip(tables, ends, strict=False))
+        every = np.concatenate([np.zeros((0, self.width)), *tables.values()])
+        for block in _blocks(runs, self.count * self.width):
+            codes = np.stack([start[run.kinds] + run.codes.astype(np.intp) for run in block if run.codes is not None])
+            parts = every[codes].reshape(len(block), self.count // self.first.samples, -1)
+            parts, _ = by_cluster(parts, self.sources)
+            totals = parts.sum(axis=1)
+            with np.errstate(invalid="ignore", divide="ignore"):  # without the only source nothing is left
+                without = np.nan_to_num(self.statistic(totals[:, None] - parts))
+            yield from zip(parts, self.statistic(totals).tolist(), without, strict=True)
+
+    def _table(self, kinds: tuple[str, ...]) -> Numbers | None:
+        """Parts of each kind of value, shape (kinds, k); None where they are not those of the test."""
+        found = self._summed(kinds)
+        if found is None or found.parts.shape[1] != self.width:
             return None
-        place = np.array([kinds.index(kind) for kind in run.kinds], dtype=np.intp)
-        summed = metrics.Summed(table.parts[place[run.codes]], table.statistic)
-        own = metrics.averaged(summed, self.first.samples) or summed
-        self.statistic = own.statistic
-        parts, _ = by_cluster(own.parts, self.sources)
-        total = parts.sum(axis=0)
-        with np.errstate(invalid="ignore", divide="ignore"):  # without the only source nothing is left
-            without = np.nan_to_num(own.statistic(total - parts))
-        return parts, float(own.statistic(total)), without
+        return found.parts[len(self.base) :]
 
-    def _table(self, kinds: tuple[str, ...]) -> metrics.Summed | None:
-        """Parts of each kind of value; None where they are not those of the test, as a forger may have them."""
+    def _summed(self, kinds: tuple[str, ...]) -> metrics.Summed | None:
+        """The metric of the first subject's kinds of values, which say what its labels are, and of these."""
         try:
-            found = metrics.summed(self.name, [*self.base, *map(json.loads, kinds)])
+            return metrics.summed(self.name, [*self.base, *map(json.loads, kinds)])
         except (KeyError, TypeError, ValueError, IndexError):
             return None
-        return found and metrics.Summed(found.parts[len(self.base) :], found.statistic)
 
     def apart(self, leader: int, rest: Sequence[int]) -> NDArray[np.bool_]:
         """Which of ``rest`` can be told from ``leader``: 5 %, Holm over all of them."""
@@ -216,7 +231,7 @@ class _Test:
         a = one.parts[0]
         total = a.sum(axis=0)
         deviations, differing = [np.zeros(0)], [np.zeros(0, int)]
-        for block in self._blocks(others, a.size):
+        for block in _blocks(others, a.size):
             b = np.stack([other.parts[0] for other in block])
             delta, totals = a - b, b.sum(axis=1)
             gap = self.statistic(total) - self.statistic(totals)
@@ -229,15 +244,10 @@ class _Test:
             differing.append(count)
         return np.concatenate(deviations), _least(np.concatenate(differing))
 
-    def _blocks(self, others: Sequence[_Entered], numbers: int) -> Iterator[Sequence[_Entered]]:
-        """Parts of ``others``, each of so many that what is held of them at once fits; one has so many ``numbers``."""
-        most = max(1, _BLOCK // numbers)
-        yield from (others[start : start + most] for start in range(0, len(others), most))
-
     def _errors(self, one: _Entered, others: Sequence[_Entered]) -> Numbers:
         """The jackknife's standard error of each difference (``scoring.error_over_documents``)."""
         units, found = len(one.without), [np.zeros(0)]
-        for block in self._blocks(others, units):
+        for block in _blocks(others, units):
             apart = np.stack([other.without for other in block]) - one.without
             apart -= apart.mean(axis=1, keepdims=True)
             found.append(np.sqrt((units - 1) / units * (apart**2).sum(axis=1)))
@@ -280,6 +290,12 @@ class _Test:
         if p <= _NONE and error > 0:
             p = min(p, float(_two_sided(np.array([abs(one.value - other.value)]), np.array([error]))[0]))
         return max(p, float(_least((one.parts[0] != other.parts[0]).any(axis=1).sum())))
+
+
+def _blocks(found: Sequence[T], numbers: int) -> Iterator[Sequence[T]]:
+    """Parts of ``found``, each of so many that what is held of them at once fits; one has so many ``numbers``."""
+    most = max(1, _BLOCK // max(1, numbers))
+    yield from (found[start : start + most] for start in range(0, len(found), most))
 
 
 def _least(differing: NDArray[np.int_]) -> Numbers:

@@ -62,13 +62,13 @@ def ratio(part: Counts, whole: Counts) -> Counts:
 
 
 def by_cluster(parts: Counts, clusters: Sequence[Any] | None) -> tuple[Counts, Counts]:
-    """Sums over the documents of each cluster, shape (clusters, k), and how many those are, in order of occurrence."""
+    """Sums over documents of each cluster, shape (..., clusters, k), and how many those are, in order of occurrence."""
     codes = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters or ()))}
-    if clusters is None or len(codes) == len(parts):
-        return parts, np.ones(len(parts))
+    if clusters is None or len(codes) == parts.shape[-2]:
+        return parts, np.ones(parts.shape[-2])
     index = np.array([codes[cluster] for cluster in clusters])
-    summed = np.zeros((len(codes), parts.shape[1]))
-    np.add.at(summed, index, parts)
+    summed = np.zeros((*parts.shape[:-2], len(codes), parts.shape[-1]))
+    np.add.at(summed, (..., index, slice(None)), parts)
     return summed, np.bincount(index).astype(np.float64)
 
 
