@@ -6,13 +6,12 @@ one source at a time; the permutation test is done for the others only (``_decid
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,6 +121,8 @@ class _Entered:
 
     rival: Rival
     parts: list[Numbers]  # of each training, sums over the documents of a source, shape (sources, k)
+    total: Numbers  # of the first training, shape (k,)
+    kinds: NDArray[np.intp] | None  # of the first training's answers; None where sources are not single answers
     value: float
     without: Numbers  # shape (sources,)
 
@@ -135,7 +136,9 @@ class _Test:
         self.base = [json.loads(kind) for kind in first.kinds]
         self.count = 0 if first.codes is None else len(first.codes)
         self.sources = None if first.sources is None else first.sources[:: first.samples]
-        self.tables: dict[tuple[str, ...], Numbers | None] = {}
+        self.rows: list[Numbers] = []  # parts of every kind of value that was met, shapes (kinds, k)
+        self.row: dict[str, int] = {}  # of a kind the number among all of these
+        self.places: dict[tuple[str, ...], NDArray[np.intp] | None] = {}  # of kinds; None: they are not of this metric
         self.entered: dict[int, _Entered] = {}
         self.width = 0  # k of one answer; 0: the values of ``first`` are not those of the metric
         if (own := self._summed(())) is not None:
@@ -148,40 +151,39 @@ class _Test:
         those = [(number, one) for number, one in alike if all(map(self._fits, one.runs))]
         found = self._runs([run for _, one in those for run in one.runs])
         for number, one in those:
-            parts, values, without = zip(*(next(found) for _ in one.runs), strict=True)
+            parts, totals, kinds, values, without = zip(*(next(found) for _ in one.runs), strict=True)
             mean = without[0] if len(without) == 1 else np.mean(without, axis=0)
-            self.entered[number] = _Entered(one, list(parts), float(np.mean(values)), mean)
+            self.entered[number] = _Entered(one, list(parts), totals[0], kinds[0], float(np.mean(values)), mean)
         return [number for number, _ in those]
 
     def _fits(self, run: Proof) -> bool:
         """Whether a training's values are of this test; those of a forger may not be."""
-        if run.kinds not in self.tables:
-            self.tables[run.kinds] = self._table(run.kinds)
-        return self.tables[run.kinds] is not None and run.codes is not None and len(run.codes) == self.count
+        if run.kinds not in self.places:
+            new = [kind for kind in run.kinds if kind not in self.row]  # subjects have the same few
+            found = self._summed(new)
+            fits = found is not None and found.parts.shape[1] == self.width
+            if found is not None and fits:
+                self.row |= {kind: len(self.row) + number for number, kind in enumerate(new)}
+                self.rows.append(found.parts[len(self.base) :])
+            self.places[run.kinds] = np.array([self.row[kind] for kind in run.kinds], dtype=np.intp) if fits else None
+        return self.places[run.kinds] is not None and run.codes is not None and len(run.codes) == self.count
 
-    def _runs(self, runs: Sequence[Proof]) -> Iterator[tuple[Numbers, float, Numbers]]:
-        """(parts, value, value without each source) of each training, of many computed at once."""
-        tables = {kinds: table for kinds, table in self.tables.items() if table is not None}
-        ends = itertools.accumulate(map(len, tables.values()), initial=0)
-        start = dict(zip(tables, ends, strict=False))
-        every = np.concatenate([np.zeros((0, self.width)), *tables.values()])
+    def _runs(self, runs: Sequence[Proof]) -> Iterator[tuple[Any, ...]]:
+        """(parts, total, kinds, value, value without each source) of each training, of many computed at once."""
+        every = np.concatenate([np.zeros((0, self.width)), *self.rows])
+        self.kinds, same = np.unique(every, axis=0, return_inverse=True)
         for block in _blocks(runs, self.count * self.width):
-            codes = np.stack([start[run.kinds] + run.codes.astype(np.intp) for run in block if run.codes is not None])
-            parts = every[codes].reshape(len(block), self.count // self.first.samples, -1)
-            parts, _ = by_cluster(parts, self.sources)
+            codes = np.stack([self.places[run.kinds][run.codes] for run in block])  # type: ignore[index]  # they fit
+            rows = every[codes].reshape(len(block), self.count // self.first.samples, -1)
+            parts, _ = by_cluster(rows, self.sources)
+            single = parts.shape == (*codes.shape, self.width)
             totals = parts.sum(axis=1)
             with np.errstate(invalid="ignore", divide="ignore"):  # without the only source nothing is left
                 without = np.nan_to_num(self.statistic(totals[:, None] - parts))
-            yield from zip(parts, self.statistic(totals).tolist(), without, strict=True)
+            kinds = same[codes] if single else [None] * len(block)
+            yield from zip(parts, totals, kinds, self.statistic(totals).tolist(), without, strict=True)
 
-    def _table(self, kinds: tuple[str, ...]) -> Numbers | None:
-        """Parts of each kind of value, shape (kinds, k); None where they are not those of the test."""
-        found = self._summed(kinds)
-        if found is None or found.parts.shape[1] != self.width:
-            return None
-        return found.parts[len(self.base) :]
-
-    def _summed(self, kinds: tuple[str, ...]) -> metrics.Summed | None:
+    def _summed(self, kinds: Sequence[str]) -> metrics.Summed | None:
         """The metric of the first subject's kinds of values, which say what its labels are, and of these."""
         try:
             return metrics.summed(self.name, [*self.base, *map(json.loads, kinds)])
@@ -228,21 +230,36 @@ class _Test:
         The first is 0 where it says nothing of p: few sources make the difference, or what swapping each alone changes
         is not the difference together, as in a rare class's F1.
         """
-        a = one.parts[0]
-        total = a.sum(axis=0)
         deviations, differing = [np.zeros(0)], [np.zeros(0, int)]
-        for block in _blocks(others, a.size):
-            b = np.stack([other.parts[0] for other in block])
-            delta, totals = a - b, b.sum(axis=1)
-            gap = self.statistic(total) - self.statistic(totals)
-            by = (gap[:, None] - self.statistic(total - delta) + self.statistic(totals[:, None] + delta)) / 2
-            deviation = np.sqrt((by**2).sum(axis=1))
-            count = (delta != 0).any(axis=2).sum(axis=1)
-            few = (count <= _FEW) | (deviation**4 <= _FEW * (by**4).sum(axis=1))  # of equal sources it is their number
-            bent = np.abs(by.sum(axis=1) - gap) > _BENT * np.maximum(np.abs(gap), deviation)
+        for block in _blocks(others, one.parts[0].size):
+            totals = np.stack([other.total for other in block])
+            delta, many = self._swaps(one, block)
+            gap = self.statistic(one.total) - self.statistic(totals)
+            by = (gap[:, None] - self.statistic(one.total - delta) + self.statistic(totals[:, None] + delta)) / 2
+            deviation = np.sqrt((many * by**2).sum(axis=1))
+            count = (many * (delta != 0).any(axis=-1)).sum(axis=1)
+            # of equal sources it is their number
+            few = (count <= _FEW) | (deviation**4 <= _FEW * (many * by**4).sum(axis=1))
+            bent = np.abs((many * by).sum(axis=1) - gap) > _BENT * np.maximum(np.abs(gap), deviation)
             deviations.append(np.where(few | bent, 0.0, deviation))
             differing.append(count)
         return np.concatenate(deviations), _least(np.concatenate(differing))
+
+    def _swaps(self, one: _Entered, others: Sequence[_Entered]) -> tuple[Numbers, NDArray[np.int_]]:
+        """What each swap of a source's answers moves, shape (..., swaps, k), and how often, shape (others, swaps).
+
+        Where a source is one answer, few kinds of answers make few swaps, each of which is looked at once.
+        """
+        kinds = len(self.kinds)
+        if one.kinds is not None and kinds**2 <= one.parts[0].size:
+            pairs = one.kinds * kinds + np.stack([other.kinds for other in others if other.kinds is not None])
+            pairs += np.arange(len(others))[:, None] * kinds**2
+            many = np.bincount(pairs.ravel(), minlength=len(others) * kinds**2).reshape(len(others), -1)
+            met = np.flatnonzero(many.any(axis=0))
+            if len(met) < len(one.kinds):
+                return self.kinds[met // kinds] - self.kinds[met % kinds], many[:, met]
+        delta = one.parts[0] - np.stack([other.parts[0] for other in others])
+        return delta, np.ones(delta.shape[:2], int)
 
     def _errors(self, one: _Entered, others: Sequence[_Entered]) -> Numbers:
         """The jackknife's standard error of each difference (``scoring.error_over_documents``)."""

@@ -52,6 +52,7 @@ class Payload:
         self.cards = [*map(_card, board.entries), *map(_together, recipes.values())]
         self.place = {entry.key: number for number, entry in enumerate(board.entries)}
         self.place |= {key: len(board.entries) + number for number, key in enumerate(recipes)}
+        self._rows: dict[int, list[Any]] = {}
         self.subjects = self._subjects()
 
     def of(self, row: BoardRow) -> int:
@@ -82,15 +83,23 @@ class Payload:
 
     def rows(self, test: BoardTest) -> list[list[Any]]:
         """A test's rows; cards by their places."""
-        return [_row(row, self.place) for row in test.rows]
+        return [self._row(row) for row in test.rows]
+
+    def _row(self, row: BoardRow) -> list[Any]:
+        if id(row) not in self._rows:
+            self._rows[id(row)] = _row(row, self.place)
+        return self._rows[id(row)]
 
     def subject(self, subject: BoardSubject) -> dict[str, Any]:
         """A subject's rows with the cards that they need, which are counted anew: other cards change nothing here."""
         held: dict[int, int] = {}
-        rows = {key: [_row(row, self.place) for row in rows] for key, rows in subject.rows.items()}
-        for row in (row for own in rows.values() for row in own):
-            for one in [row, *(row[11] if isinstance(row[11], list) else [])]:
-                one[0] = held.setdefault(one[0], len(held))
+
+        def own(row: Any) -> Any:
+            return [held.setdefault(row[0], len(held)), *row[1:]]
+
+        rows = {key: [own(self._row(row)) for row in rows] for key, rows in subject.rows.items()}
+        for row in (row for several in rows.values() for row in several if isinstance(row[11], list)):
+            row[11] = [own(one) for one in row[11]]
         keys = {run.entry.key for own in subject.rows.values() for row in own for run in row.runs or (row,)}
         past = [key for one in sorted(keys) for key in self.board.history.get(one, ())]
         history = {"history": past[:_PAST], "past": len(past)} if past else {}

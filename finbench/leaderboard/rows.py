@@ -65,7 +65,7 @@ class BoardCard:
         """Of its subject, unlike that of any other on the board."""
         return self.shown or self.card.subject.name
 
-    @property
+    @functools.cached_property
     def machine(self) -> str:
         """Seconds and bytes are only comparable on one kind of machine: accelerator, else processor and cores."""
         known = self.card.provenance.hardware

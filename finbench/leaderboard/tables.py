@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ _FRACTIONS = {
     "truncated", "thinking_tokens", "seed_deviation", "learning_rate",
 }  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # East Asian input has wide ones
+_values = operator.itemgetter(*COLUMNS)
 READ = 100  # rows of a table of Markdown: it is for reading; programs have the others
 
 
@@ -114,7 +116,8 @@ def _of_answers(test: BoardTest, row: BoardRow) -> list[str]:
 
 def records(board: Board) -> list[dict[str, Any]]:
     """Every row of every test with the values of ``COLUMNS``; numbers in full."""
-    return [_record(test, row) for test in board.tests for row in test.rows]
+    cards: dict[int, dict[str, Any]] = {}  # what is said of a row's trainings, which many rows have
+    return [_record(test, row, cards) for test in board.tests for row in test.rows]
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -122,13 +125,14 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows([_safe(row[name]) for name in COLUMNS] for row in rows)
+    writer.writerows([_safe(one) for one in _values(row)] for row in rows)
     return text.getvalue()
 
 
 def as_json(rows: Sequence[dict[str, Any]]) -> str:
     """Records as names of columns and lists of values, a line each: pandas reads it with ``orient="split"``."""
-    lines = (json.dumps([row[name] for name in COLUMNS], ensure_ascii=False, allow_nan=False) for row in rows)
+    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+    lines = (encode(_values(row)) for row in rows)
     return f'{{"columns":{json.dumps(COLUMNS)},"data":[\n' + ",\n".join(lines) + "\n]}\n"
 
 
@@ -146,8 +150,9 @@ def as_parquet(rows: Sequence[dict[str, Any]]) -> bytes | None:
         return pa.int64() if name in _WHOLE_NUMBERS else pa.float64() if name in _FRACTIONS else pa.string()
 
     columns = {}
-    for name in COLUMNS:
-        values, own = [row[name] for row in rows], kind(name)
+    by_column = zip(*map(_values, rows), strict=True) if rows else [()] * len(COLUMNS)
+    for name, values in zip(COLUMNS, by_column, strict=True):
+        own = kind(name)
         text = own == pa.string()
         columns[name] = pa.array([None if one is None else str(one) for one in values] if text else values, own)
     sink = io.BytesIO()
@@ -173,7 +178,7 @@ def _listed(values: Sequence[Any]) -> Any:
 
 def _safe(value: Any) -> Any:
     """Text that a spreadsheet would run as a formula is quoted."""
-    return "'" + value if isinstance(value, str) and value[:1] in _FORMULA else value
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _named(record: Record, *names: str) -> dict[str, Any]:
@@ -181,41 +186,49 @@ def _named(record: Record, *names: str) -> dict[str, Any]:
     return {name: getattr(record, name) for name in names}
 
 
-def _record(test: BoardTest, row: BoardRow) -> dict[str, Any]:
-    card, score, subject = row.entry.card, row.score, row.entry.card.subject
-    tokens, cost = row.tokens_per_second, row.cost
+def _of_card(row: BoardRow) -> dict[str, Any]:
+    card, subject = row.entry.card, row.entry.card.subject
     runs, took = [run.entry for run in row.runs or (row,)], trainings.budget(row.entry)
     return {
         **_named(subject, "chat", "method", "bits", "rank", "trainable_parameters"),
         "format": card.format,
         "adapter": _listed([run.card.subject.adapter for run in runs]),
         "seed": _listed([run.card.subject.seed for run in runs]),
-        "trainings": row.trainings,
-        "seed_deviation": row.deviation,
         "training_rows": took and took.rows,
         "training_steps": took and took.steps,
         "learning_rate": took and took.rate,
         "rate_chosen": took and took.chosen,
+        "shots": card.shots,
+        "subject": row.name,
+        "base": subject.base.alias,
+        "base_fingerprint": subject.base.fingerprint,
+        "peak_memory_bytes": card.peak_memory_bytes,
+        "machine": row.entry.machine,
+        "evidence": row.entry.level,
+        "card": _listed([run.key for run in runs]),
+        "profile": card.generation.profile if card.generation else "direct",
+    }
+
+
+def _record(test: BoardTest, row: BoardRow, cards: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    score, tokens, cost = row.score, row.tokens_per_second, row.cost
+    key = id(row if row.runs else row.entry)  # of some tests not every training may be there
+    said = cards.get(key) or cards.setdefault(key, _of_card(row))
+    return {
+        **said,
+        "trainings": row.trainings,
+        "seed_deviation": row.deviation,
         **_named(score, "family", "task", "task_digest", "prompt_style", "n"),
         **_named(score.main, "value", "low", "high"),
         "task_version": score.version,
         "data_digest": score.data.digest,
-        "shots": card.shots,
         "whole_test": test.whole,
         "group": row.group,
-        "subject": row.name,
-        "base": subject.base.alias,
-        "base_fingerprint": subject.base.fingerprint,
         "metric": score.main_metric,
         "parse_rate": score.parse_rate.value,
-        "peak_memory_bytes": card.peak_memory_bytes,
         "tokens_per_second": None if tokens is None else round(tokens, 2),
         "seconds_per_1000_documents": None if cost is None else round(cost, 3),
-        "machine": row.entry.machine,
         "overlap": row.seen,
-        "evidence": row.entry.level,
-        "card": _listed([run.key for run in runs]),
-        "profile": card.generation.profile if card.generation else "direct",
         "lenient": score.lenient[score.main_metric].value if score.main_metric in score.lenient else None,
         "truncated": score.answers.truncated.value if score.answers else None,
         "thinking_tokens": None if row.thinking is None else round(row.thinking, 2),

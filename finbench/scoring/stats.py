@@ -68,7 +68,7 @@ def by_cluster(parts: Counts, clusters: Sequence[Any] | None) -> tuple[Counts, C
         return parts, np.ones(parts.shape[-2])
     index = np.array([codes[cluster] for cluster in clusters])
     summed = np.zeros((*parts.shape[:-2], len(codes), parts.shape[-1]))
-    np.add.at(summed, (..., index, slice(None)), parts)
+    np.add.at(np.moveaxis(summed, -2, 0), index, np.moveaxis(parts, -2, 0))
     return summed, np.bincount(index).astype(np.float64)
 
 
@@ -257,11 +257,16 @@ class Spread:
 
 def seed_spread(values: Sequence[float]) -> Spread:
     """Spread (n - 1 in its denominator) of one metric over runs that differ in their seed only; at least two values."""
-    if len(values) < 2:
-        raise ValueError(f"a spread needs two seeds, got {len(values)}")
-    mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+    mean, deviation = float(np.mean(values)), seed_deviation(values)
     half = t_quantile(len(values) - 1) * deviation / math.sqrt(len(values))
     return Spread(mean, deviation, mean - half, mean + half)
+
+
+def seed_deviation(values: Sequence[float]) -> float:
+    """The standard deviation of ``seed_spread``."""
+    if len(values) < 2:
+        raise ValueError(f"a spread needs two seeds, got {len(values)}")
+    return float(np.std(values, ddof=1))
 
 
 def welch(a: Sequence[float], b: Sequence[float]) -> float:

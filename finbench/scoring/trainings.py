@@ -43,7 +43,7 @@ EXACT = SeedVariance(0.0, math.inf)  # of what was not trained here
 
 def seed_variance(values: Sequence[float]) -> SeedVariance:
     """Of one recipe's trainings, two at least."""
-    return SeedVariance(stats.seed_spread(values).deviation ** 2, len(values) - 1)
+    return SeedVariance(stats.seed_deviation(values) ** 2, len(values) - 1)
 
 
 def pooled(found: Sequence[SeedVariance]) -> SeedVariance:
