@@ -341,6 +341,30 @@ def test_a_p_does_not_depend_on_the_row_that_leads(odd: dict[str, Any]) -> None:
     assert alone.used == beside.used != {}
 
 
+@pytest.mark.parametrize("together", [1, 2])
+@pytest.mark.parametrize("kinds", [2, 4, 30])
+def test_swaps_are_those_of_one_source_after_the_other(kinds: int, together: int) -> None:
+    """Whether equal swaps are looked at once, of few kinds of answers, or each, of many and of sources of several."""
+    drawn = np.random.default_rng(kinds)
+    said = drawn.integers(kinds, size=(5, 120)) / kinds
+    score, first = proof("acc", said[0].tolist())
+    found = [first, *(proof("acc", row.tolist())[1] for row in said[1:])]
+    sources = tuple(n // together for n in range(120)) if together > 1 else None
+    found = [groups.Rival([replace(one.runs[0], sources=sources)]) for one in found]
+    test = groups._Test(score, found[0].runs[0], known.Kept(), False)
+    assert test.enter(list(enumerate(found))) == [0, 1, 2, 3, 4]
+    deviations, _ = test._swapped(test.entered[0], [test.entered[n] for n in range(1, 5)])
+    units = said.reshape(5, -1, together)
+    for other, deviation in zip(units[1:], deviations, strict=True):
+        gap, moved = units[0].mean() - other.mean(), []
+        for n in range(len(other)):
+            a, b = units[0].copy(), other.copy()
+            a[n], b[n] = other[n], units[0][n]
+            moved.append((gap - (a.mean() - b.mean())) / 2)
+        assert deviation == pytest.approx(np.sqrt(np.sum(np.square(moved))), rel=1e-12)
+        assert test.entered[0].value == pytest.approx(units[0].mean(), rel=1e-12)
+
+
 def test_documents_are_those_of_the_strongest_evidence_not_of_the_most_cards() -> None:
     """Many cards with invented documents take the groups from nobody whose model a maintainer has asked again."""
     score, found = rivals(4, 60, 0)
