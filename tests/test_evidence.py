@@ -21,6 +21,7 @@ from finbench import leaderboard
 from finbench.cards import cardfiles
 from finbench.core.errors import FinbenchError
 from finbench.core.files import stable_json
+from finbench.core.records import Scorecard
 from finbench.data.sources import import_data
 from finbench.evaluation import drawing, evaluator
 from finbench.evaluation.rerun import Answered
@@ -288,6 +289,57 @@ def test_answers_of_no_model_stand_on_no_leaderboard(scored: dict[str, Path], tm
     with pytest.raises(FinbenchError, match=said):
         leaderboard.add([scored["gold"]], to=tmp_path / "c")
     assert said in leaderboard.build(tmp_path / "b").refusals[0]
+
+
+def board_with(scored: dict[str, Path], place: Path, **stated: Any) -> Path:
+    """A board of three subjects that can be told apart, and of a stranger's card of which something is stated."""
+    for number, answers in enumerate(("gold", "honest")):
+        boards.renamed(scored[answers], place / "scorecards" / f"{number}.json", **boards.adapter(number))
+    card = boards.renamed(scored["other"], place / "scorecards" / "stranger.json", **boards.adapter(7))
+    found, rows = json.loads(card.read_text()), cardfiles.read_samples(card)
+    for name, value in stated.items():
+        *path, last = name.split("__")
+        at = found
+        for part in path:
+            at = at[int(part) if part.isdecimal() else part]
+        at[last] = value
+    made = Scorecard.parse(found, "card")
+    cardfiles.write(card, made.model_copy(update={"run_key": cardfiles.run_key(made)}), rows)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("scores__0__prompt_tokens", 10**400),
+        ("scores__0__seconds", 1e308),
+        ("scores__0__seconds", 5e-324),
+        ("subject__rank", 10**30),
+        ("subject__trainable_parameters", 2**63),
+        ("peak_memory_bytes", 10**400),
+        ("shots", 2**64),
+        ("provenance__hardware", {"cores": 1e300}),
+        ("scores__0__baselines", {"majority": {"macro_f1": 2.0}}),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_number_of_one_card_stops_no_board(name: str, value: Any, scored: dict[str, Path], tmp_path: Path) -> None:
+    made = leaderboard.build(board_with(scored, tmp_path / "b", **{name: value}))
+    [refused] = made.refusals
+    assert "stranger.json" in refused
+    assert name.rpartition("__")[2] in refused
+
+
+def test_who_overstates_what_a_constant_reaches_takes_nobody_out_of_the_groups(
+    scored: dict[str, Path], tmp_path: Path
+) -> None:
+    forged = {"majority": {"macro_f1": 1.0, "acc": 1.0}}
+    place = board_with(scored, tmp_path / "b", scores__0__baselines=forged)
+    for order in ("0\n1\nstranger\n", ""):
+        (place / precedence.ARRIVALS).write_text(order)
+        [test] = board(entries(place)).tests
+        assert [row.group for row in test.rows if row.entry.key != "stranger"].count(None) == 0
+        assert test.score.baselines["majority"]["macro_f1"] < 0.5  # the page states it too
 
 
 # ---------------------------------------------------------------- rows that somebody chose, keys that do not follow
