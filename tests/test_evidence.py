@@ -279,6 +279,19 @@ def test_two_subjects_never_share_a_name(scored: dict[str, Path], tmp_path: Path
     assert all(name in (tmp_path / "b" / "leaderboard.csv").read_text() for name in names)
 
 
+@pytest.mark.parametrize(
+    "name", ["gold\u200b", "g\u2060old", "gold\U000e0041", "\u202egold", "go\u00adld", "gold\ufe0f", "\u3164"]
+)
+def test_what_nobody_sees_makes_no_name_of_its_own(name: str, scored: dict[str, Path], tmp_path: Path) -> None:
+    cards = tmp_path / "b" / "scorecards"
+    boards.renamed(scored["gold"], cards / "owner" / "a" / "a.json", **boards.adapter(1, name="gold"))
+    boards.renamed(scored["other"], cards / "owner\u200b" / "b" / "b.json", **boards.adapter(2, name=name))
+    rows = {row.entry.key[-1]: row for row in board(entries(tmp_path / "b")).tests[0].rows}
+    assert "(owner" in rows["b"].name
+    if name != "\u3164":  # which shares no name: it shows nothing at all
+        assert all(row.name.endswith(f"{row.entry.identity[:6]})") for row in rows.values())
+
+
 def test_answers_of_no_model_stand_on_no_leaderboard(scored: dict[str, Path], tmp_path: Path) -> None:
     found, rows = cardfiles.read(scored["gold"]), cardfiles.read_samples(scored["gold"])
     made = found.model_copy(update={"subject": found.subject.model_copy(update={"name": "best of all"})})

@@ -109,13 +109,14 @@ def _told_apart(found: Sequence[BoardCard]) -> list[BoardCard]:
     """The cards; subjects that share a name get their owner behind it, or part of their identity."""
     named: dict[str, dict[str, set[str]]] = {}
     for entry in found:
-        owners = named.setdefault(precedence.spoken(entry.card.subject), {})
-        owners.setdefault(entry.owner, set()).add(entry.identity)
+        owners = named.setdefault(precedence.spoken(entry.card.subject.name), {})
+        owners.setdefault(precedence.spoken(entry.owner), set()).add(entry.identity)
     made = []
     for entry in found:
-        owners = named[precedence.spoken(entry.card.subject)]
-        if len(set().union(*owners.values())) > 1:
-            several = not entry.owner or len(owners[entry.owner]) > 1
+        name, owner = precedence.spoken(entry.card.subject.name), precedence.spoken(entry.owner)
+        owners = named[name]
+        if not name or len(set().union(*owners.values())) > 1:
+            several = not owner or len(owners[owner]) > 1
             behind = [entry.owner] * bool(entry.owner) + [entry.identity[:6]] * several
             entry = replace(entry, shown=f"{entry.card.subject.name} ({', '.join(behind)})")
         made.append(entry)
