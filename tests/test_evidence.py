@@ -21,6 +21,7 @@ from finbench import leaderboard
 from finbench.cards import cardfiles
 from finbench.core.errors import FinbenchError
 from finbench.core.files import stable_json
+from finbench.core.records import Scorecard
 from finbench.data.sources import import_data
 from finbench.evaluation import drawing, evaluator
 from finbench.evaluation.rerun import Answered
@@ -278,6 +279,19 @@ def test_two_subjects_never_share_a_name(scored: dict[str, Path], tmp_path: Path
     assert all(name in (tmp_path / "b" / "leaderboard.csv").read_text() for name in names)
 
 
+@pytest.mark.parametrize(
+    "name", ["gold\u200b", "g\u2060old", "gold\U000e0041", "\u202egold", "go\u00adld", "gold\ufe0f", "\u3164"]
+)
+def test_what_nobody_sees_makes_no_name_of_its_own(name: str, scored: dict[str, Path], tmp_path: Path) -> None:
+    cards = tmp_path / "b" / "scorecards"
+    boards.renamed(scored["gold"], cards / "owner" / "a" / "a.json", **boards.adapter(1, name="gold"))
+    boards.renamed(scored["other"], cards / "owner\u200b" / "b" / "b.json", **boards.adapter(2, name=name))
+    rows = {row.entry.key[-1]: row for row in board(entries(tmp_path / "b")).tests[0].rows}
+    assert "(owner" in rows["b"].name
+    if name != "\u3164":  # which shares no name: it shows nothing at all
+        assert all(row.name.endswith(f"{row.entry.identity[:6]})") for row in rows.values())
+
+
 def test_answers_of_no_model_stand_on_no_leaderboard(scored: dict[str, Path], tmp_path: Path) -> None:
     found, rows = cardfiles.read(scored["gold"]), cardfiles.read_samples(scored["gold"])
     made = found.model_copy(update={"subject": found.subject.model_copy(update={"name": "best of all"})})
@@ -288,6 +302,57 @@ def test_answers_of_no_model_stand_on_no_leaderboard(scored: dict[str, Path], tm
     with pytest.raises(FinbenchError, match=said):
         leaderboard.add([scored["gold"]], to=tmp_path / "c")
     assert said in leaderboard.build(tmp_path / "b").refusals[0]
+
+
+def board_with(scored: dict[str, Path], place: Path, **stated: Any) -> Path:
+    """A board of three subjects that can be told apart, and of a stranger's card of which something is stated."""
+    for number, answers in enumerate(("gold", "honest")):
+        boards.renamed(scored[answers], place / "scorecards" / f"{number}.json", **boards.adapter(number))
+    card = boards.renamed(scored["other"], place / "scorecards" / "stranger.json", **boards.adapter(7))
+    found, rows = json.loads(card.read_text()), cardfiles.read_samples(card)
+    for name, value in stated.items():
+        *path, last = name.split("__")
+        at = found
+        for part in path:
+            at = at[int(part) if part.isdecimal() else part]
+        at[last] = value
+    made = Scorecard.parse(found, "card")
+    cardfiles.write(card, made.model_copy(update={"run_key": cardfiles.run_key(made)}), rows)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("scores__0__prompt_tokens", 10**400),
+        ("scores__0__seconds", 1e308),
+        ("scores__0__seconds", 5e-324),
+        ("subject__rank", 10**30),
+        ("subject__trainable_parameters", 2**63),
+        ("peak_memory_bytes", 10**400),
+        ("shots", 2**64),
+        ("provenance__hardware", {"cores": 1e300}),
+        ("scores__0__baselines", {"majority": {"macro_f1": 2.0}}),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_number_of_one_card_stops_no_board(name: str, value: Any, scored: dict[str, Path], tmp_path: Path) -> None:
+    made = leaderboard.build(board_with(scored, tmp_path / "b", **{name: value}))
+    [refused] = made.refusals
+    assert "stranger.json" in refused
+    assert name.rpartition("__")[2] in refused
+
+
+def test_who_overstates_what_a_constant_reaches_takes_nobody_out_of_the_groups(
+    scored: dict[str, Path], tmp_path: Path
+) -> None:
+    forged = {"majority": {"macro_f1": 1.0, "acc": 1.0}}
+    place = board_with(scored, tmp_path / "b", scores__0__baselines=forged)
+    for order in ("0\n1\nstranger\n", ""):
+        (place / precedence.ARRIVALS).write_text(order)
+        [test] = board(entries(place)).tests
+        assert [row.group for row in test.rows if row.entry.key != "stranger"].count(None) == 0
+        assert test.score.baselines["majority"]["macro_f1"] < 0.5  # the page states it too
 
 
 # ---------------------------------------------------------------- rows that somebody chose, keys that do not follow

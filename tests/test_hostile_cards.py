@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import zstandard
 from test_verification import Card, Rows, change, change_sha, other, put, rescored, row_of
 
+from conftest import quick
 from finbench.cards import cardfiles, comparison, exports, render, reporting
 from finbench.core import seal
 from finbench.core.errors import FinbenchError
@@ -528,6 +530,42 @@ def test_no_text_of_a_card_is_markup_a_line_or_a_command_in_any_format(card: Pat
         assert how == "html" or not re.search("[\r\x1b\u202e\u2028]|\n# h1|\n\\[|[^\\\\]\\*\\*b", text), how
     assert r"\\" + "\n[" not in texts["latex"]
     assert "{[}x{]}" in texts["latex"]
+
+
+ROW_START = '{"task":"finbench_mini_sentiment","index":0,"doc":"x","cluster":"x","values":{'
+BOMBS: dict[str, str] = {  # of samples, whose file has some kilobytes
+    "names": ROW_START + '"acc":0,' * 3_000_000 + '"acc":0}}',
+    "texts": ROW_START + '"acc":[' + '"éa",' * 5_000_000 + "0]}}",
+    "numbers": ROW_START + '"acc":[' + "0.1," * 8_000_000 + "0]}}",
+}
+
+
+@pytest.mark.parametrize("what", BOMBS)
+def test_samples_that_are_a_bomb_are_refused_before_they_are_read(what: str, card: Path) -> None:
+    samples = cardfiles.samples_path(card)
+    samples.write_bytes(zstandard.ZstdCompressor(level=1).compress(BOMBS[what].encode()))
+    before = time.thread_time()
+    with pytest.raises(FinbenchError, match="larger than any samples file"):
+        cardfiles.parse_samples(samples)
+    assert quick(time.thread_time() - before, 1.0)
+
+
+@pytest.mark.parametrize("text", ['{"scores":[' + "{}," * 90_000 + "{}]}", '{"scores":[' + "[]," * 5_000_000 + "0]}"])
+def test_a_card_in_which_everything_is_wrong_is_told_at_once(text: str, tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text(text)
+    before = time.thread_time()
+    with pytest.raises(FinbenchError, match="at most 1000 items|larger than any scorecard"):
+        cardfiles.read(tmp_path / "c.json")
+    assert quick(time.thread_time() - before, 1.0)
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308])
+def test_a_share_beyond_all_is_named(value: float, card: Path) -> None:
+    def far(found: Card, rows: Rows) -> None:
+        found["scores"][1]["metrics"]["acc"]["value"] = value
+
+    written(card, far)
+    assert any(fault.field.endswith("metrics.acc") for fault in verify(card).faults)
 
 
 def test_a_number_beyond_any_axis_is_drawn_and_a_baseline_without_it_left_out(card: Path) -> None:

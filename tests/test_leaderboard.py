@@ -161,13 +161,16 @@ def test_who_is_not_above_a_constant_has_no_group(made: Board) -> None:
     """A constant is put between the guessing subjects and the one that knows the answers, and then above all."""
     test = next(test for test in made.tests if test.task == "fpb" and test.whole)
     values = [row.score.main.value for row in test.rows]
-    before, score = [row.group for row in test.rows], test.score
+    before, scores = [row.group for row in test.rows], [row.score for row in test.rows]
     for constant, expected in ((values[1], [None] * len(values)), (-1.0, before)):
-        metric = {test.score.main_metric: constant}
-        test.score = score.model_copy(update={"baselines": {"majority": metric, "random": {score.main_metric: 2.0}}})
+        stated = {"majority": {test.score.main_metric: constant}, "random": {test.score.main_metric: 2.0}}
+        for row, score in zip(test.rows, scores, strict=True):
+            row.score = score.model_copy(update={"baselines": stated})
         _place(test)
         assert [row.group for row in test.rows] == expected
-    test.score = score
+    for row, score in zip(test.rows, scores, strict=True):
+        row.score = score
+    _place(test)
     assert before[0] == 1
 
 

@@ -7,6 +7,7 @@ import importlib
 import itertools
 import json
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +18,13 @@ import pytest
 from typer.testing import CliRunner
 
 import boards
+from conftest import quick
 from finbench import leaderboard
 from finbench.cards import cardfiles
 from finbench.cli.app import app
 from finbench.core.errors import FinbenchError
 from finbench.evaluation import rescore
-from finbench.leaderboard import commands, evidence, examine, groups, known, precedence
+from finbench.leaderboard import commands, evidence, examine, groups, known, precedence, store
 from finbench.leaderboard.board import board
 from finbench.leaderboard.payload import Payload
 from finbench.leaderboard.reading import entries, read
@@ -247,6 +249,30 @@ def test_a_row_of_parquet_harms_no_other(place: Path, tmp_path: Path) -> None:
         assert len([one for one in read(place).refused if "is no key of a card" in one.file]) == 2
 
 
+PARQUETS = {  # key, card, samples of rows; a cell is repeated by a number, or packed a thousand times
+    "a card of 300 MB": lambda: (["a/b/c"], [" " * (300 << 20)], [b""]),
+    "a card, repeated": lambda: ([f"a/{n}/c" for n in range(16)], [" " * (30 << 20)] * 16, [b""] * 16),
+    "rows without end": lambda: ([f"a/{n}/c" for n in range(50_000)], ["{}"] * 50_000, [None] * 50_000),
+}
+
+
+@pytest.mark.parametrize("rows", PARQUETS.values(), ids=PARQUETS)
+def test_a_parquet_file_that_is_a_bomb_is_one_line_and_nothing_is_unpacked(
+    rows: Callable[[], tuple[list[Any], ...]], place: Path, cache: Path
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = zip(store.COLUMNS, rows(), (pa.string(), pa.string(), pa.binary()), strict=True)
+    table = pa.table({name: pa.array(cells, kind) for name, cells, kind in kinds})
+    pq.write_table(table, place / "scorecards" / "bomb.parquet", compression="zstd")
+    before = time.thread_time()
+    _, wrong = store.places(place)
+    assert quick(time.thread_time() - before, 5.0)
+    assert list(wrong) == ["bomb.parquet"]
+    assert not (cache / "leaderboard" / "rows").exists()
+
+
 # ---------------------------------------------------------------- groups
 
 
@@ -407,10 +433,10 @@ def test_invented_documents_of_the_best_take_no_group_from_the_others() -> None:
 # ---------------------------------------------------------------- bad input
 
 
-def test_a_card_of_ten_thousand_tasks_is_refused_by_name(place: Path) -> None:
+def test_a_card_of_a_thousand_tasks_is_refused_by_name(place: Path) -> None:
     path = place / "scorecards" / f"{newcomer(place)}.json"
     scores = cardfiles.read(path).model_dump(mode="json", by_alias=True)["scores"]
-    changed(path, lambda card: card.update(scores=[scores[0] | {"task": f"finbench_{n}"} for n in range(10_000)]))
+    changed(path, lambda card: card.update(scores=[scores[0] | {"task": f"finbench_{n}"} for n in range(1_000)]))
     [refused] = read(place).refused
     assert "is not a task of this finbench" in " ".join(refused.faults)
     assert "more: finbench verify" in refused.faults[-1]
@@ -480,13 +506,16 @@ def test_what_a_pull_request_brings_or_takes_beside_cards_is_named(place: Path, 
     samples = min(cards.rglob("*.samples.jsonl.zst"))
     samples.unlink()
     (cards / "notes.txt").write_text("mine")
+    (place / "adapters").mkdir(exist_ok=True)
+    (place / "adapters" / "0123456789abcdef.json").write_text("{}")  # of an adapter that is on the board already
     (cards / "owner-0" / "subject-0" / "link.txt").symlink_to("/etc/hostname")
     with (place / precedence.ARRIVALS).open("a") as file:
         file.write("evil/copy/next-year\n")
     text = "\n".join(leaderboard.review(place, made).faults)
     for said in (
         f"{samples.relative_to(place).as_posix()} was taken away",
-        "notes.txt is no card, nor the samples of a new one",
+        "notes.txt is no card, nor the samples or the training of a new one",
+        "adapters/0123456789abcdef.json is no card, nor the samples or the training of a new one",
         "link.txt is a link",
         "arrivals.txt names evil/copy/next-year, which is no new card",
     ):

@@ -173,6 +173,48 @@ def test_trainings_of_the_same_seed_are_not_counted_twice() -> None:
     assert sorted((row.trainings, len(row.runs)) for row in test.rows) == [(1, 0), (2, 2)]
 
 
+def invented(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**rows[0], "doc": "invented"}, *rows[1:]]
+
+
+@pytest.mark.parametrize(
+    ("level", "stranger", "change"),
+    [
+        ("reproduced", {}, list),
+        ("samples-attached", {"level": "self-reported", "samples": {}}, list),
+        ("samples-attached", {"owner": "somebody"}, list),
+        ("samples-attached", {}, invented),
+    ],
+    ids=["weaker", "nothing beside it", "of another owner", "of other documents"],
+)
+def test_a_card_that_says_so_is_no_training_of_anothers_recipe(level: str, stranger: Any, change: Any) -> None:
+    """It would lower the mean of the others, and take their badge or their group."""
+    draw = np.random.default_rng(8)
+    cards = [replace(entry(f"lora-s{seed}", answers(draw, 0.7), seed), level=level) for seed in (0, 1)]
+    other = replace(entry("base", answers(draw, 0.2), None), level=level)
+    said = replace(entry("lora-s7", change(answers(draw, 0.0)), 7), **stranger)
+    [alone], [row] = (
+        [row for row in board(found).tests[0].rows if row.trainings == 2]
+        for found in ([*cards, other], [*cards, other, said])
+    )
+    assert (row.values, row.group, row.score.main) == (alone.values, alone.group, alone.score.main)
+
+
+def test_invented_seeds_that_scatter_hide_no_difference_that_was_reproduced() -> None:
+    draw = np.random.default_rng(9)
+    shares = [("good", 0.9), ("bad", 0.5)]
+    cards = [
+        entry(f"{name}-s{seed}", answers(draw, share), seed, method=name) for name, share in shares for seed in (0, 1)
+    ]
+    cards = [replace(card, level="reproduced") for card in cards]
+    single = replace(entry("single-s0", answers(draw, 0.5), 0, method="single"), level="reproduced")
+    wild = [entry(f"wild-s{seed}", answers(draw, share), seed, method="wild") for seed, share in ((0, 1.0), (1, 0.0))]
+    [before], [after] = board([*cards, single]).tests, board([*cards, single, *wild]).tests
+    assert after.spread == before.spread
+    for test in (before, after):
+        assert {row.name: row.group for row in test.rows}["single-s0"] == 2
+
+
 def test_names_that_are_no_seeds_and_other_ranks_are_other_recipes() -> None:
     draw = np.random.default_rng(6)
     cards = [

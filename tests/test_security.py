@@ -63,6 +63,21 @@ def refused(folder: Path, match: str, seconds: float = 5) -> None:
 # ---------------------------------------------------------------- pickles
 
 
+@pytest.mark.parametrize("to", ["a pipe", "/dev/zero", "/", "nowhere"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "generation_config.json", "special_tokens_map.json", "chat_template.jinja"]
+)
+def test_a_file_of_a_model_that_is_no_file(name: str, to: str, llama: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(llama, tmp_path / "base")
+    (folder / name).unlink(missing_ok=True)
+    if to == "a pipe":
+        os.mkfifo(folder / name)
+    else:
+        (folder / name).symlink_to(to)
+    with pytest.raises(FinbenchError, match="is no plain file"):
+        bases.resolve(str(folder))
+
+
 def test_a_pickle_is_never_opened_under_any_name(adapter: Path, canary: Path) -> None:
     bomb = pickle.dumps(Bomb(canary))
     (adapter / "adapter_model.safetensors").write_bytes(bomb)

@@ -22,13 +22,14 @@ from finbench.core.records import Scorecard
 from finbench.core.seal import card_seal
 
 _PATIENCE = 120  # seconds; a writer holds the lock for a fraction of one
-_MOST_PARTS = 10**7  # objects and lists in them, which take more memory than bytes; of a million rows about six million
-_LARGEST = 256 * 2**20  # bytes of samples after decompression; a card's are a few megabytes
+# of samples, unpacked: values, which take more memory than bytes (17,000 rows have 400,000); bytes, beyond a few
+# megabytes no more than so many times the file's (hashes of documents do not compress: eight times)
+_MOST_PARTS, _LARGEST, _SMALL, _RATIO = 16 * 10**6, 256 * 2**20, 16 * 2**20, 200
 _SAMPLES = ".samples.jsonl.zst"  # ends the name of a card's samples
 _SHORTEST = 40  # bytes of a sample row: the hash of its document alone has 32
 _OWN = "Put the samples file that finbench eval wrote with the card beside it, or score again: finbench eval"
 _SLUG = 100  # characters of a file's name that come from a subject's; a file system takes 255 with what follows
-_CARD = 64 * 2**20  # bytes of a scorecard; one of every task has 0.1 MB
+_CARD, _CARD_PARTS = 16 * 2**20, 200_000  # bytes of a scorecard, values in it; one of every task has 0.1 MB and 4,000
 _SHARED = 2**27  # characters of rows that cards share, and are kept: of usual rows 100,000, which take 0.3 GB
 _PART = 100  # characters for which an object or list in a row counts
 T = TypeVar("T")
@@ -92,12 +93,10 @@ def raw(path: Path) -> Any:
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise missing(path)
-        if path.stat().st_size > _CARD:
-            raise FinbenchError(
-                f"{path} is larger than any scorecard can be.",
-                "Name a scorecard that finbench eval wrote: scorecards/<subject>.json",
-            )
-        return strict_json(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8") if path.stat().st_size <= _CARD else None
+        if text is None or sum(map(text.count, ",[{")) > _CARD_PARTS:
+            raise FinbenchError(f"{path} is larger than any scorecard can be.", "Name one that finbench eval wrote.")
+        return strict_json(text)
     except (FileNotFoundError, NotADirectoryError) as fault:
         raise missing(path) from fault
     except (OSError, ValueError, RecursionError) as fault:
@@ -247,12 +246,13 @@ def unlike_row(row: dict[str, Any]) -> str:
 def parse_samples(path: Path) -> list[dict[str, Any]]:
     """The rows of a samples file, whoever it belongs to."""
     try:
+        largest = min(_LARGEST, max(_SMALL, _RATIO * path.stat().st_size))
         with path.open("rb") as handle:
             stated = zstandard.frame_content_size(handle.read(64))  # -1: not stated
             handle.seek(0)
             with zstandard.ZstdDecompressor().stream_reader(handle, closefd=False) as stream:
-                text = stream.read(_LARGEST + 1) if stated <= _LARGEST else b""
-        if stated > _LARGEST or len(text) > _LARGEST or text.count(b"{") + text.count(b"[") > _MOST_PARTS:
+                text = stream.read(largest + 1) if stated <= largest else b""
+        if max(stated, len(text)) > largest or sum(map(text.count, (b",", b"[", b"{"))) > _MOST_PARTS:
             raise FinbenchError(f"{path} is larger than any samples file can be.", _OWN)
         if len(text) < stated:
             raise FinbenchError(f"{path} is torn: {len(text):,} of {stated:,} bytes are there.", _OWN)

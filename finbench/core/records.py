@@ -362,7 +362,7 @@ class Scorecard(Document):
         description="who asked the model; answers of lm-eval, of inspect or of a file are scored again by finbench"
     )
     subject: Subject = Field(description="what was evaluated")
-    scores: list[Score] = Field(description="one for each task, sorted by name")
+    scores: list[Score] = Field(max_length=1_000, description="one for each task, sorted by name")
     engine: str = Field(description="what computed the answers")
     dtype: str = Field(description="floating-point type of the computation")
     form: Literal["base", "unmerged", "merged", "none"] = Field(description="how the adapter was applied")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.data import audit, contamination, own, readers, xbrl
+    from finbench.data import audit, contamination, own, parquets, readers, xbrl
     from finbench.data.sources import (
         SPLITS,
         ImportReport,
@@ -36,6 +36,7 @@ __all__ = [
     "locked_sets",
     "on_hub",
     "own",
+    "parquets",
     "read_rows",
     "readers",
     "xbrl",

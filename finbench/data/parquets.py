@@ -6,7 +6,7 @@ A page of sixty million equal values takes a hundred bytes, and a dictionary rep
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,23 @@ _MEMORY = 2 * jail.MEMORY  # of which the allocator of pyarrow takes half in adv
 _HINT = "If you trust it, give it as JSON lines."
 
 
-def rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Every row; FinbenchError for what is no Parquet file, or means far more than it has bytes."""
+def rows(
+    path: Path, columns: Sequence[str] | None = None, *, batch: int = _BATCH, most: int = _ROWS
+) -> Iterator[dict[str, Any]]:
+    """Every row; FinbenchError for what is no Parquet file, or means far more than it has bytes.
+
+    ``columns``: those that are read, all by default; ``batch``: rows that are held at a time, of ``most``.
+    """
     import pyarrow.parquet  # noqa: F401 - before the fork, which then has it
 
     size = path.stat().st_size
     largest = max(_SMALL, min(_LARGEST, _RATIO * size))
     seconds = jail.SECONDS + size / _SECOND
-    jail.confined(_measured, path, largest, what=str(path), hint=_HINT, seconds=seconds, memory=_MEMORY)
+    how = (path, columns and list(columns), batch)
+    jail.confined(_measured, *how, largest, most, what=str(path), hint=_HINT, seconds=seconds, memory=_MEMORY)
     with _explained(path):
-        for batch in _batches(path):
-            yield from batch.to_pylist()
+        for found in _batches(*how):
+            yield from found.to_pylist()
 
 
 @contextlib.contextmanager
@@ -48,22 +54,24 @@ def _explained(path: Path) -> Iterator[None]:
         raise FinbenchError(f"{path}: not valid Parquet ({said}).", "Download it again.") from fault
 
 
-def _batches(path: Path) -> Iterator[Any]:
+def _batches(path: Path, columns: list[str] | None, batch: int) -> Iterator[Any]:
     """Some rows at a time, by one thread: a fork has no other."""
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(path, memory_map=False, pre_buffer=False) as found:
-        yield from found.iter_batches(batch_size=_BATCH, use_threads=False)
+        if lacking := set(columns or ()) - set(found.schema_arrow.names):
+            raise FinbenchError(f"{path}: it has no column {', '.join(sorted(lacking))}.", "Name a file that has it.")
+        yield from found.iter_batches(batch_size=batch, columns=columns, use_threads=False)
 
 
-def _measured(path: Path, largest: int) -> None:
+def _measured(path: Path, columns: list[str] | None, batch: int, largest: int, most: int) -> None:
     """In the jail: refuse a file of more rows, or of more bytes in Python, than its size can mean."""
     count = size = 0
     with _explained(path):
-        for batch in _batches(path):
-            own = sum(map(_meant, batch.columns))
-            count, size = count + batch.num_rows, size + own
-            if count > _ROWS or size > largest or own > _BATCH_BYTES:
+        for found in _batches(path, columns, batch):
+            own = sum(map(_meant, found.columns))
+            count, size = count + found.num_rows, size + own
+            if count > most or size > largest or own > _BATCH_BYTES:
                 raise FinbenchError(f"{path}: at least {count:,} rows of {size:,} bytes: a bomb?", _HINT)
 
 

@@ -39,6 +39,8 @@ from finbench.scoring import (
 
 _GENERATED = {"reasoning_tokens", "answer_tokens", "truncated"}  # of a row beside them, where answers were generated
 _CLOCKS = timedelta(minutes=10)  # by which clocks may differ
+_MOST = 2**53  # up to which every reader sees the same number, and sums and quotients of a few are numbers
+_LEAST = 1e-9  # seconds: less is no time in which anything was asked
 
 
 def verify(
@@ -159,6 +161,8 @@ def _sealed(raw: Mapping[str, Any], card: Scorecard, found: Verification) -> Non
         read = meant.get(place, written)
         if type(read) is not type(written) and not (isinstance(read, float) and type(written) is int):
             found.fault(place, f"is written as {written!r}, which other readers do not take for {read!r}")
+        if type(written) in (int, float) and not -_MOST < written < _MOST:
+            found.fault(place, "is a number beyond all that are measured")
     try:
         if card.provenance.when() > datetime.now(UTC) + _CLOCKS:
             found.fault("provenance.created", f"is {card.provenance.created}, which is yet to come")
@@ -224,6 +228,12 @@ def _possible(card: Scorecard, score: Score, found: Verification) -> None:
             found.fault("generation.profile", f"is {how.profile}, and {score.task} has log-likelihoods of labels")
         if how.samples > 1 and not how.temperature:
             found.fault("generation.samples", f"is {how.samples}, drawn without a temperature")
+    if 0 < score.seconds < _LEAST:
+        found.fault(f"{place}.seconds", f"is {score.seconds:g}, in which nothing is answered")
+    for name, metric, value in ((name, *one) for name, each in score.baselines.items() for one in each.items()):
+        least, most = metrics.bounds(metric)
+        if not least <= value <= most:
+            found.fault(f"{place}.baselines.{name}.{metric}", f"is not between {least:g} and {most:g}")
     for name in ("clusters", "duplicates"):
         if getattr(score, name) > score.n:
             found.fault(f"{place}.{name}", f"is more than the {score.n} documents")
@@ -247,7 +257,7 @@ def _possible(card: Scorecard, score: Score, found: Verification) -> None:
             found.fault(f"{place}.{name}", f"is not between {least:g} and {most:g}")
         if score.n == wanted < 2**53 and name.rpartition(".")[2] in ("acc", "exact_match", "parse_rate"):
             successes = measure.value * score.n * (card.generation.samples if card.generation else 1)
-            if abs(successes - round(successes)) > 1e-6 or not 0 <= measure.value <= 1:
+            if not 0 <= measure.value <= 1 or abs(successes - round(successes)) > 1e-6:
                 found.fault(f"{place}.{name}", f"{measure.value} is not a share of {score.n} documents")
 
 

@@ -72,13 +72,14 @@ Vouched = tuple[Attestation, signing.Signed]
 SampleRows = Mapping[str, Sequence[Mapping[str, Any]]]  # by task
 
 
-def _trained_path(folder: Path, identity: str) -> Path:
-    return folder / ADAPTERS / f"{identity[:16]}.json"
+def training_file(subject: Subject) -> str:
+    """Where the training record of a subject's adapter lies in a leaderboard."""
+    return f"{ADAPTERS}/{(subject.adapter or '')[:16]}.json"
 
 
 def trained(folder: Path, subject: Subject) -> AttestedAdapter | None:
     """The training record of a card's adapter; None where there is none. FinbenchError for one that is another's."""
-    if subject.adapter is None or not (path := _trained_path(folder, subject.adapter)).is_file():
+    if subject.adapter is None or not (path := folder / training_file(subject)).is_file():
         return None
     try:
         found = AttestedAdapter.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
@@ -109,7 +110,7 @@ def keep_training(folder: Path, reference: str, subject: Subject) -> None:
             "Leave --adapter out, or name a folder that finbench train wrote.",
         )
     made = AttestedAdapter(identity=found.identity, config=adapters.decisive_config(found.config), record=found.record)
-    write_atomic(_trained_path(folder, found.identity), made.model_dump_json(indent=1, by_alias=True) + "\n")
+    write_atomic(folder / training_file(subject), made.model_dump_json(indent=1, by_alias=True) + "\n")
 
 
 def attestations(folder: Path, trusted: Path | None = None) -> list[Vouched]:

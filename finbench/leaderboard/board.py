@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from typing import Any
 from finbench.cards import conditions_of, setup_of
 from finbench.core import catalog, threads
 from finbench.core.console import say
-from finbench.core.files import digest
+from finbench.core.files import digest, stable_json
 from finbench.core.records import Score
 from finbench.leaderboard import groups, known, precedence, trainings
 from finbench.leaderboard.evidence import evidence_of
@@ -64,7 +65,7 @@ def board(found: Sequence[BoardCard], study: Sequence[BoardCard] = (), refused: 
     found = trainings.with_recipes(_told_apart(found))
     history = _History()
     tests, others = _tests(found, history), _tests(trainings.with_recipes(study), _History("study"))
-    spreads = trainings.known_spreads([*tests, *others])
+    spreads = trainings.known_spreads(tests, others)
     for test in tests:
         test.spread = trainings.known_spread(test, spreads)
     with ThreadPoolExecutor(math.ceil(threads.cores())) as pool:  # arithmetic on arrays, which lets other threads run
@@ -108,13 +109,14 @@ def _told_apart(found: Sequence[BoardCard]) -> list[BoardCard]:
     """The cards; subjects that share a name get their owner behind it, or part of their identity."""
     named: dict[str, dict[str, set[str]]] = {}
     for entry in found:
-        owners = named.setdefault(precedence.spoken(entry.card.subject), {})
-        owners.setdefault(entry.owner, set()).add(entry.identity)
+        owners = named.setdefault(precedence.spoken(entry.card.subject.name), {})
+        owners.setdefault(precedence.spoken(entry.owner), set()).add(entry.identity)
     made = []
     for entry in found:
-        owners = named[precedence.spoken(entry.card.subject)]
-        if len(set().union(*owners.values())) > 1:
-            several = not entry.owner or len(owners[entry.owner]) > 1
+        name, owner = precedence.spoken(entry.card.subject.name), precedence.spoken(entry.owner)
+        owners = named[name]
+        if not name or len(set().union(*owners.values())) > 1:
+            several = not owner or len(owners[owner]) > 1
             behind = [entry.owner] * bool(entry.owner) + [entry.identity[:6]] * several
             entry = replace(entry, shown=f"{entry.card.subject.name} ({', '.join(behind)})")
         made.append(entry)
@@ -205,9 +207,8 @@ def _place(test: BoardTest) -> None:
     sign = 1 if test.lower_is_better else -1
     test.rows.sort(key=lambda row: (sign * row.score.main.value, row.name, row.entry.key))
     if test.ranked:
-        # of all cards, since one may keep quiet about them
-        scores = [] if test.lower_is_better else [test.score, *(row.score for row in test.rows)]
-        floor = {value for score in scores for value in constants(score)}
+        test.score = test.score.model_copy(update={"baselines": _baselines(test.rows)})
+        floor = [] if test.lower_is_better else constants(test.score)
         rivals = [
             groups.rival(row, test.spread) if all(row.score.main.value > value for value in floor) else None
             for row in test.rows
@@ -225,6 +226,21 @@ def _place(test: BoardTest) -> None:
     prices = front(good, [row.score.price for row in test.rows], [""] * len(good))
     for row, *fronts in zip(test.rows, costs, memories, thoughts, prices, strict=True):
         row.on_cost_front, row.on_memory_front, row.on_thinking_front, row.on_price_front = fronts
+
+
+def _baselines(rows: Sequence[BoardRow]) -> dict[str, dict[str, float]]:
+    """What needs no model, as those state it who say anything: of them the strongest evidence, then who came first.
+
+    They are of the same rows, so honest cards have the same ones; one that overstates them would leave nobody a group.
+    """
+    told = [run for row in rows for run in row.runs or [row] if run.score.baselines]
+    often = Counter(stable_json(run.score.baselines) for run in told)
+
+    def believed(run: BoardRow) -> tuple[float, float, int]:
+        arrival, _ = _arrived(run.entry)
+        return -precedence.STRENGTH[run.entry.level], arrival, -often[stable_json(run.score.baselines)]
+
+    return min(told, key=believed).score.baselines if told else {}
 
 
 def constants(score: Score) -> list[float]:

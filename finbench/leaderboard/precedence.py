@@ -6,6 +6,7 @@ card that it does not name came last.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,12 @@ from finbench.evaluation import DUMMY, drawing
 
 ARRIVALS = "arrivals.txt"
 STRENGTH = {"self-reported": 0, "samples-attached": 1, "revoked": 1, "reproduced": 2}
+# Characters that show nothing (Unicode's Default_Ignorable_Code_Point), or turn the line around
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff]"
+)
 _TELLING = 20  # wrong answers, and answers other than the commonest: two models do not share as many by chance
 
 
@@ -45,9 +52,9 @@ def identity(subject: Subject) -> str:
     return digest(who)
 
 
-def spoken(subject: Subject) -> str:
+def spoken(name: str) -> str:
     """A name as far as a reader tells names apart."""
-    return " ".join(unicodedata.normalize("NFKC", subject.name).casefold().split())
+    return " ".join(_UNSEEN.sub("", unicodedata.normalize("NFKC", name)).casefold().split())
 
 
 def way(card: Scorecard) -> str:

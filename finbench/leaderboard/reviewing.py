@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from finbench.cards import cardfiles
 from finbench.core import environment
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file
-from finbench.leaderboard import intake, precedence, signing, store
+from finbench.leaderboard import attested, intake, precedence, signing, store
 from finbench.leaderboard.board import board
 from finbench.leaderboard.reading import beside, read
 from finbench.leaderboard.rows import BoardTest
@@ -101,7 +102,7 @@ def review(folder: Path, against: Path) -> Review:
     faults = [f"{name} {fault}" for name, fault in wrong.items()]
     faults += [f"{key}.json was taken away: cards stay" for key in before.keys() - {place.key for place in here}]
     keys = {place.key for place in new}
-    faults += _changed(folder, against, keys)
+    faults += _changed(folder, against, new)
     faults += _order(folder, against, keys)
     for name in (signing.SIGNERS, signing.REVOKED):
         if new and _bytes(folder / name) != _bytes(against / name):
@@ -122,22 +123,25 @@ def review(folder: Path, against: Path) -> Review:
     )
 
 
-def _changed(folder: Path, against: Path, keys: set[str]) -> Iterator[str]:
+def _changed(folder: Path, against: Path, places: Sequence[store.CardPlace]) -> Iterator[str]:
     """Files beside the pages that a request may not touch: all but new cards, their samples and their trainings."""
-    new = {f"{store.SCORECARDS}/{key}.json" for key in keys}
+    new = {f"{store.SCORECARDS}/{place.key}.json" for place in places}
     new |= {cardfiles.samples_path(folder / name).relative_to(folder).as_posix() for name in new}
-    for place in (store.SCORECARDS, "adapters", "attestations", "study"):
-        mine, theirs = ({path.relative_to(root).as_posix(): path for path in sorted((root / place).rglob("*"))
+    for place in places:
+        with contextlib.suppress(FinbenchError):  # which is said elsewhere
+            new.add(attested.training_file(cardfiles.read(place.path).subject))
+    for part in (store.SCORECARDS, "adapters", "attestations", "study"):
+        mine, theirs = ({path.relative_to(root).as_posix(): path for path in sorted((root / part).rglob("*"))
                          if path.is_symlink() or path.is_file()} for root in (folder, against))  # fmt: skip
         for name in sorted(mine.keys() | theirs.keys()):
             if name not in mine:
-                if not name.endswith(".json") or place != store.SCORECARDS:  # of cards it is said already
+                if not name.endswith(".json") or part != store.SCORECARDS:  # of cards it is said already
                     yield f"{name} was taken away"
             elif mine[name].is_symlink():
                 yield f"{name} is a link"
             elif name not in theirs:
-                if name not in new and place != "adapters":
-                    yield f"{name} is no card, nor the samples of a new one"
+                if name not in new:
+                    yield f"{name} is no card, nor the samples or the training of a new one"
             elif sha256_file(mine[name]) != sha256_file(theirs[name]):
                 yield f"{name} was edited: cards are added, never changed"
 

@@ -20,12 +20,14 @@ from finbench.cards import cardfiles
 from finbench.core import paths
 from finbench.core.errors import FinbenchError
 from finbench.core.files import folder_atomic
+from finbench.data import parquets
 
 SCORECARDS = "scorecards"
 COLUMNS = ("key", "card", "samples")
 _KEY = re.compile(r"(?!\.)[^/\\\x00-\x1f]{1,255}(/(?!\.)[^/\\\x00-\x1f]{1,255}){0,2}")
 _BATCH = 16  # rows of a Parquet file that are in memory
 _SHARD = 2_000  # cards a Parquet file
+_MOST = 10_000  # of a stranger's
 
 
 @dataclass(frozen=True, order=True)
@@ -70,6 +72,8 @@ def places(folder: Path) -> tuple[list[CardPlace], dict[str, str]]:
                 before = found.setdefault(place.key, place)
                 if before is not place and before.path.read_bytes() != place.path.read_bytes():
                     wrong[f"{path.name}: {place.key}"] = "is another card than that of the same name in the folder"
+        except FinbenchError as fault:
+            wrong[path.relative_to(root).as_posix()] = fault.message[:300]
         except Exception as fault:  # noqa: BLE001 - pyarrow raises many kinds
             wrong[path.relative_to(root).as_posix()] = f"cannot be read ({type(fault).__name__}: {fault})"[:300]
     return sorted(place for key, place in found.items() if f"{key}.json" not in wrong), wrong
@@ -90,24 +94,21 @@ def _fits(key: str) -> bool:
 
 def _unpacked(path: Path) -> Iterator[CardPlace | str]:
     """The cards of a Parquet file, each as two files in the cache, named by key and content; or what is wrong."""
-    import pyarrow.parquet as pq
-
     home = paths.cache_dir() / "leaderboard" / "rows"
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=_BATCH, columns=list(COLUMNS)):
-        for row in batch.to_pylist():
-            key, card, samples = (row[name] for name in COLUMNS)
-            if not isinstance(key, str) or not _fits(key):
-                yield f"{str(key)[:80]!r} is no key of a card"
-                continue
-            content = (card or "").encode()
-            place = home / hashlib.sha256(b"\0".join((key.encode(), content, samples or b""))).hexdigest()
-            target = place / f"{key.rpartition('/')[2]}.json"
-            if (_bytes(target), _bytes(cardfiles.samples_path(target))) != (content, samples):
-                with folder_atomic(place) as staging:
-                    (staging / target.name).write_bytes(content)
-                    if samples is not None:
-                        cardfiles.samples_path(staging / target.name).write_bytes(samples)
-            yield CardPlace(key, target, packed=True)
+    for row in parquets.rows(path, COLUMNS, batch=_BATCH, most=_MOST):
+        key, card, samples = (row[name] for name in COLUMNS)
+        if not isinstance(key, str) or not _fits(key):
+            yield f"{str(key)[:80]!r} is no key of a card"
+            continue
+        content = (card or "").encode()
+        place = home / hashlib.sha256(b"\0".join((key.encode(), content, samples or b""))).hexdigest()
+        target = place / f"{key.rpartition('/')[2]}.json"
+        if (_bytes(target), _bytes(cardfiles.samples_path(target))) != (content, samples):
+            with folder_atomic(place) as staging:
+                (staging / target.name).write_bytes(content)
+                if samples is not None:
+                    cardfiles.samples_path(staging / target.name).write_bytes(samples)
+        yield CardPlace(key, target, packed=True)
 
 
 def _bytes(path: Path) -> bytes | None:

@@ -68,7 +68,9 @@ def recipe_of(entry: BoardCard) -> tuple[str, str] | None:
         what = {"name": stem, "owner": owner, **subject.model_dump(include={"kind", "method", "rank"})}
         what |= {"parameters": subject.trainable_parameters}
     base = [subject.base.fingerprint] + ([subject.base.alias] if subject.base.fingerprint == UNKNOWN else [])
-    return digest([base, subject.bits, subject.chat, what]), stem
+    # a stranger's card says what it likes: it takes no badge from another's trainings, and is no training of theirs
+    apart = [one for one in (entry.owner, entry.level) if one not in ("", "samples-attached", "revoked")]
+    return digest([base, subject.bits, subject.chat, what, *apart]), stem
 
 
 def with_recipes(found: Sequence[BoardCard]) -> list[BoardCard]:
@@ -94,13 +96,15 @@ def with_recipes(found: Sequence[BoardCard]) -> list[BoardCard]:
 def joined(rows: Sequence[BoardRow], means: Kept) -> list[BoardRow]:
     """One row for each recipe and way of computing, with the mean of its trainings; of one seed the first counts there.
 
-    Another training with the same seed is no draw of its own, and keeps a row of its own. ``means``: main metrics of
-    several by the digests of their evidence.
+    Another training with the same seed is no draw of its own, and keeps a row of its own; so does one of other
+    documents. ``means``: main metrics of several by the digests of their evidence.
     """
-    found: dict[tuple[str, str], dict[int | None, BoardRow]] = {}
+    found: dict[tuple[str, str, str], dict[int | None, BoardRow]] = {}
     alone = []
     for row in rows:
-        own = found.setdefault((row.entry.recipe, precedence.how(row.entry.card)), {}) if row.entry.recipe else None
+        proof = evidence_of(row.score, row.entry.samples)
+        kind = (row.entry.recipe, precedence.how(row.entry.card), proof.docs if proof else "")
+        own = found.setdefault(kind, {}) if row.entry.recipe else None
         if own is None or row.entry.card.subject.seed in own:
             alone.append(row if own is None else replace(row, entry=replace(row.entry, recipe="", recipe_name="")))
         else:
@@ -173,15 +177,21 @@ def _kind(test: BoardTest) -> tuple[str, str, str]:
     return test.score.family, test.score.form, test.score.main_metric
 
 
-def known_spreads(seen: Sequence[BoardTest]) -> Spreads:
-    """The spread between seeds pooled over the recipes with several trainings on a task, in whatever rows of it."""
+def known_spreads(tests: Sequence[BoardTest], study: Sequence[BoardTest]) -> Spreads:
+    """The spread between seeds pooled over the recipes with several trainings on a task, in whatever rows of it.
+
+    Of ``tests``, which hold cards of strangers, those of the strongest evidence count, beside those of ``study``.
+    """
     found: dict[tuple[str, str, str], dict[str, list[tuple[BoardTest, BoardRow]]]] = {}
-    counted = set()
-    for test in seen:
-        for row in test.rows:
-            if len(row.runs) > 1 and (test.key, row.entry.recipe) not in counted:
-                counted.add((test.key, row.entry.recipe))
-                found.setdefault(_kind(test), {}).setdefault(test.score.task, []).append((test, row))
+    counted, most = set(), dict[str, int]()
+    own, others = ([(one, row) for one in seen for row in one.rows if len(row.runs) > 1] for seen in (tests, study))
+    for test, row in own:
+        most[test.score.task] = max(most.get(test.score.task, 0), precedence.STRENGTH[row.entry.level])
+    own = [(test, row) for test, row in own if precedence.STRENGTH[row.entry.level] == most[test.score.task]]
+    for test, row in own + others:
+        if (test.key, row.entry.recipe) not in counted:
+            counted.add((test.key, row.entry.recipe))
+            found.setdefault(_kind(test), {}).setdefault(test.score.task, []).append((test, row))
     return {kind: {task: _pool(rows) for task, rows in by_task.items()} for kind, by_task in found.items()}
 
 

@@ -38,6 +38,9 @@ def is_structured(folder: Path) -> bool:
     return (folder / STRUCTURE).is_file()
 
 
+_READ = (".json", ".jinja", ".model", ".safetensors", ".txt")  # endings of files that are read of a model
+
+
 def check_folder(folder: Path) -> None:
     """Refuse a model folder that is missing, torn, pickled, or that would run code. Reads no weights."""
     from safetensors import SafetensorError, safe_open
@@ -49,6 +52,9 @@ def check_folder(folder: Path) -> None:
             f"{folder} is an adapter, or holds one beside a model, which would be applied in silence.",
             "Name it as an adapter: --adapter; or keep base and adapter in folders of their own.",
         )
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _READ and not path.is_file():  # a pipe would be waited for, and a device has no end
+            raise FinbenchError(f"{path} is no plain file.", "Take it away, or fetch the model again.")
     refuse_sizes(read_json(folder / "config.json", folder), folder / "config.json")
     for name in ("config.json", "generation_config.json", "tokenizer_config.json", "processor_config.json"):
         if (folder / name).is_file():
