@@ -234,13 +234,11 @@ def _baselines(rows: Sequence[BoardRow]) -> dict[str, dict[str, float]]:
     They are of the same rows, so honest cards have the same ones; one that overstates them would leave nobody a group.
     """
     told = [run for row in rows for run in row.runs or [row] if run.score.baselines]
-    often = Counter(stable_json(run.score.baselines) for run in told)
-
-    def believed(run: BoardRow) -> tuple[float, float, int]:
-        arrival, _ = _arrived(run.entry)
-        return -precedence.STRENGTH[run.entry.level], arrival, -often[stable_json(run.score.baselines)]
-
-    return min(told, key=believed).score.baselines if told else {}
+    ranks = [(-precedence.STRENGTH[run.entry.level], _arrived(run.entry)[0]) for run in told]
+    best = min(ranks, default=None)
+    found = [run.score.baselines for run, rank in zip(told, ranks, strict=True) if rank == best]
+    texts = list(map(stable_json, found))  # where nobody knows who came first, those that most state
+    return found[texts.index(Counter(texts).most_common(1)[0][0])] if found else {}
 
 
 def constants(score: Score) -> list[float]:
