@@ -156,7 +156,7 @@ def relora_recipe(recipe: PretrainRecipe) -> Recipe:
     assert recipe.relora is not None
     options = recipe.relora.model_dump(include={"every", "prune", "restart_warmup"})
     return Recipe(
-        **recipe.model_dump(include={*Recipe.model_fields} - {"tasks", "data", "start"}),
+        **recipe.model_dump(include={*Recipe.model_fields} - {"tasks", "data", "start", "optimizer"}),
         base=recipe.start.base or "",
         tasks={"pretraining": 1.0},
         method="relora",
