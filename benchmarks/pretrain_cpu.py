@@ -314,17 +314,14 @@ def _optimizers(runs: dict[str, Any], rates: dict[str, Any], structures: dict[st
         f"{100 * one['parts'][0]['parameters'] / one['parameters']:.0f} % of the parameters here, keep whole moments. "
         "Peak memory is of the whole process, of which the libraries take most.",
         "",
-        "| optimiser | optimiser state | peak memory | bits per byte | general | financial | against AdamW "
-        "| training loss |",
-        "|--|--:|--:|--:|--:|--:|--:|--:|",
+        "| optimiser | optimiser state | peak memory | bits per byte | general | financial | against AdamW |",
+        "|--|--:|--:|--:|--:|--:|--:|",
     ]
     for name, model in sorted(models.items(), key=lambda row: _last(row[1])):
-        curve = [loss for _, loss in model["loss_curve"]]
-        last = curve[-max(1, len(curve) // 10) :]
         lines.append(
             f"| {name} | {model['optimizer_state_bytes'] / 1e6:.2f} MB | {model['peak_memory_bytes'] / 1e6:.0f} MB | "
             f"{_last(model):.3f} | {_last(model, 'kjv'):.3f} | {_last(model, 'filings'):.3f} | "
-            f"{_last(model) - _last(one):+.3f} | {sum(last) / len(last):.3f} |"
+            f"{_last(model) - _last(one):+.3f} |"
         )
     lines += ["", "![held-out bits per byte over steps](pretrain-optimizers.svg)", ""]
     named = [(name, rate) for name, _, rate in (key.rpartition(" ") for key in rates)]

@@ -16,7 +16,7 @@ from test_pretraining import in_child, recipe, same, text  # noqa: F401  a fixtu
 from torch import nn
 
 from finbench.core.errors import FinbenchError
-from finbench.pretraining import loop, lowmemory, report, run, spec
+from finbench.pretraining import loop, lowmemory, prepared, report, result, run, spec
 
 KINDS = ["galore", "apollo", "apollo-mini", "fira"]
 RANK, GAP, SEED = 3, 4, 7
@@ -236,6 +236,18 @@ def test_the_numbers_that_are_not_stated_are_the_authors_own(tmp_path: Path) -> 
     path.write_text("start: {shape: llama-tiny, vocabulary: 300}\ndata: [{text: a.txt}]\nsteps: 3\noptimizer: galore\n")
     assert spec.read_recipe(path, {"optimizer.rank": 16}).optimizer.rank == 16
     assert spec.read_recipe(path, {"optimizer": "adamw"}).optimizer == spec.OptimizerSpec()
+
+
+def test_runs_and_records_of_before_there_was_a_choice_are_adamws(tmp_path: Path) -> None:
+    def decided(**more: Any) -> Any:
+        stated = recipe(tmp_path, structure="dense", **more)
+        return prepared.decisive(stated, [], "t", None, "float32")["optimizer"]
+
+    assert decided() is None  # what a mark without the key gives
+    assert decided(optimizer="galore") != decided(optimizer="fira")
+    found = json.loads((Path(__file__).parent.parent / "benchmarks" / "pretrain_cpu.json").read_text())
+    old = result.Trained.parse(found["scratch"]["cola"]["models"][0], "a record of then")
+    assert (old.optimizer, old.optimizer_state_bytes) == ("adamw", None)
 
 
 def test_a_rank_above_a_matrix_is_refused_before_anything_is_trained(text: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -131,7 +131,9 @@ class LowMemoryAdamW(torch.optim.Optimizer):
             return random_directions(self.seed, number, done // gap, (rank, min(gradient.shape)), gradient.device)
         if done % gap == 0:
             if not gradient.isfinite().all():
-                raise FinbenchError("A gradient is not a number: training has diverged.", "Use a smaller rate: lr=")
+                raise FinbenchError(
+                    "A gradient is not a number: training has diverged.", "Use a smaller learning rate: --set lr="
+                )
             left, _, right = torch.linalg.svd(gradient.float(), full_matrices=False)
             state["directions"] = (left.T if wide else right)[:rank].to(gradient.dtype, copy=True).contiguous()
         return state["directions"]
