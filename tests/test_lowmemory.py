@@ -324,3 +324,18 @@ def test_gpt2_whose_layers_store_their_weights_transposed(text: Path, tmp_path: 
     done = run.pretrain(dense(text, "galore", start=start, steps=30, lr=1e-2), tmp_path / "run")
     assert isinstance(done, run.Pretrained)
     assert done.models[0].bits < done.models[0].first_bits
+
+
+def test_the_page_has_the_state_at_124m_and_1b() -> None:
+    """Counted on configurations; nothing is allocated."""
+    from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+
+    page = (Path(__file__).parent.parent / "docs" / "pretrain.md").read_text(encoding="utf-8")
+    with torch.device("meta"):
+        models = [
+            AutoModelForCausalLM.from_config(GPT2Config(**spec.SHAPES["gpt2-124m"])),
+            AutoModelForCausalLM.from_config(LlamaConfig(**spec.SHAPES["llama-1b"])),
+        ]
+    for kind in ("adamw", *KINDS):
+        cells = [report.size(lowmemory.state_bytes(model, spec.OptimizerSpec(kind=kind))) for model in models]  # type: ignore[arg-type]
+        assert f"| {kind} | {' | '.join(cells)} |" in page, (kind, cells)
