@@ -172,11 +172,8 @@ embeddings stay as they were.
 """
 
 
-TITLES = {
-    "scratch": "Small Llamas from nothing",
-    "optimizers": "The dense Llama by optimisers of less memory",
-    "compress": "SmolLM2-135M cut down, then trained",
-}
+TITLES = {"scratch": "Small Llamas from nothing", "compress": "SmolLM2-135M cut down, then trained"}
+TITLES["optimizers"] = "The dense Llama by optimisers of less memory"
 SPEED = """## Speed
 
 By `python benchmarks/pretrain_speed.py run`: one forward and one backward pass over the same tokens,
@@ -314,6 +311,8 @@ def _optimizers(runs: dict[str, Any], rates: dict[str, Any], structures: dict[st
         f"{100 * one['parts'][0]['parameters'] / one['parameters']:.0f} % of the parameters here, keep whole moments. "
         "Peak memory is of the whole process, of which the libraries take most.",
         "",
+        "At one rate a difference is also one of rates: a scale of 0.25 makes steps of a quarter, and so on.",
+        "",
         "| optimiser | optimiser state | peak memory | bits per byte | general | financial | against AdamW |",
         "|--|--:|--:|--:|--:|--:|--:|",
     ]
@@ -324,8 +323,8 @@ def _optimizers(runs: dict[str, Any], rates: dict[str, Any], structures: dict[st
             f"{_last(model) - _last(one):+.3f} |"
         )
     lines += ["", "![held-out bits per byte over steps](pretrain-optimizers.svg)", ""]
-    named = [(name, rate) for name, _, rate in (key.rpartition(" ") for key in rates)]
-    tried = sorted({rate for _, rate in named if all((name, rate) in named for name in models)}, key=float)
+    tried = sorted({key.partition(" ")[2] for key in rates}, key=float)
+    tried = [rate for rate in tried if all(f"{name} {rate}" in rates for name in models)]
     if tried:
         steps = next(iter(rates.values()))["models"][0]["steps"]
         lines += [

@@ -68,7 +68,7 @@ def state_bytes(model: Any, how: OptimizerSpec) -> int:
 def held_bytes(optimizer: Any) -> int:
     """Bytes of the tensors that an optimiser holds, measured."""
     found = (value for state in optimizer.state.values() for value in state.values())
-    return sum(value.nbytes for value in found if isinstance(value, torch.Tensor))
+    return sum(value.untyped_storage().nbytes() for value in found if isinstance(value, torch.Tensor))
 
 
 def random_directions(seed: int, matrix: int, refresh: int, shape: tuple[int, int], device: Any) -> Any:
