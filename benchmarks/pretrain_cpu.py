@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/pretrain_cpu.py scratch --filings FOLDER   small Llamas
     OMP_NUM_THREADS=1 python benchmarks/pretrain_cpu.py compress --filings FOLDER  smollm2-135m cut down
     ... optimizers --filings FOLDER     the dense one by AdamW and by optimisers of reduced moments
-    ... rates --filings FOLDER          each of these at three rates, an eighth of the tokens
+    ... rates --filings FOLDER          each of these at three rates, a sixteenth of the tokens
     python benchmarks/pretrain_cpu.py page                                         docs/pretrain-results.md
 
 FOLDER holds XBRL filings (the measurement used five 10-Ks of Apple, Amazon and Netflix, 0.47 MB of text). The rest is
@@ -75,7 +75,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     for name in ("adamw", "galore", "apollo", "apollo-mini", "fira")
 }
 RATES = {
-    f"{name} {rate:g}": {**own, "lr": rate, "tokens": SCRATCH["tokens"] // 8}
+    f"{name} {rate:g}": {**own, "lr": rate, "tokens": SCRATCH["tokens"] // 16}
     for rate in (3e-3, 1e-3, 1e-2)  # all by one rate before the next: wherever it is stopped, budgets are equal
     for name, own in OPTIMIZERS.items()
 }
@@ -328,7 +328,7 @@ def _optimizers(runs: dict[str, Any], rates: dict[str, Any], structures: dict[st
     if tried:
         steps = next(iter(rates.values()))["models"][0]["steps"]
         lines += [
-            f"At other rates, all five by the same ones, {steps} steps each (an eighth of the tokens, the schedule as "
+            f"At other rates, all five by the same ones, {steps} steps each (a sixteenth of the tokens, the schedule as "
             "short): bits per byte, the best of each in bold. This is a search and no measurement of long runs; the "
             "authors' own rate is 0.01.",
             "",
