@@ -643,9 +643,10 @@ def test_named_shapes_have_the_parameters_of_their_names() -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_steps_of_one(text: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [{}, {"structure": "dense", "optimizer": "fira"}], ids=["adamw", "fira"])
+def test_two_processes_take_the_steps_of_one(text: Path, tmp_path: Path, more: dict[str, Any]) -> None:
     path = tmp_path / "r.json.yaml"
-    path.write_text(recipe(text, batch=6, micro_batch=2).model_dump_json(exclude_defaults=True))
+    path.write_text(recipe(text, batch=6, micro_batch=2, **more).model_dump_json(exclude_defaults=True))
     script = tmp_path / "go.py"
     script.write_text(
         "import pathlib, sys\nfrom finbench.pretraining import run\n"

@@ -16,7 +16,7 @@ from finbench.core.files import folder_atomic, write_atomic, writing
 from finbench.models import bases
 from finbench.models.structured import surgery
 from finbench.pretraining import members, prepared
-from finbench.pretraining.loop import BITS, NATS, Phase, PretrainingWatch, PretrainTrainer, arguments
+from finbench.pretraining.loop import BITS, NATS, STATE, Phase, PretrainingWatch, PretrainTrainer, arguments
 from finbench.pretraining.members import Member
 from finbench.pretraining.prepared import RECORD, PreparedText
 from finbench.pretraining.result import Cutting, Pretrained, Trained
@@ -119,7 +119,7 @@ def _fit(run: PreparedText, one: Member, folder: Path) -> tuple[Any, list[dict[s
             watch = PretrainingWatch(run.recipe, phase, folder, shown, one.name)
             watch.log_before, watch.earlier = log, seconds
             own = arguments(run.recipe, phase, folder)
-            trainer = PretrainTrainer(run, watch, one.relora, model=model, args=own)
+            trainer = PretrainTrainer(run, watch, one, model=model, args=own)
             with checkpoints.staged(folder / "staging"), stopping_gently(watch), writing(folder):
                 if there and step == phase.last:
                     trainer.restore(there)
@@ -214,6 +214,8 @@ def _result(run: PreparedText, one: Member, log: list[dict[str, Any]], out: Path
         "tokens": recipe.total_steps * recipe.batch * recipe.context,
         "step_seconds": round(pace, 5),
         "tokens_per_second": round(recipe.batch * recipe.context / pace, 1),
+        "optimizer": one.optimizer.kind,
+        "optimizer_state_bytes": next((entry[STATE] for entry in reversed(log) if STATE in entry), None),
         "bytes": _weights(out / one.name),
         "stored": {str(bits): _weights(folder) for bits, folder in _copies(run, one, out).items()},
         "folder": one.name,

@@ -19,12 +19,14 @@ from transformers import TrainingArguments
 
 from finbench.models import bases
 from finbench.models.structured import layers, penalty
-from finbench.pretraining.members import RELORA, relora_recipe
+from finbench.pretraining import lowmemory
+from finbench.pretraining.members import RELORA, Member, relora_recipe
 from finbench.pretraining.prepared import PreparedText
 from finbench.pretraining.spec import PretrainRecipe
 from finbench.training import Keeper, StepTrainer
 
 BITS, NATS = "bits_per_byte", "nats_per_token"  # in the log: bits_per_byte/<source>
+STATE = "optimizer_state_bytes"  # in the log, beside the last of these
 _POINTS = 1000  # of the loss curve
 
 
@@ -101,7 +103,8 @@ class PretrainingWatch(Keeper):
         due = self.trainer.control.should_log  # which a log of ours would clear, and the loss of this step be missing
         bits = {f"{BITS}/{name}": part.per_byte for name, part in found.items()}
         nats = {f"{NATS}/{name}": part.nats / part.tokens for name, part in found.items()}
-        self.trainer.log({**bits, **nats})
+        state = {STATE: lowmemory.held_bytes(self.trainer.optimizer)} if self.trainer.optimizer else {}
+        self.trainer.log({**bits, **nats, **state})
         self.trainer.control.should_log = due
 
     def held(self, model: Any) -> dict[str, Any]:
@@ -114,9 +117,9 @@ class PretrainTrainer(StepTrainer):
 
     watch: PretrainingWatch
 
-    def __init__(self, run: PreparedText, watch: PretrainingWatch, relora: bool, **arguments: Any) -> None:
-        self.run, self.recipe, self.phase = run, run.recipe, watch.phase
-        method, own = (RELORA, relora_recipe(run.recipe)) if relora else (None, None)
+    def __init__(self, run: PreparedText, watch: PretrainingWatch, one: Member, **arguments: Any) -> None:
+        self.run, self.recipe, self.phase, self.how = run, run.recipe, watch.phase, one.optimizer
+        method, own = (RELORA, relora_recipe(run.recipe)) if one.relora else (None, None)
         super().__init__(method, own, watch, **arguments, train_dataset=range(self.phase.steps))
         watch.trainer = self
 
@@ -124,19 +127,28 @@ class PretrainTrainer(StepTrainer):
         return DataLoader(self.train_dataset, batch_size=1, collate_fn=lambda numbers: {"step": numbers})
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """AdamW; matrices decay, but not the factors whose product does (``frobenius_decay``)."""
+        """AdamW, or the recipe's other; matrices decay, but not the factors whose product does."""
         if self.optimizer is None:
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             decaying = set(self.get_decay_parameter_names(self.model))
             for name, layer in layers(self.model).items():
                 if layer.decay:
                     decaying -= {f"{name}.down.weight", f"{name}.up.weight"}
-            named = [(name, tensor) for name, tensor in self.model.named_parameters() if tensor.requires_grad]
+            low, rank = lowmemory.reduced(self.model, self.how)
+            parts: dict[tuple[bool, bool], list[Any]] = {(True, False): [], (True, True): [], (False, False): []}
+            for name, tensor in self.model.named_parameters():
+                if tensor.requires_grad:
+                    parts[name in decaying, name in low].append(tensor)
             groups = [
-                {"params": [tensor for name, tensor in named if (name in decaying) is decays], "weight_decay": decay}
-                for decays, decay in ((True, self.args.weight_decay), (False, 0.0))
+                {"params": part, "weight_decay": self.args.weight_decay * decays, **({"rank": rank} if small else {})}
+                for (decays, small), part in parts.items()
+                if part
             ]
-            self.optimizer = kind([group for group in groups if group["params"]], **settings)
+            if self.how.low_memory:
+                own = {key: settings[key] for key in ("lr", "betas", "eps")}
+                self.optimizer = lowmemory.LowMemoryAdamW(groups, self.how, self.recipe.seed, **own)
+            else:
+                self.optimizer = kind(groups, **settings)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:

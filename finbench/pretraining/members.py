@@ -10,9 +10,11 @@ from finbench.core.records import Recipe
 from finbench.methods import METHODS, Start
 from finbench.models import STRUCTURE, bases
 from finbench.models.structured import Structure, counts, dense_config_matching, surgery
-from finbench.pretraining.spec import SHAPES, PretrainRecipe
+from finbench.pretraining import lowmemory
+from finbench.pretraining.spec import SHAPES, OptimizerSpec, PretrainRecipe
 
 RELORA: Any = METHODS["relora"]
+ADAMW = OptimizerSpec()
 _OURS = ("vocab_size", "n_positions", "max_position_embeddings")  # of tokenizer and recipe
 
 
@@ -27,6 +29,7 @@ class Member:
     warmup: int = 0  # dense steps before the structure
     base: bases.Base | None = None
     relora: bool = False
+    optimizer: OptimizerSpec = ADAMW
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Size:
     trainable: int
     parts: list[counts.Part]
     flops: counts.Flops
+    optimizer_bytes: int
 
     @property
     def parameters(self) -> int:
@@ -68,8 +72,11 @@ def members(recipe: PretrainRecipe, tokenizer: Any) -> list[Member]:
             f"--set context={bases.context_length(base)}",
         )
     dense = Structure(kind="dense")
-    what = "ReLoRA" if recipe.relora else structure.kind
-    model = Member("model", what, config, structure, recipe.warmup_dense_steps, base, recipe.relora is not None)
+    what: str = "ReLoRA" if recipe.relora else structure.kind
+    how = recipe.optimizer
+    if how.low_memory:
+        what = f"dense, by {how.kind} of rank {how.rank}{' of the width' if isinstance(how.rank, float) else ''}"
+    model = Member("model", what, config, structure, recipe.warmup_dense_steps, base, recipe.relora is not None, how)
     found = [model]
     for name in recipe.baselines:
         if name == "dense":
@@ -129,7 +136,7 @@ def size(member: Member, recipe: PretrainRecipe) -> Size:
     parts, flops = counts.parts(model), counts.flops_per_token(model, recipe.context)
     trained = moved(recipe, model) if member.relora else model
     trainable = sum(tensor.numel() for tensor in trained.parameters() if tensor.requires_grad)
-    return Size(done, trainable, parts, flops)
+    return Size(done, trainable, parts, flops, lowmemory.state_bytes(trained, member.optimizer))
 
 
 def begin(member: Member, recipe: PretrainRecipe) -> Any:
@@ -149,7 +156,7 @@ def relora_recipe(recipe: PretrainRecipe) -> Recipe:
     assert recipe.relora is not None
     options = recipe.relora.model_dump(include={"every", "prune", "restart_warmup"})
     return Recipe(
-        **recipe.model_dump(include={*Recipe.model_fields} - {"tasks", "data", "start"}),
+        **recipe.model_dump(include={*Recipe.model_fields} - {"tasks", "data", "start", "optimizer"}),
         base=recipe.start.base or "",
         tasks={"pretraining": 1.0},
         method="relora",

@@ -25,7 +25,7 @@ from finbench.pretraining.spec import PretrainRecipe
 
 RECORD = "pretrain.json"
 _CALIBRATION = 64  # sequences that an activation-aware start sees
-_STATE = 16  # bytes a trained parameter: weight, gradient and Adam's two moments in float32
+_STATE = 8  # bytes a trained parameter: weight and gradient in float32; the optimiser's state is counted
 _ACTIVATIONS = 34  # bytes a token, layer and width in 16 bits without attention scores (arXiv:2205.05198, eq. 2)
 _KEPT = 2  # the same where only a block's input is kept
 
@@ -98,6 +98,8 @@ def decisive(
         "base": base.fingerprint if base else None,
         "dtype_used": dtype,
     }
+    if not recipe.optimizer.low_memory:  # as in runs of when there was no other
+        stated["optimizer"] = None
     stated["start"] = {key: value for key, value in stated["start"].items() if key not in ("base", "tokenizer")}
     return stated
 
@@ -188,6 +190,8 @@ def _outlined(run: PreparedText, one: Member) -> dict[str, Any]:
         "compression": round(size.done.before / size.done.after, 4),
         "work": size.flops.training * recipe.total_steps * recipe.batch * recipe.context,
         "bytes": {str(bits): int(counts.stored_bytes(stored, bits)) for bits in (16, 8, 4)},
+        "optimizer": one.optimizer.kind,
+        "optimizer_bytes": size.optimizer_bytes,
         "memory_bytes": _memory(run, one, size),
     }
 
@@ -202,4 +206,4 @@ def _memory(run: PreparedText, one: Member, size: members.Size) -> int:
     kept = layers * _KEPT * word / 2 * config.hidden_size * tokens + layer if recipe.recompute else layers * layer
     logits = tokens * len(run.tokenizer) * (word + 8)  # as computed, in float32, and their gradient
     frozen = size.parameters - min(size.trainable, size.parameters)
-    return math.ceil(float(_STATE * size.trainable + 4 * frozen + kept + logits))
+    return math.ceil(float(_STATE * size.trainable + size.optimizer_bytes + 4 * frozen + kept + logits))

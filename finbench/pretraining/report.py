@@ -34,6 +34,8 @@ def rows(done: Pretrained) -> dict[str, list[str]]:
         speed = [model.tokens_per_second / whole.tokens_per_second for model in models]
         found["operations: dense over this"] = [f"{ratio:.2f}×" for ratio in work]
         found["speed: this over dense"] = [f"{ratio:.2f}×" for ratio in speed]
+    if any(model.optimizer_state_bytes for model in models):
+        found["optimiser state"] = [size(model.optimizer_state_bytes or 0) for model in models]
     found["peak memory"] = [size(model.peak_memory_bytes) for model in models]
     found["training loss, last tenth"] = [f"{model.final_loss:.4f}" for model in models]
     if any(model.base_bits for model in models):

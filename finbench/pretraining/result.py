@@ -70,6 +70,10 @@ class Trained(Record):
     step_seconds: float = Field(description="median; of the steps with the structure, where a dense warm-up came first")
     tokens_per_second: float = Field(description="by the median step")
     peak_memory_bytes: int
+    optimizer: str = "adamw"
+    optimizer_state_bytes: int | None = Field(
+        default=None, description="of the tensors that the optimiser held after the last step; null: not measured"
+    )
     bytes: int = Field(description="of the weight files")
     stored: dict[str, int] = Field(default={}, description="bits -> bytes of the weight files of its quantised copies")
     stored_bits: dict[str, dict[str, float]] = Field(

@@ -12,7 +12,7 @@ from finbench.core import catalog
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.records import DType
 from finbench.core.strict import Record
-from finbench.models.structured import Structure
+from finbench.models.structured import Structure, checked_rank
 
 ALL = "all"  # in results, every source together
 Baseline = Literal["dense", "parameters", "flops"]
@@ -44,6 +44,14 @@ SHAPES: dict[str, dict[str, int | bool]] = {
 }
 for _small in ("llama-tiny", "llama-small-cpu"):
     SHAPES[_small]["tie_word_embeddings"] = True
+# rank and scale of the authors' scripts for 60M to 350M parameters; the gap is the same in all
+_AUTHORS: dict[str, tuple[int | float, float]] = {
+    "galore": (0.25, 0.25),
+    "fira": (0.25, 0.25),
+    "apollo": (0.25, 1.0),
+    "apollo-mini": (1, 128.0),
+}
+_GAP = 200
 _SOURCES = ("text", "jsonl", "filings", "hub", "folder")
 
 
@@ -130,6 +138,42 @@ class ReLoraSpec(Record):
     restart_warmup: float = Field(default=0.1, gt=0, le=1, description="share of a cycle in which the rate rises again")
 
 
+class OptimizerSpec(Record):
+    """AdamW, or one that keeps moments of less than the whole gradients of a dense model's layers.
+
+    ``galore`` (arXiv:2403.03507), ``apollo``, ``apollo-mini`` (arXiv:2412.05270), ``fira`` (arXiv:2410.01623).
+    """
+
+    kind: Literal["adamw", "galore", "apollo", "apollo-mini", "fira"] = "adamw"
+    rank: int | float | None = Field(default=None, description="of the moments: a number, or a share of the width")
+    scale: float | None = Field(default=None, gt=0, description="of the reduced update")
+    update_gap: int | None = Field(default=None, ge=1, description="steps after which directions are chosen anew")
+
+    _rank = field_validator("rank", mode="before")(checked_rank)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _authors(cls, value: Any) -> Any:
+        """The authors' numbers, where none are stated."""
+        if isinstance(value, dict) and (own := _AUTHORS.get(str(value.get("kind")))):
+            stated = {key: number for key, number in value.items() if number is not None}
+            return {"rank": own[0], "scale": own[1], "update_gap": _GAP, **stated}
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if not self.low_memory and (stated := self.model_dump(exclude_none=True, exclude={"kind"})):
+            raise ValueError(
+                f"{', '.join(stated)}: adamw keeps whole moments; name galore, apollo, apollo-mini or fira"
+            )
+        return self
+
+    @property
+    def low_memory(self) -> bool:
+        """Whether moments are reduced."""
+        return self.kind != "adamw"
+
+
 class PretrainRecipe(Record):
     """How to pretrain one model, and what it is compared with."""
 
@@ -152,6 +196,7 @@ class PretrainRecipe(Record):
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps")
     final: float = Field(default=0.1, ge=0, le=1, description="share of lr at which the schedule ends")
+    optimizer: OptimizerSpec = Field(default=OptimizerSpec(), description="of the model; baselines have adamw")
     beta2: float = Field(default=0.95, gt=0, lt=1)
     weight_decay: float = Field(default=0.1, ge=0)
     max_grad_norm: float = Field(default=1.0, ge=0, description="0: no clipping")
@@ -180,10 +225,10 @@ class PretrainRecipe(Record):
             raise ValueError("a baseline is named twice")
         return baselines
 
-    @field_validator("structure", mode="before")
+    @field_validator("structure", "optimizer", mode="before")
     @classmethod
-    def _named(cls, structure: Any) -> Any:
-        return {"kind": structure} if structure == "dense" else structure
+    def _named(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _together(self) -> Self:
@@ -199,7 +244,16 @@ class PretrainRecipe(Record):
             raise ValueError("warmup_dense_steps is of a structure: set structure.kind")
         if self.relora and (not dense or not self.start.base):
             raise ValueError("relora goes on with a dense base: name start.base, and no structure")
-        if dense and not self.relora and self.baselines:
+        low = self.optimizer.kind if self.optimizer.low_memory else ""
+        if low and (not dense or self.relora):
+            what = "relora" if self.relora else self.structure.kind
+            raise ValueError(
+                f"optimizer {low} reduces the moments of whole matrices, and {what} trains factors, which are small "
+                "already: leave structure and relora out, or use optimizer: adamw"
+            )
+        if low and (matched := [name for name in self.baselines if name != "dense"]):
+            raise ValueError(f"baseline {matched[0]} is of a structure; beside {low} there is: dense, by adamw")
+        if dense and not self.relora and not low and self.baselines:
             raise ValueError("baselines are what a structure or relora is compared with, and this is dense itself")
         if dense and self.store:
             raise ValueError("store quantises factors: set structure.kind")
@@ -265,6 +319,8 @@ def _put(stated: dict[str, Any], key: str, value: Any) -> None:
         stated[head] = value
         return
     inner = stated.setdefault(head, {})
+    if isinstance(inner, str) and head in ("optimizer", "structure"):
+        inner = stated[head] = {"kind": inner}
     if isinstance(inner, list) and rest.partition(".")[0].isdigit():
         number, _, last = rest.partition(".")
         if int(number) >= len(inner) or not last or not isinstance(inner[int(number)], dict):

@@ -247,6 +247,7 @@ def pretraining_planned(plan: Mapping[str, Any], folder: Path) -> None:
         "rank": lambda m: "" if m["rank"] is None else str(m["rank"]),
         "operations a token": lambda m: amount(m["flops_training"]),
         "all operations": lambda m: f"{m['work']:.2e}",
+        "optimiser state": lambda m: size(m["optimizer_bytes"]),
         "memory, training": lambda m: size(m["memory_bytes"]),
         "stored at 16, 8, 4 bits": lambda m: ", ".join(
             size(m["bytes"][bits]) for bits in (("16",) if m["kind"] == "dense" else ("16", "8", "4"))

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from finbench.models.structured import counts, storage, surgery
     from finbench.models.structured.counts import dense_config_matching
     from finbench.models.structured.modules import layers, penalty
-    from finbench.models.structured.structures import Factored, Kind, Structure
+    from finbench.models.structured.structures import Factored, Kind, Structure, checked_rank
 else:
     __getattr__ = face(__name__)
 
@@ -18,6 +18,7 @@ __all__ = [
     "Factored",
     "Kind",
     "Structure",
+    "checked_rank",
     "counts",
     "dense_config_matching",
     "layers",

@@ -14,6 +14,19 @@ Init = Literal["spectral", "kaiming", "svd", "activation"]
 _SPARSITY, _ALPHA = 0.03, 32.0
 
 
+def checked_rank(value: Any) -> Any:
+    """A rank as it is stated: a whole number from 1 on, or a share of the width below 1. Raises ValueError."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("a rank is a whole number from 1 on, or a share of the width between 0 and 1")
+    if isinstance(value, float) and not 0 < value < 1:
+        raise ValueError(f"a share of the width lies between 0 and 1, not at {value:g}; a rank is a whole number")
+    if isinstance(value, int) and value < 1:
+        raise ValueError(f"rank {value} leaves nothing: from 1 on")
+    return value
+
+
 class Structure(Record):
     """Which layers become what. Embeddings, head and norms stay as they are.
 
@@ -36,18 +49,7 @@ class Structure(Record):
     frobenius_decay: float = Field(default=0.0, ge=0, description="added to the loss: this times the sum of |BA|^2")
     seed: int = Field(default=0, ge=0, lt=2**63, description="of first weights and of the support")
 
-    @field_validator("rank", mode="before")
-    @classmethod
-    def _rank(cls, value: Any) -> Any:
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError("a rank is a whole number from 1 on, or a share of the width between 0 and 1")
-        if isinstance(value, float) and not 0 < value < 1:
-            raise ValueError(f"a share of the width lies between 0 and 1, not at {value:g}; a rank is a whole number")
-        if isinstance(value, int) and value < 1:
-            raise ValueError(f"rank {value} leaves nothing: from 1 on")
-        return value
+    _rank = field_validator("rank", mode="before")(checked_rank)
 
     @model_validator(mode="before")
     @classmethod
