@@ -323,10 +323,11 @@ def test_log_likelihoods_need_no_honest_offsets() -> None:
 _VALUE = [None, -1.0, -1.0, -1.0, -1.0, -0.5, -0.25, -3.0]
 SCORES: list[dict[str, Any]] = [
     *({"token_logprobs": [*_VALUE[:5], value, -0.25, -3.0]}
-      for value in (50.0, math.nan, math.inf, -math.inf, "-0.5", True, None, [], {})),
+      for value in (50.0, math.nan, math.inf, -math.inf, -1e308, -(10**400), "-0.5", True, None, [], {})),
     *({name: value} for name in ("tokens", "token_logprobs") for value in (None, "x", 5, {}, [], _VALUE[:4], [5] * 8)),
     *({"text_offset": value} for value in (None, "x", 5, {}, [], [0, 6])),
-    *({"top_logprobs": value} for value in ("x", 5, {"a": 1}, [5] * 8, [{"x": "a"}] * 8, [{"x": 50.0}] * 8, [{}])),
+    *({"top_logprobs": value} for value in ("x", 5, {"a": 1}, [5] * 8, [{"x": "a"}] * 8, [{"x": 50.0}] * 8, [{}],
+                                            [{"x": -(10**400)}] * 8)),
     {"tokens": ["a"] * 8},
     {"tokens": [*TOKENS[:5], " neg", "ative", "\n"]},
     {"tokens": ["\ufffd"] * 8, "text_offset": [0] * 8},

@@ -6,6 +6,7 @@ import gc
 import importlib
 import itertools
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -271,6 +272,12 @@ def test_a_parquet_file_that_is_a_bomb_is_one_line_and_nothing_is_unpacked(
     assert quick(time.thread_time() - before, 5.0)
     assert list(wrong) == ["bomb.parquet"]
     assert not (cache / "leaderboard" / "rows").exists()
+
+
+def test_a_pipe_among_the_cards_is_named_and_not_waited_for(place: Path) -> None:
+    for name in ("pipe.json", "pipe.parquet"):
+        os.mkfifo(place / "scorecards" / name)
+    assert store.places(place)[1] == dict.fromkeys(("pipe.json", "pipe.parquet"), "is no plain file")
 
 
 # ---------------------------------------------------------------- groups

@@ -209,6 +209,10 @@ SHOWN = [  # what is shown and asked about: (changes, what is said)
     ({"doc_to_text": "{{ 'x' * 9999999999 }}"}, "the template of doc_to_text has a mul"),
     ({"doc_to_text": "{{ q | attr('__class__') }}"}, "the filter attr"),
     ({"description": "{% include 'x' %}"}, "the template of description"),
+    ({"filter_list": [{"name": "x", "filter": [{"function": "regex", "regex_pattern": "(a+)+$"}]}]}, "without end"),
+    ({"metric_list": [{"metric": "exact_match", "regexes_to_ignore": ["(a|aa)+$"]}]}, "without end"),
+    ({"doc_to_text": "{{ q | regex_replace('(.*)(.*)(.*)(.*)z', '') }}"}, "without end"),
+    ({"doc_to_text": "{{ q | regex_replace(q, '') }}"}, "without end"),
 ]
 
 

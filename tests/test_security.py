@@ -60,6 +60,47 @@ def refused(folder: Path, match: str, seconds: float = 5) -> None:
     assert len(caught.value.message) < 1_500
 
 
+SPOKEN: list[dict[str, Any]] = [
+    {"num_beams": 3000},
+    {"num_beams": "x"},
+    {"num_return_sequences": 2},
+    {"max_time": 0.0},
+    {"assistant_early_exit": 2**31},
+    {"prompt_lookup_num_tokens": 2**31},
+    {"stop_strings": ["a"]},
+    {"repetition_penalty": "x"},
+    {"repetition_penalty": 1e308},
+    {"no_repeat_ngram_size": []},
+    {"bad_words_ids": 0},
+    {"bad_words_ids": [[]]},
+    {"suppress_tokens": ["a"]},
+    {"eos_token_id": {"a": 1}},
+    {"eos_token_id": [10**30]},
+]
+
+
+@pytest.mark.parametrize("stated", SPOKEN, ids=str)
+def test_settings_of_generation_that_are_no_choice_of_tokens(
+    stated: dict[str, Any], llama: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(llama, tmp_path / "base")
+    path = folder / "generation_config.json"
+    own = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(own | stated))
+    with pytest.raises(FinbenchError, match=next(iter(stated))):
+        bases.resolve(str(folder))
+
+
+def test_settings_of_generation_that_real_models_have(llama: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(llama, tmp_path / "base")
+    path = folder / "generation_config.json"
+    own = json.loads(path.read_text()) if path.is_file() else {}
+    more = {"repetition_penalty": 1.05, "top_k": 20, "eos_token_id": [1, 2], "pad_token_id": -1, "num_beams": 1}
+    more |= {"num_return_sequences": 1, "max_time": None, "suppress_tokens": [1], "chat_format": "chatml"}
+    path.write_text(json.dumps(own | more | {"return_dict_in_generate": True, "cache_implementation": "hybrid"}))
+    assert bases.resolve(str(folder)).folder == folder
+
+
 # ---------------------------------------------------------------- pickles
 
 

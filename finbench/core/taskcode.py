@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finbench.core import paths, templates
-from finbench.core.errors import FinbenchError
+from finbench.core import paths, safety, templates
+from finbench.core.errors import FinbenchError, shortened
 from finbench.core.files import write_atomic
 from finbench.core.taskfiles import Function
 
@@ -24,6 +24,7 @@ _SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)  # "..x.f" and "/
 _FILES = 20_000  # in a folder of tasks
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _COMPILED = ("so", "pyd", "dll", "dylib", "pyc", "pyo")
+_LONGEST, _SECONDS = 2_000, 1.0  # characters of a regular expression, and seconds for its trial
 _SIZE = 2**30  # bytes of a folder that is read for its digest at once
 
 
@@ -93,9 +94,44 @@ def code_of(config: Mapping[str, Any], called: Iterable[Function], file: Path, r
     if config.get("use_prompt"):
         yield f"{name}: use_prompt loads a prompt by promptsource"
     yield from (f"{name}: {said}" for said in (*_data_faults(config), *_metric_faults(config)))
+    found = [*_patterns(config)]
     for key, text in _templates(config):
         if odd := templates.beyond(text):
             yield f"{name}: the template of {key} has {odd}"
+        else:
+            found += templates.patterns(text)
+    if endless := [pattern for pattern in dict.fromkeys(found) if not _ends(pattern)]:
+        yield f"{name}: the regular expression {shortened(endless[0])} is none, or searches without end"
+
+
+def _patterns(value: Any) -> Iterator[str]:
+    """Regular expressions of filters and metrics, which are tried on what models answer."""
+    for part in (value := [value]):  # grows
+        if isinstance(part, dict):
+            for key, inner in part.items():
+                if "regex" in str(key):
+                    yield from _texts(inner)
+            value += part.values()
+        elif isinstance(part, list):
+            value += part
+
+
+_TRIAL = """
+import json, re, sys
+pattern = json.load(sys.stdin)
+way, own = re.compile(pattern), "".join(dict.fromkeys(pattern))
+runs = [*own, *"a1 .,", *re.findall(r"\\w+", pattern), own, "a1 ", "a,", "1.", "ab"]
+for run in runs:
+    for end in ("!", "\\n", ""):
+        text = (run * 400)[:400] + end
+        way.search(text), way.findall(text), way.sub("", text), way.match("\\n" + text)
+"""
+
+
+@functools.lru_cache(1024)
+def _ends(pattern: str) -> bool:
+    """Whether a search for a regular expression ends soon, on runs of its own characters that end otherwise."""
+    return pattern.isalnum() or (len(pattern) <= _LONGEST and safety.finishes(_TRIAL, pattern, _SECONDS))
 
 
 def _check_function(part: Function, file: Path, root: Path) -> None:

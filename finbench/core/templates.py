@@ -49,3 +49,18 @@ def beyond(text: str) -> str:
         ):
             return "a call"
     return ""
+
+
+def patterns(text: str) -> list[str]:
+    """The regular expressions of a template; one that a field gives is empty of bounds, and stands as what is none."""
+    from jinja2 import Environment, nodes
+
+    found = []
+    for node in Environment().parse(text).find_all(nodes.Filter):
+        if node.name.startswith("regex"):
+            first = node.args[0] if node.args else None
+            found.append(str(first.value) if isinstance(first, nodes.Const) else _NO_PATTERN)
+    return found
+
+
+_NO_PATTERN = "("  # which no reader takes

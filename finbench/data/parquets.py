@@ -36,7 +36,7 @@ def rows(
     size = path.stat().st_size
     largest = max(_SMALL, min(_LARGEST, _RATIO * size))
     seconds = jail.SECONDS + size / _SECOND
-    how = (path, columns and list(columns), batch)
+    how: tuple[Path, list[str] | None, int] = (path, list(columns) if columns else None, batch)
     jail.confined(_measured, *how, largest, most, what=str(path), hint=_HINT, seconds=seconds, memory=_MEMORY)
     with _explained(path):
         for found in _batches(*how):

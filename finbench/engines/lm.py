@@ -297,4 +297,8 @@ class TreeLM(HFLM):
 
     def _model_generate(self, context: Any, max_length: int, stop: list[str], **arguments: Any) -> Any:
         checks = LogitsProcessorList([Finite()])
-        return super()._model_generate(context, max_length, stop, logits_processor=checks, **arguments)
+        arguments |= {
+            "logits_processor": checks,
+            "return_dict_in_generate": False,
+        }  # tokens, whatever the model's own say
+        return super()._model_generate(context, max_length, stop, **arguments)

@@ -7,7 +7,6 @@ count as a wrong answer of the model that was asked.
 from __future__ import annotations
 
 import itertools
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ WITHHELD = re.compile("filter|safety|recitation|refusal|block|prohibited|sensiti
 _BROKEN = re.compile("error|abort|cancel|insufficient|timeout|^load$|^unload$|malformed")  # the server's own fault
 _MOST_TOKENS = 10**8
 _ABOVE = 1e-3  # a log-probability may be so far above 0 by rounding
+_BELOW = 1e9  # and below 0: some servers state what cannot be as -9999 or -100,000, and sums of less have no end
 # what may follow a model's name in a reply, or stand behind it: a version's date or number, a tag that is the usual one
 _VERSION = re.compile(r"(?:[-@:](?:\d{3,8}(?:-\d\d){0,2}|preview(?:-\d\d-\d\d)?|exp|latest|beta|free|v\d))+$|\.gguf$")
 _PARTIAL = re.compile("\ufffd|^bytes:|<0x[0-9A-Fa-f]{2}>")  # a token that is part of a character
@@ -222,7 +222,7 @@ def _lists(*found: Any) -> bool:
 
 
 def _log_probability(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value <= _ABOVE
+    return type(value) in (int, float) and -_BELOW <= value <= _ABOVE
 
 
 def _greedy(value: float, best: Any) -> bool:

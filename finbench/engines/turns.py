@@ -100,6 +100,7 @@ def _generated(
             eos_token_id=sorted(stops),
             pad_token_id=pad,
             use_cache=True,
+            return_dict_in_generate=False,
             logits_processor=LogitsProcessorList([Finite()]),
             **sampled,
         )

@@ -55,6 +55,9 @@ def places(folder: Path) -> tuple[list[CardPlace], dict[str, str]]:
     found: dict[str, CardPlace] = {}
     wrong: dict[str, str] = {}
     files = sorted(_files(root))
+    # a pipe would be waited for
+    wrong |= {path.relative_to(root).as_posix(): "is no plain file" for path in files if not path.is_file()}
+    files = [path for path in files if path.is_file()]
     for path in files:
         if path.suffix == ".json":
             key = key_of(folder, path)

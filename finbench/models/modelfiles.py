@@ -39,6 +39,45 @@ def is_structured(folder: Path) -> bool:
 
 
 _READ = (".json", ".jinja", ".model", ".safetensors", ".txt")  # endings of files that are read of a model
+# Settings of generation by which text depends on a clock, on other models, or on a search without end
+_NO_CHOICE = {
+    "assistant_early_exit", "compile_config", "constraints", "continuous_batching_config", "dola_layers",
+    "force_words_ids", "max_time", "penalty_alpha", "prompt_lookup_num_tokens", "stop_strings", "token_healing",
+    "use_mtp", "watermarking_config",
+}  # fmt: skip
+_MOST_BEAMS, _MOST_TOKENS, _MOST_NUMBER = 16, 100_000, 10**6
+_NUMBERS = {
+    "diversity_penalty", "encoder_no_repeat_ngram_size", "guidance_scale", "length_penalty", "min_length",
+    "min_new_tokens", "no_repeat_ngram_size",
+}  # fmt: skip
+
+
+def _speaks(key: str, value: Any) -> bool:
+    """Whether a setting of a configuration, if it is one of generation, chooses among tokens within bounds."""
+    if value is None or value is False:
+        return True
+    if key in ("num_beams", "num_beam_groups", "num_return_sequences"):
+        return type(value) is int and 1 <= value <= (_MOST_BEAMS if key == "num_beams" else 1)
+    if key.endswith("repetition_penalty"):
+        return value == 1 or (type(value) is float and 0 < value <= _MOST_NUMBER)
+    if key in _NUMBERS:
+        return type(value) in (int, float) and 0 <= abs(value) <= _MOST_NUMBER
+    if key in ("bos_token_id", "eos_token_id", "pad_token_id", "forced_bos_token_id", "forced_eos_token_id"):
+        return _tokens(value if isinstance(value, list) else [value])
+    if key.endswith("suppress_tokens"):
+        return value == [] or _tokens(value)
+    if key == "bad_words_ids":
+        return isinstance(value, list) and bool(value) and all(map(_tokens, value))
+    return key not in _NO_CHOICE
+
+
+def _tokens(value: Any) -> bool:
+    """Whether a value is a list of numbers of tokens, of which -1 is none."""
+    return (
+        isinstance(value, list)
+        and 0 < len(value) <= _MOST_TOKENS
+        and all(type(one) is int and -1 <= one < 2**31 for one in value)
+    )
 
 
 def check_folder(folder: Path) -> None:
@@ -58,7 +97,13 @@ def check_folder(folder: Path) -> None:
     refuse_sizes(read_json(folder / "config.json", folder), folder / "config.json")
     for name in ("config.json", "generation_config.json", "tokenizer_config.json", "processor_config.json"):
         if (folder / name).is_file():
-            refuse_code(read_json(folder / name, folder, LARGEST_JSON), folder / name)
+            stated = read_json(folder / name, folder, LARGEST_JSON)
+            refuse_code(stated, folder / name)
+            if wrong := sorted(key for key, value in stated.items() if not _speaks(key, value)):
+                raise FinbenchError(
+                    f"{folder / name}: {', '.join(wrong)[:200]} states no choice among tokens that can be made.",
+                    "Take it out if the model is your own; else choose another: finbench bases",
+                )
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise FinbenchError(f"{folder} has no tokenizer.", f"Copy the base's tokenizer.json into {folder}.")
     for shard in _shards(folder):
