@@ -477,7 +477,7 @@ def tables(whole: dict[str, Any]) -> str:
         for on, row in sorted(whole["faults"].get(what, {}).items()):
             numbers = " | ".join(str(row[key]) for key in ("cases", "stopped", "lost", "traced", "silent"))
             most = f"{row['seconds']:.1f} | {row['memory'] / 2**30:.2f}"
-            rows.append(f"| {what} ({which}) | {on} | {numbers} | {most} |")
+            rows.append(f"| {what} ({which}) | {on.replace('-', ' ')} | {numbers} | {most} |")
     rows += ["", "| reader | inputs | traced | longest, s | most memory, GB |", "|--|--:|--:|--:|--:|"]
     for reader, row in sorted(whole["readers"].items()):
         shown = f"{row['seconds']:.2f} | {row['memory'] / 2**30:.2f}"
