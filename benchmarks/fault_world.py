@@ -44,8 +44,10 @@ def works(world: Path) -> dict[str, Work]:
     """The commands, on the small things that ``made`` has put into ``world``."""
     base, adapter, card = world / "base", world / "adapter", world / "cards" / "adapter.json"
     source, data = world / "sources" / "tfns", ["--data-dir", str(world / "data")]
-    asked = ["eval", "--adapter", str(adapter), "--base", str(base), "--tasks", "tfns", "--limit", "24"]
-    asked += ["--arg", "dtype=float32", *data]
+    asked = ["eval", "--tasks", "tfns", "--limit", "24", "--arg", "dtype=float32", *data]
+    hf, vllm = (
+        ["--adapter", str(world / f"{wide}adapter"), "--base", str(world / f"{wide}base")] for wide in ("", "wide-")
+    )
     no_vllm = "" if importlib.util.find_spec("vllm") else "vllm"
     return {
         "import": Work(
@@ -55,9 +57,9 @@ def works(world: Path) -> dict[str, Work]:
             lambda at: ["train", "--base", str(base), *SMALL, "--out", str(at / "a")],
             "a/adapter_model.safetensors", ("--resume",), "a/checkpoints", whole=True,
         ),
-        "eval": Work(lambda at: [*asked, "--out", str(at)], "*.samples.jsonl.zst"),
+        "eval": Work(lambda at: [*asked, *hf, "--out", str(at)], "*.samples.jsonl.zst"),
         "eval vllm": Work(
-            lambda at: [*asked, "--engine", "vllm", "--out", str(at)], "*.samples.jsonl.zst", without=no_vllm
+            lambda at: [*asked, *vllm, "--engine", "vllm", "--out", str(at)], "*.samples.jsonl.zst", without=no_vllm
         ),
         "push": Work(lambda at: ["push", str(adapter), "hub:org/new"], "", online=True, whole=True),
         "pull": Work(
@@ -80,20 +82,26 @@ def made(world: Path, do: Callable[[list[str]], None]) -> Path:
     """A tiny base, an adapter on it, its card, sources of a data set, and a Hub that has the adapter: once."""
     if (world / "done").is_file():
         return world
+    from huggingface_hub import constants
+
     import conftest
     import make_data
     from finbench.hub.dev.server import DevHub
 
     shutil.rmtree(world, ignore_errors=True)
     conftest.make_llama(world / "base")
-    conftest.make_lora(world / "adapter", world / "base", "org/tiny-llama", seed=1)
+    conftest.make_llama(world / "wide-base", hidden=128)  # whose attention heads vLLM takes on a CPU
+    for wide in ("", "wide-"):
+        conftest.make_lora(world / f"{wide}adapter", world / f"{wide}base", "org/tiny-llama", seed=1)
     (world / "small.yaml").write_text(SWEEP.replace("BASE", str(world / "base")))
     for name, files in make_data.write_sources(world / "given").items():
         (world / "sources" / name).mkdir(parents=True, exist_ok=True)
         for file in files:
             shutil.copy(file, world / "sources" / name)
+    constants.HF_HUB_OFFLINE = False  # as it may be outside; the Hub of this machine is asked all the same
     with DevHub(world / "hub") as hub:
         conftest.upload(hub, "org/old", conftest.files_of(world / "adapter"))
+    constants.HF_HUB_OFFLINE = True
     for name, place in (("import", world / "data"), ("eval", world / "cards"), ("train", world / "trained")):
         do(works(world)[name].arguments(place))
     (world / "done").touch()

@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import resource
 import subprocess
 import sys
 import textwrap
@@ -477,6 +478,18 @@ def test_rows_come_back_from_disk_as_they_went(shapes: list[Any]) -> None:
     chosen = [*range(len(rows)), *range(0, len(rows), 2)]
     assert list(writer.rows(chosen)) == [rows[number] for number in chosen]
     assert writer.rows(chosen).lengths == [len(rows[number].ids) for number in chosen]
+
+
+def test_tokens_that_the_disk_does_not_take_are_one_line() -> None:
+    """Also the last ones, which a buffer holds until the file is closed."""
+    writer, before = TokenWriter(600), resource.getrlimit(resource.RLIMIT_FSIZE)
+    writer.add(batches.TrainingRow(list(range(300)), 100))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(FinbenchError, match="Cannot write .*: File too large"):
+            writer.rows([0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 # ---------------------------------------------------------------- conversations

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import resource
 import runpy
 import signal
 import subprocess
@@ -303,6 +304,21 @@ def test_tokenising_goes_on_after_a_kill(
     (folder / "train-00001.bin").write_bytes(b"12")
     with pytest.raises(FinbenchError, match="is torn"):
         built(text, llama)
+
+
+def test_no_piece_is_called_whole_that_the_disk_did_not_take(
+    text: Path, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = np.concatenate(built(text, llama).pieces)
+    monkeypatch.setenv("FINBENCH_CACHE", str(tmp_path / "other"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (whole.nbytes - 1, before[1]))
+    try:
+        with pytest.raises(FinbenchError, match="Cannot write .*: File too large"):
+            built(text, llama)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert np.array_equal(np.concatenate(built(text, llama).pieces), whole)
 
 
 def test_a_vocabulary_is_made_of_training_documents_and_is_the_same_again(

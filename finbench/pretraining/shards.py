@@ -233,7 +233,7 @@ def _write(path: Path, ids: Any) -> None:
     """Aside, flushed, renamed: a reader never sees half of it."""
     aside = path.with_suffix(".tmp")
     with aside.open("wb") as handle:
-        ids.tofile(handle)
+        handle.write(ids.tobytes())  # tofile says nothing of a full disk when the last bytes leave its buffer
         handle.flush()
         os.fsync(handle.fileno())
     aside.replace(path)

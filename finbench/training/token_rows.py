@@ -90,7 +90,8 @@ class TokenWriter:
             if self._file is None:
                 place.mkdir(parents=True, exist_ok=True)
                 self._file = tempfile.TemporaryFile(dir=place)  # noqa: SIM115  (not in /tmp, which may be memory)
-            np.array(self._waiting, np.uint64).astype(self._dtype).tofile(self._file)
+            # not tofile, which says nothing of a disk that is full when the last bytes leave its buffer
+            self._file.write(np.array(self._waiting, np.uint64).astype(self._dtype).tobytes())
             self._file.flush()
         except OSError as fault:
             raise cannot_write(place, fault) from fault
