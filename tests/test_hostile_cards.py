@@ -186,6 +186,9 @@ CAREFUL: dict[str, tuple[Any, str]] = {  # seals and hashes renewed; what must b
     "a date that is none": (put("yesterday", "provenance", "created"), "provenance.created"),
     "a day that is none": (put("2026-02-31T00:00:00Z", "provenance", "created"), "provenance.created"),
     "a time before all others": (put("0001-01-01T00:00:00Z", "provenance", "created"), "provenance.created"),
+    "a base with an adapter": (put("a" * 64, "subject", "adapter"), "subject.kind"),
+    "an adapter without a name": (put("", "subject", "adapter"), "subject.kind"),
+    "an adapter's kind alone": (put("peft", "subject", "kind"), "subject.kind"),
 }
 
 

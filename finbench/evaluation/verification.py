@@ -170,6 +170,9 @@ def _sealed(raw: Mapping[str, Any], card: Scorecard, found: Verification) -> Non
         found.fault("provenance.created", fault.message)
     if card.engine == "dummy" and card.subject.base != DUMMY:
         found.fault("subject.base", f"is {card.subject.base.alias!r}, but the dummy engine answers without any model")
+    who = card.subject
+    if who.adapter == "" or (who.kind == "peft" and who.adapter is None) or (who.kind == "base" and who.adapter):
+        found.fault("subject.kind", f"is {who.kind}, and the adapter is {who.adapter!r}")
     if card.seal is None:
         found.fault("seal", "is missing")
     else:
