@@ -90,7 +90,10 @@ class LowMemoryAdamW(torch.optim.Optimizer):
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
         for group in (group for group in self.param_groups if "rank" in group):
             if any(weight.ndim != 2 or min(weight.shape) < group["rank"] for weight in group["params"]):
-                raise FinbenchError(f"{how.kind} reduces matrices of rank {group['rank']} or more, and no vectors.")
+                raise FinbenchError(
+                    f"{how.kind} reduces matrices of rank {group['rank']} or more, and no vectors.",
+                    "A smaller one: --set optimizer.rank=4",
+                )
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
