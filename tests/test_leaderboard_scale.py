@@ -386,8 +386,9 @@ def test_swaps_are_those_of_one_source_after_the_other(kinds: int, together: int
     found = [groups.Rival([replace(one.runs[0], sources=sources)]) for one in found]
     test = groups._Test(score, found[0].runs[0], known.Kept(), False)
     assert test.enter(list(enumerate(found))) == [0, 1, 2, 3, 4]
-    deviations, _ = test._swapped(test.entered[0], [test.entered[n] for n in range(1, 5)])
+    deviations, _ = test._swapped(0, np.arange(1, 5))
     units = said.reshape(5, -1, together)
+    assert test.value == pytest.approx(units.mean(axis=(1, 2)), rel=1e-12)
     for other, deviation in zip(units[1:], deviations, strict=True):
         gap, moved = units[0].mean() - other.mean(), []
         for n in range(len(other)):
@@ -395,7 +396,6 @@ def test_swaps_are_those_of_one_source_after_the_other(kinds: int, together: int
             a[n], b[n] = other[n], units[0][n]
             moved.append((gap - (a.mean() - b.mean())) / 2)
         assert deviation == pytest.approx(np.sqrt(np.sum(np.square(moved))), rel=1e-12)
-        assert test.entered[0].value == pytest.approx(units[0].mean(), rel=1e-12)
 
 
 def test_documents_are_those_of_the_strongest_evidence_not_of_the_most_cards() -> None:

@@ -103,10 +103,10 @@ def alone(model: Any, row: Any) -> Any:
 
 
 @pytest.mark.parametrize("loop", ["padded", "packed", "shared"])
-@pytest.mark.parametrize("tokens", [40, 2048])
-def test_loss_and_gradients_are_the_formula(llama: Path, tmp_path: Path, loop: str, tokens: int) -> None:
+@pytest.mark.parametrize(("tokens", "sft"), [(40, 0.0), (2048, 0.0), (40, 0.7)])
+def test_loss_and_gradients_are_the_formula(llama: Path, tmp_path: Path, loop: str, tokens: int, sft: float) -> None:
     pairs = file_of(tmp_path / "pairs.jsonl")
-    run = prepared(recipe(llama, pairs, loop=loop, batch_size=4, beta=0.3, pass_tokens=tokens))
+    run = prepared(recipe(llama, pairs, loop=loop, batch_size=4, beta=0.3, sft_weight=sft, pass_tokens=tokens))
     model, _ = runner.begin(run, torch.float32)
     how = arguments(run.recipe, run.steps, tmp_path, torch.float32)
     given = {"model": model, "args": how, "train_dataset": run.rows}
@@ -125,7 +125,8 @@ def test_loss_and_gradients_are_the_formula(llama: Path, tmp_path: Path, loop: s
     losses, margins = [], []
     for pair, (chosen, rejected) in zip(run.rows, before, strict=True):
         margin = 0.3 * ((alone(model, pair.chosen) - chosen) - (alone(model, pair.rejected) - rejected))
-        losses.append(-torch.nn.functional.logsigmoid(margin))
+        row = alone(model, pair.chosen) / pair.chosen.answer
+        losses.append(-torch.nn.functional.logsigmoid(margin) - sft * row)
         margins.append(margin.item())
     expected = torch.stack(losses).mean()
     expected.backward()
@@ -458,9 +459,10 @@ def test_what_does_not_go_with_pairs(llama: Path, tmp_path: Path, stated: dict[s
         recipe(llama, file_of(tmp_path / "p.jsonl"), **stated)
 
 
-def test_beta_without_pairs() -> None:
-    with pytest.raises(FinbenchError, match="beta is about pairs of answers, and there are none"):
-        recipes.recipe(None, {"tasks": ["mini_sentiment"], "beta": 0.2})
+@pytest.mark.parametrize("key", ["beta", "sft_weight"])
+def test_what_is_about_pairs_without_pairs(key: str) -> None:
+    with pytest.raises(FinbenchError, match=f"{key} is about pairs of answers, and there are none"):
+        recipes.recipe(None, {"tasks": ["mini_sentiment"], key: 0.2})
 
 
 def test_an_adapter_to_start_from_decides_and_contradicts(llama: Path, start: Path, lora: Path, tmp_path: Path) -> None:

@@ -595,7 +595,7 @@ def test_relora_goes_on_with_a_base_and_leaves_an_ordinary_model(text: Path, lla
     own = members.relora_recipe(stated)
     assert (own.lr, own.schedule, own.warmup, own.name) == (stated.lr, stated.schedule, stated.warmup, stated.name)
     held_out = {"validation", "validate_on", "validate_every", "select", "patience"}  # pretraining has its own
-    others = {"limit", "search", "data", "neftune", "preferences", "beta", "start"}
+    others = {"limit", "search", "data", "neftune", "preferences", "beta", "sft_weight", "start"}
     assert own.model_fields_set >= {*type(own).model_fields} - others - held_out
     done = run.pretrain(stated, tmp_path / "run")
     assert isinstance(done, run.Pretrained)

@@ -55,7 +55,7 @@ UNKNOWN = "unknown"  # fingerprint of a base, or identity of an adapter, that no
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 # recipe keys; none without the first
 VALIDATION = ("validation", "validate_on", "validate_every", "select", "patience")
-PREFERENCES = ("preferences", "beta", "start")
+PREFERENCES = ("preferences", "beta", "sft_weight", "start")
 
 
 class Task(Record):
@@ -146,6 +146,9 @@ class Recipe(Record):
     patience: int | None = Field(default=None, ge=1, description="end after so many validations without a better one")
     preferences: OwnData | None = Field(default=None, description="pairs of answers: a scorecard, or rows; also pairs")
     beta: float = Field(default=0.1, gt=0, description="DPO's beta: how much it costs to leave the reference")
+    sft_weight: float = Field(
+        default=0.0, ge=0, description="added to DPO's loss: this times the better answer's loss as a row, a token"
+    )
     start: StartingAdapter | None = Field(default=None, description="adapter to go on from, and the pairs' reference")
     chat: bool = Field(description="wrap prompts in the base's chat template")
     dtype: DType

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ from finbench.scoring import (
 )
 
 Numbers = NDArray[np.float64]
-T = TypeVar("T")
+Places = NDArray[np.intp]
 _FACTOR = 8.0  # by which a permutation test's p is taken to differ from that of the normal distribution at most
 _SURE = 1e-7  # p of which no permutation of 10,000 is as extreme
 _NONE = 1.5 / (RESAMPLES + 1)  # p below which none was
@@ -93,17 +93,17 @@ def tied(
     alike = [(number, one) for number, one in enumerate(rivals) if one is not None and kinds[number] == usual]
     first = min((one for _, one in alike), key=lambda one: (-one.strength, one.arrival))
     test = _Test(score, first.runs[0], pairs or Kept(), every)
-    left = test.enter(alike)
-    if len(left) < 2:
+    entered = test.enter(alike)
+    if len(entered) < 2:
         return places
-    group = 0
-    while left:
+    group, left = 0, np.arange(len(entered))
+    while len(left):
         group += 1
-        leader, rest = left[0], left[1:]
-        apart = test.apart(leader, rest) if rest else np.zeros(0, bool)
-        for number in [leader, *(other for other, told in zip(rest, apart, strict=True) if not told)]:
-            places[number] = group
-        left = [other for other, told in zip(rest, apart, strict=True) if told]
+        leader, rest = int(left[0]), left[1:]
+        apart = test.apart(leader, rest) if len(rest) else np.zeros(0, bool)
+        for place in (leader, *rest[~apart].tolist()):
+            places[entered[place]] = group
+        left = rest[apart]
     return places
 
 
@@ -115,20 +115,12 @@ def _asked(one: Rival | None) -> tuple[str, tuple[int, ...] | None, int] | None:
     return found.pop() if len(found) == 1 else None
 
 
-@dataclass(frozen=True)
-class _Entered:
-    """A subject as tests need it: its value, and its value without each source, means over its trainings."""
-
-    rival: Rival
-    parts: list[Numbers]  # of each training, sums over the documents of a source, shape (sources, k)
-    total: Numbers  # of the first training, shape (k,)
-    kinds: NDArray[np.intp] | None  # of the first training's answers; None where sources are not single answers
-    value: float
-    without: Numbers  # shape (sources,)
-
-
 class _Test:
-    """The tests between subjects that have the documents, sources and samples of ``first``."""
+    """The tests between subjects that have the documents, sources and samples of ``first``.
+
+    Subjects are known by their places among those that entered, and what is known of them lies in arrays: of
+    thousands each would else be looked at by itself.
+    """
 
     def __init__(self, score: Score, first: Proof, pairs: Kept, every: bool) -> None:
         self.name = metrics.known_as(aggregation_of(score.task, score.main_metric))
@@ -136,10 +128,11 @@ class _Test:
         self.base = [json.loads(kind) for kind in first.kinds]
         self.count = 0 if first.codes is None else len(first.codes)
         self.sources = None if first.sources is None else first.sources[:: first.samples]
+        self.single = first.samples == 1 and len(set(self.sources or ())) in (0, self.count)  # a source is one answer
         self.rows: list[Numbers] = []  # parts of every kind of value that was met, shapes (kinds, k)
         self.row: dict[str, int] = {}  # of a kind the number among all of these
         self.places: dict[tuple[str, ...], NDArray[np.intp] | None] = {}  # of kinds; None: they are not of this metric
-        self.entered: dict[int, _Entered] = {}
+        self.rivals: list[Rival] = []
         self.width = 0  # k of one answer; 0: the values of ``first`` are not those of the metric
         if (own := self._summed(())) is not None:
             self.width = own.parts.shape[1]
@@ -147,13 +140,25 @@ class _Test:
             self.statistic = whole.statistic
 
     def enter(self, alike: Sequence[tuple[int, Rival]]) -> list[int]:
-        """Those subjects of the same documents that can be tested: their values are those of this metric."""
+        """Numbers of the subjects of the same documents that can be tested: their values are those of this metric."""
         those = [(number, one) for number, one in alike if all(map(self._fits, one.runs))]
-        found = self._runs([run for _, one in those for run in one.runs])
-        for number, one in those:
-            parts, totals, kinds, values, without = zip(*(next(found) for _ in one.runs), strict=True)
-            mean = without[0] if len(without) == 1 else np.mean(without, axis=0)
-            self.entered[number] = _Entered(one, list(parts), totals[0], kinds[0], float(np.mean(values)), mean)
+        if not those:
+            return []
+        self.rivals = [one for _, one in those]
+        self.kinds, same = np.unique(np.concatenate(self.rows), axis=0, return_inverse=True)
+        self.places = {kinds: None if place is None else same[place] for kinds, place in self.places.items()}
+        runs = [run for one in self.rivals for run in one.runs]
+        found = [self._computed(self._codes(block)) for block in _blocks(runs, self.size)]
+        totals, said, values, without = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        self.runs = np.array([len(one.runs) for one in self.rivals])
+        first = np.cumsum(self.runs) - self.runs
+        self.totals, self.said = totals[first], said[first]  # of the first training
+        self.value = np.add.reduceat(values, first) / self.runs  # means over trainings; without each source
+        self.without = np.add.reduceat(without, first, axis=0) / self.runs[:, None]
+        told = [one.seeds or EXACT for one in self.rivals]
+        self.scatter, self.df = np.array([[seeds.value, seeds.df] for seeds in told]).T
+        self.unknown = np.array([one.seeds is None for one in self.rivals])
+        self.exact = np.array([one.seeds == EXACT for one in self.rivals])
         return [number for number, _ in those]
 
     def _fits(self, run: Proof) -> bool:
@@ -168,20 +173,35 @@ class _Test:
             self.places[run.kinds] = np.array([self.row[kind] for kind in run.kinds], dtype=np.intp) if fits else None
         return self.places[run.kinds] is not None and run.codes is not None and len(run.codes) == self.count
 
-    def _runs(self, runs: Sequence[Proof]) -> Iterator[tuple[Any, ...]]:
-        """(parts, total, kinds, value, value without each source) of each training, of many computed at once."""
-        every = np.concatenate([np.zeros((0, self.width)), *self.rows])
-        self.kinds, same = np.unique(every, axis=0, return_inverse=True)
-        for block in _blocks(runs, self.count * self.width):
-            codes = np.stack([self.places[run.kinds][run.codes] for run in block])  # type: ignore[index]  # they fit
-            rows = every[codes].reshape(len(block), self.count // self.first.samples, -1)
-            parts, _ = by_cluster(rows, self.sources)
-            single = parts.shape == (*codes.shape, self.width)
+    def _codes(self, runs: Sequence[Proof]) -> Places:
+        """Of each answer of some trainings the number among ``kinds``, shape (trainings, answers)."""
+        return np.stack([self.places[run.kinds][run.codes] for run in runs])  # type: ignore[index]
+
+    def _parts(self, codes: Places) -> Numbers:
+        """Sums over the documents of each source, shape (trainings, sources, k)."""
+        rows = self.kinds[codes].reshape(len(codes), self.count // self.first.samples, -1)
+        return by_cluster(rows, self.sources)[0]
+
+    def _computed(self, codes: Places) -> tuple[Numbers, Places, Numbers, Numbers]:
+        """Totals, kinds of answers, values, and values without each source of some trainings."""
+        kinds = len(self.kinds)
+        if self.single and kinds < self.count:  # without sources of one kind the same is left
+            counted = (codes + np.arange(len(codes))[:, None] * kinds).ravel()
+            totals = np.bincount(counted, minlength=len(codes) * kinds).reshape(-1, kinds) @ self.kinds
+            parts = np.broadcast_to(self.kinds, (len(codes), *self.kinds.shape))
+        else:
+            parts = self._parts(codes)
             totals = parts.sum(axis=1)
-            with np.errstate(invalid="ignore", divide="ignore"):  # without the only source nothing is left
-                without = np.nan_to_num(self.statistic(totals[:, None] - parts))
-            kinds = same[codes] if single else [None] * len(block)
-            yield from zip(parts, totals, kinds, self.statistic(totals).tolist(), without, strict=True)
+        with np.errstate(invalid="ignore", divide="ignore"):  # without the only source nothing is left
+            without = np.nan_to_num(self.statistic(totals[:, None] - parts))
+        if self.single and kinds < self.count:
+            without = np.take_along_axis(without, codes, axis=1)
+        return totals, codes, self.statistic(totals), without
+
+    @property
+    def size(self) -> int:
+        """Numbers that a training's parts are."""
+        return self.count * self.width
 
     def _summed(self, kinds: Sequence[str]) -> metrics.Summed | None:
         """The metric of the first subject's kinds of values, which say what its labels are, and of these."""
@@ -190,31 +210,29 @@ class _Test:
         except (KeyError, TypeError, ValueError, IndexError):
             return None
 
-    def apart(self, leader: int, rest: Sequence[int]) -> NDArray[np.bool_]:
+    def apart(self, leader: int, rest: Places) -> NDArray[np.bool_]:
         """Which of ``rest`` can be told from ``leader``: 5 %, Holm over all of them."""
-        one, others = self.entered[leader], [self.entered[number] for number in rest]
-        low, high, seeds, error = self._bounds(one, others)
+        low, high, seeds, error, least = self._bounds(leader, rest)
 
         def exact(place: int) -> float:
-            return float(max(seeds[place], self._documents(one, others[place], error[place])))
+            return float(max(seeds[place], least[place], self._documents(leader, int(rest[place]), error[place])))
 
         if self.every:
             low = high = np.array([exact(n) if low[n] < high[n] or seeds[n] == 0 else low[n] for n in range(len(rest))])
         return _decided(low, high, exact)
 
-    def _bounds(self, one: _Entered, others: Sequence[_Entered]) -> tuple[Numbers, Numbers, Numbers, Numbers]:
-        """Least and greatest p that each test may have, the part of it that seeds give, and errors over documents.
+    def _bounds(self, one: int, others: Places) -> tuple[Numbers, Numbers, Numbers, Numbers, Numbers]:
+        """Least and greatest p that each test may have, the part of it that seeds give, errors, and least of any swaps.
 
         Of seeds it is that of both together; two trainings of whose seeds nobody knows how far they scatter cannot be
         told apart. One can from what was not trained: then it is about this very adapter.
         """
-        gaps = np.array([other.value for other in others]) - one.value
+        gaps = np.abs(self.value[others] - self.value[one])
         error = self._errors(one, others)
-        seeds, alone = self._seeds(one, others, gaps, error, len(one.without))
-        deviation, least = np.zeros(len(others)), np.zeros(len(others))
-        deviation[alone], least[alone] = self._swapped(one, [others[place] for place in np.flatnonzero(alone).tolist()])
-        normal = _two_sided(np.abs(gaps), deviation)
-        jack = np.maximum(least, np.minimum(_two_sided(np.abs(gaps), error), _NONE))  # where none was as extreme
+        seeds, alone = self._seeds(one, others, gaps, error)
+        deviation, least = self._swapped(one, others)
+        normal = _two_sided(gaps, deviation)
+        jack = np.maximum(least, np.minimum(_two_sided(gaps, error), _NONE))  # where none was as extreme
         low, high = normal / _FACTOR, np.minimum(1.0, normal * _FACTOR)
         low = np.where(low > _NONE, low, np.minimum(low, jack))
         high = np.where(high < _SURE, jack, np.maximum(high, 2 * _NONE))
@@ -222,20 +240,20 @@ class _Test:
         known = (deviation > 0) & (error > 0)
         low, high = np.where(known, low, least), np.where(known, high, 1.0)
         low, high = np.where(alone, np.maximum(low, seeds), seeds), np.where(alone, np.maximum(high, seeds), seeds)
-        return low, high, seeds, error
+        return low, high, seeds, error, least
 
-    def _swapped(self, one: _Entered, others: Sequence[_Entered]) -> tuple[Numbers, Numbers]:
+    def _swapped(self, one: int, others: Places) -> tuple[Numbers, Numbers]:
         """Standard deviation of each difference under random swaps, and the least p that these can give.
 
         The first is 0 where it says nothing of p: few sources make the difference, or what swapping each alone changes
         is not the difference together, as in a rare class's F1.
         """
-        deviations, differing = [np.zeros(0)], [np.zeros(0, int)]
-        for block in _blocks(others, one.parts[0].size):
-            totals = np.stack([other.total for other in block])
+        deviations, differing, total = [np.zeros(0)], [np.zeros(0, int)], self.totals[one]
+        for block in _blocks(others, self.size):
+            totals = self.totals[block]
             delta, many = self._swaps(one, block)
-            gap = self.statistic(one.total) - self.statistic(totals)
-            by = (gap[:, None] - self.statistic(one.total - delta) + self.statistic(totals[:, None] + delta)) / 2
+            gap = self.statistic(total) - self.statistic(totals)
+            by = (gap[:, None] - self.statistic(total - delta) + self.statistic(totals[:, None] + delta)) / 2
             deviation = np.sqrt((many * by**2).sum(axis=1))
             count = (many * (delta != 0).any(axis=-1)).sum(axis=1)
             # of equal sources it is their number
@@ -245,72 +263,69 @@ class _Test:
             differing.append(count)
         return np.concatenate(deviations), _least(np.concatenate(differing))
 
-    def _swaps(self, one: _Entered, others: Sequence[_Entered]) -> tuple[Numbers, NDArray[np.int_]]:
+    def _swaps(self, one: int, others: Places) -> tuple[Numbers, NDArray[np.int_]]:
         """What each swap of a source's answers moves, shape (..., swaps, k), and how often, shape (others, swaps).
 
         Where a source is one answer, few kinds of answers make few swaps, each of which is looked at once.
         """
         kinds = len(self.kinds)
-        if one.kinds is not None and kinds**2 <= one.parts[0].size:
-            pairs = one.kinds * kinds + np.stack([other.kinds for other in others if other.kinds is not None])
-            pairs += np.arange(len(others))[:, None] * kinds**2
+        if self.single and kinds**2 <= self.size:
+            pairs = self.said[one] * kinds + self.said[others] + np.arange(len(others))[:, None] * kinds**2
             many = np.bincount(pairs.ravel(), minlength=len(others) * kinds**2).reshape(len(others), -1)
             met = np.flatnonzero(many.any(axis=0))
-            if len(met) < len(one.kinds):
+            if len(met) < self.count:
                 return self.kinds[met // kinds] - self.kinds[met % kinds], many[:, met]
-        delta = one.parts[0] - np.stack([other.parts[0] for other in others])
+        delta = self._parts(self.said[[one]]) - self._parts(self.said[others])
         return delta, np.ones(delta.shape[:2], int)
 
-    def _errors(self, one: _Entered, others: Sequence[_Entered]) -> Numbers:
+    def _errors(self, one: int, others: Places) -> Numbers:
         """The jackknife's standard error of each difference (``scoring.error_over_documents``)."""
-        units, found = len(one.without), [np.zeros(0)]
+        units, found = self.without.shape[1], [np.zeros(0)]
         for block in _blocks(others, units):
-            apart = np.stack([other.without for other in block]) - one.without
+            apart = self.without[block] - self.without[one]
             apart -= apart.mean(axis=1, keepdims=True)
             found.append(np.sqrt((units - 1) / units * (apart**2).sum(axis=1)))
         return np.concatenate(found)
 
-    def _seeds(
-        self, one: _Entered, others: Sequence[_Entered], gaps: Numbers, error: Numbers, units: int
-    ) -> tuple[Numbers, NDArray[np.bool_]]:
+    def _seeds(self, one: int, others: Places, gaps: Numbers, error: Numbers) -> tuple[Numbers, NDArray[np.bool_]]:
         """p of documents and seeds together, 0 where none has seeds; and where that of documents alone counts too."""
-        p, alone = np.zeros(len(others)), np.ones(len(others), bool)
-        asked: list[int] = []
-        for place, other in enumerate(others):
-            sides = (one.rival.seeds, other.rival.seeds)
-            several = len(one.rival.runs) > 1 or len(other.rival.runs) > 1
-            if None in sides and EXACT not in sides:
-                p[place], alone[place] = 1.0, False
-            elif several or any(side and side.value for side in sides):
-                asked.append(place)
-                alone[place] = not several
-        if not asked:
-            return p, alone
+        several = (self.runs[one] > 1) | (self.runs[others] > 1)
+        nobody = (self.unknown[one] | self.unknown[others]) & ~(self.exact[one] | self.exact[others])
+        asked = ~nobody & (several | (self.scatter[one] > 0) | (self.scatter[others] > 0))
+        p, units = np.where(nobody, 1.0, 0.0), self.without.shape[1]
         if units <= UNTESTABLE:
             p[asked] = 1.0
-            return p, alone
-        parts = [(error[asked] ** 2, np.full(len(asked), units - 1.0))]
-        for rivals in ([one.rival] * len(asked), [others[place].rival for place in asked]):
-            told = [rival.seeds or EXACT for rival in rivals]
-            shares = np.array([seeds.value / len(rival.runs) for seeds, rival in zip(told, rivals, strict=True)])
-            parts.append((shares, np.array([seeds.df for seeds in told])))
-        p[asked] = p_values(gaps[asked], parts)
-        return p, alone
+        elif asked.any():
+            there = others[asked]
+            sides = [
+                (
+                    np.broadcast_to(self.scatter[at] / self.runs[at], there.shape),
+                    np.broadcast_to(self.df[at], there.shape),
+                )
+                for at in (one, there)
+            ]
+            p[asked] = p_values(gaps[asked], [(error[asked] ** 2, np.full(len(there), units - 1.0)), *sides])
+        return p, ~nobody & ~(asked & several)
 
-    def _documents(self, one: _Entered, other: _Entered, error: float) -> float:
+    def _documents(self, one: int, other: int, error: float) -> float:
         """p of the permutation test; where no permutation was as extreme, that of the normal approximation if smaller.
 
         10,000 permutations end at p = 0.0001, which Holm over more than 500 subjects would never call significant.
         """
-        pair = " ".join(sorted(side.rival.runs[0].digest[:32] for side in (one, other)))
-        p: float = self.pairs.get(pair, lambda: permutation(one.parts[0], other.parts[0], self.statistic))
+        pair = " ".join(sorted(self.rivals[place].runs[0].digest[:32] for place in (one, other)))
+
+        def permuted() -> float:
+            a, b = self._parts(self.said[[one, other]])
+            return permutation(a, b, self.statistic)
+
+        p: float = self.pairs.get(pair, permuted)
         if p <= _NONE and error > 0:
-            p = min(p, float(_two_sided(np.array([abs(one.value - other.value)]), np.array([error]))[0]))
-        return max(p, float(_least((one.parts[0] != other.parts[0]).any(axis=1).sum())))
+            p = min(p, float(_two_sided(np.abs(self.value[[one]] - self.value[[other]]), np.array([error]))[0]))
+        return p
 
 
-def _blocks(found: Sequence[T], numbers: int) -> Iterator[Sequence[T]]:
-    """Parts of ``found``, each of so many that what is held of them at once fits; one has so many ``numbers``."""
+def _blocks(found: Any, numbers: int) -> Iterator[Any]:
+    """Parts of a list or an array, so many that what is held of them at once fits; one has so many ``numbers``."""
     most = max(1, _BLOCK // max(1, numbers))
     yield from (found[start : start + most] for start in range(0, len(found), most))
 

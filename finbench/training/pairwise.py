@@ -66,7 +66,8 @@ class PairPasses(loops.Passes):
 class PairTrainer(AnswerTrainer):
     """The loss -log sigmoid(beta (g_c - g_r)), g being what an answer's log-probability has gained on the reference.
 
-    A step's loss is its mean over the pairs. Beside it are logged the share of pairs whose chosen answer gained more
+    With ``sft_weight`` this times -log p(chosen) a token is added (Pang et al. 2024, arXiv:2404.19733). A step's loss
+    is the mean over its pairs. Beside it are logged the share of pairs whose chosen answer gained more
     (``accuracy``) and the mean of beta (g_c - g_r) (``margin``), both before the step.
     """
 
@@ -104,10 +105,15 @@ class PairTrainer(AnswerTrainer):
         return len(rows)
 
     def summed(self, model: Any, made: Any, part: Sequence[Any]) -> Any:
-        gained = self._both(model, made, part) - self.reference[[pair.number for pair in part]]
+        both = self._both(model, made, part)
+        gained = both - self.reference[[pair.number for pair in part]]
         margins = self.recipe.beta * (gained[:, 0] - gained[:, 1])
         self.tally += torch.stack([(margins > 0).sum(), margins.sum(), torch.ones_like(margins).sum()]).detach()
-        return -torch.nn.functional.logsigmoid(margins).sum()
+        loss = -torch.nn.functional.logsigmoid(margins).sum()
+        if self.recipe.sft_weight:
+            tokens = torch.tensor([pair.chosen.answer for pair in part], device=both.device)
+            loss -= self.recipe.sft_weight * (both[:, 0] / tokens).sum()
+        return loss
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
         self.tally = torch.zeros(3, device=self.args.device)  # pairs that are right, margins, pairs

@@ -75,9 +75,11 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
         raise FinbenchError(
             f"{where}: {idle[0]} is about rows held out, and there are none.", "Add --validation 0.1, or leave it out."
         )
-    if complete.get("preferences") is None and chosen.get("beta") is not None:
+    pairwise = [key for key in ("beta", "sft_weight") if chosen.get(key) is not None]
+    if complete.get("preferences") is None and pairwise:
         raise FinbenchError(
-            f"{where}: beta is about pairs of answers, and there are none.", "Add --pairs card.json, or leave it out."
+            f"{where}: {pairwise[0]} is about pairs of answers, and there are none.",
+            "Add --pairs card.json, or leave it out.",
         )
     complete["tasks"] = _weights(complete.get("tasks") or {})
     if complete.get("data") and "chat" not in chosen and any(map(_conversations, complete["data"])):

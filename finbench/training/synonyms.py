@@ -44,6 +44,7 @@ _ALIKE = {
     "patience": "early_stopping_patience early_stopping",
     "seed": "random_seed data_seed random_state",
     "beta": "pref_beta dpo_beta",
+    "sft_weight": "pref_ftx rpo_alpha",
     "neftune": "neftune_noise_alpha noisy_embedding_alpha",
 }
 SYNONYMS = {other: key for key, others in _ALIKE.items() for other in others.split()}

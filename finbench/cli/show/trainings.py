@@ -38,7 +38,8 @@ def trained(adapter: Adapter, folder: Path, base: str) -> None:
     if (pairs := run.preferred) and adapter.recipe.preferences:
         start = "the adapter it started from" if adapter.recipe.start else "the base"
         shown = f"{pairs.accuracy:.1%} of the pairs preferred at the end, margin {pairs.margin:.3f}"
-        put(f"DPO with beta {adapter.recipe.beta:g}, reference {start}: {shown}.", wrap=True)
+        more = f" and SFT of weight {adapter.recipe.sft_weight:g}" if adapter.recipe.sft_weight else ""
+        put(f"DPO with beta {adapter.recipe.beta:g}{more}, reference {start}: {shown}.", wrap=True)
     if held := run.validation:
         share = 100 * held.seconds / max(run.seconds, 1e-9)
         put(f"Kept: {escape(held.as_text)}.", wrap=True)
