@@ -301,21 +301,22 @@ def test_no_folder_of_cards(tmp_path: Path) -> None:
 
 
 def test_the_table_for_programs_has_every_row(made: Board) -> None:
-    records = tables.records(made)
-    rows = list(csv.DictReader(io.StringIO(tables.as_csv(records))))
+    columns = tables.columns(made)
+    assert tuple(columns) == tables.COLUMNS
+    rows = list(csv.DictReader(io.StringIO(tables.as_csv(columns))))
     assert len(rows) == sum(len(test.rows) for test in made.tests)
     gold = next(row for row in rows if row["card"] == "gold" and row["task"] == "finbench_fpb")
     assert (gold["group"], gold["value"], gold["method"], gold["bits"]) == ("1", "1.0", "dora", "4")
     assert all(row["whole_test"] == str(row["card"] != "partial") for row in rows)
-    read = json.loads(tables.as_json(records))
-    assert [dict(zip(read["columns"], values, strict=True)) for values in read["data"]] == records
-    parquet = tables.as_parquet(records)
+    read = json.loads(tables.as_json(columns))
+    assert dict(zip(read["columns"], map(list, zip(*read["data"], strict=True)), strict=True)) == columns
+    parquet = tables.as_parquet(columns)
     assert parquet
     found = pq.read_table(io.BytesIO(parquet)).to_pylist()
-    assert [row["value"] for row in found] == [row["value"] for row in records]
-    assert [row["group"] for row in found] == [row["group"] for row in records]
+    assert [row["value"] for row in found] == columns["value"]
+    assert [row["group"] for row in found] == columns["group"]
     assert tables.same_parquet(parquet, parquet)
-    fewer = tables.as_parquet(records[1:])
+    fewer = tables.as_parquet({name: values[1:] for name, values in columns.items()})
     assert fewer
     assert not tables.same_parquet(parquet, fewer)
     assert not tables.same_parquet(parquet[:-9], parquet)
@@ -423,7 +424,7 @@ def test_text_of_cards_stays_text(original: Path) -> None:
     assert "<img" not in text
     assert r"\[x\](javascript" in text
     [row, _] = csv.DictReader(
-        io.StringIO(tables.as_csv(tables.records(boards.many(original / "scorecards" / "guess.json", 2, name="=1+1"))))
+        io.StringIO(tables.as_csv(tables.columns(boards.many(original / "scorecards" / "guess.json", 2, name="=1+1"))))
     )
     assert row["subject"] == "'=1+1-0"
 

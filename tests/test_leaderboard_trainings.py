@@ -234,7 +234,7 @@ def test_every_table_says_the_same(lucky: Board) -> None:
     text = tables.markdown(lucky, [])
     assert tables.seeds(test) in " ".join(text.split())
     assert f"| 1 | lora | smollm2-135m | lora, r 16 | 4 ± {deviation} | – | – | – |" in text
-    lines = {line["subject"]: line for line in csv.DictReader(io.StringIO(tables.as_csv(tables.records(lucky))))}
+    lines = {line["subject"]: line for line in csv.DictReader(io.StringIO(tables.as_csv(tables.columns(lucky))))}
     assert (lines["lora"]["trainings"], lines["lora"]["seed"]) == ("4", "0 1 2 3")
     assert lines["lora"]["card"].split() == [f"lora-s{seed}" for seed in range(4)]
     assert float(lines["lora"]["seed_deviation"]) == pytest.approx(row.deviation)

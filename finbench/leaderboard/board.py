@@ -19,7 +19,6 @@ from finbench.core.console import say
 from finbench.core.files import digest, stable_json
 from finbench.core.records import Score
 from finbench.leaderboard import groups, known, precedence, trainings
-from finbench.leaderboard.evidence import evidence_of
 from finbench.leaderboard.rows import BoardCard, BoardRow, BoardTest, RefusedCard
 
 _QUESTIONS = 9  # of a headline at most: a limit takes whole headlines, so the next one may not have fitted
@@ -79,12 +78,14 @@ def board(found: Sequence[BoardCard], study: Sequence[BoardCard] = (), refused: 
 
 def _tests(found: Sequence[BoardCard], history: _History) -> list[BoardTest]:
     tests: dict[str, BoardTest] = {}
+    keys: dict[str, str] = {}  # thousands of rows are of few tests
     tasks = catalog.tasks()
     for entry in found:
         for score in entry.card.scores:
             if score.family not in FAMILIES or score.task not in tasks:
                 continue
-            key = digest({**setup_of(entry.card, score), "task": score.task})[:10]
+            setup = {**setup_of(entry.card, score), "task": score.task}
+            key = keys.get(text := repr(setup)) or keys.setdefault(text, digest(setup)[:10])
             if key not in tests:
                 said = tuple(part for part in conditions_of(entry.card, score) if not part.endswith(" rows"))
                 tests[key] = BoardTest(score, said, key, whole=False)
@@ -179,8 +180,7 @@ def _counting(rows: Sequence[BoardRow], history: _History) -> list[BoardRow]:
     out: set[int] = set()
     for row in sorted(rows, key=lambda row: (-precedence.STRENGTH[row.entry.level], *_arrived(row.entry))):
         task = row.score.task
-        proof = evidence_of(row.score, row.entry.samples)
-        marks = [row.entry.way, *(proof.marks if proof else ())]
+        marks = [row.entry.way, *(row.proof.marks if row.proof else ())]
         first = next((kept[mark] for mark in marks if mark in kept), None)
         for mark in marks if first is None else ():
             kept[mark] = row

@@ -97,11 +97,11 @@ def _files(
     folder: Path, made: Board, blocks: Sequence[published.PublishedScore], check: bool
 ) -> Iterator[tuple[str, str | bytes | PagePart]]:
     """Name and content of every file."""
-    records = tables.records(made)
+    columns = tables.columns(made)
     yield "leaderboard.md", tables.markdown(made, blocks)
-    yield "leaderboard.csv", tables.as_csv(records)
-    yield "leaderboard.json", tables.as_json(records)
-    if (parquet := tables.as_parquet(records)) and not (check and not (folder / PARQUET).is_file()):
+    yield "leaderboard.csv", tables.as_csv(columns)
+    yield "leaderboard.json", tables.as_json(columns)
+    if (parquet := tables.as_parquet(columns)) and not (check and not (folder / PARQUET).is_file()):
         yield PARQUET, parquet
     if check and not (folder / "index.html").is_file():  # a board may keep its page out of Git
         return

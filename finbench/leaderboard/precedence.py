@@ -57,9 +57,9 @@ def spoken(name: str) -> str:
     return " ".join(_UNSEEN.sub("", unicodedata.normalize("NFKC", name)).casefold().split())
 
 
-def way(card: Scorecard) -> str:
-    """Digest of a subject and of the way in which its answers were computed."""
-    return digest([identity(card.subject), how(card)])
+def way(who: str, computed: str) -> str:
+    """Digest of a subject (``identity``) and of the way in which its answers were computed (``how``)."""
+    return digest([who, computed])
 
 
 def how(card: Scorecard) -> str:

@@ -12,6 +12,7 @@ from finbench.core.records import Score, Scorecard
 from finbench.evaluation import Verification
 from finbench.leaderboard import precedence
 from finbench.leaderboard.attested import AttestedAdapter
+from finbench.leaderboard.evidence import Proof, evidence_of
 from finbench.leaderboard.store import SCORECARDS
 from finbench.scoring import SeedVariance, seed_variance
 
@@ -51,9 +52,14 @@ class BoardCard:
         return precedence.identity(self.card.subject)
 
     @functools.cached_property
+    def how(self) -> str:
+        """Digest of how its answers were computed."""
+        return precedence.how(self.card)
+
+    @functools.cached_property
     def way(self) -> str:
         """Digest of the subject and of how its answers were computed."""
-        return precedence.way(self.card)
+        return precedence.way(self.identity, self.how)
 
     @property
     def file(self) -> str:
@@ -99,6 +105,11 @@ class BoardRow:
     on_memory_front: bool = False
     on_thinking_front: bool = False
     on_price_front: bool = False
+
+    @functools.cached_property
+    def proof(self) -> Proof | None:
+        """The evidence for its score; of several trainings that of the first."""
+        return evidence_of(self.score, self.entry.samples)
 
     @property
     def name(self) -> str:

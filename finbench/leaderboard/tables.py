@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from finbench.cards import amount, describe_subject, from_template, in_brackets, percent
@@ -34,7 +33,8 @@ _FRACTIONS = {
     "truncated", "thinking_tokens", "seed_deviation", "learning_rate",
 }  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # East Asian input has wide ones
-_values = operator.itemgetter(*COLUMNS)
+_YES_OR_NO = {"chat", "whole_test"}
+Columns = dict[str, list[Any]]
 READ = 100  # rows of a table of Markdown: it is for reading; programs have the others
 
 
@@ -114,30 +114,43 @@ def _of_answers(test: BoardTest, row: BoardRow) -> list[str]:
     return cells
 
 
-def records(board: Board) -> list[dict[str, Any]]:
-    """Every row of every test with the values of ``COLUMNS``; numbers in full."""
+def columns(board: Board) -> Columns:
+    """The values of ``COLUMNS``, in their order, of every row of every test; numbers in full."""
     cards: dict[int, dict[str, Any]] = {}  # what is said of a row's trainings, which many rows have
-    return [_record(test, row, cards) for test in board.tests for row in test.rows]
+    found: Columns = {name: [] for name in COLUMNS}
+    of_rows = [(test, row, _said(row, cards)) for test in board.tests for row in test.rows]
+    for name in COLUMNS:
+        if name in _OF_ROW:
+            of_row = _OF_ROW[name]
+            found[name] = [of_row(test, row) for test, row, _ in of_rows]
+        else:
+            found[name] = [said[name] for _, _, said in of_rows]
+    return found
 
 
-def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Records, a line each; text that a spreadsheet would run is quoted."""
+def as_csv(found: Columns) -> str:
+    """Rows, a line each; text that a spreadsheet would run is quoted."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([_safe(one) for one in _values(row)] for row in rows)
+    writer.writerow(found)
+    numbers, shown = _WHOLE_NUMBERS | _FRACTIONS, dict(found)
+    for name, values in found.items():
+        if name not in numbers:
+            safe = {value: _safe(value) for value in set(values)}
+            shown[name] = [safe[value] for value in values]
+    writer.writerows(zip(*shown.values(), strict=True))
     return text.getvalue()
 
 
-def as_json(rows: Sequence[dict[str, Any]]) -> str:
-    """Records as names of columns and lists of values, a line each: pandas reads it with ``orient="split"``."""
+def as_json(found: Columns) -> str:
+    """Names of columns and lists of values, a line each: pandas reads it with ``orient="split"``."""
     encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
-    lines = (encode(_values(row)) for row in rows)
+    lines = map(encode, zip(*found.values(), strict=True))
     return f'{{"columns":{json.dumps(COLUMNS)},"data":[\n' + ",\n".join(lines) + "\n]}\n"
 
 
-def as_parquet(rows: Sequence[dict[str, Any]]) -> bytes | None:
-    """Records as Parquet; None where pyarrow is not installed."""
+def as_parquet(found: Columns) -> bytes | None:
+    """Rows as Parquet; None where pyarrow is not installed."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -145,18 +158,17 @@ def as_parquet(rows: Sequence[dict[str, Any]]) -> bytes | None:
         return None
 
     def kind(name: str) -> pa.DataType:
-        if name in ("chat", "whole_test"):
+        if name in _YES_OR_NO:
             return pa.bool_()
         return pa.int64() if name in _WHOLE_NUMBERS else pa.float64() if name in _FRACTIONS else pa.string()
 
-    columns = {}
-    by_column = zip(*map(_values, rows), strict=True) if rows else [()] * len(COLUMNS)
-    for name, values in zip(COLUMNS, by_column, strict=True):
+    arrays = {}
+    for name, values in found.items():
         own = kind(name)
         text = own == pa.string()
-        columns[name] = pa.array([None if one is None else str(one) for one in values] if text else values, own)
+        arrays[name] = pa.array([None if one is None else str(one) for one in values] if text else values, own)
     sink = io.BytesIO()
-    pq.write_table(pa.table(columns), sink, compression="zstd")
+    pq.write_table(pa.table(arrays), sink, compression="zstd")
     return sink.getvalue()
 
 
@@ -210,26 +222,42 @@ def _of_card(row: BoardRow) -> dict[str, Any]:
     }
 
 
-def _record(test: BoardTest, row: BoardRow, cards: dict[int, dict[str, Any]]) -> dict[str, Any]:
-    score, tokens, cost = row.score, row.tokens_per_second, row.cost
+def _said(row: BoardRow, cards: dict[int, dict[str, Any]]) -> dict[str, Any]:
     key = id(row if row.runs else row.entry)  # of some tests not every training may be there
-    said = cards.get(key) or cards.setdefault(key, _of_card(row))
-    return {
-        **said,
-        "trainings": row.trainings,
-        "seed_deviation": row.deviation,
-        **_named(score, "family", "task", "task_digest", "prompt_style", "n"),
-        **_named(score.main, "value", "low", "high"),
-        "task_version": score.version,
-        "data_digest": score.data.digest,
-        "whole_test": test.whole,
-        "group": row.group,
-        "metric": score.main_metric,
-        "parse_rate": score.parse_rate.value,
-        "tokens_per_second": None if tokens is None else round(tokens, 2),
-        "seconds_per_1000_documents": None if cost is None else round(cost, 3),
-        "overlap": row.seen,
-        "lenient": score.lenient[score.main_metric].value if score.main_metric in score.lenient else None,
-        "truncated": score.answers.truncated.value if score.answers else None,
-        "thinking_tokens": None if row.thinking is None else round(row.thinking, 2),
-    }
+    return cards.get(key) or cards.setdefault(key, _of_card(row))
+
+
+def _lenient(_: BoardTest, row: BoardRow) -> float | None:
+    found = row.score.lenient.get(row.score.main_metric)
+    return found and found.value
+
+
+# the other columns are what ``_of_card`` says
+_OF_ROW: dict[str, Callable[[BoardTest, BoardRow], Any]] = {
+    "trainings": lambda _, row: row.trainings,
+    "seed_deviation": lambda _, row: row.deviation,
+    "family": lambda _, row: row.score.family,
+    "task": lambda _, row: row.score.task,
+    "task_version": lambda _, row: row.score.version,
+    "task_digest": lambda _, row: row.score.task_digest,
+    "data_digest": lambda _, row: row.score.data.digest,
+    "prompt_style": lambda _, row: row.score.prompt_style,
+    "whole_test": lambda test, _: test.whole,
+    "n": lambda _, row: row.score.n,
+    "group": lambda _, row: row.group,
+    "metric": lambda _, row: row.score.main_metric,
+    "value": lambda _, row: row.score.main.value,
+    "low": lambda _, row: row.score.main.low,
+    "high": lambda _, row: row.score.main.high,
+    "parse_rate": lambda _, row: row.score.parse_rate.value,
+    "tokens_per_second": lambda _, row: _rounded(row.tokens_per_second, 2),
+    "seconds_per_1000_documents": lambda _, row: _rounded(row.cost, 3),
+    "overlap": lambda _, row: row.seen,
+    "lenient": _lenient,
+    "truncated": lambda _, row: row.score.answers and row.score.answers.truncated.value,
+    "thinking_tokens": lambda _, row: _rounded(row.thinking, 2),
+}
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)

@@ -16,7 +16,7 @@ from finbench.cards import aggregation_of
 from finbench.core.files import digest
 from finbench.core.records import UNKNOWN, Measure
 from finbench.leaderboard import precedence
-from finbench.leaderboard.evidence import Proof, evidence_of
+from finbench.leaderboard.evidence import Proof
 from finbench.leaderboard.known import Kept
 from finbench.leaderboard.rows import BoardCard, BoardRow, BoardTest, KnownSpread
 from finbench.scoring import (
@@ -102,8 +102,7 @@ def joined(rows: Sequence[BoardRow], means: Kept) -> list[BoardRow]:
     found: dict[tuple[str, str, str], dict[int | None, BoardRow]] = {}
     alone = []
     for row in rows:
-        proof = evidence_of(row.score, row.entry.samples)
-        kind = (row.entry.recipe, precedence.how(row.entry.card), proof.docs if proof else "")
+        kind = (row.entry.recipe, row.entry.how, row.proof.docs if row.proof else "")
         own = found.setdefault(kind, {}) if row.entry.recipe else None
         if own is None or row.entry.card.subject.seed in own:
             alone.append(row if own is None else replace(row, entry=replace(row.entry, recipe="", recipe_name="")))
@@ -162,11 +161,7 @@ def _measured(runs: Sequence[BoardRow], means: Kept) -> Measure:
 
 def answered(runs: Sequence[BoardRow]) -> list[Proof] | None:
     """Evidence of each training, if all have some of the same documents whose main metric is not hidden."""
-    found = [
-        evidence
-        for run in runs
-        if (evidence := evidence_of(run.score, run.entry.samples)) and evidence.codes is not None
-    ]
+    found = [run.proof for run in runs if run.proof and run.proof.codes is not None]
     return found if len(found) == len(runs) and all(own.docs == found[0].docs for own in found) else None
 
 

@@ -89,7 +89,7 @@ def p_values(gaps: stats.Counts, parts: Sequence[tuple[stats.Counts, stats.Count
     certain = error == 0
     distance = np.abs(gaps) / np.where(certain, 1.0, error)
     low, high = np.full(len(gaps), -float(_DIGITS)), np.zeros(len(gaps))  # log10 of p, halved again and again
-    for _ in range(40):
+    for _ in range(30):
         middle = (low + high) / 2
         beyond = _quantile(parts, np.power(10, middle)) > distance
         low, high = np.where(beyond, middle, low), np.where(beyond, high, middle)
