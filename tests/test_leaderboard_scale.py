@@ -25,7 +25,7 @@ from finbench.cards import cardfiles
 from finbench.cli.app import app
 from finbench.core.errors import FinbenchError
 from finbench.evaluation import rescore
-from finbench.leaderboard import commands, evidence, examine, groups, known, precedence, store
+from finbench.leaderboard import commands, deciding, evidence, examine, groups, known, precedence, store
 from finbench.leaderboard.board import board
 from finbench.leaderboard.payload import Payload
 from finbench.leaderboard.reading import entries, read
@@ -315,6 +315,39 @@ def test_a_test_of_two_rows_is_done_once() -> None:
     assert groups.tied(score, found, after, every=True) == [1] * 12 != places  # it is what was known that decided
 
 
+def test_of_a_newcomer_only_its_own_differences_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups are those of a board that knows nothing; what was kept of other labels or documents is not believed."""
+    score, found = rivals(60, 60, 5)
+    computed: list[int] = []
+    whole = groups._Test.compute
+
+    def compute(self: Any, those: Any) -> None:
+        before = self.there.sum()
+        whole(self, those)
+        computed.append(int(self.there.sum() - before))
+
+    monkeypatch.setattr(groups._Test, "compute", compute)
+    fresh = groups.tied(score, found)
+    assert sum(computed) == 60
+    for newcomer in (0, 30, 59):
+        pairs, gaps = known.Kept(), known.Kept()
+        groups.tied(score, [one for one in found if one is not found[newcomer]], pairs, gaps)
+        computed.clear()
+        after = known.Kept(before=json.loads(json.dumps(gaps.used)))
+        tests = known.Kept(before=pairs.used)
+        assert groups.tied(score, found, tests, after) == fresh
+        # a newcomer may lead, or make another lead: that one is met by everybody below it
+        assert sum(computed) <= (60 if newcomer == 0 else 60 - fresh.index(2))
+        assert computed
+        computed.clear()
+        assert groups.tied(score, found, known.Kept(before=tests.used), known.Kept(before=after.used)) == fresh
+        assert not computed
+    other = known.Kept(before=after.used | {"key": "of other labels"})
+    computed.clear()
+    assert groups.tied(score, found, None, other) == fresh
+    assert sum(computed) == 60
+
+
 def test_values_of_other_labels_are_tested_against_nobody(place: Path) -> None:
     """A forger's labels, which no verification has seen, do not stop the others."""
     score, found = rivals(4, 60, 0)
@@ -384,8 +417,9 @@ def test_swaps_are_those_of_one_source_after_the_other(kinds: int, together: int
     found = [first, *(proof("acc", row.tolist())[1] for row in said[1:])]
     sources = tuple(n // together for n in range(120)) if together > 1 else None
     found = [groups.Rival([replace(one.runs[0], sources=sources)]) for one in found]
-    test = groups._Test(score, found[0].runs[0], known.Kept(), False)
+    test = groups._Test(score, found[0].runs[0], known.Kept(), known.Kept(), False)
     assert test.enter(list(enumerate(found))) == [0, 1, 2, 3, 4]
+    test.compute(np.arange(5))
     deviations, _ = test._swapped(0, np.arange(1, 5))
     units = said.reshape(5, -1, together)
     assert test.value == pytest.approx(units.mean(axis=(1, 2)), rel=1e-12)
@@ -425,8 +459,8 @@ def test_only_tests_next_to_where_holm_stops_are_done_and_estimates_that_miss_it
             asked.append(at)
             return float(exact[at])
 
-        told = groups._decided(estimates / 8, np.minimum(0.999, estimates * 8), ask)
-        assert (told == groups._rejected(exact)).all()
+        told = deciding.decided(estimates / 8, np.minimum(0.999, estimates * 8), ask)
+        assert (told == deciding.rejected(exact)).all()
         assert len(asked) < most
 
 

@@ -205,19 +205,19 @@ def _arrived(entry: BoardCard) -> tuple[float, str]:
 
 def _place(test: BoardTest) -> None:
     sign = 1 if test.lower_is_better else -1
-    test.rows.sort(key=lambda row: (sign * row.score.main.value, row.name, row.entry.key))
+    test.rows.sort(key=lambda row: (sign * row.main.value, row.name, row.entry.key))
     if test.ranked:
         test.score = test.score.model_copy(update={"baselines": _baselines(test.rows)})
         floor = [] if test.lower_is_better else constants(test.score)
         rivals = [
-            groups.rival(row, test.spread) if all(row.score.main.value > value for value in floor) else None
+            groups.rival(row, test.spread) if all(row.main.value > value for value in floor) else None
             for row in test.rows
         ]
-        with known.kept("tests", test.key) as pairs:
-            tied = groups.tied(test.score, rivals, pairs)
+        with known.kept("tests", test.key) as pairs, known.kept("gaps", test.key) as gaps:
+            tied = groups.tied(test.score, rivals, pairs, gaps)
         for row, group in zip(test.rows, tied, strict=True):
             row.group = group
-    good = [-sign * row.score.main.value for row in test.rows]
+    good = [-sign * row.main.value for row in test.rows]
     machines = [row.entry.machine for row in test.rows]
     costs = front(good, [row.cost for row in test.rows], machines)
     memories = front(good, [row.memory for row in test.rows], machines)

@@ -93,7 +93,7 @@ def point(test: BoardTest, row: BoardRow) -> dict[str, Any] | None:
         return None
     card = row.entry.card
     scale = 100 if test.share else 1
-    main = row.score.main
+    main = row.main
     return {
         "name": row.name,
         "method": card.subject.method or card.subject.kind,

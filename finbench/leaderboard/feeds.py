@@ -49,7 +49,7 @@ def atom(made: Payload) -> str:
 def _entry(entry: BoardCard, card: dict[str, Any], rows: list[tuple[BoardTest, BoardRow]]) -> str:
     told = [
         f"{test.title}{'' if test.whole else ' (partial)'}: {metrics.spoken(test.score.main_metric)} "
-        f"{in_brackets(row.score.main, test.share)}"
+        f"{in_brackets(row.main, test.share)}"
         for test, row in rows
     ]
     # of the card's answers, so that a card that is only scored anew is no new entry

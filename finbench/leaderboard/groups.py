@@ -1,30 +1,34 @@
 """Who can be told from whom in a test: tied groups by documents, and by seeds where subjects were trained.
 
 A leader is tested against everybody below it. What decides most of these tests is known from swapping the answers to
-one source at a time; the permutation test is done for the others only (``_decided``).
+one source at a time; the permutation test is done for the others only (``deciding.decided``). What documents say of a
+difference is kept, so that of a newcomer only its own differences are computed.
 """
 
 from __future__ import annotations
 
+import base64
+import functools
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finbench.cards import LEVEL, aggregation_of
+from finbench.cards import aggregation_of
+from finbench.core.files import digest
 from finbench.core.records import Score
 from finbench.leaderboard import precedence, trainings
+from finbench.leaderboard.deciding import NONE, decided, least, limits, two_sided
 from finbench.leaderboard.evidence import Proof
 from finbench.leaderboard.known import Kept
 from finbench.leaderboard.rows import BoardRow, KnownSpread
 from finbench.scoring import (
     EXACT,
-    RESAMPLES,
     UNTESTABLE,
     SeedVariance,
     by_cluster,
@@ -35,12 +39,8 @@ from finbench.scoring import (
 
 Numbers = NDArray[np.float64]
 Places = NDArray[np.intp]
-_FACTOR = 8.0  # by which a permutation test's p is taken to differ from that of the normal distribution at most
-_SURE = 1e-7  # p of which no permutation of 10,000 is as extreme
-_NONE = 1.5 / (RESAMPLES + 1)  # p below which none was
 _FEW = 12  # sources up to which nothing is taken from the normal distribution
 _BENT = 0.2  # share by which single swaps may miss the difference together where it is taken for linear in them
-_NEAR = 8  # tests on either side of where Holm stops that must fall as expected
 _BLOCK = 4_000_000  # numbers held at once: 32 MB
 
 
@@ -56,6 +56,11 @@ class Rival:
     strength: int = 0
     arrival: float = math.inf
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of the evidence of all its trainings."""
+        return " ".join(run.digest[:32] for run in self.runs)
+
 
 def rival(row: BoardRow, known: KnownSpread | None) -> Rival | None:
     """A row for ``tied``; None where not every training has samples."""
@@ -69,15 +74,20 @@ def rival(row: BoardRow, known: KnownSpread | None) -> Rival | None:
 
 
 def tied(
-    score: Score, rivals: Sequence[Rival | None], pairs: Kept | None = None, *, every: bool = False
+    score: Score,
+    rivals: Sequence[Rival | None],
+    pairs: Kept | None = None,
+    gaps: Kept | None = None,
+    *,
+    every: bool = False,
 ) -> list[int | None]:
     """Group of each subject of a test, which are in the order of their scores, best first.
 
     Group 1 holds the best and all that cannot be told from it (5 %, Holm over the group's tests); of the rest the best
     leads the next group, and so on. Documents and sources are those of the strongest evidence, of equals those that
     most have; labels those of the strongest, of equals of who came first. A subject without samples of these cannot be
-    tested and has no group; nor has anybody where fewer than two can be. ``pairs``: what is known of tests; ``every``:
-    do each of them, to compare.
+    tested and has no group; nor has anybody where fewer than two can be. ``pairs``: what is known of tests;
+    ``gaps``: of differences; ``every``: do each test, to compare.
     """
     places: list[int | None] = [None] * len(rivals)
     kinds = [_asked(one) for one in rivals]
@@ -92,7 +102,7 @@ def tied(
     usual = max(counts, key=lambda kind: (strength[kind[:2]], texts[kind[:2]], counts[kind]))
     alike = [(number, one) for number, one in enumerate(rivals) if one is not None and kinds[number] == usual]
     first = min((one for _, one in alike), key=lambda one: (-one.strength, one.arrival))
-    test = _Test(score, first.runs[0], pairs or Kept(), every)
+    test = _Test(score, first.runs[0], pairs or Kept(), gaps or Kept(), every)
     entered = test.enter(alike)
     if len(entered) < 2:
         return places
@@ -122,9 +132,10 @@ class _Test:
     thousands each would else be looked at by itself.
     """
 
-    def __init__(self, score: Score, first: Proof, pairs: Kept, every: bool) -> None:
+    def __init__(self, score: Score, first: Proof, pairs: Kept, gaps: Kept, every: bool) -> None:
         self.name = metrics.known_as(aggregation_of(score.task, score.main_metric))
-        self.first, self.pairs, self.every = first, pairs, every
+        self.first, self.pairs, self.gaps, self.every = first, pairs, gaps, every
+        self.key = digest([self.name, first.docs, first.sources, first.samples, first.kinds])
         self.base = [json.loads(kind) for kind in first.kinds]
         self.count = 0 if first.codes is None else len(first.codes)
         self.sources = None if first.sources is None else first.sources[:: first.samples]
@@ -147,19 +158,32 @@ class _Test:
         self.rivals = [one for _, one in those]
         self.kinds, same = np.unique(np.concatenate(self.rows), axis=0, return_inverse=True)
         self.places = {kinds: None if place is None else same[place] for kinds, place in self.places.items()}
-        runs = [run for one in self.rivals for run in one.runs]
-        found = [self._computed(self._codes(block)) for block in _blocks(runs, self.size)]
-        totals, said, values, without = (np.concatenate(parts) for parts in zip(*found, strict=True))
         self.runs = np.array([len(one.runs) for one in self.rivals])
-        first = np.cumsum(self.runs) - self.runs
-        self.totals, self.said = totals[first], said[first]  # of the first training
-        self.value = np.add.reduceat(values, first) / self.runs  # means over trainings; without each source
-        self.without = np.add.reduceat(without, first, axis=0) / self.runs[:, None]
+        many, self.units = len(those), len(set(self.sources)) if self.sources else self.count // self.first.samples
+        self.there = np.zeros(many, bool)  # who is computed
+        self.totals, self.said = np.zeros((many, self.width)), np.zeros((many, self.count), np.intp)
+        self.value, self.without = np.zeros(many), np.zeros((many, self.units))
+        self.found = _Found(self.gaps, self.key, [one.digest for one in self.rivals])
         told = [one.seeds or EXACT for one in self.rivals]
         self.scatter, self.df = np.array([[seeds.value, seeds.df] for seeds in told]).T
         self.unknown = np.array([one.seeds is None for one in self.rivals])
         self.exact = np.array([one.seeds == EXACT for one in self.rivals])
         return [number for number, _ in those]
+
+    def compute(self, those: Places) -> None:
+        """Totals, answers, values, and values without each source of some subjects, where they are not known yet."""
+        new = np.unique(those[~self.there[those]])
+        if not len(new):
+            return
+        runs = [run for place in new for run in self.rivals[place].runs]
+        found = [self._computed(self._codes(block)) for block in _blocks(runs, self.size)]
+        totals, said, values, without = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        many = self.runs[new]
+        first = np.cumsum(many) - many
+        self.totals[new], self.said[new] = totals[first], said[first]  # of the first training
+        self.value[new] = np.add.reduceat(values, first) / many  # means over trainings; without each source
+        self.without[new] = np.add.reduceat(without, first, axis=0) / many[:, None]
+        self.there[new] = True
 
     def _fits(self, run: Proof) -> bool:
         """Whether a training's values are of this test; those of a forger may not be."""
@@ -212,35 +236,32 @@ class _Test:
 
     def apart(self, leader: int, rest: Places) -> NDArray[np.bool_]:
         """Which of ``rest`` can be told from ``leader``: 5 %, Holm over all of them."""
-        low, high, seeds, error, least = self._bounds(leader, rest)
+        gaps, error, deviation, few = self._documents(leader, rest).T
+        seeds, alone = self._seeds(leader, rest, gaps, error)
+        low, high = limits(gaps, error, deviation, few)
+        low, high = np.where(alone, np.maximum(low, seeds), seeds), np.where(alone, np.maximum(high, seeds), seeds)
 
         def exact(place: int) -> float:
-            return float(max(seeds[place], least[place], self._documents(leader, int(rest[place]), error[place])))
+            permuted = self._permuted(leader, int(rest[place]), gaps[place], error[place])
+            return float(max(seeds[place], few[place], permuted))
 
         if self.every:
             low = high = np.array([exact(n) if low[n] < high[n] or seeds[n] == 0 else low[n] for n in range(len(rest))])
-        return _decided(low, high, exact)
+        return decided(low, high, exact)
 
-    def _bounds(self, one: int, others: Places) -> tuple[Numbers, Numbers, Numbers, Numbers, Numbers]:
-        """Least and greatest p that each test may have, the part of it that seeds give, errors, and least of any swaps.
+    def _documents(self, one: int, others: Places) -> Numbers:
+        """What documents say of each difference, shape (others, 4).
 
-        Of seeds it is that of both together; two trainings of whose seeds nobody knows how far they scatter cannot be
-        told apart. One can from what was not trained: then it is about this very adapter.
+        That is how large it is, its error by the jackknife, its deviation under swaps, and the least p of any swaps.
         """
-        gaps = np.abs(self.value[others] - self.value[one])
-        error = self._errors(one, others)
-        seeds, alone = self._seeds(one, others, gaps, error)
-        deviation, least = self._swapped(one, others)
-        normal = _two_sided(gaps, deviation)
-        jack = np.maximum(least, np.minimum(_two_sided(gaps, error), _NONE))  # where none was as extreme
-        low, high = normal / _FACTOR, np.minimum(1.0, normal * _FACTOR)
-        low = np.where(low > _NONE, low, np.minimum(low, jack))
-        high = np.where(high < _SURE, jack, np.maximum(high, 2 * _NONE))
-        low = np.where(high == jack, jack, low)
-        known = (deviation > 0) & (error > 0)
-        low, high = np.where(known, low, least), np.where(known, high, 1.0)
-        low, high = np.where(alone, np.maximum(low, seeds), seeds), np.where(alone, np.maximum(high, seeds), seeds)
-        return low, high, seeds, error, least
+        every = self.found.of(one)
+        new = others[np.isnan(every[others, 0])]
+        if len(new):
+            self.compute(np.append(new, one))
+            gaps, (deviation, few) = np.abs(self.value[new] - self.value[one]), self._swapped(one, new)
+            every[new] = np.stack([gaps, self._errors(one, new), deviation, few], axis=1)
+        self.found.keep(one, every)
+        return every[others]
 
     def _swapped(self, one: int, others: Places) -> tuple[Numbers, Numbers]:
         """Standard deviation of each difference under random swaps, and the least p that these can give.
@@ -261,7 +282,7 @@ class _Test:
             bent = np.abs((many * by).sum(axis=1) - gap) > _BENT * np.maximum(np.abs(gap), deviation)
             deviations.append(np.where(few | bent, 0.0, deviation))
             differing.append(count)
-        return np.concatenate(deviations), _least(np.concatenate(differing))
+        return np.concatenate(deviations), least(np.concatenate(differing))
 
     def _swaps(self, one: int, others: Places) -> tuple[Numbers, NDArray[np.int_]]:
         """What each swap of a source's answers moves, shape (..., swaps, k), and how often, shape (others, swaps).
@@ -280,7 +301,7 @@ class _Test:
 
     def _errors(self, one: int, others: Places) -> Numbers:
         """The jackknife's standard error of each difference (``scoring.error_over_documents``)."""
-        units, found = self.without.shape[1], [np.zeros(0)]
+        units, found = self.units, [np.zeros(0)]
         for block in _blocks(others, units):
             apart = self.without[block] - self.without[one]
             apart -= apart.mean(axis=1, keepdims=True)
@@ -288,12 +309,16 @@ class _Test:
         return np.concatenate(found)
 
     def _seeds(self, one: int, others: Places, gaps: Numbers, error: Numbers) -> tuple[Numbers, NDArray[np.bool_]]:
-        """p of documents and seeds together, 0 where none has seeds; and where that of documents alone counts too."""
+        """p of documents and seeds together, 0 where none has seeds; and where that of documents alone counts too.
+
+        Two trainings of whose seeds nobody knows how far they scatter cannot be told apart. One can from what was not
+        trained: then it is about this very adapter.
+        """
         several = (self.runs[one] > 1) | (self.runs[others] > 1)
         nobody = (self.unknown[one] | self.unknown[others]) & ~(self.exact[one] | self.exact[others])
         asked = ~nobody & (several | (self.scatter[one] > 0) | (self.scatter[others] > 0))
-        p, units = np.where(nobody, 1.0, 0.0), self.without.shape[1]
-        if units <= UNTESTABLE:
+        p = np.where(nobody, 1.0, 0.0)
+        if self.units <= UNTESTABLE:
             p[asked] = 1.0
         elif asked.any():
             there = others[asked]
@@ -304,10 +329,10 @@ class _Test:
                 )
                 for at in (one, there)
             ]
-            p[asked] = p_values(gaps[asked], [(error[asked] ** 2, np.full(len(there), units - 1.0)), *sides])
+            p[asked] = p_values(gaps[asked], [(error[asked] ** 2, np.full(len(there), self.units - 1.0)), *sides])
         return p, ~nobody & ~(asked & several)
 
-    def _documents(self, one: int, other: int, error: float) -> float:
+    def _permuted(self, one: int, other: int, gap: float, error: float) -> float:
         """p of the permutation test; where no permutation was as extreme, that of the normal approximation if smaller.
 
         10,000 permutations end at p = 0.0001, which Holm over more than 500 subjects would never call significant.
@@ -315,72 +340,41 @@ class _Test:
         pair = " ".join(sorted(self.rivals[place].runs[0].digest[:32] for place in (one, other)))
 
         def permuted() -> float:
+            self.compute(np.array([one, other]))
             a, b = self._parts(self.said[[one, other]])
             return permutation(a, b, self.statistic)
 
-        p: float = self.pairs.get(pair, permuted)
-        if p <= _NONE and error > 0:
-            p = min(p, float(_two_sided(np.abs(self.value[[one]] - self.value[[other]]), np.array([error]))[0]))
+        p: float = self.pairs.get(f"{self.key[:16]} {pair}", permuted)
+        if p <= NONE and error > 0:
+            p = min(p, float(two_sided(np.array([gap]), np.array([error]))[0]))
         return p
+
+
+class _Found:
+    """What documents say of the differences of a test, by the digests of both subjects: what was kept, and is to be."""
+
+    def __init__(self, gaps: Kept, key: str, who: list[str]) -> None:
+        before = gaps.before if gaps.before.get("key") == key else {}
+        place = {name: number for number, name in enumerate(before.get("who", ()))}
+        self.who, self.place = who, np.array([place.get(name, -1) for name in who])
+        self.before: dict[str, str] = before.get("found", {})
+        self.used: dict[str, str] = {}
+        gaps.used = {"key": key, "who": who, "found": self.used}
+
+    def of(self, one: int) -> Numbers:
+        """Of the differences of a subject from each, NaN where nothing is known; shape (subjects, 4)."""
+        found, before = np.full((len(self.who), 4), np.nan), self.before.get(self.who[one])
+        if before is not None:
+            old, there = np.frombuffer(base64.b64decode(before)).reshape(-1, 4), self.place >= 0
+            found[there] = old[self.place[there]]
+        return found
+
+    def keep(self, one: int, found: Numbers) -> None:
+        """Remember them."""
+        self.used[self.who[one]] = base64.b64encode(found.tobytes()).decode()
 
 
 def _blocks(found: Any, numbers: int) -> Iterator[Any]:
     """Parts of a list or an array, so many that what is held of them at once fits; one has so many ``numbers``."""
     most = max(1, _BLOCK // max(1, numbers))
     yield from (found[start : start + most] for start in range(0, len(found), most))
-
-
-def _least(differing: NDArray[np.int_]) -> Numbers:
-    """The least p of tests that swap so many sources: the observed arrangement and its opposite, of all."""
-    return np.asarray(np.minimum(1.0, 2.0 ** (1.0 - differing)))
-
-
-def _two_sided(distance: Numbers, error: Numbers) -> Numbers:
-    """p of the normal distribution."""
-    from scipy.special import ndtr  # here: its import takes 0.3 s
-
-    return np.asarray(2 * ndtr(-distance / np.where(error > 0, error, 1.0)))
-
-
-def _decided(low: Numbers, high: Numbers, exact: Callable[[int], float]) -> NDArray[np.bool_]:
-    """Which hypotheses Holm rejects, whose p lie between ``low`` and ``high``; ``exact`` is asked where that is open.
-
-    What is rejected by the greatest p is rejected, what is not by the least is not: Holm's procedure is monotone. Of
-    what is left every p is asked that has no estimate (``high`` 1); the others are taken to be in the middle of their
-    bounds, and the ``_NEAR`` on either side of where Holm stops are asked, then twice as many as long as any of them
-    turns out to be on the other side.
-    """
-    low, high, near = low.copy(), high.copy(), _NEAR
-
-    def ask(places: NDArray[np.int_]) -> None:
-        for place in places:
-            low[place] = high[place] = exact(int(place))
-
-    while True:
-        surely, perhaps = _rejected(high), _rejected(low)
-        left = perhaps & (low < high)
-        left = left & ~surely if (left & ~surely).any() else left
-        if (surely == perhaps).all():
-            return surely
-        if (blind := left & (high >= 1)).any():
-            ask(np.flatnonzero(blind))
-            continue
-        middle = np.sqrt(low * high)
-        told = _rejected(middle)
-        order = np.argsort(middle, kind="stable")
-        order = order[left[order]]
-        asked = np.concatenate([order[told[order]][-near:], order[~told[order]][:near]])
-        ask(asked)
-        now = _rejected(np.sqrt(low * high))
-        if (now[asked] == told[asked]).all():
-            return now
-        near *= 2
-
-
-def _rejected(p: Numbers) -> NDArray[np.bool_]:
-    """Holm's procedure (1979) at 5 %, as ``scoring.holm`` has it."""
-    order = np.argsort(p, kind="stable")
-    passed = (len(p) - np.arange(len(p))) * p[order] < LEVEL
-    found = np.zeros(len(p), bool)
-    found[order[: len(p) if passed.all() else int(np.argmin(passed))]] = True
-    return found

@@ -33,8 +33,9 @@ from finbench.leaderboard.evidence import Proof
 
 _LIBRARIES = ("numpy", "scipy", "lm-eval", "pydantic", "pyyaml", "zstandard")
 
-# p by the digests of two rows; a mean's interval by those of its trainings; a part of the page by its file's name
-Kind = Literal["tests", "means", "parts"]
+# p by the digests of two rows, and what documents say of their difference; a mean's interval by those of its
+# trainings; a part of the page by its file's name
+Kind = Literal["tests", "gaps", "means", "parts"]
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ class Payload:
             row = own[-1] if own else None  # a subject computed in two ways has two; the page of the test shows both
             cells.append([])
             if row is not None:
-                main, place = row.score.main, self.of(row)
+                main, place = row.main, self.of(row)
                 limits = [None if part is None else round(part, 4) for part in (main.value, main.low, main.high)]
                 cells[-1] += [*limits, row.group, row.trainings, *([place] if place != subject.card else [])]
         return cells
@@ -236,13 +236,13 @@ def _row(row: BoardRow, place: dict[str, int]) -> list[Any]:
     were generated otherwise than directly also the share that the budget cut off, and tokens of reasoning an answer.
     """
     answers, lenient = row.score.answers, row.score.lenient.get(row.score.main_metric)
-    each = [[place[run.entry.key], *rounded(run.score.main)] for run in row.runs or (row,)]
+    each = [[place[run.entry.key], *rounded(run.main)] for run in row.runs or (row,)]
     more: list[Any] = [each if row.entry.recipe else row.trainings]
     more += [None if row.deviation is None else round(row.deviation, 5)]
     more += [lenient and round(lenient.value, 5), *([] if answers is None else [round(answers.truncated.value, 4)])]
     return [
         place[row.entry.recipe or row.entry.key],
-        *rounded(row.score.main),
+        *rounded(row.main),
         row.group,
         round(row.score.parse_rate.value, 4),
         None if row.tokens_per_second is None else round(row.tokens_per_second, 1),

@@ -165,7 +165,7 @@ def _standings(test: BoardTest, keys: set[str]) -> Iterator[Standing]:
         mine = {run.entry.key for run in (row.runs or (row,))} & keys
         if not mine:
             continue
-        main = row.score.main
+        main = row.main
         level = [other.name for other in test.rows if row.group and other.group == row.group and other is not row]
         yield Standing(
             sorted(mine)[0], row.name, test.title, main.value, main.low, main.high,

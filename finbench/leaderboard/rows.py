@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finbench.cards import Heading, thinking_tokens
-from finbench.core.records import Score, Scorecard
+from finbench.core.records import Measure, Score, Scorecard
 from finbench.evaluation import Verification
 from finbench.leaderboard import precedence
 from finbench.leaderboard.attested import AttestedAdapter
@@ -107,6 +107,11 @@ class BoardRow:
     on_price_front: bool = False
 
     @functools.cached_property
+    def main(self) -> Measure:
+        """The score's main, strict number."""
+        return self.score.main
+
+    @functools.cached_property
     def proof(self) -> Proof | None:
         """The evidence for its score; of several trainings that of the first."""
         return evidence_of(self.score, self.entry.samples)
@@ -119,12 +124,12 @@ class BoardRow:
     @property
     def values(self) -> list[float]:
         """The main metric of each training."""
-        return [run.score.main.value for run in self.runs] or [self.score.main.value]
+        return [run.main.value for run in self.runs] or [self.main.value]
 
     @property
     def trainings(self) -> int | None:
         """How many the score rests on; None for what was not trained."""
-        return None if self.entry.card.subject.adapter is None else len(self.values)
+        return None if self.entry.card.subject.adapter is None else len(self.runs) or 1
 
     @functools.cached_property
     def deviation(self) -> float | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 from finbench.cards import amount, describe_subject, from_template, in_brackets, percent
@@ -34,6 +35,7 @@ _FRACTIONS = {
 }  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # East Asian input has wide ones
 _YES_OR_NO = {"chat", "whole_test"}
+_values = operator.itemgetter(*COLUMNS)
 Columns = dict[str, list[Any]]
 READ = 100  # rows of a table of Markdown: it is for reading; programs have the others
 
@@ -65,7 +67,7 @@ def line(test: BoardTest, row: BoardRow) -> list[str]:
         subject.base.alias,
         describe_subject(subject),
         *_of_trainings(test, row),
-        in_brackets(row.score.main, test.share),
+        in_brackets(row.main, test.share),
         percent(row.score.parse_rate.value),
         *_of_answers(test, row),
         "–" if subject.trainable_parameters is None else f"{subject.trainable_parameters:,}",
@@ -117,15 +119,9 @@ def _of_answers(test: BoardTest, row: BoardRow) -> list[str]:
 def columns(board: Board) -> Columns:
     """The values of ``COLUMNS``, in their order, of every row of every test; numbers in full."""
     cards: dict[int, dict[str, Any]] = {}  # what is said of a row's trainings, which many rows have
-    found: Columns = {name: [] for name in COLUMNS}
-    of_rows = [(test, row, _said(row, cards)) for test in board.tests for row in test.rows]
-    for name in COLUMNS:
-        if name in _OF_ROW:
-            of_row = _OF_ROW[name]
-            found[name] = [of_row(test, row) for test, row, _ in of_rows]
-        else:
-            found[name] = [said[name] for _, _, said in of_rows]
-    return found
+    # row by row, for memory of 100,000 is far apart
+    lines = (_values(_record(test, row, cards)) for test in board.tests for row in test.rows)
+    return dict(zip(COLUMNS, map(list, zip(*lines, strict=True)), strict=True)) or {name: [] for name in COLUMNS}
 
 
 def as_csv(found: Columns) -> str:
@@ -222,42 +218,26 @@ def _of_card(row: BoardRow) -> dict[str, Any]:
     }
 
 
-def _said(row: BoardRow, cards: dict[int, dict[str, Any]]) -> dict[str, Any]:
+def _record(test: BoardTest, row: BoardRow, cards: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    score, tokens, cost = row.score, row.tokens_per_second, row.cost
     key = id(row if row.runs else row.entry)  # of some tests not every training may be there
-    return cards.get(key) or cards.setdefault(key, _of_card(row))
-
-
-def _lenient(_: BoardTest, row: BoardRow) -> float | None:
-    found = row.score.lenient.get(row.score.main_metric)
-    return found and found.value
-
-
-# the other columns are what ``_of_card`` says
-_OF_ROW: dict[str, Callable[[BoardTest, BoardRow], Any]] = {
-    "trainings": lambda _, row: row.trainings,
-    "seed_deviation": lambda _, row: row.deviation,
-    "family": lambda _, row: row.score.family,
-    "task": lambda _, row: row.score.task,
-    "task_version": lambda _, row: row.score.version,
-    "task_digest": lambda _, row: row.score.task_digest,
-    "data_digest": lambda _, row: row.score.data.digest,
-    "prompt_style": lambda _, row: row.score.prompt_style,
-    "whole_test": lambda test, _: test.whole,
-    "n": lambda _, row: row.score.n,
-    "group": lambda _, row: row.group,
-    "metric": lambda _, row: row.score.main_metric,
-    "value": lambda _, row: row.score.main.value,
-    "low": lambda _, row: row.score.main.low,
-    "high": lambda _, row: row.score.main.high,
-    "parse_rate": lambda _, row: row.score.parse_rate.value,
-    "tokens_per_second": lambda _, row: _rounded(row.tokens_per_second, 2),
-    "seconds_per_1000_documents": lambda _, row: _rounded(row.cost, 3),
-    "overlap": lambda _, row: row.seen,
-    "lenient": _lenient,
-    "truncated": lambda _, row: row.score.answers and row.score.answers.truncated.value,
-    "thinking_tokens": lambda _, row: _rounded(row.thinking, 2),
-}
-
-
-def _rounded(value: float | None, digits: int) -> float | None:
-    return None if value is None else round(value, digits)
+    said = cards.get(key) or cards.setdefault(key, _of_card(row))
+    return {
+        **said,
+        "trainings": row.trainings,
+        "seed_deviation": row.deviation,
+        **_named(score, "family", "task", "task_digest", "prompt_style", "n"),
+        **_named(row.main, "value", "low", "high"),
+        "task_version": score.version,
+        "data_digest": score.data.digest,
+        "whole_test": test.whole,
+        "group": row.group,
+        "metric": score.main_metric,
+        "parse_rate": score.parse_rate.value,
+        "tokens_per_second": None if tokens is None else round(tokens, 2),
+        "seconds_per_1000_documents": None if cost is None else round(cost, 3),
+        "overlap": row.seen,
+        "lenient": score.lenient[score.main_metric].value if score.main_metric in score.lenient else None,
+        "truncated": score.answers.truncated.value if score.answers else None,
+        "thinking_tokens": None if row.thinking is None else round(row.thinking, 2),
+    }

@@ -146,7 +146,7 @@ def _measured(runs: Sequence[BoardRow], means: Kept) -> Measure:
     score = runs[0].score
     found = answered(runs)
     if found is None:
-        mean = _plain([run.score.main for run in runs])
+        mean = _plain([run.main for run in runs])
         return mean.model_copy(update={"method": "none, not every training has samples"})
     metric = score.main_metric
 

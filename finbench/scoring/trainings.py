@@ -102,8 +102,11 @@ def _quantile(parts: Sequence[tuple[stats.Counts, stats.Counts]], p: stats.Count
 
     weighted, whole = np.zeros(len(p)), np.zeros(len(p))
     for part, df in parts:
+        here = part > 0
+        if not here.any():  # its quantiles would be a third of the time
+            continue
         finite = np.isfinite(df)
         t = np.where(finite, stdtrit(np.where(finite, df, 1.0), 1 - p / 2), -ndtri(p / 2))
-        weighted += np.where(part > 0, part * t, 0.0)
+        weighted += np.where(here, part * t, 0.0)
         whole += part
     return np.asarray(weighted / np.where(whole > 0, whole, 1.0))
