@@ -56,7 +56,8 @@ from finbench.leaderboard import (
     texts,
 )
 from finbench.leaderboard.board import Board, _place, board, front
-from finbench.leaderboard.groups import Rival, _rejected, _two_sided, tied
+from finbench.leaderboard.deciding import rejected, two_sided
+from finbench.leaderboard.groups import Rival, tied
 from finbench.leaderboard.reading import entries, read
 from finbench.training import recipes
 from make_data import as_whole, write_sources
@@ -205,9 +206,9 @@ def test_a_group_is_not_the_best_alone_among_many_equals() -> None:
 
 def test_holm_over_a_thousand_subjects_can_still_tell() -> None:
     """The least p of 10,000 permutations is too large for 1,000 tests at once; the tail takes over."""
-    tail = _two_sided(np.full(1000, 0.2), np.full(1000, 0.01))
-    assert _rejected(tail).all()
-    assert not _rejected(np.full(1000, 1 / 10_001)).any()
+    tail = two_sided(np.full(1000, 0.2), np.full(1000, 0.01))
+    assert rejected(tail).all()
+    assert not rejected(np.full(1000, 1 / 10_001)).any()
 
 
 points = st.lists(
