@@ -27,7 +27,7 @@ RESULTS, PAGE = HERE / "adapters_on.json", HERE.parent / "docs" / "training.md"
 BASE = "smollm2-135m"
 DPO: dict[str, dict[str, Any]] = {  # what is stated beside the pairs
     "DPO": {},
-    "DPO, a quarter of the rate": {"lr": 2.5e-5},
+    "DPO at ten times the rate": {"lr": 1e-4},
     "DPO and SFT (`sft_weight=1`)": {"sft_weight": 1.0},
 }
 MERGES = {"linear": [0.5, 0.5], "cat": None, "ties": None, "dare_ties": None}

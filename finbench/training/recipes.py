@@ -22,7 +22,7 @@ ALIASES = {
     "pairs": "preferences",
     "format": "bits",
 }  # an option of the command line, or an axis of a sweep -> the recipe's own key
-_GENTLE = 0.1  # of a method's rate, for pairs: DPO has a tenth of supervised training's in most published recipes
+_GENTLE = 0.01  # of a method's rate, for pairs: at a tenth half of what was right is lost (docs/training.md)
 KEYS = tuple(key for key in (*Recipe.model_fields, *ALIASES) if key not in ("name", "search"))  # of such cells
 
 
