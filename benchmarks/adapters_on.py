@@ -98,7 +98,7 @@ def merges(study: Study, seed: int) -> dict[str, Any]:
             folder = study.out / f"{'-'.join(two)}-{how}-s{seed}"
             if not folder.is_dir():
                 finbench.combine(parts, folder, how=how, weights=weights, seed=seed)
-            made[f"`merge --how {how.replace('_', '-') if how == 'linear' else how}`"] = str(folder)
+            made[f"`merge --how {how}`"] = str(folder)
         own = {name: numbers(study.scored(one, ",".join(two))) for name, one in made.items()}
         found[" and ".join(two)] = own
     return found
