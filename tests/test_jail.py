@@ -467,3 +467,96 @@ def test_configurations_of_finbench_are_read_in_c_as_they_are_in_python_and_othe
         assert taskfiles._is_ours(path)
     assert not taskfiles._is_ours(paths.shipped("tasks") / "lib" / "some.yaml")
     assert not taskfiles._is_ours(paths.shipped("tasks").parent / "some.yaml")
+
+
+def _listed_often(path: Path, count: int = 400_000) -> None:
+    """A zip whose list names the same file again and again: 46 bytes each, of which Python makes an object."""
+    import io
+    import struct
+    import zipfile
+
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("a.jsonl", '{"text": "a", "label": "b"}\n')
+    whole = made.getvalue()
+    start, end = whole.index(b"PK\1\2"), whole.index(b"PK\5\6")
+    rest = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, count * (end - start), start, 0)
+    path.write_bytes(whole[:start] + whole[start:end] * count + rest)
+
+
+def _same_bytes(path: Path) -> None:
+    """A zip of forty files, each of 90 MB, that are all the same 90 kB of it, and state that they are 2 MB."""
+    import struct
+    import zipfile
+
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        archive.writestr("a.jsonl", '{"text": "a", "label": "b"}\n' + " " * (90 << 20))
+        [info] = archive.infolist()
+    whole = path.read_bytes()
+    start, end = whole.index(b"PK\1\2"), whole.index(b"PK\5\6")
+    entry = whole[start : start + 20] + struct.pack("<L", 2_000_000) + whole[start + 24 : end]
+    rest = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 40, 40, 40 * len(entry), start, 0)
+    path.write_bytes(whole[:start] + entry * 40 + rest)
+    assert info.compress_size < 200_000
+
+
+@pytest.mark.usefixtures("_cheap")
+@pytest.mark.parametrize(
+    ("make", "reader"),
+    [
+        *((_listed_often, reader) for reader in ("rows", "filings", "workbook")),
+        *((_same_bytes, reader) for reader in ("rows", "filings")),
+    ],
+)
+def test_a_zip_that_names_its_files_too_often(make: Callable[[Path], None], reader: str, tmp_path: Path) -> None:
+    from finbench.data import readers, spreadsheets
+    from finbench.data.xbrl import inputs
+
+    path = tmp_path / "a.zip"
+    make(path)
+    before = _spent()
+    with pytest.raises(FinbenchError, match="a zip bomb"):
+        if reader == "rows":
+            readers.expand([path], "*.jsonl")
+        elif reader == "filings":
+            list(inputs.documents(path))
+        else:
+            list(spreadsheets.rows("a.xlsx", path.read_bytes()))
+    assert quick(_spent() - before, 2.0)
+
+
+@pytest.mark.usefixtures("_cheap")
+def test_a_zip_of_thousands_of_filings_is_opened_once(tmp_path: Path) -> None:
+    import zipfile
+
+    from finbench.data.xbrl import inputs
+
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for number in range(2_500):
+            archive.writestr(f"{number}.xml", b'<a xmlns="http://www.xbrl.org/2003/instance"/>')
+    before = _spent()
+    with pytest.raises(FinbenchError, match="no XBRL instance"):
+        list(inputs.documents(tmp_path / "a.zip"))
+    assert quick(_spent() - before, 4.0)
+
+
+@pytest.mark.parametrize(("name", "inside"), [("a.zip", "a.jsonl"), ("b.zip", "a.xml"), ("a.xlsx", "xl/a.xml")])
+def test_a_member_that_is_packed_by_lzma_and_torn_is_one_line(name: str, inside: str, tmp_path: Path) -> None:
+    import zipfile
+
+    from finbench.data import readers
+    from finbench.data.xbrl import inputs
+
+    path = tmp_path / name
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr(inside, '{"text": "profit rose", "label": "positive"}\n' * 500)
+    torn = bytearray(path.read_bytes())
+    for place in range(30 + len(inside) + 17, 30 + len(inside) + 37):
+        torn[place] ^= 0xFF
+    path.write_bytes(torn)
+    with pytest.raises(FinbenchError, match=r"damaged|torn|not an Excel workbook"):
+        if inside == "a.xml":
+            list(inputs.documents(path))
+        else:
+            [file] = readers.expand([path], "*.jsonl *.xlsx")
+            list(readers.decoder_of(file, None)(file))

@@ -13,13 +13,13 @@ import itertools
 import re
 import shlex
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import ParseError
 
+from finbench.core import zips
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.installing import install
@@ -31,8 +31,7 @@ _ROWS, _CELLS = 1_048_576, 5_000_000  # of a sheet: Excel's own bound; empty cel
 _LOOK = 1000  # rows by which the sheets of a workbook are told apart
 _TOLD: set[tuple[str, str]] = set()  # (workbook, sheet) that was said to be read
 _HINT = "Save it again as .xlsx, or export its sheet as CSV."
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ParseError, KeyError,
-           IndexError, ValueError, TypeError, AttributeError, OSError)  # fmt: skip
+_DAMAGE = (*zips.TORN, RuntimeError, ParseError, KeyError, IndexError, ValueError, TypeError, AttributeError, OSError)
 
 
 def sheet_of(path: Path) -> tuple[Path, str | None]:
@@ -94,7 +93,7 @@ def _opened(name: str, content: bytes) -> tuple[Any, Any]:
             f"{name}: Excel workbooks are read with openpyxl, which is not installed.",
             f"{install('excel')}, or export its sheet as CSV.",
         ) from fault
-    with zipfile.ZipFile(io.BytesIO(content)) as box:
+    with zips.opened(io.BytesIO(content)) as box:
         _refuse_hostile(name, box)
         sheets = [part for part in box.namelist() if part.startswith("xl/worksheets/")]
         calculated = any(re.search(rb"<(\w+:)?f[ />]", box.read(part)) for part in sheets)

@@ -20,7 +20,7 @@ from typing import IO, Any
 import zstandard
 
 from finbench.cards import cardfiles
-from finbench.core import catalog
+from finbench.core import catalog, zips
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, reason, shortened
 from finbench.core.records import UNKNOWN, BaseModelId, Provenance, Scorecard, Subject, Task
@@ -108,7 +108,7 @@ def _stated(path: Path) -> Iterator[None]:
     """What a log says, by whoever wrote it: one line for what inspect cannot have said."""
     try:
         yield
-    except (zipfile.BadZipFile, zstandard.ZstdError, json.JSONDecodeError, EOFError, OSError) as fault:
+    except (*zips.TORN, zstandard.ZstdError, json.JSONDecodeError, OSError) as fault:
         raise FinbenchError(
             f"{path} is torn, or cannot be read ({reason(fault)}).", f"inspect eval-retry {path}"
         ) from fault
@@ -121,7 +121,7 @@ def _stated(path: Path) -> Iterator[None]:
 
 def _unpacked(path: Path) -> dict[str, Any]:
     """The JSON of an ``.eval``: a zip of a header and of samples."""
-    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+    with path.open("rb") as file, zips.opened(file) as archive:
         members = {info.filename: info for info in archive.infolist()}
         if sum(info.file_size for info in members.values()) > _LARGEST:
             raise FinbenchError(f"{path} is larger than any log of these tasks can be.", _AGAIN)
