@@ -515,13 +515,13 @@ def test_a_zip_that_names_its_files_too_often(make: Callable[[Path], None], read
     path = tmp_path / "a.zip"
     make(path)
     before = _spent()
+    reading: Callable[[], Any] = {
+        "rows": lambda: readers.expand([path], "*.jsonl"),
+        "filings": lambda: list(inputs.documents(path)),
+        "workbook": lambda: list(spreadsheets.rows("a.xlsx", path.read_bytes())),
+    }[reader]
     with pytest.raises(FinbenchError, match="a zip bomb"):
-        if reader == "rows":
-            readers.expand([path], "*.jsonl")
-        elif reader == "filings":
-            list(inputs.documents(path))
-        else:
-            list(spreadsheets.rows("a.xlsx", path.read_bytes()))
+        reading()
     assert quick(_spent() - before, 2.0)
 
 
@@ -554,9 +554,69 @@ def test_a_member_that_is_packed_by_lzma_and_torn_is_one_line(name: str, inside:
     for place in range(30 + len(inside) + 17, 30 + len(inside) + 37):
         torn[place] ^= 0xFF
     path.write_bytes(torn)
-    with pytest.raises(FinbenchError, match=r"damaged|torn|not an Excel workbook"):
+
+    def read() -> Any:
         if inside == "a.xml":
-            list(inputs.documents(path))
-        else:
-            [file] = readers.expand([path], "*.jsonl *.xlsx")
-            list(readers.decoder_of(file, None)(file))
+            return list(inputs.documents(path))
+        [file] = readers.expand([path], "*.jsonl *.xlsx")
+        return list(readers.decoder_of(file, None)(file))
+
+    with pytest.raises(FinbenchError, match=r"damaged|torn|not an Excel workbook"):
+        read()
+
+
+_MANY = b'{"results": [' + b"{}," * 4_100_000 + b"0]}"  # which would take a gigabyte
+
+
+def _of_inspect(path: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("header.json", "{}")
+        for number in range(10):  # each is small enough by itself
+            archive.writestr(f"samples/{number}.json", _MANY[:13] + _MANY[13 : 13 + 3 * 410_000] + b"0]}")
+
+
+def _of_lm_eval(path: Path) -> None:
+    stated = {"results": {}, "versions": {"finbench_mini_sentiment": 6}, "n-shot": {}, "config": {}}
+    path.write_text(json.dumps(stated))
+    path.with_name("samples_finbench_mini_sentiment_1.jsonl").write_bytes(_MANY)
+
+
+def _of_every_eval_ever(path: Path) -> None:
+    path.write_bytes(b'{"schema_version": "0.2.2", "evaluation_id": "x", ' + _MANY[1:])
+    path.with_name(f"{path.stem}_samples.jsonl").write_bytes(b"{}\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "options"),
+    [
+        ("results_1.json", lambda path: path.write_bytes(_MANY), {}),
+        ("results_1.json", _of_lm_eval, {}),
+        ("a.eval", _of_inspect, {}),
+        ("a.json", _of_every_eval_ever, {}),
+        ("a.json", lambda path: path.write_bytes(_MANY), {"task": "mini_sentiment"}),
+    ],
+    ids=["lm-eval's results", "lm-eval's samples", "inspect", "Every Eval Ever", "answers"],
+)
+def test_what_others_wrote_has_no_more_values_than_memory_holds(
+    name: str, make: Callable[[Path], Any], options: dict[str, Any], tmp_path: Path
+) -> None:
+    from finbench.evaluation import import_card
+
+    make(tmp_path / name)
+    with pytest.raises(FinbenchError, match="more than 8,000,000 values"):
+        import_card(tmp_path / name, out=tmp_path / "o", **options)
+
+
+def test_a_training_record_of_millions_of_values_is_one_line(tmp_path: Path) -> None:
+    from finbench.core.records import Subject
+    from finbench.leaderboard import attested
+
+    subject = Subject.model_construct(adapter="1" * 64)
+    path = tmp_path / attested.training_file(subject)
+    path.parent.mkdir()
+    for content in (_MANY, b'{"x": "' + b" " * 2**24 + b'"}'):
+        path.write_bytes(content)
+        with pytest.raises(FinbenchError, match=r"more than [0-9,]+ (values|bytes)"):
+            attested.trained(tmp_path, subject)

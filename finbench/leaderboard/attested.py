@@ -19,7 +19,7 @@ from finbench.cards import cardfiles
 from finbench.core import environment
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, reason
-from finbench.core.files import digest, sha256_file, stable_json, strict_json, write_atomic
+from finbench.core.files import bearable, digest, json_text, sha256_file, stable_json, strict_json, write_atomic
 from finbench.core.records import UNKNOWN, Adapter, Scorecard, Subject
 from finbench.core.strict import Record
 from finbench.core.version import __version__
@@ -30,7 +30,7 @@ from finbench.models import adapters
 ADAPTERS, ATTESTATIONS = "adapters", "attestations"
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _CLOCKS = timedelta(minutes=10)  # by which clocks may differ
-_LARGEST = 16 * 2**20  # bytes of an attestation; one of every task has some 50 kB
+_LARGEST = 16 * 2**20  # bytes of an attestation, or of a training; one of every task has some 50 kB
 
 
 class AttestedAdapter(Record):
@@ -86,7 +86,7 @@ def trained(folder: Path, subject: Subject) -> AttestedAdapter | None:
     if subject.adapter is None or not (path := folder / training_file(subject)).is_file():
         return None
     try:
-        found = AttestedAdapter.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
+        found = AttestedAdapter.parse(json.loads(json_text(path, _LARGEST)), str(path))
     except (OSError, ValueError, RecursionError) as fault:
         raise FinbenchError(
             f"{path} is torn or not JSON ({fault}).",
@@ -145,7 +145,7 @@ def _read(path: Path) -> tuple[Attestation, bytes]:
         if not path.is_file() or path.stat().st_size > _LARGEST:
             raise ValueError("it is no file, or larger than any")
         text = path.read_bytes()
-        made = Attestation.parse(strict_json(text.decode()), str(path))
+        made = Attestation.parse(strict_json(bearable(text.decode())), str(path))
         if made.when() > datetime.now(UTC) + _CLOCKS:
             raise ValueError(f"{made.created} is yet to come")
     except (OSError, ValueError, RecursionError) as fault:
