@@ -8,7 +8,6 @@ import functools
 import json
 import math
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,7 +92,7 @@ def train(
             work(run, out, resume, told)
         environment.release_memory()
         made = adapters.record(out)
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        checkpoints.clear(out / "checkpoints")
         return made
 
 
@@ -127,7 +126,7 @@ def _take_part(
         environment.release_memory()
         made = adapters.record(out)
         if first and loop:
-            shutil.rmtree(out / "checkpoints", ignore_errors=True)
+            checkpoints.clear(out / "checkpoints")
         return made
 
 
