@@ -27,7 +27,7 @@ from finbench.core.records import (
     Truncation,
 )
 from finbench.methods import Cut, Start
-from finbench.models import adapters, bases
+from finbench.models import Unchanged, adapters, bases
 from finbench.training import batches, checkpoints, claims, launch, merging, planning, ranks, speedups
 from finbench.training.batches import choose
 from finbench.training.preparation import Prepared, prepare
@@ -176,6 +176,7 @@ def work(run: Prepared, out: Path, resume: bool, report: Sequence[str] = ()) -> 
         shown = waiting(what) if first else contextlib.nullcontext()  # they wait for one that reads for all
         with shown, ranks.refusing_together(), planning.explained(run, processes):
             model, tokenizer = begin(run, run.dtype)
+            Unchanged().base(run.base)
         lacking = functools.partial(validation.lacking, run)
         checkpoint, passed = checkpoints.newest(folder, lacking) if resume else (None, [])
         checkpoint = ranks.gathered(checkpoint)[0]
