@@ -163,8 +163,10 @@ class Wire:
             self.said = time.monotonic()
             say(f"{self.name}: {said}")
 
-    def exchange(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> Any:
-        """Send a request once; the JSON that answers. Passing, Rejected and FinbenchError as ``once``."""
+    def fetched(
+        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Send a request once; state, headers and bounded bytes of the answer. NoConnection, Passing, FinbenchError."""
         text = b""
         deadline.until(time.monotonic() + self.timeout)
         try:
@@ -183,6 +185,11 @@ class Wire:
             raise FinbenchError(
                 f"{self.name} cannot be asked: {self.hidden(str(fault))}", "--arg url=http..."
             ) from fault
+        return state, given, text
+
+    def exchange(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> Any:
+        """Send a request once; the JSON that answers. Passing, Rejected and FinbenchError as ``once``."""
+        state, given, text = self.fetched(method, url, headers, content)
         if not 200 <= state < 300:
             raise self._fault(state, given, text)
         if sum(map(text.count, (b",", b"[", b"{"))) > _PARTS:
