@@ -368,7 +368,10 @@ def _of_header(tensors: int = 0, keys: int = 1, rest: bytes = b"") -> bytes:
 
 
 LYING = {
-    "tensors": (_of_header(tensors=2**62), "more than 2,000,000 values"),
+    "tensors": (
+        _of_header(tensors=100_000, rest=(_text(b"a") + struct.pack("<IQIQ", 1, 1, 0, 0)) * 100_000),
+        "100,000 tensors",
+    ),
     "keys": (_of_header(keys=2**62), "more than 2,000,000 values"),
     "texts": (
         _of_header(keys=2, rest=_text(b"a") + struct.pack("<IIQ", 9, 8, 5_000_000) + bytes(40_000_000)),
@@ -387,7 +390,7 @@ LYING = {
         _of_header(tensors=1, rest=_text(b"a") + struct.pack("<I", 2**31)),
         "2,147,483,648 dimensions",
     ),
-    "the other order of bytes": (b"GGUF" + struct.pack(">IQQ", 3, 2**40, 0), "more than 2,000,000 values"),
+    "the other order of bytes": (b"GGUF" + struct.pack(">IQQ", 3, 2**62, 0), "tensors, and 20,000 are the most"),
     "its first bytes": (b"GGUF\3\0", r"states \(in its header\)"),
 }
 

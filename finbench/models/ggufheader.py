@@ -11,7 +11,8 @@ from pathlib import Path
 
 from finbench.core.errors import FinbenchError
 
-_VALUES = 2_000_000  # keys, tensors and members of arrays; a vocabulary of 262,144 has 1.3 million, with its merges
+_VALUES = 2_000_000  # keys and members of arrays; a vocabulary of 262,144 has 1.3 million, with its merges
+_TENSORS = 20_000  # of a model; 405 billion parameters are in 1,138
 _DIMENSIONS = 8  # of a tensor; ggml has four
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # bytes of a value, by its kind
 _TEXT, _LIST = 8, 9
@@ -42,7 +43,8 @@ class _Header:
 
     def walk(self) -> None:
         _, tensors, keys = self._take("IQQ")
-        self._count(tensors)
+        if tensors > _TENSORS:
+            raise _refused(self.path, f"its header states {tensors:,} tensors, and {_TENSORS:,} are the most")
         self._count(keys)
         for _ in range(keys):
             self._texts(1)
