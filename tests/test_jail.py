@@ -620,3 +620,53 @@ def test_a_training_record_of_millions_of_values_is_one_line(tmp_path: Path) -> 
         path.write_bytes(content)
         with pytest.raises(FinbenchError, match=r"more than [0-9,]+ (values|bytes)"):
             attested.trained(tmp_path, subject)
+
+
+@pytest.mark.usefixtures("_cheap")
+@pytest.mark.parametrize(
+    ("part", "before", "more", "match"),
+    [
+        ("xl/worksheets/sheet1.xml", b"<sheetData", b'<sheetData a="%s"' % (bytes(range(97, 123)) * 500_000), "tag"),
+        ("xl/worksheets/sheet1.xml", b"<sheetData", b"<!--%s--><sheetData" % (b"<abcdefgh>" * 1_200_000), "tag"),
+        ("xl/worksheets/sheet1.xml", b"<sheetData", b"<!---->" * 2_000 + b"<sheetData", "tag"),
+        (
+            "xl/styles.xml",
+            b"<cellXfs",
+            b"<!-- x -->" * 10 + b" " * 17 * 2**20 + b"<cellXfs",
+            "more than 16,777,216 bytes",
+        ),
+        (
+            "xl/workbook.xml",
+            b"</sheets>",
+            b"".join(
+                b'<sheet name="s%d" sheetId="%d" r:id="rId1" xmlns:r="http://schemas.openxmlformats.org/'
+                b'officeDocument/2006/relationships"/>' % (n, n)
+                for n in range(2, 1_200)
+            )
+            + b"</sheets>",
+            "1,199 sheets",
+        ),
+    ],
+    ids=["a tag", "a comment", "comments", "styles", "sheets"],
+)
+def test_a_workbook_that_takes_its_reader_minutes(
+    part: str, before: bytes, more: bytes, match: str, tmp_path: Path
+) -> None:
+    import io
+    import zipfile
+
+    import openpyxl
+
+    from finbench.data import spreadsheets
+
+    book, made = openpyxl.Workbook(), io.BytesIO()
+    for line in (("text", "label"), ("profit rose", "positive")):
+        book.active.append(line)
+    book.save(made)
+    path = tmp_path / "a.xlsx"
+    with zipfile.ZipFile(made) as whole, zipfile.ZipFile(path, "w") as altered:
+        for name in whole.namelist():
+            content = whole.read(name)
+            altered.writestr(name, content.replace(before, more, 1) if name == part else content)
+    with pytest.raises(FinbenchError, match=match):
+        list(spreadsheets.rows("a.xlsx", path.read_bytes()))
