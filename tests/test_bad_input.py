@@ -218,6 +218,22 @@ def test_somebody_elses_folder_is_not_written_into(llama: Path, tmp_path: Path) 
     assert (other / "weights.pt").read_bytes() == b"mine"
 
 
+def test_a_training_removes_nothing_but_its_own_when_it_ends(
+    llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "a" / "checkpoints"
+    (place / "checkpoint-7").mkdir(parents=True)
+    (place / "run.json").write_text('{"versions": {}}')  # begun by us, and used by somebody as well
+    mine = [place / "notes.txt", place / "checkpoint-7" / "model.pt"]
+    for path in mine:
+        path.write_text("mine")
+    train(recipes.recipe(None, {**STATED, "base": str(llama)}), tmp_path / "a")
+    assert (tmp_path / "a" / "finbench.json").is_file()
+    assert [path.read_text() for path in mine] == ["mine", "mine"]
+    assert sorted(path.name for path in place.iterdir()) == ["checkpoint-7", "notes.txt"]
+    assert "it holds files that are not of this run" in capsys.readouterr().err
+
+
 def test_the_record_names_no_local_path(adapter: Path, llama: Path) -> None:
     text = (adapter / "finbench.json").read_text()
     assert str(llama) not in text

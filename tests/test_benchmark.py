@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +343,10 @@ def test_the_hub_validates_what_it_reads(api: HfApi) -> None:
                 repo_type="dataset",
             )
     assert benchmark_faults("[") == benchmark_faults("- a") == ["eval.yaml is no YAML mapping"]
+    started = time.process_time()  # a megabyte of them took ten seconds
+    for many in ("a: [" + "[]," * 100_000 + "1]", "a:\n" + "- x\n" * 100_000):
+        assert benchmark_faults(many) == ["eval.yaml is no YAML mapping"]
+    assert time.process_time() - started < 1
     with pytest.raises(HfHubHTTPError, match="404"):
         api.get_dataset_leaderboard("org/b")
     good: dict[str, Any] = {"dataset": {"id": "org/b", "task_id": "a"}, "value": 1.5}

@@ -178,7 +178,7 @@ def _bad() -> Iterator[tuple[str, Any, str]]:
     yield "cut JSON", Answer(b'{"choices": [{"message": {"content": "pos'), "ends too early"
     yield "cut in the middle", Answer(chat(), cut=40), "6 attempts"
     yield "cut at the start", Answer(chat(), cut=0), "6 attempts"
-    yield "a number of a million digits", Answer(b'{"created": ' + b"1" * 10**6 + b"}"), "6 attempts"
+    yield "a number of a million digits", Answer(b'{"created": ' + b"1" * 10**6 + b"}"), "thousands of digits"
     yield (
         "lists without end",
         Answer(json.dumps(chat()).encode()[:-1] + b', "x": [' + b"[]," * 2**21 + b"0]}"),
@@ -734,7 +734,8 @@ def test_no_key_is_in_anything_that_is_kept_or_said(
                for state in (400, 401, 403, 404, 422, 429, 500, 302)]  # fmt: skip
     shapes += [chat(model=canary), chat(finish_reason=[canary]), chat(choices=canary), Answer(canary.encode())]
     shapes += [chat(f"positive {canary}"), Answer(json.dumps(chat(canary)).replace("sk-", "sk\\u002d").encode())]
-    shapes += [chat(system_fingerprint=canary), chat(reasoning=canary)]
+    shapes += [chat(system_fingerprint=canary), chat(reasoning=canary), chat(reasoning=canary.upper())]
+    shapes += [Answer(chat(), headers={"Content-Encoding": canary.upper()})]
     with pytest.raises(FinbenchError, match="holds the key"), FakeEndpoint(lambda path, asks: Answer(chat())) as fake:
         scored(fake, tmp_path / "body", arguments={"body": json.dumps({"user": canary})})
     said = []
@@ -748,4 +749,4 @@ def test_no_key_is_in_anything_that_is_kept_or_said(
     kept = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     assert len(said) == len(shapes)
     for text in (*said, captured.out, captured.err, *(one.decode("utf-8", "replace") for one in kept)):
-        assert canary not in text
+        assert canary not in text.casefold()

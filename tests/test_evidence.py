@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -486,6 +487,26 @@ def test_evidence_decides_and_no_date_does(place: Path, keys: Path, scored: dict
     assert sorted(shown(place)) == ["adapter-0", "y"]
 
 
+@pytest.mark.parametrize("unreadable", ["folder", "link to nothing"])
+def test_a_list_of_revoked_keys_that_cannot_be_read_revokes_all(unreadable: str, place: Path, keys: Path) -> None:
+    vouch(place, keys / "maintainer")
+    if unreadable == "folder":
+        (place / signing.REVOKED).mkdir()
+    else:
+        (place / signing.REVOKED).symlink_to("nowhere")
+    assert levels(place)["adapter-0"] == "revoked"
+
+
+def test_a_signature_without_end_is_not_read_for_minutes(place: Path, keys: Path) -> None:
+    signature = Path(f"{vouch(place, keys / 'maintainer')}.sig")
+    with signature.open("ab") as stream:
+        stream.truncate(2**30)
+    started = time.monotonic()
+    with pytest.raises(FinbenchError, match="its signature has more than 65,536 bytes"):
+        levels(place)
+    assert time.monotonic() - started < 5
+
+
 def hand_written(place: Path, keys: Path) -> None:
     found = {
         "card": "adapter-0.json",
@@ -603,12 +624,24 @@ def other_weights(place: Path, keys: Path) -> None:
     signed_anew(made, json.loads(made.read_text()) | {"adapter": "9" * 64}, keys)
 
 
+def dated_back(place: Path, keys: Path) -> None:
+    """A key that has expired, and a date at which it had not."""
+    made = vouch(place, keys / "maintainer")
+    (place / signing.SIGNERS).write_text(
+        f'm@example.org valid-before="20260201" {(keys / "maintainer.pub").read_text()}'
+    )
+    signed_anew(made, json.loads(made.read_text()) | {"created": "2026-01-01T00:00:00Z"}, keys)
+
+
 def no_task(place: Path, keys: Path) -> None:
     made = vouch(place, keys / "maintainer")
     signed_anew(made, json.loads(made.read_text()) | {"tasks": []}, keys)
 
 
-@pytest.mark.parametrize("attack", [replayed, other_documents, too_few, answered_otherwise, other_weights, no_task])
+SHOWS_ANOTHER = (replayed, other_documents, too_few, answered_otherwise, other_weights, dated_back, no_task)
+
+
+@pytest.mark.parametrize("attack", SHOWS_ANOTHER)
 def test_what_a_key_signed_must_show_that_very_card(
     attack: Callable[[Path, Path], None], place: Path, keys: Path
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -351,3 +353,52 @@ def test_the_base_of_an_export_is_read_once_its_template_is_known(
             finbench.export(str(lora), tmp_path / "out", base=str(llama), to="ollama", bits=16)
         assert fault.value.hint == "Use --to gguf, which needs no template."  # there is no --no-chat here
     assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------- headers that lie
+
+
+def _text(text: bytes) -> bytes:
+    return struct.pack("<Q", len(text)) + text
+
+
+def _of_header(tensors: int = 0, keys: int = 1, rest: bytes = b"") -> bytes:
+    architecture = _text(b"general.architecture") + struct.pack("<I", 8) + _text(b"llama")
+    return b"GGUF" + struct.pack("<IQQ", 3, tensors, keys) + architecture + rest
+
+
+LYING = {
+    "tensors": (
+        _of_header(tensors=100_000, rest=(_text(b"a") + struct.pack("<IQIQ", 1, 1, 0, 0)) * 100_000),
+        "100,000 tensors",
+    ),
+    "keys": (_of_header(keys=2**62), "more than 2,000,000 values"),
+    "texts": (
+        _of_header(keys=2, rest=_text(b"a") + struct.pack("<IIQ", 9, 8, 5_000_000) + bytes(40_000_000)),
+        "more than 2,000,000 values",
+    ),
+    "a long text": (_of_header(keys=2, rest=struct.pack("<Q", 2**63)), r"ends before all that it states \(in a text\)"),
+    "a long list": (
+        _of_header(keys=2, rest=_text(b"a") + struct.pack("<IIQ", 9, 12, 1_999_000)),
+        r"states \(in a list\)",
+    ),
+    "lists in a list": (
+        _of_header(keys=2, rest=_text(b"a") + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 9),
+        "a list of lists",
+    ),
+    "dimensions": (
+        _of_header(tensors=1, rest=_text(b"a") + struct.pack("<I", 2**31)),
+        "2,147,483,648 dimensions",
+    ),
+    "the other order of bytes": (b"GGUF" + struct.pack(">IQQ", 3, 2**62, 0), "tensors, and 20,000 are the most"),
+    "its first bytes": (b"GGUF\3\0", r"states \(in its header\)"),
+}
+
+
+@pytest.mark.parametrize(("content", "match"), LYING.values(), ids=LYING.keys())
+def test_a_header_that_lies_is_refused_before_a_library_reads_it(content: bytes, match: str, tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(content)
+    started = time.process_time()
+    with pytest.raises(FinbenchError, match=match):
+        bases.resolve(str(tmp_path / "a.gguf"))
+    assert time.process_time() - started < 4

@@ -467,3 +467,206 @@ def test_configurations_of_finbench_are_read_in_c_as_they_are_in_python_and_othe
         assert taskfiles._is_ours(path)
     assert not taskfiles._is_ours(paths.shipped("tasks") / "lib" / "some.yaml")
     assert not taskfiles._is_ours(paths.shipped("tasks").parent / "some.yaml")
+
+
+def _listed_often(path: Path, count: int = 400_000) -> None:
+    """A zip whose list names the same file again and again: 46 bytes each, of which Python makes an object."""
+    import io
+    import struct
+    import zipfile
+
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("a.jsonl", '{"text": "a", "label": "b"}\n')
+    whole = made.getvalue()
+    start, end = whole.index(b"PK\1\2"), whole.index(b"PK\5\6")
+    rest = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, count * (end - start), start, 0)
+    path.write_bytes(whole[:start] + whole[start:end] * count + rest)
+
+
+def _same_bytes(path: Path) -> None:
+    """A zip of forty files, each of 90 MB, that are all the same 90 kB of it, and state that they are 2 MB."""
+    import struct
+    import zipfile
+
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        archive.writestr("a.jsonl", '{"text": "a", "label": "b"}\n' + " " * (90 << 20))
+        [info] = archive.infolist()
+    whole = path.read_bytes()
+    start, end = whole.index(b"PK\1\2"), whole.index(b"PK\5\6")
+    entry = whole[start : start + 20] + struct.pack("<L", 2_000_000) + whole[start + 24 : end]
+    rest = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 40, 40, 40 * len(entry), start, 0)
+    path.write_bytes(whole[:start] + entry * 40 + rest)
+    assert info.compress_size < 200_000
+
+
+@pytest.mark.usefixtures("_cheap")
+@pytest.mark.parametrize(
+    ("make", "reader"),
+    [
+        *((_listed_often, reader) for reader in ("rows", "filings", "workbook")),
+        *((_same_bytes, reader) for reader in ("rows", "filings")),
+    ],
+)
+def test_a_zip_that_names_its_files_too_often(make: Callable[[Path], None], reader: str, tmp_path: Path) -> None:
+    from finbench.data import readers, spreadsheets
+    from finbench.data.xbrl import inputs
+
+    path = tmp_path / "a.zip"
+    make(path)
+    before = _spent()
+    reading: Callable[[], Any] = {
+        "rows": lambda: readers.expand([path], "*.jsonl"),
+        "filings": lambda: list(inputs.documents(path)),
+        "workbook": lambda: list(spreadsheets.rows("a.xlsx", path.read_bytes())),
+    }[reader]
+    with pytest.raises(FinbenchError, match="a zip bomb"):
+        reading()
+    assert quick(_spent() - before, 2.0)
+
+
+@pytest.mark.usefixtures("_cheap")
+def test_a_zip_of_thousands_of_filings_is_opened_once(tmp_path: Path) -> None:
+    import zipfile
+
+    from finbench.data.xbrl import inputs
+
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for number in range(2_500):
+            archive.writestr(f"{number}.xml", b'<a xmlns="http://www.xbrl.org/2003/instance"/>')
+    before = _spent()
+    with pytest.raises(FinbenchError, match="no XBRL instance"):
+        list(inputs.documents(tmp_path / "a.zip"))
+    assert quick(_spent() - before, 4.0)
+
+
+@pytest.mark.parametrize(("name", "inside"), [("a.zip", "a.jsonl"), ("b.zip", "a.xml"), ("a.xlsx", "xl/a.xml")])
+def test_a_member_that_is_packed_by_lzma_and_torn_is_one_line(name: str, inside: str, tmp_path: Path) -> None:
+    import zipfile
+
+    from finbench.data import readers
+    from finbench.data.xbrl import inputs
+
+    path = tmp_path / name
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr(inside, '{"text": "profit rose", "label": "positive"}\n' * 500)
+    torn = bytearray(path.read_bytes())
+    for place in range(30 + len(inside) + 17, 30 + len(inside) + 37):
+        torn[place] ^= 0xFF
+    path.write_bytes(torn)
+
+    def read() -> Any:
+        if inside == "a.xml":
+            return list(inputs.documents(path))
+        [file] = readers.expand([path], "*.jsonl *.xlsx")
+        return list(readers.decoder_of(file, None)(file))
+
+    with pytest.raises(FinbenchError, match=r"damaged|torn|not an Excel workbook"):
+        read()
+
+
+_MANY = b'{"results": [' + b"{}," * 4_100_000 + b"0]}"  # which would take a gigabyte
+
+
+def _of_inspect(path: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("header.json", "{}")
+        for number in range(10):  # each is small enough by itself
+            archive.writestr(f"samples/{number}.json", _MANY[:13] + _MANY[13 : 13 + 3 * 410_000] + b"0]}")
+
+
+def _of_lm_eval(path: Path) -> None:
+    stated = {"results": {}, "versions": {"finbench_mini_sentiment": 6}, "n-shot": {}, "config": {}}
+    path.write_text(json.dumps(stated))
+    path.with_name("samples_finbench_mini_sentiment_1.jsonl").write_bytes(_MANY)
+
+
+def _of_every_eval_ever(path: Path) -> None:
+    path.write_bytes(b'{"schema_version": "0.2.2", "evaluation_id": "x", ' + _MANY[1:])
+    path.with_name(f"{path.stem}_samples.jsonl").write_bytes(b"{}\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "options"),
+    [
+        ("results_1.json", lambda path: path.write_bytes(_MANY), {}),
+        ("results_1.json", _of_lm_eval, {}),
+        ("a.eval", _of_inspect, {}),
+        ("a.json", _of_every_eval_ever, {}),
+        ("a.json", lambda path: path.write_bytes(_MANY), {"task": "mini_sentiment"}),
+    ],
+    ids=["lm-eval's results", "lm-eval's samples", "inspect", "Every Eval Ever", "answers"],
+)
+def test_what_others_wrote_has_no_more_values_than_memory_holds(
+    name: str, make: Callable[[Path], Any], options: dict[str, Any], tmp_path: Path
+) -> None:
+    from finbench.evaluation import import_card
+
+    make(tmp_path / name)
+    with pytest.raises(FinbenchError, match="more than 8,000,000 values"):
+        import_card(tmp_path / name, out=tmp_path / "o", **options)
+
+
+def test_a_training_record_of_millions_of_values_is_one_line(tmp_path: Path) -> None:
+    from finbench.core.records import Subject
+    from finbench.leaderboard import attested
+
+    subject = Subject.model_construct(adapter="1" * 64)
+    path = tmp_path / attested.training_file(subject)
+    path.parent.mkdir()
+    for content in (_MANY, b'{"x": "' + b" " * 2**24 + b'"}'):
+        path.write_bytes(content)
+        with pytest.raises(FinbenchError, match=r"more than [0-9,]+ (values|bytes)"):
+            attested.trained(tmp_path, subject)
+
+
+@pytest.mark.usefixtures("_cheap")
+@pytest.mark.parametrize(
+    ("part", "before", "more", "match"),
+    [
+        ("xl/worksheets/sheet1.xml", b"<sheetData", b'<sheetData a="%s"' % (bytes(range(97, 123)) * 500_000), "tag"),
+        ("xl/worksheets/sheet1.xml", b"<sheetData", b"<!--%s--><sheetData" % (b"<abcdefgh>" * 1_200_000), "tag"),
+        ("xl/worksheets/sheet1.xml", b"<sheetData", b"<!---->" * 2_000 + b"<sheetData", "tag"),
+        (
+            "xl/styles.xml",
+            b"<cellXfs",
+            b"<!-- x -->" * 10 + b" " * 17 * 2**20 + b"<cellXfs",
+            "more than 16,777,216 bytes",
+        ),
+        (
+            "xl/workbook.xml",
+            b"</sheets>",
+            b"".join(
+                b'<sheet name="s%d" sheetId="%d" r:id="rId1" xmlns:r="http://schemas.openxmlformats.org/'
+                b'officeDocument/2006/relationships"/>' % (n, n)
+                for n in range(2, 1_200)
+            )
+            + b"</sheets>",
+            "1,199 sheets",
+        ),
+    ],
+    ids=["a tag", "a comment", "comments", "styles", "sheets"],
+)
+def test_a_workbook_that_takes_its_reader_minutes(
+    part: str, before: bytes, more: bytes, match: str, tmp_path: Path
+) -> None:
+    import io
+    import zipfile
+
+    import openpyxl
+
+    from finbench.data import spreadsheets
+
+    book, made = openpyxl.Workbook(), io.BytesIO()
+    for line in (("text", "label"), ("profit rose", "positive")):
+        book.active.append(line)
+    book.save(made)
+    path = tmp_path / "a.xlsx"
+    with zipfile.ZipFile(made) as whole, zipfile.ZipFile(path, "w") as altered:
+        for name in whole.namelist():
+            content = whole.read(name)
+            altered.writestr(name, content.replace(before, more, 1) if name == part else content)
+    with pytest.raises(FinbenchError, match=match):
+        list(spreadsheets.rows("a.xlsx", path.read_bytes()))

@@ -7,6 +7,7 @@ import importlib
 import itertools
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from finbench.cards import cardfiles
 from finbench.cli.app import app
 from finbench.core.errors import FinbenchError
 from finbench.evaluation import rescore
-from finbench.leaderboard import commands, deciding, evidence, examine, groups, known, precedence, store
+from finbench.leaderboard import commands, deciding, evidence, examine, groups, known, precedence, store, tables
 from finbench.leaderboard.board import board
 from finbench.leaderboard.payload import Payload
 from finbench.leaderboard.reading import entries, read
@@ -278,6 +279,29 @@ def test_a_pipe_among_the_cards_is_named_and_not_waited_for(place: Path) -> None
     for name in ("pipe.json", "pipe.parquet"):
         os.mkfifo(place / "scorecards" / name)
     assert store.places(place)[1] == dict.fromkeys(("pipe.json", "pipe.parquet"), "is no plain file")
+
+
+def test_a_name_that_is_no_text_or_steers_a_terminal_is_named_and_stops_no_board(place: Path, tmp_path: Path) -> None:
+    """A name of bytes that are no UTF-8 stopped every build; one of C1 controls reached terminals and pull requests."""
+    shutil.copytree(place, tmp_path / "main")
+    names = [os.fsencode("\x9b31m\x9d52;c;aGk=\x9c\u202e.json"), b"\xff\xfe.json"]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(place / "scorecards") + b"/" + name)).write_text("{}")
+    assert len(leaderboard.build(place).refusals) == 2
+    assert "\\udcff\\udcfe.json" in (place / "index.html").read_text("utf-8")
+    for words in (["build", str(place)], ["review", str(place), "--against", str(tmp_path / "main")]):
+        for last in ([], ["--json"]):
+            said = CliRunner().invoke(app, ["leaderboard", *words, *last]).output
+            assert "udcff" in said
+            assert not set("\x9b\x9c\x9d\u202e\udcff") & set(said)
+
+
+@pytest.mark.parametrize("name", ["=cmd()", "a;=cmd()", "a\t@cmd", "a;-1+cmd"])
+def test_no_cell_of_the_table_is_a_formula_whatever_divides_the_cells(name: str) -> None:
+    """Where a comma divides decimals, a spreadsheet divides the lines of a CSV file at the semicolons."""
+    text = tables.as_csv([dict.fromkeys(tables.COLUMNS, 1) | {"subject": name}])
+    cells = re.split("[,;\t]", text.splitlines()[1])
+    assert [cell.lstrip('"')[:1] for cell in cells if "cmd" in cell] == ["'"]
 
 
 # ---------------------------------------------------------------- groups

@@ -300,7 +300,8 @@ def test_a_resumed_run_ends_in_the_same_bits(
     method: str, bits: int, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "prune", lambda *_: None)
-    monkeypatch.setattr("finbench.training.runner.shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("finbench.training.checkpoints.shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("finbench.training.checkpoints.clear", lambda *_, **__: None)
     chosen = recipe(wide, method, bits=bits, save_every=4, epochs=2, dropout=0.1)
     whole = runner.train(chosen, tmp_path / "whole")
     assert isinstance(whole, Adapter)

@@ -588,3 +588,85 @@ def test_the_fingerprint_of_a_base_is_taken_of_checked_files_only(llama: Path, t
     (folder / "model.safetensors").write_bytes(pickle.dumps({"x": 1}))
     with pytest.raises(FinbenchError, match="pickle under another name"):
         modelfiles.check_folder(folder)
+
+
+# ---------------------------------------------------------------- files that change between the look and the use
+
+
+def _other_weights(folder: Path) -> None:
+    """Another file of weights in the place of the one that was looked at, as a rename puts it there."""
+    name = "adapter_model.safetensors" if (folder / "adapter_config.json").is_file() else "model.safetensors"
+    tensors = {key: value * np.float32(1.5) for key, value in load_file(folder / name).items()}
+    save_file(tensors, folder / "new.safetensors", metadata={"format": "pt"})
+    (folder / "new.safetensors").replace(folder / name)
+
+
+@pytest.mark.parametrize("when", ["loaded", "answered"])
+@pytest.mark.parametrize("which", ["adapter", "base"])
+def test_weights_that_are_swapped_after_they_were_named_answer_for_nobody(
+    which: str, when: str, adapter: Path, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training may write into the folder again, or a link may be turned, while a base is loaded for minutes."""
+    from finbench.engines import hf
+    from finbench.evaluation import evaluator, journal
+
+    base = Path(shutil.copytree(llama, tmp_path / "base"))
+    place, changed = {"adapter": adapter, "base": base}[which], []
+
+    def swapped(real: Any) -> Any:
+        def call(*given: Any, **how: Any) -> Any:
+            if not changed:
+                _other_weights(place)
+                changed.append(place)
+            return real(*given, **how)
+
+        return call
+
+    if when == "loaded":
+        monkeypatch.setattr(hf.bases, "load", swapped(bases.load))
+    else:
+        monkeypatch.setattr(hf.HFEngine, "answer", swapped(hf.HFEngine.answer))
+    asked = {"adapter": str(adapter), "base": str(base), "tasks": ["mini_sentiment"], "limit": 2}
+    with pytest.raises(FinbenchError, match=f"{place} has changed while it was in use"):
+        evaluator.evaluate(**asked, out=tmp_path / "o")
+    assert changed
+    cards = [json.loads(path.read_text())["subject"]["adapter"] for path in (tmp_path / "o").glob("*.json")]
+    assert not [one for one in cards if which == "base" or one]
+    assert not list((tmp_path / "o" / journal.FOLDER).glob("*.jsonl"))  # nor are they taken for answers next time
+
+
+def test_a_base_that_is_swapped_while_it_is_loaded_trains_nothing(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finbench.training import recipes, runner
+
+    base, real, changed = Path(shutil.copytree(llama, tmp_path / "base")), bases.load, []
+
+    def load(*given: Any, **how: Any) -> Any:
+        changed.append(_other_weights(base))
+        return real(*given, **how)
+
+    monkeypatch.setattr(bases, "load", load)
+    recipe = recipes.recipe(None, {"base": str(base), "tasks": ["mini_sentiment"], "limit": 4, "epochs": 1, "rank": 2})
+    with pytest.raises(FinbenchError, match="has changed while it was in use"):
+        runner.train(recipe, tmp_path / "a")
+    assert changed
+    assert not (tmp_path / "a" / "finbench.json").exists()
+
+
+def test_an_adapter_that_is_swapped_while_it_is_merged_is_no_model(
+    adapter: Path, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finbench import training
+
+    real, changed = bases.load, []
+
+    def load(*given: Any, **how: Any) -> Any:
+        if not changed:
+            changed.append(_other_weights(adapter))
+        return real(*given, **how)
+
+    monkeypatch.setattr(bases, "load", load)
+    with pytest.raises(FinbenchError, match="has changed while it was in use"):
+        training.merge(str(adapter), tmp_path / "m", base=str(llama))
+    assert not (tmp_path / "m").exists()

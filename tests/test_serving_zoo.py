@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import re
 import shlex
@@ -598,3 +599,59 @@ def test_serve_without_a_word_is_serve_run() -> None:
     said = CliRunner().invoke(cli, ["serve", "--adapter"]).output
     assert "--adapter" in said
     assert "requires an argument" in said
+
+
+# ---------------------------------------------------------------- bodies, and servers that are none
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"model": "base", "prompt": "' + b"x" * 2**26 + b'"}', b'{"model": "base", "x": [' + b"[]," * 2**20 + b"0]}"],
+    ids=["bytes", "values"],
+)
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/load_lora_adapter"])
+def test_a_request_larger_than_any_prompts_is_refused(path: str, body: bytes, opened: Any) -> None:
+    desk, server = opened()
+    state, found = asyncio.run(ask(desk, server, "POST", path, body))
+    assert state == 400
+    assert "A request has at most 67,108,864 bytes and 2,000,000 values." in found["error"]["message"]
+    assert not server.asked
+    assert asyncio.run(ask(desk, server, *completion("base")))[0] == 200  # and it goes on
+
+
+def test_a_name_without_end_is_not_remembered(opened: Any) -> None:
+    desk, server = opened(owners=["org"])
+    for asked in (completion("hub:org/" + "x" * 10**6), load("/" + "x" * 10**6)):
+        state, found = asyncio.run(ask(desk, server, *asked))
+        assert state == 400
+        assert len(found["error"]["message"]) < 1000
+    assert not desk.refused
+
+
+def test_a_server_that_is_none_of_ours_says_no_key_and_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answer has a bound, also unpacked, and its words show no key."""
+    key = "sk-canary-4711-0815"
+    refusal = json.dumps({"error": {"message": f"not {key}", "hint": key.upper()}}).encode()
+    answers = iter([refusal, gzip.compress(b" " * 2**27), b"[" * 200_000])
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = next(answers)
+            self.send_response(400)
+            self.send_header("Content-Encoding", "gzip" if body.startswith(b"\x1f\x8b") else "identity")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    monkeypatch.setenv(KEY, key)
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    try:
+        for match in (r"^not \*\*\*\n\*\*\*$", "is no server of finbench serve", "is no server of finbench serve"):
+            with pytest.raises(FinbenchError, match=match):
+                remote.listed(f"http://127.0.0.1:{http.server_port}/v1")
+    finally:
+        http.shutdown()

@@ -8,6 +8,7 @@ import json
 import shutil
 import struct
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -312,6 +313,37 @@ def test_answers_that_are_none(dev_hub: DevHub, published: str, fault: str, mess
 def test_addresses_that_are_none(dev_hub: DevHub, monkeypatch: pytest.MonkeyPatch, address: str, message: str) -> None:
     monkeypatch.setenv("HF_ENDPOINT", address)
     refused(message, lambda: hub.fetch("them/other"))
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b"[]", b"[" * 200_000, b'{"id": 5, "sha": 7}'], ids=["nothing", "a list", "deep", "numbers"]
+)
+def test_json_without_what_a_hub_states_is_one_line(
+    dev_hub: DevHub, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    """As a portal of a hotel gives it, or whoever HF_ENDPOINT leads to."""
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    class Portal(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    portal = ThreadingHTTPServer(("127.0.0.1", 0), Portal)
+    threading.Thread(target=portal.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{portal.server_port}")
+    try:
+        refused("does not answer as a Hub does|names no commit", lambda: hub.fetch("them/other"))
+    finally:
+        portal.shutdown()
 
 
 def test_a_password_in_the_address_is_nowhere_to_be_seen(

@@ -179,7 +179,8 @@ def test_any_recipe_resumes_exactly_from_any_checkpoint(
     overrides: dict[str, Any], llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "prune", lambda *_: None)
-    monkeypatch.setattr("finbench.training.runner.shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("finbench.training.checkpoints.shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("finbench.training.checkpoints.clear", lambda *_, **__: None)
     whole = trained(llama, tmp_path / "whole", **overrides)
     kept = sorted((tmp_path / "whole" / "checkpoints").glob("checkpoint-*"), key=checkpoints.step_of)
     assert len(kept) > 1

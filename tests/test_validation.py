@@ -185,7 +185,8 @@ def test_the_loss_is_that_of_the_rows_one_by_one_and_the_best_step_is_kept(
     """A rate so high that training harms in the end; the adapter is what the best step's checkpoint holds."""
     from finbench.models import adapters, bases
 
-    monkeypatch.setattr("finbench.training.runner.shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("finbench.training.checkpoints.shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("finbench.training.checkpoints.clear", lambda *_, **__: None)
     monkeypatch.setattr(checkpoints, "prune", lambda *_: None)
     stated = {"lr": 0.2, "epochs": 4, "schedule": "constant"}
     made = trained(llama, tmp_path / "a", **stated)
@@ -350,7 +351,8 @@ def test_from_any_checkpoint_and_with_the_best_one_torn(
 ) -> None:
     stated = {"lr": 0.2, "epochs": 3, "patience": 4, "schedule": "constant"}
     with monkeypatch.context() as kept_all:
-        kept_all.setattr("finbench.training.runner.shutil.rmtree", lambda *_, **__: None)
+        kept_all.setattr("finbench.training.checkpoints.shutil.rmtree", lambda *_, **__: None)
+        kept_all.setattr("finbench.training.checkpoints.clear", lambda *_, **__: None)
         kept_all.setattr(checkpoints, "prune", lambda *_: None)
         whole = trained(llama, tmp_path / "whole", **stated)
     found = whole.training.validation

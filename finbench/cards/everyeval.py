@@ -20,7 +20,7 @@ from finbench.cards import cardfiles
 from finbench.core import catalog, seal
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, reason
-from finbench.core.files import json_lines, strict_json
+from finbench.core.files import bearable, json_lines, json_text, strict_json
 from finbench.core.records import Measure, Score, Scorecard, Task
 from finbench.data import describe_set
 from finbench.scoring import metrics, prompts, value_of
@@ -34,7 +34,7 @@ _LIBRARIES = {  # who asked the model: its name there, and its package among a c
 }
 _ROW = "finbench_row"  # of an answer's metadata: its sample row, without the answer
 _NOTHING = object()  # no such key
-_LARGEST = 2**30  # bytes of a file
+_LARGEST = 2**29  # bytes of a file
 _RIGHT = ("acc", "exact_match")
 _MISSING = "the rows that were scored are not on this machine"
 _WITHHELD = re.compile(r"\[withheld: (.*); salted SHA-256 .*\]", re.DOTALL)
@@ -298,9 +298,7 @@ def restored(path: Path, data_dir: Path | None = None) -> tuple[Scorecard, dict[
     """
     beside = path.with_name(f"{path.stem}_samples.jsonl")
     try:
-        if max(file.stat().st_size for file in (path, beside)) > _LARGEST:
-            raise FinbenchError(f"{path} is larger than any record of a card can be.", _EXPORT)
-        record, lines = strict_json(path.read_text(encoding="utf-8")), beside.read_bytes()
+        record, lines = strict_json(json_text(path, _LARGEST)), json_text(beside, _LARGEST).encode()
         version, details = record["schema_version"], record["source_metadata"].get("additional_details") or {}
         if version != SCHEMA:
             raise FinbenchError(f"{path} is of schema {version} of Every Eval Ever; {SCHEMA} is read here.", _EXPORT)
@@ -309,7 +307,7 @@ def restored(path: Path, data_dir: Path | None = None) -> tuple[Scorecard, dict[
                 f"{path} holds no scorecard: of what finbench did not write only the answers can be scored.",
                 "A file of answers: finbench card import FILE --task TASK",
             )
-        written = strict_json(details["scorecard"])
+        written = strict_json(bearable(details["scorecard"]))
         if places := seal.edited(written):
             raise FinbenchError(f"{path}: its scorecard was edited after it was written: {places[0]}.", _EXPORT)
         if record["detailed_evaluation_results"]["checksum"] != hashlib.sha256(lines).hexdigest():

@@ -10,7 +10,7 @@ import typer
 import finbench
 from finbench import evaluation, leaderboard
 from finbench.cli import command, show
-from finbench.cli.command import DataDir, Found
+from finbench.cli.command import DataDir, Found, echo
 from finbench.cli.evaluation import scored
 from finbench.core.errors import FinbenchError
 from finbench.core.files import write_atomic
@@ -85,7 +85,7 @@ def report(
         cards, format=kind, spread=spread, tasks=_named(tasks), out=out, figures=_named(figures) or None
     )
     value = {"format": kind, "text": text, "out": str(out) if out else None}
-    return Found(value, lambda: typer.echo(f"Report: {out}" if out else text.rstrip()))
+    return Found(value, lambda: echo(f"Report: {out}" if out else text.rstrip()))
 
 
 def risk(
@@ -147,7 +147,7 @@ def card_export(
             card, format=format_, out=out, model=model, data_dir=data_dir, benchmark=benchmark, source=source
         )
     ]
-    return Found(written, lambda: typer.echo("\n".join(written)))
+    return Found(written, lambda: echo("\n".join(written)))
 
 
 def card_rescore(
@@ -223,7 +223,7 @@ def board_add(
         cards, to=to, adapter=adapter, base=base, rerun=rerun, key=key, name=name, owner=owner, data_dir=data_dir
     )
     said = [*(f"Added: {path}" for path in added), f"Next: finbench leaderboard build {to}"]
-    return Found([str(path) for path in added], lambda: typer.echo("\n".join(said)))
+    return Found([str(path) for path in added], lambda: echo("\n".join(said)))
 
 
 def board_reproduce(
@@ -242,9 +242,7 @@ def board_reproduce(
     failed = not dry_run and any(one.outcome == "not signed" for one in done)
     said = [f"{one.card}: {one.outcome}. {one.said}" for one in done]
     said += [f"Next: finbench leaderboard build {folder}"] if any(one.outcome == "signed" for one in done) else []
-    return Found(
-        [one.as_dict() for one in done], lambda: typer.echo("\n".join(said)), typer.Exit(1) if failed else None
-    )
+    return Found([one.as_dict() for one in done], lambda: echo("\n".join(said)), typer.Exit(1) if failed else None)
 
 
 def board_build(
@@ -268,7 +266,7 @@ def board_build(
     said = "\n".join([*(f"Refused: {line}" for line in made.refusals), said])
     value = made.as_dict() | {"pictures": [str(path) for path in drawn]}
     unfit = bool(made.stale or (check and made.refusals))
-    return Found(value, lambda: typer.echo(said, err=unfit), typer.Exit(1) if unfit else None)
+    return Found(value, lambda: echo(said, err=unfit), typer.Exit(1) if unfit else None)
 
 
 def board_review(
@@ -282,7 +280,7 @@ def board_review(
     made = leaderboard.review(folder, against)
     if comment:
         write_atomic(comment, made.comment)
-    return Found(made.as_dict(), lambda: typer.echo(made.comment.rstrip()), typer.Exit(1) if made.faults else None)
+    return Found(made.as_dict(), lambda: echo(made.comment.rstrip()), typer.Exit(1) if made.faults else None)
 
 
 def board_pack(
@@ -291,7 +289,7 @@ def board_pack(
 ) -> Found:
     """Cards and samples as Parquet files, as `datasets` reads them; build reads them in scorecards/ too."""
     written = [str(path) for path in leaderboard.pack(folder, out)]
-    return Found(written, lambda: typer.echo("\n".join(written)))
+    return Found(written, lambda: echo("\n".join(written)))
 
 
 def board_unpack(
@@ -300,7 +298,7 @@ def board_unpack(
 ) -> Found:
     """Take cards out of a leaderboard's Parquet files: OUT/OWNER/SUBJECT/CARD.json, with their samples."""
     written = [str(path) for path in leaderboard.unpack(folder, out)]
-    return Found(written, lambda: typer.echo("\n".join(written)))
+    return Found(written, lambda: echo("\n".join(written)))
 
 
 def board_push(

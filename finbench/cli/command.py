@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from finbench.core.errors import FinbenchError
+from finbench.core.errors import FinbenchError, harmless, harmless_json
 from finbench.core.settings import DATA_DIR
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def declared(command: Callable[..., Any]) -> Callable[..., None]:
             return
         if as_json:
             value = found.value
-            typer.echo(value.to_json().rstrip() if hasattr(value, "to_json") else json.dumps(value, indent=1))
+            text = value.to_json().rstrip() if hasattr(value, "to_json") else json.dumps(value, indent=1)
+            typer.echo(harmless_json(text))
         else:
             found.show()
         if found.fault:
@@ -64,6 +65,11 @@ def declared(command: Callable[..., Any]) -> Callable[..., None]:
 
     run.__signature__ = Signature(options)  # type: ignore[attr-defined]
     return run
+
+
+def echo(text: str, err: bool = False) -> None:
+    """Print a text whole, without colours or folds; what a terminal would obey is shown as its escape."""
+    typer.echo(harmless(text), err=err)
 
 
 def with_own_tasks(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ import typer
 
 from finbench import data
 from finbench.cli import command, show
-from finbench.cli.command import DataDir, Found
+from finbench.cli.command import DataDir, Found, echo
 from finbench.core.errors import FinbenchError
 
 
@@ -57,7 +57,7 @@ def data_xbrl(
         finlora=finlora or [],
         taxonomy=taxonomy or [],
     )
-    return Found(built.as_dict(), lambda: typer.echo("\n".join(built.lines())))
+    return Found(built.as_dict(), lambda: echo("\n".join(built.lines())))
 
 
 def data_lock() -> Found:

@@ -15,7 +15,7 @@ import typer
 import finbench
 from finbench import evaluation, serving, training
 from finbench.cli import command, show
-from finbench.cli.command import DataDir, Found, taking
+from finbench.cli.command import DataDir, Found, echo, taking
 from finbench.core import catalog
 from finbench.core.settings import Evaluation
 
@@ -164,7 +164,7 @@ def demo(
 
     def shown() -> None:
         answer.show()
-        typer.echo("Next: finbench train --task mini_ner, or a real set: finbench data list")
+        echo("Next: finbench train --task mini_ner, or a real set: finbench data list")
 
     return Found(answer.value, shown)
 
@@ -179,7 +179,7 @@ def doctor(
         from finbench.engines.vllm import installation
 
         for line in installation.mend():
-            typer.echo(line, err=True)
+            echo(line, err=True)
     findings = evaluation.examine_machine(data_dir)
     bad = any(finding.state == "fault" for finding in findings)
     stated = [finding.as_dict() for finding in findings]

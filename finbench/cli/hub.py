@@ -11,7 +11,7 @@ import typer
 import finbench
 from finbench import models, publishing, training
 from finbench.cli import show
-from finbench.cli.command import Found, taking
+from finbench.cli.command import Found, echo, taking
 from finbench.core.settings import PushSettings
 
 
@@ -75,11 +75,11 @@ def zoo_show(name: Annotated[str, "Recipe, published adapter, or known adapter o
     name = name.removeprefix("zoo:")
     if other := models.zoo.known_adapters().get(name):
         about = {**other.model_dump(exclude_none=True), "commands": other.commands}
-        return Found(about, lambda: typer.echo(yaml.safe_dump(about, sort_keys=False, width=10**6).rstrip()))
+        return Found(about, lambda: echo(yaml.safe_dump(about, sort_keys=False, width=10**6).rstrip()))
     published = models.zoo.entries().get(name)
     # a file's recipe is called by the file's name
     stated = published.model_dump() if published else training.recipes.recipe(name).model_dump(exclude={"name"})
-    return Found(stated, lambda: typer.echo(yaml.safe_dump(stated, sort_keys=False).rstrip()))
+    return Found(stated, lambda: echo(yaml.safe_dump(stated, sort_keys=False).rstrip()))
 
 
 def zoo_add(

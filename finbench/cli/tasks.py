@@ -8,7 +8,7 @@ import typer
 
 from finbench import evaluation, models
 from finbench.cli import show
-from finbench.cli.command import Found, taking
+from finbench.cli.command import Found, echo, taking
 from finbench.core.errors import FinbenchError, counted
 from finbench.core.settings import TaskSettings
 
@@ -43,7 +43,7 @@ def tasks_path() -> Found:
     from finbench.core import paths
 
     folder = str(paths.shipped("tasks"))
-    return Found(folder, lambda: typer.echo(folder))
+    return Found(folder, lambda: echo(folder))
 
 
 def tasks_check(write: Annotated[bool, "--write", "Refresh the golden prompts."] = False) -> Found:
@@ -56,7 +56,7 @@ def tasks_check(write: Annotated[bool, "--write", "Refresh the golden prompts."]
         if findings:
             raise FinbenchError("\n".join(findings), counted(len(findings), "finding") + ".")
         counts = (len(catalog.tasks()), len(catalog.groups()), len(catalog.recipe_files()))
-        typer.echo("{} tasks, {} groups, {} recipes: all well.".format(*counts))
+        echo("{} tasks, {} groups, {} recipes: all well.".format(*counts))
 
     return Found(findings, shown, typer.Exit(1) if findings else None)
 
@@ -75,7 +75,7 @@ def bases(
             raise unknown("base", accept, found, "finbench bases")
         record = models.accept(found[accept])
         said = f"{accept}: its terms are accepted, as {record} says.\nNext: finbench demo --base {accept}"
-        return Found({"accepted": accept, "record": str(record)}, lambda: typer.echo(said))
+        return Found({"accepted": accept, "record": str(record)}, lambda: echo(said))
     stated = {alias: base.model_dump() for alias, base in found.items()}
     return Found(stated, lambda: show.listings.bases(found.values()))
 

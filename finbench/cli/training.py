@@ -11,7 +11,7 @@ import typer
 import finbench
 from finbench import grid, pretraining, training
 from finbench.cli import command, show
-from finbench.cli.command import DataDir, Found, RecipeOptions, taking
+from finbench.cli.command import DataDir, Found, RecipeOptions, echo, taking
 from finbench.core import tracking
 from finbench.core.errors import FinbenchError, counted
 from finbench.core.files import check_writable
@@ -208,4 +208,4 @@ def sweep_fetch(place: Place, out: Annotated[str | None, "Folder to copy into; d
     target = Path(out or f"runs/{place.rstrip('/').rsplit('/', 1)[-1]}") / "scorecards"
     count = grid.Place(place).fetch_cards(target)
     said = f"{counted(count, 'scorecard')} in {target}.\nNext: finbench report {target} --spread seeds"
-    return Found({"cards": count, "folder": str(target)}, lambda: typer.echo(said))
+    return Found({"cards": count, "folder": str(target)}, lambda: echo(said))

@@ -29,4 +29,5 @@ __all__ = [
     "threads",
     "tracking",
     "version",
+    "zips",
 ]

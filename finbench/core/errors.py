@@ -10,13 +10,19 @@ from collections.abc import Iterable, Mapping, Sequence
 NOTHING_TO_TYPE = ""
 
 # What a terminal obeys, or what turns a line around: it may come from a file of a stranger, whose text is only shown.
-_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# The last range is of no text at all: bytes of a file's name.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _LONGEST = 2_000  # characters of a line of a message
 
 
 def harmless(text: str) -> str:
     """Text in which every character that a terminal would obey stands as its escape; newline and tab stay."""
     return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def harmless_json(text: str) -> str:
+    """JSON of the same value in which such characters stand as JSON's own escapes."""
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _shown(text: str) -> str:

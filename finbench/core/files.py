@@ -23,6 +23,7 @@ from typing import Any
 from finbench.core.errors import FinbenchError
 
 _STAGING = ".finbench-staging"  # ends the name of a folder that is being written: nothing else is ever swept up
+_PARTS = 8_000_000  # values, of up to 200 bytes each, in a file that is read whole; lm-eval's samples have a million
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 # made once: thousands of rows are written and read
 _STABLE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -48,6 +49,20 @@ def refuse_halves(text: str, value: Any) -> None:
     """ValueError where the JSON ``text`` of ``value`` has half of a character: no file can hold it, and no hash."""
     if _SURROGATE.search(text):
         json.dumps(value, ensure_ascii=False).encode("utf-8")
+
+
+def bearable(text: str, *more: str) -> str:
+    """The JSON text itself; ValueError where it has, with ``more``, more values than fit into memory."""
+    if sum(one.count(mark) for one in (text, *more) for mark in ",[{") > _PARTS:
+        raise ValueError(f"more than {_PARTS:,} values")
+    return text
+
+
+def json_text(path: Path, largest: int) -> str:
+    """The text of a JSON file of a stranger; ValueError for more bytes, or values, than any honest one has."""
+    if path.stat().st_size > largest:
+        raise ValueError(f"more than {largest:,} bytes")
+    return bearable(path.read_text(encoding="utf-8"))
 
 
 def _no_number(text: str) -> float:

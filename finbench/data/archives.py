@@ -6,9 +6,9 @@ import stat
 import zipfile
 from pathlib import Path
 
+from finbench.core import zips
 from finbench.core.errors import FinbenchError
 
-_MEMBERS = 10_000  # files in an archive
 _UNPACKED = 4 << 30  # bytes an archive may unpack to
 _UNPACK = "If you trust it, unpack it yourself and name the folder."
 _RATIO, _RATIO_WHOLE = 200, 100  # times its size, above 100 MB, and of all files: text compresses 20 times at most
@@ -17,7 +17,7 @@ _RATIO, _RATIO_WHOLE = 200, 100  # times its size, above 100 MB, and of all file
 def opened(path: Path) -> tuple[zipfile.ZipFile, list[str]]:
     """An archive and the names of its files, after a look at what it claims to be. Nothing is unpacked to disk."""
     try:
-        archive = zipfile.ZipFile(path)
+        archive = zips.opened(path)
         infos = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as fault:
         raise FinbenchError(
@@ -25,8 +25,8 @@ def opened(path: Path) -> tuple[zipfile.ZipFile, list[str]]:
             "Download it again, or unpack it yourself and name the folder.",
         ) from fault
     unpacked = sum(info.file_size for info in infos)
-    packed = sum(info.compress_size for info in infos)
-    if len(infos) > _MEMBERS or unpacked > _UNPACKED or unpacked > max(100 << 20, _RATIO_WHOLE * packed):
+    packed = min(sum(info.compress_size for info in infos), path.stat().st_size)  # files may state the same bytes
+    if len(infos) > zips.MEMBERS or unpacked > _UNPACKED or unpacked > max(100 << 20, _RATIO_WHOLE * packed):
         raise FinbenchError(f"{path}: {len(infos):,} files, {unpacked:,} bytes: a zip bomb?", _UNPACK)
     for info in infos:
         parts = info.filename.replace("\\", "/").split("/")

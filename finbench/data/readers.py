@@ -12,7 +12,6 @@ import io
 import itertools
 import json
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 from finbench import hub
+from finbench.core import zips
 from finbench.core.errors import FinbenchError
 from finbench.core.files import unique_keys
 from finbench.data import archives, spreadsheets
@@ -95,7 +95,7 @@ class SourceFile:
             ) from fault
         except RecursionError:  # a RuntimeError too: the decoder's, of what it reads
             raise
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as fault:
+        except (*zips.TORN, RuntimeError) as fault:
             raise FinbenchError(
                 f"{self}: the archive is damaged or encrypted ({fault}).",
                 "Download it again, or unpack it yourself and name the folder.",

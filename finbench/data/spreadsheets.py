@@ -13,13 +13,13 @@ import itertools
 import re
 import shlex
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import ParseError
 
+from finbench.core import zips
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.installing import install
@@ -28,11 +28,15 @@ LARGEST = 64 << 20  # bytes of a workbook
 _UNPACKED = 256 << 20  # bytes of its parts
 _RATIO = 200  # times its size; sheets of text compress ten times
 _ROWS, _CELLS = 1_048_576, 5_000_000  # of a sheet: Excel's own bound; empty cells count as well
+_SHEETS = 1000  # of a workbook
+# what is read as a whole, and with what its reader's time grows by the square: 12 MB in a tag take 17 seconds
+_READ_BY_ROWS, _PART = ("xl/worksheets/", "xl/sharedStrings.xml"), 16 << 20
+_TAG, _MANY = 1 << 20, 1000  # bytes of a tag with the text behind it; comments
+_LONG, _OTHER = re.compile(rb"<[^<]{%d}" % _TAG), re.compile(rb"<(?:!--|\?)")
 _LOOK = 1000  # rows by which the sheets of a workbook are told apart
 _TOLD: set[tuple[str, str]] = set()  # (workbook, sheet) that was said to be read
 _HINT = "Save it again as .xlsx, or export its sheet as CSV."
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ParseError, KeyError,
-           IndexError, ValueError, TypeError, AttributeError, OSError)  # fmt: skip
+_DAMAGE = (*zips.TORN, RuntimeError, ParseError, KeyError, IndexError, ValueError, TypeError, AttributeError, OSError)
 
 
 def sheet_of(path: Path) -> tuple[Path, str | None]:
@@ -94,7 +98,7 @@ def _opened(name: str, content: bytes) -> tuple[Any, Any]:
             f"{name}: Excel workbooks are read with openpyxl, which is not installed.",
             f"{install('excel')}, or export its sheet as CSV.",
         ) from fault
-    with zipfile.ZipFile(io.BytesIO(content)) as box:
+    with zips.opened(io.BytesIO(content)) as box:
         _refuse_hostile(name, box)
         sheets = [part for part in box.namelist() if part.startswith("xl/worksheets/")]
         calculated = any(re.search(rb"<(\w+:)?f[ />]", box.read(part)) for part in sheets)
@@ -130,6 +134,8 @@ def _looked(name: str, sheet: Any) -> _Table:
 
 def _chosen(name: str, book: Any, wanted: str | None) -> _Table:
     sheets = {str(sheet.title): sheet for sheet in book.worksheets}
+    if len(sheets) > _SHEETS:
+        raise FinbenchError(f"{name}: a workbook of {len(sheets):,} sheets.", _HINT)
     if wanted is not None:
         title = next((one for one in sheets if one.casefold() == wanted.casefold()), None)
         if title is None:
@@ -209,6 +215,19 @@ def _refuse_hostile(name: str, book: zipfile.ZipFile) -> None:
     for info in book.infolist():
         if info.file_size > _UNPACKED or (info.file_size > 1 << 20 and info.file_size > _RATIO * info.compress_size):
             raise FinbenchError(f"{name}: {info.filename} unpacks to {info.file_size:,} bytes: a zip bomb?", _HINT)
-        with book.open(info) as handle:
-            if b"<!DOCTYPE" in handle.read(4096):
-                raise FinbenchError(f"{name}: {info.filename} declares a document type, and may hold entities.", _HINT)
+        content = book.read(info)
+        if b"<!DOCTYPE" in content[:4096]:
+            raise FinbenchError(f"{name}: {info.filename} declares a document type, and may hold entities.", _HINT)
+        if info.filename.startswith("xl/media/"):
+            continue
+        if not info.filename.startswith(_READ_BY_ROWS) and len(content) > _PART:
+            raise FinbenchError(f"{name}: {info.filename} has more than {_PART:,} bytes.", _HINT)
+        others = list(itertools.islice(_OTHER.finditer(content), _MANY + 1))
+        if len(others) > _MANY or _LONG.search(content) or any(_endless(content, one) for one in others):
+            raise FinbenchError(f"{name}: {info.filename} has a tag without end, or comments.", _HINT)
+
+
+def _endless(content: bytes, begin: re.Match[bytes]) -> bool:
+    """Whether a comment, or what is meant for another program, goes on and on."""
+    end = content.find(b"-->" if begin[0] == b"<!--" else b"?>", begin.end())
+    return end < 0 or end - begin.end() > _TAG

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from finbench.engines.dummy import DummyEngine
     from finbench.engines.endpoint import EndpointEngine
     from finbench.engines.hf import HFEngine
-    from finbench.engines.http import Endpoint, Refused, usable
+    from finbench.engines.http import Endpoint, NoConnection, Passing, Refused, usable
     from finbench.engines.interface import Engine, Generated, Told
     from finbench.engines.lm import TreeLM
     from finbench.engines.spending import Purse
@@ -25,6 +25,8 @@ __all__ = [
     "Engine",
     "Generated",
     "HFEngine",
+    "NoConnection",
+    "Passing",
     "Purse",
     "Refused",
     "Told",

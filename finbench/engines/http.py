@@ -32,7 +32,7 @@ _LONGEST = 30.0  # seconds between two attempts
 _TOLD = 10.0  # seconds between two lines about an endpoint that does not answer
 _ASKED = 120.0  # seconds that an endpoint may ask to wait; more is a quota, not a peak
 _REFUSED = 2.0  # seconds for an endpoint that takes no connection, before the first answer
-_STREAM = re.compile(rb"\s*(?:data|event|id|retry)?:")  # server-sent events
+_STREAM = re.compile(rb"(?:data|event|id|retry)?:")  # server-sent events
 _SECRET = 8  # characters of a key; "EMPTY" is none
 _LARGEST = 2**26  # bytes of an answer; one of 100,000 tokens has less than a megabyte
 _PARTS = 2_000_000  # values in it, of a hundred bytes each; log-probabilities of a long prompt have some 200,000
@@ -163,8 +163,10 @@ class Wire:
             self.said = time.monotonic()
             say(f"{self.name}: {said}")
 
-    def exchange(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> Any:
-        """Send a request once; the JSON that answers. Passing, Rejected and FinbenchError as ``once``."""
+    def fetched(
+        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Send a request once; state, headers and bounded bytes of the answer. NoConnection, Passing, FinbenchError."""
         text = b""
         deadline.until(time.monotonic() + self.timeout)
         try:
@@ -183,6 +185,11 @@ class Wire:
             raise FinbenchError(
                 f"{self.name} cannot be asked: {self.hidden(str(fault))}", "--arg url=http..."
             ) from fault
+        return state, given, text
+
+    def exchange(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> Any:
+        """Send a request once; the JSON that answers. Passing, Rejected and FinbenchError as ``once``."""
+        state, given, text = self.fetched(method, url, headers, content)
         if not 200 <= state < 300:
             raise self._fault(state, given, text)
         if sum(map(text.count, (b",", b"[", b"{"))) > _PARTS:
@@ -192,18 +199,21 @@ class Wire:
         except RecursionError as fault:
             raise self.no_answer("with JSON nested too deep") from fault
         except ValueError as fault:
-            if text.lstrip()[:1] in (b"{", b"["):  # it was cut off
+            if type(fault) is ValueError:  # json's own faults are of other kinds
+                raise self.no_answer("with a whole number of thousands of digits") from fault
+            begin = text.lstrip()[:8]
+            if begin[:1] in (b"{", b"["):  # it was cut off
                 raise Passing(f"its JSON ends too early, or is none: {fault}") from fault
             shown = shortened(" ".join(text[:300].decode("utf-8", "replace").split())) or "nothing"
-            kind = "a stream, though none was asked for" if _STREAM.match(text) else "something that is no JSON"
+            kind = "a stream, though none was asked for" if _STREAM.match(begin) else "something that is no JSON"
             raise self.no_answer(f"with {kind} ({shown})") from fault
         if isinstance(found, dict) and found.get("error") and not found.get("choices"):  # a state inside the answer
             error = found["error"]
             code = error.get("code") if isinstance(error, dict) else None
             inside = code if isinstance(code, int) and 400 <= code < 600 else 400
             raise self._fault(inside, given, text)
-        shown = json.dumps(found)
-        if any(secret in shown for secret in self.secrets if len(secret) >= _SECRET):
+        shown = json.dumps(found).casefold()
+        if any(secret.casefold() in shown for secret in self.secrets if len(secret) >= _SECRET):
             raise FinbenchError(
                 f"{self.name} repeats the key in its answer, which would stand on the scorecard.",
                 "Take the key back where you got it, and trust this endpoint with no other.",
@@ -264,9 +274,9 @@ class Wire:
         return fault
 
     def hidden(self, text: str) -> str:
-        """Without the keys: some endpoints repeat the one that they refuse."""
+        """Without the keys: some endpoints repeat the one that they refuse, in their own case."""
         for secret in self.secrets:
-            text = text.replace(secret, "***")
+            text = re.sub(re.escape(secret), "***", text, flags=re.IGNORECASE if len(secret) >= _SECRET else 0)
         return text
 
 

@@ -21,7 +21,7 @@ from finbench.cards import cardfiles, write_reports
 from finbench.core import catalog, paths
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, counted, reason, unknown
-from finbench.core.files import sha256_file, unique_keys
+from finbench.core.files import json_text, sha256_file, unique_keys
 from finbench.core.records import UNKNOWN, BaseModelId, Provenance, Scorecard, Subject, Task
 from finbench.core.version import __version__
 from finbench.data import read_rows
@@ -34,6 +34,7 @@ _ANSWERS = (
 )
 _SHAPES = "Give a JSON object of id and answer, or rows with an id (or the text) and a column called answer."
 _ROLES = ("id", "text", "answer")
+_LARGEST = 2**28  # bytes of a JSON file of answers
 _SCALES = ("", "thousand", "million", "billion", "percent")
 _SHOWN = 3
 _OWN = re.compile(r"[0-9a-f]{16}-(?P<own>.+)")
@@ -89,7 +90,7 @@ def _read(file: Path, docs: Sequence[Mapping[str, Any]], named: Mapping[str, str
         raise FinbenchError(f"No such file: {file}.", _SHAPES)
     if file.suffix.lower() == ".json":
         try:
-            document = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=unique_keys)
+            document = json.loads(json_text(file, _LARGEST).removeprefix("\ufeff"), object_pairs_hook=unique_keys)
         except (OSError, ValueError, RecursionError) as fault:
             raise FinbenchError(f"{file}: not valid JSON ({reason(fault)}).", _SHAPES) from fault
         if isinstance(document, dict) and not any(isinstance(value, dict) for value in document.values()):

@@ -25,7 +25,7 @@ from finbench.evaluation.notes import hosted
 from finbench.evaluation.requests import Requests
 from finbench.evaluation.scored import asked_rows, hear, score_answers, status
 from finbench.evaluation.subjects import Candidate, Overlaps, by_engine, candidates, models_of, start_engine
-from finbench.models import bases, template_digest
+from finbench.models import Unchanged, bases, template_digest
 from finbench.scoring import prompts, wordings
 
 Form = Literal["base", "unmerged", "merged", "none"]
@@ -136,6 +136,7 @@ class _EngineRun:
         self.group, self.lm_tasks, self.settings, self.out, self.bar = group, lm_tasks, settings, settings.out, bar
         self.generation, self.purse = generation, purse
         self.engine: Any = None
+        self.unchanged = Unchanged()
         self.looks = Looks(settings, lm_tasks)
         tasks = catalog.tasks()
         self.requests = Requests([tasks[name] for name in lm_tasks], lm_tasks, settings, generation)
@@ -205,6 +206,7 @@ class _EngineRun:
                 except KeyboardInterrupt as stop:
                     raise self._interrupted(works) from stop
                 for work, journal in journals:
+                    work.candidate.check(self.unchanged, journal.finish)
                     self._score(task, work, journal, seconds)
                     self._write(work, time.monotonic() - started)
                     journal.finish()
@@ -251,6 +253,7 @@ class _EngineRun:
         if self.engine is None:
             self.engine = start_engine(self.group, self.settings, self.lm_tasks, self.purse)
         self.engine.use(candidate.beside)
+        candidate.check(self.unchanged)  # its files may have been others when they were loaded
 
     def _score(self, task: Task, work: _Work, journal: Journal, seconds: float) -> None:
         chat = work.card.subject.chat

@@ -20,16 +20,17 @@ from typing import IO, Any
 import zstandard
 
 from finbench.cards import cardfiles
-from finbench.core import catalog
+from finbench.core import catalog, zips
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, reason, shortened
+from finbench.core.files import bearable, json_text
 from finbench.core.records import UNKNOWN, BaseModelId, Provenance, Scorecard, Subject, Task
 from finbench.core.version import __version__
 from finbench.evaluation.scored import asked_rows, score_answers, status
 from finbench.scoring import prompts
 
 SOLVER, SCORER = "as_the_task_asks", "strict"  # as inspecttasks registers them
-_LARGEST = 2**30  # bytes of a log, unpacked
+_LARGEST = 2**29  # bytes of a log, unpacked
 _ZSTANDARD = 93  # a member's compression, which Python's zipfile reads from 3.14 on
 # settings of a generation that change no answer
 _HARMLESS = ("seed", "max_connections", "adaptive_connections", "max_retries", "timeout", "attempt_timeout", "logprobs",
@@ -56,7 +57,7 @@ def import_log(path: Path, *, out: Path, name: str | None, data_dir: Path | None
     with _stated(path):
         if path.stat().st_size > _LARGEST:
             raise FinbenchError(f"{path} is larger than any log of these tasks can be.", _AGAIN)
-        log = _unpacked(path) if path.suffix == ".eval" else json.loads(path.read_text(encoding="utf-8"))
+        log = _unpacked(path) if path.suffix == ".eval" else json.loads(json_text(path, _LARGEST))
         spec, steps = log["eval"], log["plan"]["steps"]
         said, config = spec.get("metadata") or {}, log["plan"].get("config") or {}
         task = _task(path, spec, said)
@@ -108,7 +109,7 @@ def _stated(path: Path) -> Iterator[None]:
     """What a log says, by whoever wrote it: one line for what inspect cannot have said."""
     try:
         yield
-    except (zipfile.BadZipFile, zstandard.ZstdError, json.JSONDecodeError, EOFError, OSError) as fault:
+    except (*zips.TORN, zstandard.ZstdError, json.JSONDecodeError, OSError) as fault:
         raise FinbenchError(
             f"{path} is torn, or cannot be read ({reason(fault)}).", f"inspect eval-retry {path}"
         ) from fault
@@ -121,15 +122,16 @@ def _stated(path: Path) -> Iterator[None]:
 
 def _unpacked(path: Path) -> dict[str, Any]:
     """The JSON of an ``.eval``: a zip of a header and of samples."""
-    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+    with path.open("rb") as file, zips.opened(file) as archive:
         members = {info.filename: info for info in archive.infolist()}
         if sum(info.file_size for info in members.values()) > _LARGEST:
             raise FinbenchError(f"{path} is larger than any log of these tasks can be.", _AGAIN)
         if "header.json" not in members:
             raise FinbenchError(f"{path}: its run did not end.", f"inspect eval-retry {path}")
-        log: dict[str, Any] = json.loads(_member(file, archive, members["header.json"]))
-        own = [info for name, info in members.items() if name.startswith("samples/")]
-        return {**log, "samples": [json.loads(_member(file, archive, info)) for info in own] or None}
+        asked = [members["header.json"], *(info for name, info in members.items() if name.startswith("samples/"))]
+        header, *own = (_member(file, archive, info) for info in asked)
+        log: dict[str, Any] = json.loads(bearable(header, *own))
+        return {**log, "samples": [json.loads(one) for one in own] or None}
 
 
 def _member(file: IO[bytes], archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> str:

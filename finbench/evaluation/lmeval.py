@@ -20,7 +20,7 @@ from finbench.cards import cardfiles
 from finbench.core import catalog
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, reason
-from finbench.core.files import json_lines, sha256_file, stable_json
+from finbench.core.files import json_lines, json_text, sha256_file, stable_json
 from finbench.core.records import UNKNOWN, BaseModelId, Bits, Provenance, Score, Scorecard, Subject, Task
 from finbench.core.version import __version__
 from finbench.evaluation.scored import asked_rows, score_answers, status
@@ -29,7 +29,7 @@ from finbench.scoring import prompts
 _EDITION = "Import the same edition of the data."
 _SHOW = "See it: finbench tasks show NAME"
 _AGAIN = 'Run it again: lm_eval run --include_path "$(finbench tasks path)" --log_samples ...'
-_LARGEST = 2**30  # bytes of a samples file; lm-eval repeats every prompt in it
+_LARGEST = 2**29  # bytes of a samples file; lm-eval repeats every prompt in it
 
 
 def import_results(path: Path, *, out: Path, name: str | None, data_dir: Path | None) -> list[Scorecard]:
@@ -41,7 +41,7 @@ def import_results(path: Path, *, out: Path, name: str | None, data_dir: Path | 
     documents or prompts that are not those of the task, naming file and document.
     """
     with _stated(path):
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = json.loads(json_text(path, _LARGEST))
         if not all(isinstance(results[key], dict) for key in ("results", "versions", "config", "n-shot")):
             raise ValueError("results, versions, config and n-shot are expected")
         counted = results.get("n-samples", {})
@@ -108,10 +108,8 @@ def _stated(path: Path) -> Iterator[None]:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    if path.stat().st_size > _LARGEST:
-        raise FinbenchError(f"{path} is larger than any samples file can be.", _AGAIN)
     try:
-        rows = json_lines(path.read_text(encoding="utf-8"))
+        rows = json_lines(json_text(path, _LARGEST))
         ordered = sorted(rows, key=lambda row: int(row["doc_id"]))
         if [row["doc_id"] for row in ordered] != list(range(len(rows))):
             raise ValueError("documents are missing or occur twice")

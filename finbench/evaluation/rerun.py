@@ -18,7 +18,7 @@ from finbench.evaluation import drawing, options, preflight, profiles
 from finbench.evaluation.rescore import chosen_rows
 from finbench.evaluation.scored import hear
 from finbench.evaluation.subjects import Candidate, Overlaps, candidates, models_of, start_engine
-from finbench.models import adapters
+from finbench.models import Unchanged, adapters
 from finbench.scoring import prompted, prompts, sample_rows, wordings
 
 
@@ -174,6 +174,7 @@ def engine_of(card: Scorecard, lm_tasks: dict[str, Any], adapter: str | None, ba
     _, [candidate] = preflight.choose(card.engine, [candidate], arguments)
     engine = start_engine([candidate], replace(profiles.settings_of(card), arguments=arguments), lm_tasks)
     engine.use(candidate.beside)
+    candidate.check(Unchanged())
     return engine
 
 

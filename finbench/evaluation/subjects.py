@@ -15,7 +15,7 @@ from finbench.core.records import Adapter, BaseModelId, Bits, Contamination, Ove
 from finbench.core.settings import Evaluation, Profile, Settings
 from finbench.data import edition_of_test
 from finbench.engines import Purse
-from finbench.models import adapters, bases, taken_for
+from finbench.models import Unchanged, adapters, bases, taken_for
 from finbench.models.adapters import AdapterFolder
 from finbench.scoring import overlap_with_training
 from finbench.training import leaks
@@ -59,6 +59,18 @@ class Candidate:
             for line in seen.warnings():
                 say(f"Warning: {self.subject.name}: {line}")
         return found
+
+    def check(self, unchanged: Unchanged, drop: Callable[[], None] = lambda: None) -> None:
+        """FinbenchError where the files of the subject are not those any more that name it; after ``drop`` then."""
+        if self.base is None or self.base.id == DUMMY:
+            return
+        try:
+            unchanged.base(self.base)
+            if self.adapter is not None:
+                unchanged.adapter(self.adapter, str(self.subject.adapter), self.subject.kind)
+        except FinbenchError:
+            drop()
+            raise
 
     @property
     def loaded(self) -> bases.Base:

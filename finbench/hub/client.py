@@ -17,6 +17,7 @@ Kind = Literal["model", "dataset", "space"]
 OFFICIAL = "https://huggingface.co"
 _CONNECT, _ANSWER = 10.0, 120.0  # seconds; the client itself would wait for ever
 _BEARER = re.compile(r"bearer\s+\S+", re.IGNORECASE)
+_NO_FACTS = (KeyError, TypeError, RecursionError)  # what the client raises of JSON that lacks what a Hub states
 _PREFIX: dict[str, str] = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 _SPOKEN: dict[str, str] = {"datasets/": "the data set ", "spaces/": "the Space "}
 
@@ -198,7 +199,7 @@ def explained(wanted: str, *, writing: bool = False) -> Iterator[None]:
         if isinstance(fault.__cause__, HfHubHTTPError):  # of a download: the Hub has answered, but nothing useful
             raise refusal(fault.__cause__, wanted, writing=writing) from fault
         raise _unreachable(fault, wanted, writing) from fault
-    except (FileMetadataError, json.JSONDecodeError, httpx2.InvalidURL, UnicodeError) as fault:
+    except (FileMetadataError, json.JSONDecodeError, httpx2.InvalidURL, UnicodeError, *_NO_FACTS) as fault:
         raise no_hub() from fault
     except HFValidationError as fault:
         raise FinbenchError(f"Not a name of the Hub: {wanted[:100]!r}.", "Write hub:org/name.") from fault

@@ -8,7 +8,6 @@ asked again; the signature beside each is all that is believed of it.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +19,7 @@ from finbench.cards import cardfiles
 from finbench.core import environment
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, reason
-from finbench.core.files import digest, sha256_file, stable_json, strict_json, write_atomic
+from finbench.core.files import bearable, digest, json_text, sha256_file, stable_json, strict_json, write_atomic
 from finbench.core.records import UNKNOWN, Adapter, Scorecard, Subject
 from finbench.core.strict import Record
 from finbench.core.version import __version__
@@ -30,7 +29,8 @@ from finbench.models import adapters
 
 ADAPTERS, ATTESTATIONS = "adapters", "attestations"
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
-_LARGEST = 16 * 2**20  # bytes of an attestation; one of every task has some 50 kB
+_CLOCKS = timedelta(minutes=10)  # by which clocks may differ
+_LARGEST = 16 * 2**20  # bytes of an attestation, or of a training; one of every task has some 50 kB
 
 
 class AttestedAdapter(Record):
@@ -67,6 +67,10 @@ class Attestation(Record):
     created: str = Field(description="UTC, ISO 8601, seconds")
     model_config = ConfigDict(populate_by_name=True)
 
+    def when(self) -> datetime:
+        """``created``; ValueError for what is no such time."""
+        return datetime.strptime(self.created, _TIME).replace(tzinfo=UTC)
+
 
 Vouched = tuple[Attestation, signing.Signed]
 SampleRows = Mapping[str, Sequence[Mapping[str, Any]]]  # by task
@@ -82,7 +86,7 @@ def trained(folder: Path, subject: Subject) -> AttestedAdapter | None:
     if subject.adapter is None or not (path := folder / training_file(subject)).is_file():
         return None
     try:
-        found = AttestedAdapter.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
+        found = AttestedAdapter.parse(json.loads(json_text(path, _LARGEST)), str(path))
     except (OSError, ValueError, RecursionError) as fault:
         raise FinbenchError(
             f"{path} is torn or not JSON ({fault}).",
@@ -141,9 +145,8 @@ def _read(path: Path) -> tuple[Attestation, bytes]:
         if not path.is_file() or path.stat().st_size > _LARGEST:
             raise ValueError("it is no file, or larger than any")
         text = path.read_bytes()
-        made = Attestation.parse(strict_json(text.decode()), str(path))
-        late = datetime.strptime(made.created, _TIME).replace(tzinfo=UTC) > datetime.now(UTC) + timedelta(minutes=10)
-        if late:
+        made = Attestation.parse(strict_json(bearable(text.decode())), str(path))
+        if made.when() > datetime.now(UTC) + _CLOCKS:
             raise ValueError(f"{made.created} is yet to come")
     except (OSError, ValueError, RecursionError) as fault:
         raise FinbenchError(
@@ -157,7 +160,9 @@ def _signed(path: Path, text: bytes, made: Attestation, trusted: Path) -> signin
     signature = path.with_name(path.name + ".sig")
     if not signature.is_file():
         return signing.Signed("bad", f"there is no {signature.name}")
-    return signing.checked(text, signature, made.created, trusted / signing.SIGNERS, trusted / signing.REVOKED)
+    with signature.open("rb") as stream:
+        signed = stream.read(signing.LARGEST + 1)
+    return signing.checked(text, signed, made.created, trusted / signing.SIGNERS, trusted / signing.REVOKED)
 
 
 def level(path: Path, card: Scorecard, rows: SampleRows, found: Verification, vouched: Sequence[Vouched]) -> str:
@@ -194,6 +199,8 @@ def _lacking(made: Attestation, card: Scorecard, rows: SampleRows) -> str:
         return fault
     if (made.samples, made.base, made.adapter) != (card.samples, card.subject.base.fingerprint, card.subject.adapter):
         return "another model, or other samples"
+    if made.when() + _CLOCKS < card.provenance.when():  # dated back to when its key was still valid
+        return "it is older than the card"
     scores = {score.task: score for score in card.scores}
     if sorted(one.task for one in made.tasks) != sorted(scores):
         return "not every task of the card"
@@ -256,11 +263,8 @@ def can_sign(folder: Path, key: Path, card: Scorecard) -> None:
     """FinbenchError unless a rerun of the card would show something, and ``key`` signs and is believed here."""
     if fault := unfit(card):
         raise FinbenchError(f"{card.subject.name} cannot be vouched for: {fault}.", "Add it without --key.")
-    with tempfile.TemporaryDirectory() as scratch:
-        signature = Path(scratch) / "sig"
-        signature.write_bytes(signing.sign(b"", key))
-        now = datetime.now(UTC).strftime(_TIME)
-        found = signing.checked(b"", signature, now, folder / signing.SIGNERS, folder / signing.REVOKED)
+    now = datetime.now(UTC).strftime(_TIME)
+    found = signing.checked(b"", signing.sign(b"", key), now, folder / signing.SIGNERS, folder / signing.REVOKED)
     if found.state != "good":
         why = "is revoked" if found.state == "revoked" else f"is not believed here: {found.by}"
         add = f'echo "you@example.org $(ssh-keygen -y -f {key})" >> {folder / signing.SIGNERS}'

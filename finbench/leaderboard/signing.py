@@ -6,8 +6,10 @@ any more (a key a line, or a list that ``ssh-keygen -k`` made).
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +19,7 @@ from finbench.core.errors import FinbenchError, reason
 NAMESPACE = "finbench-attestation"  # a signature for anything else is none here
 SIGNERS, REVOKED = "allowed_signers", "revoked_keys"
 _SECONDS = 300  # to type a passphrase, or to touch a key
+LARGEST = 2**16  # bytes of a signature: with a certificate it has some 3 kB; ssh-keygen reads 200 MB for minutes
 
 
 @dataclass(frozen=True)
@@ -38,21 +41,28 @@ def sign(text: bytes, key: Path) -> bytes:
     return done.stdout
 
 
-def checked(text: bytes, signature: Path, when: str, signers: Path, revoked: Path) -> Signed:
+def checked(text: bytes, signature: bytes, when: str, signers: Path, revoked: Path) -> Signed:
     """Whether ``signature`` is of ``text`` by a key of ``signers`` that was valid at ``when`` and is not revoked."""
     if not signers.is_file():
         return Signed("bad", f"{signers} does not exist, so no key is believed")
+    if len(signature) > LARGEST:
+        return Signed("bad", f"its signature has more than {LARGEST:,} bytes")
     at = ["-O", "verify-time=" + re.sub(r"[^0-9Z]", "", when)]
-    found = _run(["find-principals", "-s", str(signature), "-f", str(signers), *at], b"")
-    names = found.stdout.decode("utf-8", "replace").splitlines()
-    if found.returncode or not names:
-        return Signed("bad", f"it is by no key of {signers}, or is no signature")
-    asked = ["verify", "-s", str(signature), "-f", str(signers), "-I", names[0], "-n", NAMESPACE, *at]
-    once = _run(asked, text)
-    if once.returncode:
-        return Signed("bad", f"it is not of this text for {NAMESPACE} ({_said(once)})")
-    if revoked.is_file() and _run([*asked, "-r", str(revoked)], text).returncode:
-        return Signed("revoked", names[0])
+    with tempfile.NamedTemporaryFile() as file:  # so that all steps see the same bytes
+        file.write(signature)
+        file.flush()
+        by = ["-s", file.name, "-f", str(signers), *at]
+        found = _run(["find-principals", *by], b"")
+        names = found.stdout.decode("utf-8", "replace").splitlines()
+        if found.returncode or not names:
+            return Signed("bad", f"it is by no key of {signers}, or is no signature")
+        asked = ["verify", *by, "-I", names[0], "-n", NAMESPACE]
+        once = _run(asked, text)
+        if once.returncode:
+            return Signed("bad", f"it is not of this text for {NAMESPACE} ({_said(once)})")
+        # a list that is there and cannot be read revokes all
+        if os.path.lexists(revoked) and _run([*asked, "-r", str(revoked)], text).returncode:
+            return Signed("revoked", names[0])
     return Signed("good", names[0])
 
 

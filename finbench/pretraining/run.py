@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,14 +50,22 @@ def pretrain(
         if finished := _finished(run, out):
             say(f"{out} holds this run already; nothing to do.")
             return finished
-        with _disclaimed(out):
+        with _disclaimed(out, run):
             done = fit.train_members(run, out)
         report.write(done, out)
         if recipe.tasks:
             done = report.with_scores(done, out)
             report.write(done, out)
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        _clear(out, run)
     return done
+
+
+def _clear(out: Path, run: PreparedText) -> None:
+    """Remove what the run kept until it was done."""
+    for one in run.members:
+        if (out / "checkpoints" / one.name).is_dir():
+            checkpoints.clear(out / "checkpoints" / one.name)
+    checkpoints.clear(out / "checkpoints", *(f"{one.name}.json" for one in run.members))
 
 
 def _claim(run: PreparedText, out: Path, resume: bool) -> None:
@@ -95,7 +102,7 @@ def _claim(run: PreparedText, out: Path, resume: bool) -> None:
 
 
 @contextlib.contextmanager
-def _disclaimed(out: Path) -> Iterator[None]:
+def _disclaimed(out: Path, run: PreparedText) -> Iterator[None]:
     """A run that was refused before its first checkpoint leaves nothing in ``out``."""
     try:
         yield
@@ -105,7 +112,7 @@ def _disclaimed(out: Path) -> Iterator[None]:
         place = out / MARK.parent
         begun = [*place.glob("*/checkpoint-*"), *(found for found in place.glob("*.json") if found != out / MARK)]
         if not begun and not (out / RECORD).exists():
-            shutil.rmtree(place, ignore_errors=True)
+            _clear(out, run)
         raise
 
 
@@ -118,7 +125,7 @@ def _finished(run: PreparedText, out: Path) -> Pretrained | None:
     scored = all(model.scores for model in found.models) or not run.recipe.tasks
     if not whole or not scored or found.recipe.tasks != run.recipe.tasks:
         return None
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    _clear(out, run)
     return found
 
 

@@ -31,6 +31,7 @@ OTHER = "(none)"  # in what is counted: a model that is not served, or none that
 _CHECKING = 900.0  # seconds for fetching and checking an adapter
 _DRAINING = 600.0  # seconds for the requests under way of one that goes
 _REMEMBERED = 60.0  # seconds for which a reference that was refused is refused again without a look
+_LONGEST = 4096  # characters of a reference, which may be a path
 _LIST = "finbench serve list"
 
 
@@ -77,10 +78,10 @@ class Desk:
     # ------------------------------------------------------------ requests
 
     async def _asked(self, scope: Any, receive: Any, send: Any) -> None:
-        body = await wire.body_of(receive)
-        asked, started = wire.json_object(body), time.monotonic()
-        name = asked.get("model") or self.terms.base
         try:
+            body = await wire.body_of(receive)
+            asked, started = wire.json_object(body), time.monotonic()
+            name = asked.get("model") or self.terms.base
             await self._admit(scope, name)
         except FinbenchError as fault:
             self.tally.add(OTHER, await _decline(send, fault), 0.0, 0, 0)
@@ -175,6 +176,10 @@ class Desk:
     async def _add(self, scope: Any, reference: str, name: str | None) -> Served:
         """Check an adapter, load it, hear that it is not its base. The caller holds the lock."""
         self._check_open()
+        if len(reference) > _LONGEST:  # it would be remembered
+            raise Declined(
+                f"{shortened(reference)!r} names no adapter.", "zoo:name, hub:org/name, or a whole path", 400
+            )
         until, before = self.refused.get(reference, (0.0, None))
         if before is not None and time.monotonic() < until and name == reference:
             raise before

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
-import httpx2
-
 from finbench.core import refs
 from finbench.core.errors import FinbenchError, reason
-from finbench.engines import Endpoint, usable
+from finbench.engines import Endpoint, NoConnection, Passing, usable
 from finbench.serving.guard import KEY
 
 HERE = "http://127.0.0.1:8000/v1"
@@ -44,26 +43,27 @@ def _asked(url: str, method: str, path: str, body: dict[str, Any] | None) -> dic
     if key is None:
         raise FinbenchError("A running zoo is changed and listed only with its key.", f"export {KEY}=...")
     endpoint = Endpoint(url, key, timeout=_PATIENCE)
-    headers = {"Authorization": f"Bearer {key}"}
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    asked = None if body is None else json.dumps(body).encode()
     try:
-        answer = endpoint.client.request(method, endpoint.url + path, headers=headers, json=body)
-        found = answer.json()
-    except httpx2.RequestError as fault:
+        state, _, text = endpoint.fetched(method, endpoint.url + path, headers, asked)
+        found = json.loads(text)
+    except (NoConnection, Passing) as fault:
         raise FinbenchError(
-            f"{url} takes no connection: {reason(fault)}",
+            f"{url} takes no connection: {endpoint.hidden(reason(fault))}",
             "Start one: finbench serve --base BASE; or name one that runs: --url http://127.0.0.1:8001/v1",
         ) from fault
-    except ValueError as fault:
-        raise _other(url, answer.status_code) from fault
-    if answer.status_code == 401:
+    except (ValueError, RecursionError) as fault:
+        raise _other(url, state) from fault
+    if state == 401:
         raise FinbenchError(f"{url} has another key.", f"export {KEY}=... as it was when the server started")
     if not isinstance(found, dict):
-        raise _other(url, answer.status_code)
+        raise _other(url, state)
     error = found.get("error")
     if isinstance(error, dict) and "hint" in error:
-        raise FinbenchError(str(error.get("message")), str(error["hint"]))
-    if answer.status_code != 200 or not {"adapters", "adapter"} & found.keys():
-        raise _other(url, answer.status_code)
+        raise FinbenchError(endpoint.hidden(str(error.get("message"))), endpoint.hidden(str(error["hint"])))
+    if state != 200 or not {"adapters", "adapter"} & found.keys():
+        raise _other(url, state)
     return found
 
 

@@ -7,19 +7,27 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from finbench.core.errors import FinbenchError
+
 _STREAMED = ("/v1/completions", "/v1/chat/completions")  # whose streams end with a count of tokens if asked to
 _LISTENED = 2**24  # bytes of an answer in which the count of tokens is looked for
+_LARGEST, _PARTS = 2**26, 2_000_000  # bytes of a request, and values in it, of a hundred bytes of memory each
 _JSON = (b"content-type", b"application/json")
 
 
 async def body_of(receive: Any) -> bytes:
-    """The whole body of a request; what came where the client has gone."""
+    """The whole body of a request; what came where the client has gone. FinbenchError for more than any prompts."""
     parts: list[bytes] = []
+    size = values = 0
     while True:
         message = await receive()
         if message["type"] != "http.request":
             return b"".join(parts)
-        parts.append(message.get("body", b""))
+        part = message.get("body", b"")
+        size, values = size + len(part), values + sum(map(part.count, (b",", b"[", b"{")))
+        if size > _LARGEST or values > _PARTS:
+            raise FinbenchError(f"A request has at most {_LARGEST:,} bytes and {_PARTS:,} values.", "Send it in parts.")
+        parts.append(part)
         if not message.get("more_body"):
             return b"".join(parts)
 

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+from finbench.cards import trackers
 from finbench.core import environment
+from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import flush, sha256_file
+from finbench.models import MARK
 
 MANIFEST = "finbench-checkpoint.json"
+# what else a run of ours writes beside its checkpoints
+_OWN = (MARK.name, trackers.RUNS, "staging", "final", "ranks")
+_ASIDE = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
 
 
 def publish(staging: Path, target: Path) -> None:
@@ -70,6 +77,25 @@ def _ours(mark: Path) -> bool:
     return isinstance(stated, dict) and bool({"versions", "provenance"} & stated.keys())
 
 
+def clear(folder: Path, *own: str) -> None:
+    """Remove what a run keeps in ``folder`` until it is done, with ``own`` names; what else lies there stays."""
+    names = {*_OWN, *own}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        written = _ASIDE.fullmatch(path.name)  # by write_atomic in a process that was killed
+        named = (written[1] if written else path.name) in names
+        if path.is_symlink() or not (named or (step_of(path) >= 0 and (path / MANIFEST).is_file())):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            folder.rmdir()
+        except OSError:
+            say(f"{folder} stays: it holds files that are not of this run.")
+
+
 def fault(checkpoint: Path) -> str | None:
     """Why a checkpoint is not whole; None if it is."""
     try:
@@ -109,5 +135,5 @@ def prune(folder: Path, kept: Collection[int] = ()) -> None:
     found = sorted((path for path in folder.glob("checkpoint-*") if step_of(path) >= 0), key=step_of, reverse=True)
     whole = [path for path in found if fault(path) is None][:2]
     for path in found:
-        if path not in whole and step_of(path) not in kept:
+        if path not in whole and step_of(path) not in kept and (path / MANIFEST).is_file():
             shutil.rmtree(path, ignore_errors=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ def _disclaim(out: Path, fault: BaseException | None) -> None:
     """A run that was refused before its first checkpoint leaves nothing in ``out``; one that crashed, its logs."""
     refused = isinstance(fault, FinbenchError) and not isinstance(fault, (Interrupted, launch.Crashed))
     if refused and not any((out / MARK.parent).glob("checkpoint-*")) and not (out / "finbench.json").exists():
-        shutil.rmtree(out / MARK.parent, ignore_errors=True)
+        checkpoints.clear(out / MARK.parent)
 
 
 def mark(out: Path) -> str:

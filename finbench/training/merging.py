@@ -13,7 +13,7 @@ from finbench.core.errors import FinbenchError, reason
 from finbench.core.files import folder_atomic, write_atomic
 from finbench.core.records import Adapter, BaseModelId, Bits, Closeness, Merge, MergedModel
 from finbench.methods import quantise
-from finbench.models import adapters, bases, is_structured, structured
+from finbench.models import Unchanged, adapters, bases, is_structured, structured
 from finbench.scoring import prompts, task_of_examples
 
 Place = Literal["dequantised", "bf16"]
@@ -134,6 +134,9 @@ def write(folder: adapters.AdapterFolder, on: bases.Base, bits: Bits, place: Pla
     del trained
     computed = bases.compute_dtype(dtype)
     merged = _sum(adapters.attach(merged, folder.folder, on), folder).to(computed)
+    unchanged = Unchanged()
+    unchanged.base(on)
+    unchanged.adapter(folder.folder, folder.identity, folder.kind)
     merged.config.name_or_path = on.id.hub_id or on.id.alias
     bases.save(merged, on, staging)
     tokenizer.save_pretrained(staging)

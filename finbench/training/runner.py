@@ -8,7 +8,6 @@ import functools
 import json
 import math
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from finbench.core.records import (
     Truncation,
 )
 from finbench.methods import Cut, Start
-from finbench.models import adapters, bases
+from finbench.models import Unchanged, adapters, bases
 from finbench.training import batches, checkpoints, claims, launch, merging, planning, ranks, speedups
 from finbench.training.batches import choose
 from finbench.training.preparation import Prepared, prepare
@@ -93,7 +92,7 @@ def train(
             work(run, out, resume, told)
         environment.release_memory()
         made = adapters.record(out)
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        checkpoints.clear(out / "checkpoints")
         return made
 
 
@@ -127,7 +126,7 @@ def _take_part(
         environment.release_memory()
         made = adapters.record(out)
         if first and loop:
-            shutil.rmtree(out / "checkpoints", ignore_errors=True)
+            checkpoints.clear(out / "checkpoints")
         return made
 
 
@@ -177,6 +176,7 @@ def work(run: Prepared, out: Path, resume: bool, report: Sequence[str] = ()) -> 
         shown = waiting(what) if first else contextlib.nullcontext()  # they wait for one that reads for all
         with shown, ranks.refusing_together(), planning.explained(run, processes):
             model, tokenizer = begin(run, run.dtype)
+            Unchanged().base(run.base)
         lacking = functools.partial(validation.lacking, run)
         checkpoint, passed = checkpoints.newest(folder, lacking) if resume else (None, [])
         checkpoint = ranks.gathered(checkpoint)[0]

@@ -242,6 +242,16 @@ WRONG = {
     ),
     "a long attribute": (BASE.replace(b"<us-gaap:Revenues ", b'<us-gaap:Revenues x="' + b"y" * (40 << 20) + b'" '), "Resource limit"),
     "a long number": (BASE.replace(b">1000<", b">" + b"1" * (40 << 20) + b"<"), "Resource limit"),
+    "namespaces": (
+        BASE.replace(
+            b">1000<",
+            b">"
+            + b"".join(b"<a " + b" ".join(b'xmlns:p%d_%d="u"' % (n, m) for m in range(400)) + b">" for n in range(200))
+            + b"</a>" * 200
+            + b"<",
+        ),
+        "more than 2,000 namespaces",
+    ),
     "deep": (BASE.replace(b">1000<", b">" + b"<a>" * 100_000 + b"</a>" * 100_000 + b"<"), "nested deeper"),
     "many facts": (instance(fact("Assets", 5) * 200_001), "more than 200,000 facts"),
     "many contexts": (instance(statement(), "".join(context(f"c{n}", "2020-12-31") for n in range(50_001))), "more than 50,000 contexts"),

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from finbench.core import zips
 from finbench.core.errors import FinbenchError
 from finbench.data.xbrl.parsing import HINT, MAX_BYTES, XBRLI, events, kind, local, refuse, refuse_declarations
 
-MAX_MEMBERS = 10_000
 MAX_UNPACKED = 4 * MAX_BYTES  # of a whole zip
 MAX_RATIO = 300  # of a member of more than a mebibyte; markup packs 10 to 40 times, a bomb a thousand times
 _DOCUMENTS = (".xml", ".xbrl", ".htm", ".html", ".xhtml")
@@ -133,17 +132,17 @@ def _sets(found: list[FilingFile]) -> list[list[FilingFile]]:
 
 def _of_zip(path: Path) -> Iterator[FilingFile]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            folders: dict[str, Files] = {}
-            for member in _members(path, archive):
-                place = PurePosixPath(member.filename)
-                folders.setdefault(str(place.parent), {})[place.name] = partial(_read_member, path, member)
-            found = [
-                document
-                for folder, files in sorted(folders.items())
-                for document in _of_files(str(path) if folder == "." else f"{path}/{folder}", files)
-            ]
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as fault:
+        archive = zips.opened(path)  # it stays open as long as one of its documents is in use
+        folders: dict[str, Files] = {}
+        for member in _members(path, archive):
+            place = PurePosixPath(member.filename)
+            folders.setdefault(str(place.parent), {})[place.name] = partial(_read_member, path, archive, member)
+        found = [
+            document
+            for folder, files in sorted(folders.items())
+            for document in _of_files(str(path) if folder == "." else f"{path}/{folder}", files)
+        ]
+    except zips.TORN as fault:
         raise refuse(str(path), f"not a zip file that can be read ({fault})") from fault
     if not found:
         raise refuse(str(path), "no XBRL instance and no inline XBRL document in this zip")
@@ -153,10 +152,12 @@ def _of_zip(path: Path) -> Iterator[FilingFile]:
 def _members(path: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     """The files of a zip, once all of them are known to be harmless."""
     members = [member for member in archive.infolist() if not member.is_dir()]
-    if len(members) > MAX_MEMBERS:
-        raise refuse(str(path), f"more than {MAX_MEMBERS:,} files in the zip")
-    if sum(member.file_size for member in members) > MAX_UNPACKED:
-        raise refuse(str(path), f"a zip bomb: it would unpack to more than {MAX_UNPACKED >> 20} MiB")
+    if len(members) > zips.MEMBERS:
+        raise refuse(str(path), f"more than {zips.MEMBERS:,} files in the zip")
+    unpacked = sum(member.file_size for member in members)
+    # each may state the same bytes of the file
+    if unpacked > MAX_UNPACKED or unpacked > max(2**20, MAX_RATIO * path.stat().st_size):
+        raise refuse(str(path), f"a zip bomb: it would unpack to {unpacked >> 20:,} MiB")
     for member in members:
         name = member.filename
         parts = PurePosixPath(name.replace("\\", "/")).parts
@@ -169,11 +170,10 @@ def _members(path: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     return members
 
 
-def _read_member(path: Path, member: zipfile.ZipInfo) -> bytes:
+def _read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     if member.file_size > MAX_BYTES:
         raise refuse(f"{path}/{member.filename}", f"larger than {MAX_BYTES >> 20} MiB")
     try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(member)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as fault:
+        return archive.read(member)
+    except zips.TORN as fault:
         raise refuse(f"{path}/{member.filename}", f"the zip is torn ({fault})") from fault

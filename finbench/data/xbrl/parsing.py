@@ -1,8 +1,8 @@
 """XML from strangers: one streaming parser with limits. Nothing is fetched, no entity is expanded.
 
 Refused, each with file and reason: declarations of entities, elements and attributes, more than 256 levels, more
-than two million elements, more than 128 MiB, odd encodings, bytes that are not well-formed XML. An external DTD is not
-opened.
+than two million elements, more than 2,000 namespaces in one place, more than 128 MiB, odd encodings, bytes that are
+not well-formed XML. An external DTD is not opened.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from finbench.core.errors import FinbenchError
 
 MAX_BYTES = 128 * 2**20  # the largest 10-K instances are near 50 MiB
 MAX_ELEMENTS = 2_000_000  # a bank's inline 10-K has some 600,000; more is an attack, and takes gigabytes
+MAX_NAMESPACES = 2_000  # that an element knows, among which each is looked for; a filing has some 50
 XBRLI = "http://www.xbrl.org/2003/instance"
 LINK = "http://www.xbrl.org/2003/linkbase"
 XLINK = "http://www.w3.org/1999/xlink"
@@ -69,7 +70,7 @@ def events(name: str, data: bytes) -> Iterator[tuple[str, Element]]:
         raise refuse(name, f"more than {MAX_ELEMENTS:,} elements")
     parser = etree.iterparse(
         io.BytesIO(data),  # not a path: libxml2 would unpack compressed files without a limit
-        events=("start", "end"),
+        events=("start", "end", "start-ns", "end-ns"),
         resolve_entities=False,
         load_dtd=False,
         no_network=True,
@@ -78,9 +79,14 @@ def events(name: str, data: bytes) -> Iterator[tuple[str, Element]]:
         remove_comments=True,
         remove_pis=True,
     )
-    count = 0
+    count = known = 0
     try:
         for event, element in parser:
+            if event.endswith("-ns"):
+                known += 1 if event == "start-ns" else -1
+                if known > MAX_NAMESPACES:
+                    raise refuse(name, f"more than {MAX_NAMESPACES:,} namespaces in one place")
+                continue
             count += event == "start"
             if event == "start" and count == 1:
                 dtd = element.getroottree().docinfo.internalDTD
