@@ -296,6 +296,18 @@ def test_a_faulty_card_is_named_and_stops_no_other(place: Path) -> None:
     assert (found.exit_code, "Refused: gold.json" in found.output) == (1, True)
 
 
+def test_a_board_whose_only_card_is_faulty_is_made_and_names_it(place: Path) -> None:
+    first, *others = sorted((place / "scorecards").glob("*.json"))
+    for card in others:
+        card.unlink()
+    first.write_text("{")
+    told = CliRunner().invoke(app, ["leaderboard", "build", str(place)])
+    assert told.exit_code == 0, told.exception
+    assert f"Refused: {first.name}: " in told.stdout
+    assert "0 cards, 0 tasks" in told.stdout
+    assert pq.read_table(place / "leaderboard.parquet").num_rows == 0
+
+
 def test_no_folder_of_cards(tmp_path: Path) -> None:
     with pytest.raises(FinbenchError, match="is no leaderboard"):
         leaderboard.build(tmp_path)
