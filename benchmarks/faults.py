@@ -423,6 +423,11 @@ def run(names: list[str], count: int, seed: int, hours: float, out: Path) -> Non
     wanted = lambda title: not names or any(name in title for name in names)  # noqa: E731
     world = made(out.resolve() / "world", done)
     commands = works(world)
+    titles = [f"{name} {what}" for what in FAULTS for name in commands]
+    titles += [*(f"fuzz {reader}" for reader in fuzzed.READERS), *(f"tests {name}" for name in TESTS)]
+    for name in names:
+        if not any(name in title for title in titles):
+            sys.exit(f"No campaign's name holds {name!r}: COMMAND FAULT, fuzz READER or tests ROW, as in {PAGE.name}.")
     for what in FAULTS:
         for name, work in commands.items():
             if not wanted(f"{name} {what}"):
