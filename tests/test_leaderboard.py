@@ -29,6 +29,7 @@ import zstandard
 from huggingface_hub import HfApi, hf_hub_download
 from hypothesis import given
 from hypothesis import strategies as st
+from test_verification import change
 from typer.testing import CliRunner
 
 import boards
@@ -578,6 +579,34 @@ def test_restricted_texts_are_found_wherever_they_hide(alter: Any, where: str, o
     alter(rows[4])
     [found] = texts.restricted(rows)
     assert found.startswith(f"samples[finbench_fpb].{where} holds text that may not be published")
+
+
+BESIDE = {
+    "year": 2024,
+    "confidence": 80,
+    "sample": 1,
+    "reading": "0123456789abcdef",
+    "reasoning_tokens": 400,
+    "answer_tokens": 3,
+    "truncated": False,
+}
+
+
+@pytest.mark.parametrize("key", BESIDE)
+def test_numbers_beside_an_answer_are_no_text_and_words_in_their_place_are(key: str, original: Path) -> None:
+    rows = cardfiles.read_samples(original / "scorecards" / "guess.json")
+    assert texts.restricted([row | {key: BESIDE[key]} for row in rows]) == []
+    for held in ("Profit rose to EUR 3.1 mn", 10**300, [1], None):
+        [found] = texts.restricted([rows[0] | {key: held}])
+        assert f"].{key} holds text that may not be published" in found
+
+
+def test_a_card_whose_documents_have_years_is_added(original: Path, tmp_path: Path) -> None:
+    card = Path(shutil.copy(original / "scorecards" / "gold.json", tmp_path / "gold.json"))
+    shutil.copy(cardfiles.samples_path(original / "scorecards" / "gold.json"), cardfiles.samples_path(card))
+    change(card, lambda found, rows: [row.update(year=2024) for row in rows] and None, careful=True)
+    leaderboard.add([card], to=tmp_path / "b")
+    assert [entry.level for entry in entries(tmp_path / "b")] == ["samples-attached"]
 
 
 @pytest.mark.parametrize("values", [None, 3, [], "text"])
