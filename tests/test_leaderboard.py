@@ -601,6 +601,18 @@ def test_numbers_beside_an_answer_are_no_text_and_words_in_their_place_are(key: 
         assert f"].{key} holds text that may not be published" in found
 
 
+def test_what_other_prompts_gave_is_looked_at_as_a_row_is(original: Path) -> None:
+    rows = cardfiles.read_samples(original / "scorecards" / "guess.json")
+    [row, *_] = (row for row in rows if row["task"] == "finbench_fpb")
+    part = {"values": row["values"], "answer_sha256": "0" * 32, "place": "first"}
+    assert texts.restricted([row | {"prompts": {"cue": part}}]) == []
+    said = "Profit rose to EUR 3.1 mn"
+    assert texts.restricted([row | {"prompts": {"cue": part | {"place": ""}}}]) == []
+    for held in ({"cue": part | {"answer": said}}, {"cue": part | {"place": said}}, {said: part}, {"cue": said}, said):
+        [found] = texts.restricted([row | {"prompts": held}])
+        assert "].prompts" in found
+
+
 def test_a_card_whose_documents_have_years_is_added(original: Path, tmp_path: Path) -> None:
     card = Path(shutil.copy(original / "scorecards" / "gold.json", tmp_path / "gold.json"))
     shutil.copy(cardfiles.samples_path(original / "scorecards" / "gold.json"), cardfiles.samples_path(card))
