@@ -202,6 +202,12 @@ def test_a_run_is_resumed_only_on_the_data_and_base_it_was_begun_with(llama: Pat
         train(recipe, tmp_path / "a", data_dir=tmp_path / "d")
 
 
+def test_the_folder_above_an_adapter_says_where_the_adapter_is(adapter: Path) -> None:
+    with pytest.raises(FinbenchError, match="is not an adapter folder") as caught:
+        adapters.stated_config(adapter.parent)
+    assert caught.value.hint == f"Did you mean {adapter}?"
+
+
 def test_somebody_elses_folder_is_not_written_into(llama: Path, tmp_path: Path) -> None:
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "README.md").write_text("mine")

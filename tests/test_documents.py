@@ -236,3 +236,19 @@ def test_every_promise_of_security_names_rows_that_show_it(monkeypatch: pytest.M
         for row in re.split(r";\s+", named[1]):
             assert f"| {row} " in shown, row
     assert shown.strip() == faults["tables"](json.loads(_read("benchmarks/faults.json"))).strip()
+
+
+def test_every_word_that_chooses_tests_of_a_row_of_faults_chooses_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that is renamed would leave its row in silence, and the row would go on to promise what it showed."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    faults = runpy.run_path(str(ROOT / "benchmarks" / "faults.py"))
+    for row, (chosen, files) in faults["TESTS"].items():
+        tests = {}
+        for file, _, only in (file.partition("::") for file in files):
+            tests[file] = [file, *re.findall(r"(?m)^def (test_\w+)", _read(file))]
+            assert not only or only in tests[file], f"{row}: there is no {only}"
+        words = chosen.split(" or ")
+        for word in words:
+            assert any(word in name for names in tests.values() for name in names), f"{row}: no test has {word}"
+        for file, names in tests.items():
+            assert any(word in name for word in words for name in names), f"{row}: no word chooses one of {file}"

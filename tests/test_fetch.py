@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -129,6 +130,20 @@ def test_a_short_body_and_a_reset_are_outlived(published: str, dev_hub: DevHub, 
 def test_a_busy_hub_is_asked_again(published: str, dev_hub: DevHub, fault: str) -> None:
     dev_hub.faults.set(fault.replace("*", "@HEAD .*resolve*"))
     assert hub.fetch("org/stranger").sha == published
+
+
+@pytest.mark.parametrize(("fault", "longest"), [("503", 30), ("429=60", 5 * 61)])
+def test_a_hub_that_stays_busy_is_asked_five_times_more(
+    fault: str, longest: float, published: str, dev_hub: DevHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within half a minute, or as long as it asks to wait for."""
+    naps: list[float] = []
+    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=naps.append))
+    dev_hub.faults.set(f"{fault}@HEAD .*resolve")
+    with pytest.raises(FinbenchError, match="the Hub answered 503|too many requests"):
+        hub.fetch("org/stranger")
+    assert len(naps) == 5
+    assert sum(naps) <= longest
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ import zstandard
 from huggingface_hub import HfApi, hf_hub_download
 from hypothesis import given
 from hypothesis import strategies as st
+from test_verification import change
 from typer.testing import CliRunner
 
 import boards
@@ -294,6 +295,18 @@ def test_a_faulty_card_is_named_and_stops_no_other(place: Path) -> None:
     assert CliRunner().invoke(app, ["leaderboard", "build", str(place)]).exit_code == 0
     found = CliRunner().invoke(app, ["leaderboard", "build", str(place), "--check"])
     assert (found.exit_code, "Refused: gold.json" in found.output) == (1, True)
+
+
+def test_a_board_whose_only_card_is_faulty_is_made_and_names_it(place: Path) -> None:
+    first, *others = sorted((place / "scorecards").glob("*.json"))
+    for card in others:
+        card.unlink()
+    first.write_text("{")
+    told = CliRunner().invoke(app, ["leaderboard", "build", str(place)])
+    assert told.exit_code == 0, told.exception
+    assert f"Refused: {first.name}: " in told.stdout
+    assert "0 cards, 0 tasks" in told.stdout
+    assert pq.read_table(place / "leaderboard.parquet").num_rows == 0
 
 
 def test_no_folder_of_cards(tmp_path: Path) -> None:
@@ -566,6 +579,46 @@ def test_restricted_texts_are_found_wherever_they_hide(alter: Any, where: str, o
     alter(rows[4])
     [found] = texts.restricted(rows)
     assert found.startswith(f"samples[finbench_fpb].{where} holds text that may not be published")
+
+
+BESIDE = {
+    "year": 2024,
+    "confidence": 80,
+    "sample": 1,
+    "reading": "0123456789abcdef",
+    "reasoning_tokens": 400,
+    "answer_tokens": 3,
+    "truncated": False,
+}
+
+
+@pytest.mark.parametrize("key", BESIDE)
+def test_numbers_beside_an_answer_are_no_text_and_words_in_their_place_are(key: str, original: Path) -> None:
+    rows = cardfiles.read_samples(original / "scorecards" / "guess.json")
+    assert texts.restricted([row | {key: BESIDE[key]} for row in rows]) == []
+    for held in ("Profit rose to EUR 3.1 mn", 10**300, [1], None):
+        [found] = texts.restricted([rows[0] | {key: held}])
+        assert f"].{key} holds text that may not be published" in found
+
+
+def test_what_other_prompts_gave_is_looked_at_as_a_row_is(original: Path) -> None:
+    rows = cardfiles.read_samples(original / "scorecards" / "guess.json")
+    [row, *_] = (row for row in rows if row["task"] == "finbench_fpb")
+    part = {"values": row["values"], "answer_sha256": "0" * 32, "place": "first"}
+    assert texts.restricted([row | {"prompts": {"cue": part}}]) == []
+    said = "Profit rose to EUR 3.1 mn"
+    assert texts.restricted([row | {"prompts": {"cue": part | {"place": ""}}}]) == []
+    for held in ({"cue": part | {"answer": said}}, {"cue": part | {"place": said}}, {said: part}, {"cue": said}, said):
+        [found] = texts.restricted([row | {"prompts": held}])
+        assert "].prompts" in found
+
+
+def test_a_card_whose_documents_have_years_is_added(original: Path, tmp_path: Path) -> None:
+    card = Path(shutil.copy(original / "scorecards" / "gold.json", tmp_path / "gold.json"))
+    shutil.copy(cardfiles.samples_path(original / "scorecards" / "gold.json"), cardfiles.samples_path(card))
+    change(card, lambda found, rows: [row.update(year=2024) for row in rows] and None, careful=True)
+    leaderboard.add([card], to=tmp_path / "b")
+    assert [entry.level for entry in entries(tmp_path / "b")] == ["samples-attached"]
 
 
 @pytest.mark.parametrize("values", [None, 3, [], "text"])

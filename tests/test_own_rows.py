@@ -254,6 +254,13 @@ def test_bad_input_is_named_with_its_line_and_never_trained_on(what: str, llama:
     assert not (tmp_path / "out" / "finbench.json").exists()
 
 
+def test_who_has_only_torn_lines_is_not_sent_to_the_command_that_found_them(llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "a", "completion": }\n')
+    with pytest.raises(FinbenchError, match=r"^bad\.jsonl: no rows \(1: not valid JSON") as fault:
+        runner.prepare(recipe(llama, str(tmp_path / "bad.jsonl")))
+    assert fault.value.hint == "Correct line 1 and those like it, or leave the file out."
+
+
 def test_json_lines_in_a_json_file_and_quoted_cells_between_tabs_are_read(llama: Path, tmp_path: Path) -> None:
     rows = [{"prompt": f'Say\t{n}\n"so".', "completion": f"{n}\u2028 done"} for n in range(3)]
     same = [('Say\t0\n"so".', " 0\u2028 done<|end|>")]

@@ -85,7 +85,9 @@ EXPECTED = {
 }
 
 
-def test_what_a_stranger_finds(dev_hub: DevHub, api: HfApi, made: tuple[Path, Path], base: str) -> None:
+def test_what_is_published_is_private_whole_and_without_a_token(
+    dev_hub: DevHub, api: HfApi, made: tuple[Path, Path], base: str
+) -> None:
     done = push(made[0], "hub:org/tiny", cards=[made[1]], base=base)
     assert done.published is not None
     found = names(api, "org/tiny")

@@ -12,7 +12,7 @@ from finbench import evaluation, leaderboard
 from finbench.cli import command, show
 from finbench.cli.command import DataDir, Found, echo
 from finbench.cli.evaluation import scored
-from finbench.core.errors import FinbenchError
+from finbench.core.errors import FinbenchError, counted
 from finbench.core.files import write_atomic
 
 Cards = Annotated[list[Path], "Scorecards (.json), or folders of them."]
@@ -260,7 +260,7 @@ def board_build(
     if export and not made.stale:
         leaderboard.publication(folder, export)
     said = "up to date" if check else f"written to {folder}: {', '.join(made.files[:6])}"
-    said = f"{len(made.board.entries)} cards, {len(made.board.tests)} tasks; {said}"
+    said = f"{counted(len(made.board.entries), 'card')}, {counted(len(made.board.tests), 'task')}; {said}"
     if made.stale:
         said = f"Stale: {made.stale_named}. Run: finbench leaderboard build {folder}"
     said = "\n".join([*(f"Refused: {line}" for line in made.refusals), said])

@@ -123,7 +123,8 @@ def columns(board: Board) -> Columns:
     cards: dict[int, dict[str, Any]] = {}  # what is said of a row's trainings, which many rows have
     # row by row, for memory of 100,000 is far apart
     lines = (_values(_record(test, row, cards)) for test in board.tests for row in test.rows)
-    return dict(zip(COLUMNS, map(list, zip(*lines, strict=True)), strict=True)) or {name: [] for name in COLUMNS}
+    found = dict(zip(COLUMNS, map(list, zip(*lines, strict=True)), strict=False))
+    return found or {name: [] for name in COLUMNS}  # no row has no columns to turn
 
 
 def as_csv(found: Columns) -> str:

@@ -12,7 +12,10 @@ from finbench.core import catalog
 from finbench.core.seal import leaves
 
 _KEYS = {"task", "index", "doc", "cluster", "values", "answer", "answer_sha256", "of"}
-_HASHES = ("doc", "cluster", "answer_sha256")
+_HASHES = ("doc", "cluster", "answer_sha256", "reading")
+_NUMBERS = {"year", "confidence", "sample", "reasoning_tokens", "answer_tokens", "truncated"}
+_SIDES = ("", "first", "last")  # where prompts list the answer of two that turn the labels round; "": it is none
+_MOST = 10**9  # of a number beside an answer: a larger one could spell a text
 LONGEST = 200  # characters of a name, or of one word: the longest XBRL tags have 150
 
 
@@ -40,8 +43,19 @@ def _texts(row: Mapping[str, Any]) -> list[str]:
 
 def _places(row: Mapping[str, Any], labels: Collection[str] | None) -> Iterator[str]:
     """Places with text in a row; ``labels``: the only words that may stand in it, None where any may."""
-    yield from (key for key in row if key not in _KEYS)
-    yield from (key for key in _HASHES if not re.fullmatch("[0-9a-f]{0,4096}", str(row.get(key, ""))))
+    for key in sorted(row.keys() - _KEYS - {*_HASHES}):
+        if key == "prompts" and isinstance(row[key], dict):  # by the name of each a row without its place in the set
+            for name, part in row[key].items():
+                if not re.fullmatch("[a-z]{1,20}", name) or not isinstance(part, dict):
+                    yield key
+                    continue
+                own = {held: value for held, value in part.items() if held != "place" or value not in _SIDES}
+                yield from (f"{key}.{place}" for place in _places(own, labels))
+        elif key not in _NUMBERS or not isinstance(row[key], int) or not -1 <= row[key] <= _MOST:
+            yield key
+    for key in _HASHES:
+        if not isinstance(row.get(key, ""), str) or not re.fullmatch("[0-9a-f]{0,4096}", row.get(key, "")):
+            yield key
     values = row.get("values")
     if not isinstance(values, dict):
         yield "values"

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from finbench import hub
 from finbench.core import catalog, environment, refs, safety
 from finbench.core.combined import Combined
-from finbench.core.errors import FinbenchError, near_misses, reason
+from finbench.core.errors import FinbenchError, listed, near_misses, reason
 from finbench.core.files import bearable, digest, sha256_file
 from finbench.core.records import Adapter, BaseModelId
 from finbench.methods import METHODS, REFUSED_TUNERS, TUNERS, Tuner, irqlora, one_dtype
@@ -158,9 +158,12 @@ def stated_config(folder: Path) -> dict[str, Any]:
     """What ``adapter_config.json`` says; FinbenchError for one that is missing, unsafe or of an unknown kind."""
     path = folder / "adapter_config.json"
     if not path.is_file():
+        below = [str(found.parent) for found in sorted(folder.glob(f"*/{path.name}"))[:3]]
         raise FinbenchError(
             f"{folder} is not an adapter folder: adapter_config.json is missing.",
-            "Name the folder in which it lies; a whole model is scored by eval --model.",
+            f"Did you mean {listed(below, 'or')}?"
+            if below
+            else "Name the folder in which it lies; a whole model is scored by eval --model.",
         )
     config = safety.read_json(path, folder)
     safety.refuse_code(config, path)

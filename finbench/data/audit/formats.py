@@ -101,10 +101,11 @@ def rows(file: SourceFile, strict: bool = False) -> Iterator[RawRecord | str]:
     found = _decoded(file, strict)
     head = list(itertools.islice(found, 200))
     if not any(isinstance(item, RawRecord) for item in head):
-        raise FinbenchError(
-            f"{file.name}: no rows" + (f" ({head[0]})" if head else "") + ".",
-            "Leave it out, or name a file of rows: finbench data audit FILE",
-        )
+        if head:
+            line = f"{head[0]}".partition(":")[0]
+            hint = f"Correct line {line} and those like it, or leave the file out."
+            raise FinbenchError(f"{file.name}: no rows ({head[0]}).", hint)
+        raise FinbenchError(f"{file.name}: no rows.", "Leave it out, or name a file of rows: finbench data audit FILE")
     yield from head
     yield from found
 
