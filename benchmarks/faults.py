@@ -346,11 +346,14 @@ TESTS: dict[str, tuple[str, list[str]]] = {
     "R13 code in files": ("", ["tests/test_security.py", "tests/test_own_tasks.py", "tests/test_pickles.py"]),
     "R14 bombs": ("", ["tests/test_jail.py", "tests/xbrl/test_xbrl_hostile.py", "tests/test_strangers.py"]),
     "R16, R17, R18 malformed rows": ("", ["tests/test_bad_input.py"]),
-    "R19 two processes": ("two_processes", ["tests/test_journal.py"]),
+    "R19 two processes": (
+        "two_processes or twice_at_once or builds_at_once",
+        [*(f"tests/test_{name}.py" for name in ("journal", "bases", "cardfiles", "leaderboard_parts", "leaderboard_workflow"))],
+    ),
     "R20, R21 serving": ("", ["tests/test_server.py"]),
     "R22 forged cards": ("", ["tests/test_hostile_cards.py", "tests/test_verification.py"]),
     "R22 forged evidence": ("", ["tests/test_evidence.py"]),
-    "R23 the same twice": ("batch", ["tests/test_engines.py"]),
+    "R23 the same twice": ("batch or equal_requests", ["tests/test_engines.py"]),
     "R25 keys and tokens": (
         "token or key or password or litellm or may_not_be_published",
         [*(f"tests/test_{name}.py" for name in ("security", "endpoints", "hosted", "strangers", "push"))],
