@@ -127,14 +127,13 @@ def page() -> None:
     """Write both tables between their marks."""
     found, text = json.loads(RESULTS.read_text("utf-8")), PAGE.read_text("utf-8")
     made = {"pairs": table([one["scores"] for one in found["pairs"].values()], ("fpb",))}
-    by_seed = list(found["merges"].values())
-    made["merges"] = [line for two in TASKS for line in (*table([one[" and ".join(two)] for one in by_seed], two), "")][
-        :-1
-    ]
+    by_seed = list(found.get("merges", {}).values())
+    for two in TASKS if by_seed else ():
+        made.setdefault("merges", []).extend([*table([one[" and ".join(two)] for one in by_seed], two), ""])
     for name, lines in made.items():
         start, end = f"<!-- {name}: measured by benchmarks/adapters_on.py -->\n", f"<!-- end of {name} -->"
         before, rest = text.split(start)
-        text = before + start + "\n" + "\n".join(lines) + "\n\n" + end + rest.split(end)[1]
+        text = before + start + "\n" + "\n".join(lines).rstrip() + "\n\n" + end + rest.split(end)[1]
     write_atomic(PAGE, text)
 
 
