@@ -299,7 +299,7 @@ def test_a_name_that_is_no_text_or_steers_a_terminal_is_named_and_stops_no_board
 @pytest.mark.parametrize("name", ["=cmd()", "a;=cmd()", "a\t@cmd", "a;-1+cmd"])
 def test_no_cell_of_the_table_is_a_formula_whatever_divides_the_cells(name: str) -> None:
     """Where a comma divides decimals, a spreadsheet divides the lines of a CSV file at the semicolons."""
-    text = tables.as_csv([dict.fromkeys(tables.COLUMNS, 1) | {"subject": name}])
+    text = tables.as_csv({column: [1] for column in tables.COLUMNS} | {"subject": [name]})
     cells = re.split("[,;\t]", text.splitlines()[1])
     assert [cell.lstrip('"')[:1] for cell in cells if "cmd" in cell] == ["'"]
 
