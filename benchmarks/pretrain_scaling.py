@@ -1,7 +1,7 @@
 """What GPT-2 124M would reach, dense and in factors, by a law through four small sizes.
 
     OMP_NUM_THREADS=1 python benchmarks/pretrain_scaling.py run --filings FOLDER   repeated, it goes on
-    python benchmarks/pretrain_scaling.py page                                     the table, of what was run so far
+    python benchmarks/pretrain_scaling.py page                                     the tables of docs/pretrain.md
 
 Text and tokenizer are those of pretrain_cpu.py. Each size trains on as many tokens a parameter of its dense model; rank
 is a quarter of the width in each. The law is L = a + b C^-c: bits per byte L over operations of the whole training C,
@@ -27,6 +27,8 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "pretrain_scaling.json"
+PAGE = HERE.parent / "docs" / "pretrain.md"
+MARKS = ("<!-- by benchmarks/pretrain_scaling.py -->\n\n", "\n<!-- end of benchmarks/pretrain_scaling.py -->")
 SIZES = {"48": (48, 2, 2), "64": (64, 2, 2), "96": (96, 3, 3), "128": (128, 4, 4)}  # width, layers, heads
 KINDS: dict[str, Any] = {
     "dense": "dense",
@@ -201,7 +203,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/pretrain-scaling"))
     given = parser.parse_args()
     if given.part == "page":
-        print(page())
+        before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
+        PAGE.write_text(before + MARKS[0] + page() + MARKS[1] + rest.partition(MARKS[1])[2], encoding="utf-8")
         return
     given.out.mkdir(parents=True, exist_ok=True)
     every(given.filings, given.out)

@@ -74,3 +74,7 @@ def test_cells_of_a_size_have_the_tokens_of_its_dense_model(tmp_path: Path) -> N
     recipe = BENCH["stated"]("lowrank", "64", tmp_path, tmp_path)
     size = members.size(members.members(recipe, Tokenizer())[0], recipe)
     assert recipe.tokens == int(BENCH["A_PARAMETER"] * size.done.before)
+
+
+def test_the_page_shows_what_was_measured() -> None:
+    assert BENCH["MARKS"][0] + BENCH["page"]() + BENCH["MARKS"][1] in BENCH["PAGE"].read_text(encoding="utf-8")
