@@ -28,7 +28,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "pretrain_scaling.json"
 PAGE = HERE.parent / "docs" / "pretrain.md"
-MARKS = ("<!-- by benchmarks/pretrain_scaling.py -->\n\n", "\n<!-- end of benchmarks/pretrain_scaling.py -->")
+MARKS = ("<!-- by benchmarks/pretrain_scaling.py -->\n\n", "<!-- end of benchmarks/pretrain_scaling.py -->")
 SIZES = {"48": (48, 2, 2), "64": (64, 2, 2), "96": (96, 3, 3), "128": (128, 4, 4)}  # width, layers, heads
 KINDS: dict[str, Any] = {
     "dense": "dense",
@@ -204,7 +204,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.part == "page":
         before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
-        PAGE.write_text(before + MARKS[0] + page() + MARKS[1] + rest.partition(MARKS[1])[2], encoding="utf-8")
+        PAGE.write_text(before + MARKS[0] + page() + "\n" + MARKS[1] + rest.partition(MARKS[1])[2], encoding="utf-8")
         return
     given.out.mkdir(parents=True, exist_ok=True)
     every(given.filings, given.out)

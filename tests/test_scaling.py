@@ -77,4 +77,4 @@ def test_cells_of_a_size_have_the_tokens_of_its_dense_model(tmp_path: Path) -> N
 
 
 def test_the_page_shows_what_was_measured() -> None:
-    assert BENCH["MARKS"][0] + BENCH["page"]() + BENCH["MARKS"][1] in BENCH["PAGE"].read_text(encoding="utf-8")
+    assert BENCH["MARKS"][0] + BENCH["page"]() + "\n" + BENCH["MARKS"][1] in BENCH["PAGE"].read_text(encoding="utf-8")
