@@ -390,6 +390,10 @@ LYING = {
         _of_header(tensors=1, rest=_text(b"a") + struct.pack("<I", 2**31)),
         "2,147,483,648 dimensions",
     ),
+    "a tensor beyond its end": (
+        _of_header(tensors=1, rest=_text(b"a") + struct.pack("<IQIQ", 1, 32, 0, 2**20) + bytes(4096)),
+        r"states \(in a tensor\)",
+    ),
     "the other order of bytes": (b"GGUF" + struct.pack(">IQQ", 3, 2**62, 0), "tensors, and 20,000 are the most"),
     "its first bytes": (b"GGUF\3\0", r"states \(in its header\)"),
 }

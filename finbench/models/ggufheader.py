@@ -49,12 +49,15 @@ class _Header:
         for _ in range(keys):
             self._texts(1)
             self._values(self._take("I")[0], 1)
+        last = 0
         for _ in range(tensors):
             self._texts(1)
             [dimensions] = self._take("I")
             if dimensions > _DIMENSIONS:
                 raise _refused(self.path, f"a tensor of {dimensions:,} dimensions")
-            self._take(f"{dimensions}QIQ")
+            last = max(last, self._take(f"{dimensions}QIQ")[-1])
+        if self.at + last > len(self.data):  # places of tensors are counted from the end of the header
+            raise _refused(self.path, _ENDS.format("in a tensor"))
 
     def _take(self, form: str) -> tuple[int, ...]:
         found = struct.unpack_from(self.order + form, self.data, self.at)
