@@ -43,7 +43,7 @@ API = {
     "train": ("Train", ("train", "tune", "plan", "sweep", "merge", "combine", "export", "pretrain")),
     "evaluate": ("Evaluate and serve", ("evaluate", "ask", "new_task", "include_tasks", "serve")),
     "cards": ("Compare, verify, report", ("compare", "verify", "report", "import_card", "export_card")),
-    "risk": ("Risk", ("risk", "calibrate", "robustness", "by_prompt", "by_year")),
+    "risk": ("Risk", ("risk", "calibrate", "contextual", "robustness", "by_prompt", "by_year")),
     "publish": ("Data and the Hub", ("import_data", "check_data", "push", "pull")),
     "records": ("Records and errors", ("Recipe", "Adapter", "Subject", "Score", "Scorecard", "FinbenchError")),
 }

@@ -12,7 +12,7 @@ from finbench.core.faces import face
 from finbench.core.version import __version__
 
 if TYPE_CHECKING:
-    from finbench.cards import by_prompt, by_year, calibrate, compare, export_card, report, risk, robustness
+    from finbench.cards import by_prompt, by_year, calibrate, compare, contextual, export_card, report, risk, robustness
     from finbench.core.catalog import include_tasks
     from finbench.core.errors import FinbenchError
     from finbench.core.records import Adapter, Recipe, Score, Scorecard, Subject
@@ -47,6 +47,7 @@ __all__ = [
     "check_data",
     "combine",
     "compare",
+    "contextual",
     "evaluate",
     "export",
     "export_card",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from finbench.cards.byprompt import PromptEffects, by_prompt
     from finbench.cards.comparison import RowsByTask, aggregation_of, compare, follows
     from finbench.cards.confidence import CardCalibration, calibrate
+    from finbench.cards.contentfree import Contextual, contextual
     from finbench.cards.elsewhere import endpoint_notes, what_it_cost, who_answered
     from finbench.cards.exports import eval_results, export_card, model_index
     from finbench.cards.overtime import OverTime, by_year
@@ -44,6 +45,7 @@ __all__ = [
     "CardCalibration",
     "Comparison",
     "Contest",
+    "Contextual",
     "Heading",
     "OverTime",
     "PromptEffects",
@@ -60,6 +62,7 @@ __all__ = [
     "combined_card",
     "compare",
     "conditions_of",
+    "contextual",
     "describe_subject",
     "endpoint_notes",
     "eval_results",

@@ -98,7 +98,7 @@ def gathered(subject: Path, places: Sequence[Path]) -> SubjectCards:
         rows = cardfiles.rows_by_task(path, card)
         held = [HeldScore(path, card, score, rows.get(score.task, [])) for score in card.scores]
         if any(undernoise.noise_of(one.score) for one in held):
-            found.noisy += [path] if same else []
+            found.noisy += [path] if same and any(undernoise.is_noisy(one.score) for one in held) else []
         elif not any(one.score.data.choices.get("split") for one in held):
             (found.own if same else bases).extend(held)
         elif same:

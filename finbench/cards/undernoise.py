@@ -50,6 +50,12 @@ def noise_of(score: Score) -> str | None:
     return score.data.choices.get("noise")
 
 
+def is_noisy(score: Score) -> bool:
+    """A score is under a noise, so that something is still there to be read."""
+    stated = noise_of(score)
+    return stated is not None and noise.named(stated)[0].rule != "none"
+
+
 def robustness(
     plain: Path | str, noisy: Sequence[Path | str], *, tasks: Sequence[str] = (), notes: list[str] | None = None
 ) -> list[UnderNoise]:
@@ -74,10 +80,10 @@ def robustness(
         card = cardfiles.read(path)
         if path not in named and card.subject.adapter != first.subject.adapter:
             continue
-        under = [score for score in card.scores if noise_of(score) and (not names or score.task in names)]
+        under = [score for score in card.scores if is_noisy(score) and (not names or score.task in names)]
         if not under or path.resolve() == own.resolve():
             continue
-        _same(first, card, path)
+        alike(first, card, path)
         others = cardfiles.rows_by_task(path, card)
         for score in under:
             if score.task in scores and rows.get(score.task) and others.get(score.task):
@@ -105,7 +111,7 @@ def _folders(place: Path) -> list[Path]:
     return [place, *sorted(path for path in place.rglob("*") if path.is_dir())] if place.is_dir() else []
 
 
-def _same(one: Scorecard, other: Scorecard, path: Path) -> None:
+def alike(one: Scorecard, other: Scorecard, path: Path) -> None:
     """Refuse a card of other weights, or asked in another way."""
     told = [
         {"weights": card.subject.base.fingerprint, "adapter": card.subject.adapter, "bits": card.subject.bits,

@@ -77,6 +77,7 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
             "export": cards.card_export,
             "rescore": cards.card_rescore,
             "calibration": cards.card_calibration,
+            "contextual": cards.card_contextual,
             "noise": cards.card_noise,
             "years": cards.card_years,
             "prompts": cards.card_prompts,

@@ -190,6 +190,16 @@ def card_noise(
     return Found(value, lambda: show.sureness.noises(found, notes))
 
 
+def card_contextual(
+    card: Annotated[Path, "Scorecard of the texts as they are, answers by log-likelihood (fpb_mc)."],
+    empty: Annotated[Path, "Card of the same subject from --metadata noise=content-free."],
+    tasks: Tasks = None,
+) -> Found:
+    """The score without what a subject prefers where there is nothing to read (contextual calibration)."""
+    found = finbench.contextual(card, empty, tasks=_named(tasks))
+    return Found([one.as_dict() for one in found], lambda: show.sureness.contextual(found))
+
+
 def card_years(
     cards: Cards,
     tasks: Tasks = None,

@@ -46,6 +46,10 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "pull": ("pull hub:org/name --out adapter", "pull ./old --convert --out adapter"),
     "risk": ("risk runs/a --out risk.html", "risk scorecards/a.json scorecards --out risk.md"),
     "card noise": ("card noise scorecards/a.json noisy/a.json", "card noise scorecards/a.json noisy/*.json --json"),
+    "card contextual": (
+        "card contextual scorecards/a.json content-free/a.json",
+        "card contextual a.json free.json --tasks headlines_mc --json",
+    ),
     "card years": ("card years scorecards", "card years test.json --cutoff 2024-08"),
     "card prompts": ("card prompts scorecards", "card prompts a.json b.json --tasks fpb_mc --json"),
     "card calibration": ("card calibration scorecards", "card calibration test.json --validation val.json --error 0.1"),

@@ -1,7 +1,8 @@
 """Noise for the texts of a test: transformations with a rule for the answer, drawn by a seed and the text itself.
 
 A rule is ``same``: the answer stays; or ``flipped``: positive and negative change places. Where a transformation finds
-nothing in a text to change, or the rule would not be sure of the answer, the row is dropped.
+nothing in a text to change, or the rule would not be sure of the answer, the row is dropped. One is no noise: under
+``content-free`` nothing is left to read (rule ``none``), so that an answer is what a subject prefers before it reads.
 """
 
 from __future__ import annotations
@@ -159,6 +160,13 @@ NOISES = {
 FLIPPED = {"positive": "negative", "negative": "positive"}  # the opposite of a label; others have none
 _ROW = "noise_of"  # key of a row: the number of the row that it was made of
 _WITHIN = {"entity", "entities", "options", "question"}  # columns that quote a text, or ask for a part of it
+CONTENT_FREE = "content-free"
+_EMPTY = ("N/A", "[MASK]", "")  # inputs without content, as Zhao et al. (2021) averaged over them
+_EVERY = NOISES | {
+    CONTENT_FREE: Noise(
+        "none", lambda text, rng: rng.choice(_EMPTY), "a text without content, for contextual calibration"
+    )
+}
 
 
 def several(stated: str) -> list[str]:
@@ -193,11 +201,11 @@ def checked(tasks: Iterable[Task], metadata: Mapping[str, Any]) -> dict[str, Any
 def named(stated: str) -> tuple[Noise, int]:
     """A noise and its seed, from ``typos`` or ``typos@7``."""
     name, _, seed = stated.partition("@")
-    if name not in NOISES:
-        raise unknown("noise", name, NOISES, "finbench eval --metadata noise=typos; the list is in docs/risk.md")
+    if name not in _EVERY:
+        raise unknown("noise", name, _EVERY, "finbench eval --metadata noise=typos; the list is in docs/risk.md")
     if seed and not seed.isdecimal():
         raise FinbenchError(f"noise={stated}: the seed {seed!r} is no number.", f"Write noise={name}@1.")
-    return NOISES[name], int(seed or 0)
+    return _EVERY[name], int(seed or 0)
 
 
 def noisy(stated: str, rows: Sequence[Mapping[str, Any]], task: str) -> list[dict[str, Any]]:
@@ -208,10 +216,13 @@ def noisy(stated: str, rows: Sequence[Mapping[str, Any]], task: str) -> list[dic
     noise, seed = named(stated)
     first = rows[0] if rows else {}
     labelled = isinstance(first.get("label"), str) and isinstance(first.get("text"), str) and "choices" in first
-    if not labelled or _WITHIN & first.keys():
+    within = _WITHIN & first.keys()
+    if noise.rule == "none":  # with nothing to read no answer can turn
+        within -= {"entity"} | ({"question"} if "attribute" in first else set())  # one of nine quotes nothing
+    if not labelled or within:
         raise NotReached(
             f"{task}: noise has a rule for the answer only where it is a label of the whole text.",
-            "Name such a task: --tasks fpb, tfns_mc, fomc, headlines",
+            "Name such a task: --tasks fpb, tfns_mc, fomc, numclaim",
         )
     if noise.rule == "flipped" and not set(FLIPPED) <= set(first["choices"]):
         raise NotReached(
@@ -222,6 +233,8 @@ def noisy(stated: str, rows: Sequence[Mapping[str, Any]], task: str) -> list[dic
     for number, row in enumerate(rows):
         rng = random.Random(hashlib.sha256(f"{stated.partition('@')[0]}:{seed}:{row['text']}".encode()).digest())
         text, label = noise.change(row["text"], rng), row["label"]
+        if noise.rule == "none" and "entity" in row:  # it is quoted from the text
+            row = {**row, "entity": text}
         if text == row["text"] or (noise.rule == "flipped" and label not in FLIPPED):
             continue
         label = FLIPPED[label] if noise.rule == "flipped" else label

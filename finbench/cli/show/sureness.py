@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from finbench.cards import (
     CardCalibration,
+    Contextual,
     OverTime,
     PromptEffects,
     RiskPage,
@@ -18,6 +19,7 @@ from finbench.cards import (
     limits,
     percent,
     shown_points,
+    shown_probability,
 )
 from finbench.cli.show.layout import columned, put, put_facts
 from finbench.core.catalog import PREFIX
@@ -97,6 +99,24 @@ def noises(found: Sequence[UnderNoise], unreached: Sequence[str] = ()) -> None:
         " that do not follow this[/]",
         wrap=True,
     )
+
+
+def contextual(found: Sequence[Contextual]) -> None:
+    """The score as it is and calibrated, of each task, and what the subject prefers."""
+    for one in found:
+        share = metrics.is_share(one.metric)
+        said = f"{metrics.spoken(one.metric)}, n = {one.n:,}"
+        put(f"[bold]{escape(one.subject)}, {escape(one.task.removeprefix(PREFIX))}[/]: {said}", wrap=True)
+        ends = [shown_points(one.metric, end) for end in one.difference.interval or ()]
+        gap = shown_points(one.metric, one.difference.value) + (f" [{', '.join(ends)}]" if ends else "")
+        facts: dict[str, object] = {
+            "as it is": in_brackets(one.plain, share),
+            "calibrated": in_brackets(one.calibrated, share),
+            "difference": f"{gap}, {shown_probability(one.p)}",
+            "nothing to read": ", ".join(f"{label} {percent(part)} %" for label, part in one.preferred.items()),
+        }
+        put_facts(columned("", ""), facts)
+    put("[dim]nothing to read: how probable each label is where the text has no content[/]", wrap=True)
 
 
 def by_year(found: Sequence[OverTime]) -> None:
