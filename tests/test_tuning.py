@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from finbench.core import catalog, paths
@@ -19,7 +20,7 @@ from finbench.core.records import Adapter, Search, Trial
 from finbench.methods import METHODS, method_named
 from finbench.models import bases
 from finbench.scoring import prompts
-from finbench.training import recipes, runner, tuning
+from finbench.training import loops, recipes, runner, tuning
 
 
 def recipe(base: Path, method: str = "lora", **overrides: Any) -> Any:
@@ -229,3 +230,23 @@ def test_the_tuned_recipe_is_trained_and_recorded_and_a_change_parts_it_from_its
     stated = yaml.safe_load(path.read_text())
     assert stated["search"]["validation_rows"] > 0
     assert set(stated["search"]["data"]) == set(_search(tuned).data)
+
+
+@pytest.mark.parametrize(("method", "own"), [("lora", {}), ("dora", {}), ("lora", {"rank_pattern": {"q_proj": 2}})])
+def test_the_loss_that_decides_is_the_same_by_every_loop(
+    method: str, own: dict[str, Any], llama: Path, tmp_path: Path
+) -> None:
+    """Oracle: each row by itself, no padding, and the log-probabilities of its answer's tokens by torch."""
+    run = runner.prepare(recipe(llama, method, **own))
+    model, tokenizer = runner.begin(run, run.dtype)
+    runner.fit(run, model, tokenizer, tmp_path)
+    total = count = 0.0
+    with torch.no_grad():
+        for row in run.rows:
+            found = model(input_ids=torch.tensor([row.ids])).logits[0, :-1].float().log_softmax(-1)
+            said = torch.tensor(row.ids[1:])[-row.answer :]
+            total -= float(found[-row.answer :].gather(1, said[:, None]).sum())
+            count += row.answer
+    for loop in ("padded", "packed", "shared"):
+        passes = loops.Passes(loop, 4, tokens=300, pad=tokenizer.pad_token_id)  # type: ignore[arg-type]
+        assert tuning.answer_loss(model, run.rows, passes) == pytest.approx(total / count, rel=1e-4)

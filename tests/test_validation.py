@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter, Recipe
 from finbench.scoring import prompts
-from finbench.training import batches, checkpoints, curves, holdout, recipes, runner, tuning
+from finbench.training import batches, checkpoints, curves, holdout, loops, recipes, runner, tuning
 from finbench.training.validation import History
 
 HELD = {"validation": 0.2, "validate_every": 2}
@@ -200,10 +200,11 @@ def test_the_loss_is_that_of_the_rows_one_by_one_and_the_best_step_is_kept(
     assert all(torch.equal(saved[name], tensor) for name, tensor in kept.items())
     run = runner.prepare(recipe(llama, **stated))
     assert run.held is not None
-    model, tokenizer = bases.load(bases.resolve(str(llama)), 16, torch.float32)
-    assert tuning.answer_loss(model, tokenizer, run.held.rows, 1) == pytest.approx(found.curve[0][1], abs=1e-4)
+    model, _ = bases.load(bases.resolve(str(llama)), 16, torch.float32)
+    one_by_one = loops.Passes("padded", 1)
+    assert tuning.answer_loss(model, run.held.rows, one_by_one) == pytest.approx(found.curve[0][1], abs=1e-4)
     again = adapters.attach(model, tmp_path / "a")
-    assert tuning.answer_loss(again, tokenizer, run.held.rows, 1) == pytest.approx(best[0], abs=1e-4)
+    assert tuning.answer_loss(again, run.held.rows, one_by_one) == pytest.approx(best[0], abs=1e-4)
 
 
 @pytest.mark.parametrize("loop", ["padded", "packed", "shared"])

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
@@ -24,6 +24,9 @@ from finbench.core.files import digest, write_atomic
 from finbench.core.records import Recipe, Search, Trial
 from finbench.models import bases
 from finbench.training import batches, planning, preparation, runner, speedups
+
+if TYPE_CHECKING:
+    from finbench.training import loops
 
 HELD_OUT = 0.2  # share of the train rows, by hash of their source
 MOST_HELD_OUT = 200  # rows a task: more would cost as much as the training
@@ -171,7 +174,7 @@ def _trial(run: runner.Prepared, held: runner.Prepared, rung: int) -> Trial:
         model, tokenizer = runner.begin(run, run.dtype)
         try:
             trainer, _ = runner.fit(run, model, tokenizer, Path(folder))
-            loss: float | None = answer_loss(model, tokenizer, held.rows, run.recipe.batch_size)
+            loss: float | None = answer_loss(model, held.rows, trainer.passes)
             trainer.release()
         except Diverged:
             loss = None
@@ -183,18 +186,19 @@ def _trial(run: runner.Prepared, held: runner.Prepared, rung: int) -> Trial:
     return Trial(rung=rung, lr=run.recipe.lr, rows=len(run.rows), steps=run.steps, loss=loss if finite else None)
 
 
-def answer_loss(model: Any, tokenizer: Any, rows: Sequence[batches.TrainingRow], batch_size: int) -> float:
+def answer_loss(model: Any, rows: Sequence[batches.TrainingRow], passes: loops.Passes) -> float:
     """Mean negative log-likelihood in nats of an answer's token, over all tokens of all answers."""
     import torch
 
     from finbench.training import loops
 
     model.eval()
-    passes = loops.Passes("padded", batch_size, pad=tokenizer.pad_token_id)
-    total = 0.0
-    with torch.no_grad():
+    passes, total = replace(passes, compiled=False, checkpointed=False), 0.0  # nothing is kept for a backward pass
+    with torch.no_grad(), passes.at_work(model):
         for part in passes.cut(sorted(rows, key=lambda row: len(row.ids))):
-            total += float(loops.loss(model, passes.prepare(part, model.device)))
+            made = passes.prepare(part, model.device)
+            with loops.attending(made):
+                total += float(loops.loss(model, made))
     return total / sum(row.answer for row in rows)
 
 
