@@ -19,7 +19,7 @@ from typing import Any
 from finbench.core import environment
 from finbench.core.errors import FinbenchError, reason
 from finbench.core.records import Recipe
-from finbench.methods.base import Layer, Method, Start, endings, full_rank, near, pattern_fits, targets
+from finbench.methods.base import Layer, Method, Start, endings, experts, full_rank, near, pattern_fits, targets
 
 _RAISED = (ValueError, TypeError, LookupError, AttributeError, ImportError, ArithmeticError, NotImplementedError)
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "a mapping"}
@@ -95,6 +95,7 @@ class PeftMethod(Method):
                 "and peft has this method for nn.Linear only.",
                 "Choose another method (finbench methods), or a base with nn.Linear layers (finbench bases).",
             )
+        kept += experts(recipe, layers)
         _check_patterns(recipe, kept)
         if not self.wide and "rank" not in self.unused:
             full_rank(recipe.rank, kept, recipe.options.get("rank_pattern"))
