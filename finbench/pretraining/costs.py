@@ -33,8 +33,9 @@ def plan(
 ) -> dict[str, Any]:
     """Tokens, and each model's memory, hours and cost, on cards of the name ``gpu``; by default, of this machine.
 
-    The share of its peak that a GPU reaches is that of nanoGPT's GPT-2 124M, other cards in proportion. ``price``: an hour of a card, in any
-    currency. ``processes``: cards that share each step. FinbenchError for a model that a card cannot hold.
+    The share of its peak that a GPU reaches is that of nanoGPT's GPT-2 124M, other cards in proportion. ``price``: an
+    hour of a card, in any currency. ``processes``: cards that share each step. FinbenchError for a model that a card
+    cannot hold.
     """
     quiet()
     gpu = gpu or machines.this()
