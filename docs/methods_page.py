@@ -64,6 +64,23 @@ a recipe:
 |--|--|--|--|
 {options}
 
+## Mixtures of experts
+
+```
+finbench train --base ./mixture --task fpb     # all layers, and the experts
+finbench train --base ./mixture --task fpb --set target_modules=[q_proj,v_proj] \\
+  --set target_parameters=[experts.gate_up_proj,experts.down_proj]
+```
+
+transformers holds the experts of a layer as one parameter, which is no layer. `lora`, `qlora`,
+`rslora` and `lora+` learn an update of the recipe's rank for each expert. `target_parameters` names
+such parameters by the ends of their names, and `rank_pattern` may give them another rank. In the
+families of Mixtral and of Qwen's mixtures, peft also puts updates on experts (their fused gate and
+up projections get twice the rank) and on the router where `target_modules` is `all-linear`: they
+were linear layers once. Other methods of LoRA's family refuse that, and take layers alone: `--set
+target_modules=[q_proj,v_proj]`. In 8 and 4 bits experts stay in 16. They take no dropout, `compile`
+or `sharding`. vLLM serves such an adapter merged.
+
 ## What becomes of them
 
 | methods | becomes | how it is served |

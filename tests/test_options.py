@@ -52,6 +52,13 @@ REFUSED = [
     ("lora", {"rank_pattern": [4]}, r"rank_pattern is a mapping, got \[4\]", "finbench methods"),
     ("lora", {"rank_pattern": {"q_porj": 4}}, "matches none of the layers .* Did you mean q_proj", "They end in: "),
     ("lora", {"alpha_pattern": {"q_porj": 4}}, "matches none of the layers .* Did you mean q_proj", "They end in: "),
+    (
+        "lora",
+        {"rank_pattern": {"q_proj:4": None}},
+        "q_proj:4 is None",
+        "space after the colon: --set 'rank_pattern={q_proj: 4}'",
+    ),
+    ("lora", {"rank_pattern": {"q_proj": 0}}, "q_proj is 0", "--set 'rank_pattern={q_proj: 4}'"),
     ("lora", {"rank_pattern": {"(": 4}}, r"rank_pattern: '\(' is not a regular expression", ""),
     ("lora", {"rank_pattern": {"lm_head": 4}}, "'lm_head' matches none of the layers", "They end in: "),
     ("hira", {"target_modules": ["q_proj"], "rank_pattern": {"v_proj": 4}}, "'v_proj' matches none", "in: q_proj"),

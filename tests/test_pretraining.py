@@ -22,11 +22,13 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import hub_environment, upload
+from finbench.cli import app
 from finbench.core import catalog, paths
 from finbench.core.console import Lines
 from finbench.core.errors import FinbenchError
 from finbench.hub.dev.server import DevHub
 from finbench.pretraining import corpus, held, loop, members, mixture, prepared, report, run, shards, spec, vocabulary
+from finbench.training import machines, timing
 
 WORDS = tuple(f"word{number}" for number in range(30))
 
@@ -683,3 +685,39 @@ def test_two_processes_take_the_steps_of_one(text: Path, tmp_path: Path, more: d
         assert loss == pytest.approx(other, rel=1e-4)
     left, right = weights(tmp_path / "of-1" / "model"), weights(tmp_path / "of-2" / "model")
     assert all(torch.allclose(left[name], right[name], atol=1e-4) for name in left)
+
+
+def planned(capsys: Any, monkeypatch: Any, *arguments: str) -> tuple[int, str]:
+    """(exit status, what ``finbench plan`` prints)."""
+    monkeypatch.setattr(sys, "argv", ["finbench", "plan", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        app.main()
+    said = capsys.readouterr()
+    return int(stopped.value.code or 0), said.out or " ".join(said.err.split())
+
+
+def test_a_plan_states_tokens_and_hours_and_reads_no_text(capsys: Any, monkeypatch: Any) -> None:
+    """GPT-2 124M from nothing, dense and in factors; the recipe's text is not there."""
+    asked = (str(Path(__file__).parents[1] / "examples/pretrain-gpt2-124m.yaml"), "--gpu", "h100")
+    found = json.loads(planned(capsys, monkeypatch, *asked, "--price", "2", "--json")[1])
+    model, dense = found["models"][:2]
+    assert found["tokens"] == pytest.approx(2.5e9, rel=1e-3)
+    assert (model["name"], dense["name"]) == ("model", "dense")
+    assert dense["parameters"] == 124_439_808  # GPT-2's own
+    assert model["parameters"] < dense["parameters"]
+    share, _ = timing.share(machines.card("h100"))
+    assert dense["hours"] == pytest.approx(dense["work"] / (989e12 * share * 49.9 / 96) / 3600, rel=1e-3)
+    assert model["hours"] < dense["hours"]
+    assert dense["cost"] == pytest.approx(2 * dense["hours"], abs=0.01)
+    again = json.loads(planned(capsys, monkeypatch, *asked, "--set", "recompute=true", "--json")[1])
+    assert again["models"][0]["hours"] == pytest.approx(4 / 3 * model["hours"], rel=1e-2)
+    whole = ("--gpu", "a100-40", "--gpus", "8", "--set", "tokens=300_000_000_000", "--json")
+    published = json.loads(planned(capsys, monkeypatch, asked[0], *whole)[1])["models"][1]
+    assert published["hours"] == pytest.approx(96, rel=0.02)  # nanoGPT's about 4 days
+    for more, status, said in (
+        ((), 0, "hours"),
+        (("--gpu", "l4", "--set", "micro_batch=512"), 1, "GiB, and l4 has 22"),
+        (("--task", "fpb"), 1, "its plan takes no --task"),
+    ):
+        assert said in planned(capsys, monkeypatch, *asked, *more)[1]
+        assert planned(capsys, monkeypatch, *asked, *more)[0] == status

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_grid import write
 from test_validation import recipe
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.integrations import integration_utils
@@ -15,6 +16,8 @@ from finbench.core import tracking
 from finbench.core.errors import FinbenchError
 from finbench.core.installing import install
 from finbench.core.records import Adapter
+from finbench.grid import sweepfile, work
+from finbench.grid.steps import Schedule
 from finbench.training import runner
 
 
@@ -79,6 +82,32 @@ def test_training_goes_on_without_a_tracker_that_is_down(
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("trackio")]
     assert len(said) == (1 if when == "begin" else 2)  # the first: where to look
     assert said[-1].endswith("it goes on without it.")
+
+
+def test_a_sweep_logs_every_training_and_every_card(
+    llama: Path, tmp_path: Path, stand_in: type[Remembering], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[dict[str, Any]] = []
+
+    class Own(stand_in):  # type: ignore[misc, valid-type]
+        def on_train_end(self, *_: Any, **__: Any) -> None:
+            begun.append({**type(self).settings, "logged": dict(type(self).seen[-1][1])})
+
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "trackio", Own)
+    path = write(tmp_path, llama, axes={"method": ["lora", "rslora"], "task": ["mini_sentiment"]}, report=["trackio"])
+    sweep = sweepfile.read(path)
+    board = Schedule(sweep, sweepfile.cells(sweep), {})
+    while not board.over:
+        for steps in board.take(1, idle=True):
+            answer = work.run({**board.payload(steps), "place": str(tmp_path / "place"), "data_dir": ""})
+            assert answer["state"] == "done", answer
+            for step, part in zip(steps, answer.get("parts", [{}]), strict=True):
+                board.finish(step, {**answer, **part})
+    trained = [one["recipe/method"] for one in begun if "recipe/method" in one]
+    assert sorted(trained) == ["lora", "rslora"]
+    carded = [one for one in begun if "subject/name" in one]
+    assert len(carded) == 3  # the base and both adapters
+    assert all("eval_finbench_mini_sentiment_macro_f1" in one["logged"] for one in carded)
 
 
 def test_an_unknown_or_missing_tracker_is_refused_before_anything(llama: Path, tmp_path: Path) -> None:

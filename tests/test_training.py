@@ -172,6 +172,9 @@ train(recipe(Path(sys.argv[1]), epochs=6), Path(sys.argv[2]), resume=True)
         {"limit": 5, "epochs": 4, "save_every": 1},
         {"schedule": "cosine", "dtype": "bfloat16"},
         {"method": "dora", "bits": 4, "dtype": "bfloat16"},
+        {"method": "lora-ga"},
+        {"method": "corda"},
+        {"dropout": 0.2, "loop": "packed", "options": {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 3}}},
     ],
     ids=str,
 )

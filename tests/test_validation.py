@@ -418,10 +418,23 @@ def test_auto_costs_a_tenth_at_most_or_as_little_as_it_can(tokens: int, held: in
     plan = holdout.schedule(recipe(llama, validate_every="auto"), rows, [], tokens, max(1, tokens // 960))
     spent = plan.times * plan.rows * 30
     assert plan.work == pytest.approx(spent / tokens)
-    assert plan.work <= 0.1 or plan.rows == 8
+    assert plan.work <= 0.1
     assert plan.times == math.ceil(max(1, tokens // 960) / plan.every) + 1
     stated = holdout.schedule(recipe(llama, validate_every=7), rows, [], tokens, 100)
     assert (stated.every, stated.rows, stated.times) == (7, held, 16)
+    tiny = holdout.schedule(recipe(llama, validate_every="auto"), rows, [], 600, 5)  # before and after, on 8 rows
+    assert (tiny.rows, tiny.times, tiny.every) == (8, 2, 5)
+
+
+def test_the_first_answers_are_counted_as_long_as_they_may_be(llama: Path) -> None:
+    """What has not learnt yet when to end says all that it may, once."""
+    rows = [batches.TrainingRow(list(range(60)), 3)] * 50
+    asked = [holdout.AskedTask("finbench_mini_sentiment", None, [])]
+    plan = holdout.schedule(recipe(llama, validate_every="auto"), rows, asked, 33_000, 32)
+    each, first = plan.rows * 30 + plan.answered * (30 + 3 * 4), plan.answered * 16 * 4
+    assert plan.work == pytest.approx((plan.times * each + first) / 33_000)
+    assert plan.work <= 0.1
+    assert plan.times > 2
 
 
 # ---------------------------------------------------------------- curves

@@ -11,8 +11,8 @@ from typer.core import TyperCommand, TyperGroup
 EXAMPLES: dict[str, tuple[str, str]] = {
     "train": ("train --task fpb --base smollm2-135m", "train --data mine.jsonl --base ./my-model --set warmup=0.1"),
     "plan": (
-        "plan --task fpb --base smollm2-135m",
         "plan --task fpb --base llama-3.1-8b --bits 4 --gpu l4",
+        "plan examples/pretrain-gpt2-124m.yaml --gpu h100",
     ),
     "eval": ("eval --adapter runs/fpb-smollm2-135m-lora-s0", "eval --model ./my-model --tasks fpb,fomc --limit 100"),
     "ask": (

@@ -62,10 +62,21 @@ def plan(
     price: Annotated[float | None, "An hour of a card, in any currency."] = None,
     data_dir: DataDir = None,
 ) -> Found:
-    """Memory, time and cost of a training, before it is paid for; refuses what cannot fit."""
+    """Memory, time and cost of a training or pretraining, before it is paid for; refuses what cannot fit."""
 
     if gpu not in (None, "cpu"):
         training.machines.card(gpu)  # at once, and not after seconds of imports
+    if training.recipes.is_pretraining(stated.recipe):
+        named = [key for key, value in vars(stated).items() if value is not None and key not in ("recipe", "set")]
+        named += [key for key, value in (("shape", shape), ("data_dir", data_dir)) if value is not None]
+        if named:
+            raise FinbenchError(
+                f"{stated.recipe} is a pretraining: its plan takes no --{named[0].replace('_', '-')}.",
+                "It takes --gpu, --gpus, --price, and --set for keys of its recipe.",
+            )
+        chosen = pretraining.read_recipe(str(stated.recipe), command.settings(stated.set or []))
+        costs = pretraining.plan(chosen, gpu, price=price, processes=gpus)
+        return Found(costs, lambda: show.trainings.pretraining_costs(costs))
     recipe = stated.resolved(data_dir, fitted=shape is None)
     found = finbench.plan(recipe, gpu, price=price, shape=shape, processes=gpus, data_dir=data_dir)
     return Found(found, lambda: show.trainings.costs(found))

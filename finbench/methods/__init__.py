@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from finbench.core.errors import FinbenchError, unknown
 from finbench.methods.adalora import ADALORA
-from finbench.methods.base import SERVED, Cut, Layer, Method, Start, targets
+from finbench.methods.base import SERVED, Cut, Layer, Method, Start, experts, experts_of, targets
 from finbench.methods.collected import CORDA, LORA_GA
 from finbench.methods.eva import EVA
 from finbench.methods.full import FULL
@@ -49,6 +49,8 @@ __all__ = [
     "Method",
     "Start",
     "Tuner",
+    "experts",
+    "experts_of",
     "irqlora",
     "method_named",
     "one_dtype",

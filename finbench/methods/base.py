@@ -27,11 +27,12 @@ SERVED: dict[Becomes, str] = {
 class Layer:
     """A weight matrix of a base, known from its configuration before any weight is loaded.
 
-    ``tied``: it is the output head and the input embedding at once.
+    ``tied``: it is the output head and the input embedding at once. ``Experts``: a parameter that holds one weight for
+    each of a layer's experts, which only ``target_parameters`` names.
     """
 
     name: str
-    kind: Literal["Linear", "Conv1D"]
+    kind: Literal["Linear", "Conv1D", "Experts"]
     outputs: int
     inputs: int
     tied: bool = False
@@ -237,7 +238,7 @@ def targets(recipe: Recipe, layers: list[Layer]) -> list[Layer]:
     ``all-linear`` is every layer but the output head; another text is a regular expression for the whole name;
     a list holds endings of names.
     """
-    wanted = recipe.target_modules
+    wanted, layers = recipe.target_modules, [layer for layer in layers if layer.kind != "Experts"]
     missing: list[str] = []
     if wanted == "all-linear":
         found = [layer for layer in layers if not layer.head]
@@ -265,6 +266,32 @@ def targets(recipe: Recipe, layers: list[Layer]) -> list[Layer]:
             f"Modules of this base: {', '.join(endings(layers))}, or 'all-linear'.",
         )
     return found
+
+
+def experts_of(model: Any) -> list[Layer]:
+    """The parameters of ``model`` that hold one weight for each of its experts."""
+    from torch.nn.modules.conv import _ConvNd
+
+    return [
+        Layer(f"{name}.{own}", "Experts", tensor.shape[1], tensor.shape[2])
+        for name, module in model.named_modules()
+        for own, tensor in module.named_parameters(recurse=False)
+        if tensor.ndim == 3 and not isinstance(module, _ConvNd)
+    ]
+
+
+def experts(recipe: Recipe, layers: list[Layer]) -> list[Layer]:
+    """The parameters of experts that a recipe's ``target_parameters`` name, as peft matches them."""
+    found = [layer for layer in layers if layer.kind == "Experts"]
+    wanted: Any = recipe.options.get("target_parameters") or []
+    for name in wanted:
+        if not any(layer.ends_in(name) for layer in found):
+            known = ", ".join(sorted({".".join(layer.name.split(".")[-2:]) for layer in found}))
+            raise FinbenchError(
+                f"target_parameters: {name!r} is no stack of experts' weights in {recipe.base}.{near(name, found)}",
+                f"They are: {known}" if known else "It has none: leave target_parameters out.",
+            )
+    return [layer for layer in found if any(layer.ends_in(name) for name in wanted)]
 
 
 def endings(layers: list[Layer]) -> list[str]:

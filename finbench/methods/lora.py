@@ -22,7 +22,7 @@ REFUSED = {
     "bias": "trained biases change the base itself, so the base beside the adapter would no longer be the base",
     "modules_to_save": "whole modules beside a low-rank update are not a low-rank method: use --method full",
     "trainable_token_indices": "the embedding would change, which no LoRA runtime serves",
-    "target_parameters": "finbench puts adapters on layers, not on bare parameters",
+    "target_parameters": "experts are learnt by lora, qlora, rslora and lora+",
     "layer_replication": "the model would no longer be the base that is recorded",
     "ensure_weight_tying": "embeddings are never targets here",
     "eva_config": "use --method eva",
@@ -60,7 +60,7 @@ _FULL_PRECISION = {"use_bdlora": "peft ignores it there", "velora_config": "peft
 class LoraMethod(PeftMethod):
     """A method that is peft's LoraConfig with some arguments set (``config``). ``starts``: it sets A and B itself.
 
-    ``declines``: arguments that it takes at peft's default alone, and why.
+    ``declines``: arguments that it takes at peft's default alone, and why. ``experts``: it takes ``target_parameters``.
     """
 
     becomes: Becomes = "plain LoRA"
@@ -68,6 +68,7 @@ class LoraMethod(PeftMethod):
     config: dict[str, Any] = field(default_factory=dict)
     starts: bool = False
     declines: dict[str, str] = field(default_factory=dict)
+    experts: bool = False
 
     def option_names(self) -> set[str]:
         """peft's arguments, less those that a recipe states by other names, and the method's own options."""
@@ -84,6 +85,8 @@ class LoraMethod(PeftMethod):
             declined |= {*VARIANTS}
         if self.starts:
             declined |= {"init_lora_weights"}
+        if self.experts:
+            declined -= {"target_parameters"}
         return self.option_names() - declined | set(self.options)
 
     def meant(self) -> set[str]:
@@ -104,7 +107,7 @@ class LoraMethod(PeftMethod):
                 raise FinbenchError(why, "Leave it out.")
 
     def ends_as(self, recipe: Recipe) -> Becomes:
-        other = any(recipe.options.get(key) for key in _OTHER_FUNCTION)
+        other = any(recipe.options.get(key) for key in (*_OTHER_FUNCTION, "target_parameters"))
         return "merged weights" if other and self.becomes == "plain LoRA" else self.becomes
 
     def on_codes(self, recipe: Recipe) -> bool:
@@ -119,7 +122,7 @@ class LoraMethod(PeftMethod):
     def _options(self, recipe: Recipe) -> None:
         stated = recipe.options
         for key in stated:
-            if key in REFUSED and key not in self.options:
+            if key in REFUSED and key not in self.options and not (self.experts and key == "target_parameters"):
                 raise FinbenchError(f"The option {key} is refused: {REFUSED[key]}.", "Leave it out.")
             if key in self.config and stated[key] != self.config[key]:
                 raise FinbenchError(
@@ -140,6 +143,36 @@ class LoraMethod(PeftMethod):
                 raise FinbenchError(
                     f"{self.name} with {key} is a method of its own, and is served as that one is.",
                     f"--method {_SWITCHES[key]}{more}",
+                )
+
+    def rehearse(self, recipe: Recipe, skeleton: Any) -> None:
+        """Experts are parameters, not layers. In some families peft adds them, and the router, to ``all-linear``."""
+        from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+        config = self.configuration(recipe)
+        try:
+            convert_peft_config_for_transformers(config, skeleton, None)
+        except ValueError as fault:
+            raise self._refused(recipe, fault) from fault
+        if config.target_parameters:
+            self._experts(recipe)
+        super().rehearse(recipe, skeleton)
+
+    def _experts(self, recipe: Recipe) -> None:
+        """Refuse what does not go with updates of experts, which are added to their weights before these are used."""
+        initial = recipe.options.get("init_lora_weights", True)
+        layers = "Name layers alone, such as: --set target_modules=[q_proj,v_proj]"
+        for there, what, hint in (
+            (not self.experts, f"Method {self.name}", f"{layers}; or: --method lora"),
+            (recipe.dropout > 0, "Dropout", f"--set dropout=0. {layers}"),
+            (recipe.compile, "compile", f"--set compile=false. {layers}"),
+            (recipe.sharding != "none", "Sharding", f"--set sharding=none. {layers}"),
+            (initial not in (True, "gaussian"), f"init_lora_weights={initial}", f"Leave it out. {layers}"),
+            *((recipe.options.get(key), key, f"Leave it out. {layers}") for key in VARIANTS),
+        ):
+            if there:
+                raise FinbenchError(
+                    f"{what} does not go with the experts of {recipe.base}: they are parameters, not layers.", hint
                 )
 
     def _is_another(self, key: str) -> bool:
@@ -253,6 +286,7 @@ LORA = LoraMethod(
     summary="Low-rank update beside frozen weights",
     equation="y = Wx + (alpha/r) BAx",
     paper="Hu et al. 2021, arXiv:2106.09685",
+    experts=True,
 )
 RSLORA = LoraMethod(
     name="rslora",
@@ -260,6 +294,7 @@ RSLORA = LoraMethod(
     equation="y = Wx + (alpha/sqrt(r)) BAx",
     paper="Kalajdzievski 2023, arXiv:2312.03732",
     config={"use_rslora": True},
+    experts=True,
 )
 DORA = LoraMethod(
     name="dora",
@@ -275,6 +310,7 @@ QLORA = LoraMethod(
     summary="LoRA on a base in NF4, with scales in 8 bits",
     equation="y = dequant(NF4(W))x + (alpha/r) BAx",
     paper="Dettmers et al. 2023, arXiv:2305.14314",
+    experts=True,
     bits=(4,),
     refused="it is lora at 4 bits",
     defaults={"bits": 4},
@@ -289,6 +325,7 @@ LORA_PLUS = LoraPlus(
     # A below LoRA's rate and B, at lr_ratio times as much, above it; at 5e-4, half of LoRA's as its authors advise for
     # their 7B models, B's rate of 8e-3 undoes on the embedded base what was learnt
     defaults={"lr": 1.25e-4},
+    experts=True,
 )
 LORA_FA = LoraFA(
     name="lora-fa",

@@ -19,7 +19,7 @@ from typing import Any
 from finbench.core import environment
 from finbench.core.errors import FinbenchError, reason
 from finbench.core.records import Recipe
-from finbench.methods.base import Layer, Method, Start, endings, full_rank, near, pattern_fits, targets
+from finbench.methods.base import Layer, Method, Start, endings, experts, full_rank, near, pattern_fits, targets
 
 _RAISED = (ValueError, TypeError, LookupError, AttributeError, ImportError, ArithmeticError, NotImplementedError)
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "a mapping"}
@@ -95,6 +95,7 @@ class PeftMethod(Method):
                 "and peft has this method for nn.Linear only.",
                 "Choose another method (finbench methods), or a base with nn.Linear layers (finbench bases).",
             )
+        kept += experts(recipe, layers)
         _check_patterns(recipe, kept)
         if not self.wide and "rank" not in self.unused:
             full_rank(recipe.rank, kept, recipe.options.get("rank_pattern"))
@@ -283,13 +284,15 @@ def _check_patterns(recipe: Recipe, reached: list[Layer]) -> None:
             kinds = (int, float) if key in _SCALES else (int,)
             if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf:
                 what = "number above 0" if key in _SCALES else "whole number from 1 on"
-                raise FinbenchError(f"{key}: {name} is {value!r}; a {what} is expected.", f"--set {key}={{{name}: 4}}")
+                glued = value is None and ":" in name  # YAML reads {q_proj:4} as a name alone
+                hint = f"{'A space after the colon: ' if glued else ''}--set '{key}={{{name.partition(':')[0]}: 4}}'"
+                raise FinbenchError(f"{key}: {name} is {value!r}; a {what} is expected.", hint)
             try:
                 matched = any(pattern_fits(name, layer) for layer in reached)
             except re.error as fault:
                 raise FinbenchError(
                     f"{key}: {name!r} is not a regular expression: {fault}.",
-                    f"Write the ends of layer names: --set {key}={{q_proj: 4}}",
+                    f"Write the ends of layer names: --set '{key}={{q_proj: 4}}'",
                 ) from fault
             if not matched:
                 raise FinbenchError(

@@ -1,7 +1,8 @@
 """Pretraining with low-rank structure beside dense baselines: text, shards, the loop, the report.
 
 ``spec`` reads the recipe; ``corpus``, ``vocabulary``, ``shards`` and ``mixture`` turn text into batches; ``members``
-makes the models; ``loop`` and ``fit`` train one, ``run`` all of them; ``held`` scores text; ``report`` shows the end.
+makes the models; ``loop`` and ``fit`` train one, ``run`` all of them; ``held`` scores text; ``report`` shows the end;
+``costs`` says what it takes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.pretraining import report
+    from finbench.pretraining.costs import plan
     from finbench.pretraining.prepared import main_process
     from finbench.pretraining.result import Pretrained
     from finbench.pretraining.run import pretrain
@@ -19,4 +21,4 @@ if TYPE_CHECKING:
 else:
     __getattr__ = face(__name__)
 
-__all__ = ["Pretrained", "main_process", "pretrain", "read_recipe", "report"]
+__all__ = ["Pretrained", "main_process", "plan", "pretrain", "read_recipe", "report"]

@@ -168,14 +168,15 @@ def outline(run: PreparedText) -> dict[str, Any]:
         "vocabulary": len(run.tokenizer),
         "dtype": dtype_name(recipe),
         "sources": [part.model_dump() for part in texts(run)],
-        "models": [_outlined(run, one) for one in run.members],
+        "models": [outlined(recipe, len(run.tokenizer), one) for one in run.members],
     }
 
 
-def _outlined(run: PreparedText, one: Member) -> dict[str, Any]:
+def outlined(recipe: PretrainRecipe, entries: int, one: Member) -> dict[str, Any]:
+    """What a model of a run costs, before anything is trained; ``entries`` of the vocabulary."""
     import torch
 
-    recipe, size = run.recipe, members.size(one, run.recipe)
+    size = members.size(one, recipe)
     stored, _ = members.skeleton(one)
     stored.to(torch.bfloat16)
     return {
@@ -192,18 +193,18 @@ def _outlined(run: PreparedText, one: Member) -> dict[str, Any]:
         "bytes": {str(bits): int(counts.stored_bytes(stored, bits)) for bits in (16, 8, 4)},
         "optimizer": one.optimizer.kind,
         "optimizer_bytes": size.optimizer_bytes,
-        "memory_bytes": _memory(run, one, size),
+        "memory_bytes": _memory(recipe, entries, one, size),
     }
 
 
-def _memory(run: PreparedText, one: Member, size: members.Size) -> int:
+def _memory(recipe: PretrainRecipe, entries: int, one: Member, size: members.Size) -> int:
     """Bytes that training takes, estimated: weights with optimiser, activations of a pass, logits."""
-    recipe, config = run.recipe, one.config.get_text_config()
+    config = one.config.get_text_config()
     tokens = recipe.micro_batch * recipe.context
     word = 2 if dtype_name(recipe) != "float32" else 4
     layer = _ACTIVATIONS * word / 2 * config.hidden_size * tokens
     layers = config.num_hidden_layers
     kept = layers * _KEPT * word / 2 * config.hidden_size * tokens + layer if recipe.recompute else layers * layer
-    logits = tokens * len(run.tokenizer) * (word + 8)  # as computed, in float32, and their gradient
+    logits = tokens * entries * (word + 8)  # as computed, in float32, and their gradient
     frozen = size.parameters - min(size.trainable, size.parameters)
     return math.ceil(float(_STATE * size.trainable + size.optimizer_bytes + 4 * frozen + kept + logits))

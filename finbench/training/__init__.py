@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.training import checkpoints, curves, leaks, machines, recipes
+    from finbench.training import checkpoints, curves, leaks, machines, recipes, timing
     from finbench.training.checking import CheckedData, check_data
     from finbench.training.combining import combine
     from finbench.training.exporting import Exported, export, exported_in_words
@@ -62,6 +62,7 @@ __all__ = [
     "shape_of",
     "stopping_gently",
     "suit",
+    "timing",
     "train",
     "tune",
 ]

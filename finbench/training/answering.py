@@ -12,12 +12,11 @@ from finbench.engines import TreeLM
 from finbench.scoring import prompts
 from finbench.training import ranks
 from finbench.training.batches import TrainingRow
-from finbench.training.holdout import AskedTask
+from finbench.training.holdout import ROOM, AskedTask
 
 if TYPE_CHECKING:
     from finbench.training.preparation import Prepared
 
-_ROOM = 16  # tokens that an answer may have beyond the longest right one
 _LONGEST = 96  # of a sample
 
 
@@ -39,7 +38,7 @@ class Answerer:
 
     def samples(self, rows: Sequence[TrainingRow]) -> list[str]:
         """What the model says to the prompts of some rows, greedily."""
-        limit = min(_LONGEST, max(row.answer for row in rows) + _ROOM)
+        limit = min(_LONGEST, max(row.answer for row in rows) + ROOM)
         said: dict[int, list[int]] = {}
         ends = self.lm.ends()
         self._changed()
@@ -74,7 +73,7 @@ class Answerer:
             for instance in instances:
                 if instance.request_type == "generate_until":
                     text, how = instance.args
-                    room = min(int(how.get("max_gen_toks", self.lm.max_gen_toks)), longest + _ROOM)
+                    room = min(int(how.get("max_gen_toks", self.lm.max_gen_toks)), longest + ROOM)
                     instance.arguments = (text, {**how, "max_gen_toks": room})
             values.append(self._value(one, instances))
         return sum(values) / len(values)

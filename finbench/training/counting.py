@@ -16,12 +16,14 @@ from finbench.training import batches, speedups
 class Counted:
     """Bytes that autograd keeps of a pass; the same with activation checkpointing; operations of its forward part.
 
-    With it, that is what decoder layers are given, and all of the one layer that is being run again.
+    With it, that is what decoder layers are given, and all of the one layer that is being run again. ``trained``:
+    numbers that train.
     """
 
     kept: int
     checkpointed: int
     operations: int
+    trained: int
 
 
 class _Kept:
@@ -109,7 +111,8 @@ def counted(
     if recipe.method == "full":
         wrapped = model.requires_grad_(True)
     else:
-        stated = LoraConfig(r=recipe.rank, target_modules=recipe.target_modules, task_type="CAUSAL_LM")
+        named = {key: recipe.options[key] for key in ("target_parameters", "rank_pattern") if key in recipe.options}
+        stated = LoraConfig(r=recipe.rank, target_modules=recipe.target_modules, task_type="CAUSAL_LM", **named)
         wrapped = get_peft_model(model, stated, autocast_adapter_dtype=False)
     held = _Kept(wrapped)
     made = packing.pack(rows, share, "meta")
@@ -124,4 +127,5 @@ def counted(
     ):
         wrapped(input_ids=made.ids, position_ids=made.positions, logits_to_keep=made.picked[:1], use_cache=False)
 
-    return Counted(*held.bytes(), count.operations)
+    trained = sum(tensor.numel() for tensor in wrapped.parameters() if tensor.requires_grad)
+    return Counted(*held.bytes(), count.operations, trained)

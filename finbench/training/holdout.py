@@ -25,6 +25,7 @@ MOST = 0.1  # of the training's work, where validate_every is auto
 ANSWERED = 64  # rows that are answered for a metric, of all tasks together
 _FORWARD = 0.5  # of the work of a step, forward and backward through frozen weights, that its forward part is
 _DECODED = 8  # tokens of a forward pass that take as long as one that is generated, many answers side by side
+ROOM = 16  # tokens that an answer may have beyond the longest right one
 _FEWEST, _OFTEN = 5, 20  # validations of a run that auto aims at
 _LEAST = 8  # rows
 _SAMPLE = "finbench-validation"
@@ -172,23 +173,26 @@ def schedule(
     """How often, and on how many rows, ``learnt`` being the tokens that the training learns from.
 
     By tokens and not by the clock, so that a run that is resumed validates at the same steps. With ``auto`` five
-    validations at least: where these would take more than a tenth, of fewer rows.
+    validations: where these would take more than a tenth, of fewer rows, and where that is not enough, fewer. The first
+    answers, of a model that has not learnt when to end, are taken to be as long as they may be.
     """
     each = _FORWARD * sum(len(row.ids) for row in rows) / len(rows)  # of a row, in tokens of training
     count = len(rows)
     answered = min(ANSWERED, count) if asked else 0
     answer = each + _DECODED * _FORWARD * max(row.answer for row in rows)
+
+    def cost(times: float) -> float:
+        return times * (count * each + answered * answer) + answered * ROOM * _DECODED * _FORWARD
+
     if recipe.validate_every != "auto":
         every = min(recipe.validate_every, steps)
-        times = math.ceil(steps / every) + 1
     else:
-        affordable = MOST * learnt / (count * each + answered * answer)
-        few = min(1.0, affordable / (_FEWEST + 1))
-        count = min(count, max(_LEAST, int(few * count)))
-        answered = min(answered, max(_LEAST, int(few * answered)))
-        every = math.ceil(steps / min(max(int(affordable) - 1, _FEWEST), _OFTEN, steps))
-        times = math.ceil(steps / every) + 1  # and once before the first step
-    return ValidationPlan(every, times, count, answered, times * (count * each + answered * answer) / learnt)
+        few = min(1.0, MOST * learnt / cost(_FEWEST + 1))
+        count, answered = min(count, max(_LEAST, int(few * count))), min(answered, max(_LEAST, int(few * answered)))
+        affordable = int((MOST * learnt - cost(0)) / (cost(1) - cost(0)))
+        every = math.ceil(steps / min(max(affordable - 1, 1), _OFTEN, steps))
+    times = math.ceil(steps / every) + 1  # and once before the first step
+    return ValidationPlan(every, times, count, answered, cost(times) / learnt)
 
 
 @dataclass(frozen=True)

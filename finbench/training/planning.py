@@ -38,6 +38,7 @@ class Footprint:
     logits: float
     loading: float  # while the base is loaded, before it is spread over cards
     operations: int
+    count: int  # numbers that train
     checkpointing: bool = False
 
     @property
@@ -90,7 +91,6 @@ def needs(
     each = _stored(checkpoint) if recipe.bits == 16 else _BYTES[recipe.bits]
     each = wide if each is None else each
     answers, vocabulary = sum(row.answer for row in rows), model.config.get_text_config().vocab_size
-    count = timing.trained(recipe, layers, parameters)
     moments = 0.0 if recipe.optimizer.startswith("paged") else speedups.OPTIMIZERS[recipe.optimizer][1]
     held = moments + (4.0 if recipe.method == "full" else 8.0)  # whose weights are counted as weights
     weights = inner * each + (parameters - inner) * wide
@@ -100,7 +100,8 @@ def needs(
         weights = weights / processes + 2 * inner * each / depth + (parameters - inner) * wide
     found = counting.counted(model, recipe, rows, on_cpu, share)
     logits = answers * vocabulary * _LOGIT
-    return Footprint(weights, held * count, found.kept, found.checkpointed, logits, loading, found.operations)
+    trained = held * found.trained
+    return Footprint(weights, trained, found.kept, found.checkpointed, logits, loading, found.operations, found.trained)
 
 
 def _stored(checkpoint: Quantised | None) -> float | None:
@@ -164,11 +165,10 @@ def plan(
         )
     model = _model(run, shape)
     layers, config = bases.layers_of(model), model.config.get_text_config()
-    count = timing.trained(recipe, layers, sum(tensor.numel() for tensor in model.parameters()))
     work = timing.Work.of(
         recipe,
         layers,
-        count,
+        found.count,
         config.hidden_size * config.vocab_size,
         found.operations,
         checkpointing=found.checkpointing,
@@ -189,7 +189,7 @@ def plan(
         "steps": run.steps,
         "tokens": real,
         "computed": computed,
-        "trained": count,
+        "trained": found.count,
         "seconds": round(seconds, 3),
         "seconds_now": round(seconds * crowding, 3) if crowding > _BUSY else None,
         "tokens_per_second": round(real / seconds),

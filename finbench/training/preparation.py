@@ -24,7 +24,7 @@ from finbench.core.records import (
     name_of_source,
 )
 from finbench.data import contamination, own
-from finbench.methods import Method, method_named, quantise
+from finbench.methods import Method, experts_of, method_named, quantise
 from finbench.models import bases
 from finbench.scoring import prompts
 from finbench.training import batches, holdout, own_rows
@@ -162,7 +162,7 @@ def prepare(
     bases.check_loadable(base, recipe.bits, here)
     skeleton = bases.skeleton(base)
     method = method_named(recipe.method)
-    method.verify(recipe, bases.layers_of(skeleton))
+    method.verify(recipe, [*bases.layers_of(skeleton), *experts_of(skeleton)])
     method.rehearse(recipe, bases.skeleton(base))
     tokenizer = bases.load_tokenizer(base)
     if recipe.preferences is not None:

@@ -216,14 +216,24 @@ def _alike(key: str) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
+def is_pretraining(path: str | None) -> bool:
+    """Whether ``path`` is a file that ``finbench pretrain`` takes."""
+    found = Path(path).expanduser() if path else None
+    return found is not None and found.is_file() and _others(catalog.read_yaml(found)) == ("a pretraining", "pretrain")
+
+
 def _check_kind(stated: Mapping[str, Any], path: Path) -> None:
     """Refuse a file that another command takes."""
+    if other := _others(stated):
+        raise FinbenchError(f"{path} is {other[0]}, not a recipe.", f"finbench {other[1]} {path}")
+
+
+def _others(stated: Mapping[str, Any]) -> tuple[str, str] | None:
+    """(what a file is, the command that takes it) where it is no recipe."""
     start = stated.get("start")  # of a pretraining says of what family it is; a recipe's is an adapter
     begins = {"start"} if isinstance(start, Mapping) and "source" not in start else set[str]()
     others = (({"axes"}, "a sweep", "sweep"), ({"structure", "context", *begins}, "a pretraining", "pretrain"))
-    for keys, kind, command in others:
-        if not keys.isdisjoint(stated):
-            raise FinbenchError(f"{path} is {kind}, not a recipe.", f"finbench {command} {path}")
+    return next(((kind, command) for keys, kind, command in others if not keys.isdisjoint(stated)), None)
 
 
 def _meant(key: str, method: Method) -> str:

@@ -275,6 +275,28 @@ def pretraining_planned(plan: Mapping[str, Any], folder: Path) -> None:
     )
 
 
+def pretraining_costs(plan: Mapping[str, Any]) -> None:
+    """What ``finbench plan`` found of a pretraining."""
+    models = plan["models"]
+    table = columned("", *(model["name"] for model in models), numbers=range(1, len(models) + 1))
+    shown: dict[str, Callable[[Any], str]] = {
+        "parameters": lambda m: f"{m['parameters']:,}",
+        "compression": lambda m: f"{m['compression']:.2f}×",
+        "all operations": lambda m: f"{m['work']:.2e}",
+        "memory, training": lambda m: size(m["memory_bytes"]),
+        "hours": lambda m: f"{m['hours']:,.{1 if m['hours'] >= 10 else 2}f}",
+        **({} if models[0]["cost"] is None else {"cost": lambda m: f"{m['cost']:,.2f}"}),
+    }
+    for name, cell in shown.items():
+        table.add_row(f"[dim]{name}[/]", *(cell(model) for model in models))
+    out.print(table)
+    count = f"{plan['processes']} x " if plan["processes"] > 1 else ""
+    put(
+        f"\n{plan['steps']:,} steps, {plan['tokens']:,} tokens each model, vocabulary {plan['vocabulary']:,}, on "
+        f"{count}{plan['gpu']}. Speed: {plan['source']}."
+    )
+
+
 def _sources(sources: list[dict[str, Any]]) -> None:
     heads = ("text", "share", "epochs", "documents", "tokens", "bytes a token", "held out", "left out")
     table = columned(*heads, numbers=range(1, len(heads)))
