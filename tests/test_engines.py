@@ -296,7 +296,7 @@ def test_a_page_is_held_once_for_its_questions_while_they_are_answered(
     """A row of every step of decoding is a page with its questions; with one question a page it is a prompt."""
     rng = random.Random(9)
     words = ["gold", "rose", "fell", "EUR", "4.1", "of", "the"]
-    pages = [" ".join(rng.choices(words, k=60)) for _ in range(3)]
+    pages = [" ".join(rng.choices(words, k=120)) for _ in range(3)]
     lm = _lm("llama", models, TreeLM)
     shapes: list[tuple[int, int]] = []
     call = lm.forward.call
@@ -311,6 +311,21 @@ def test_a_page_is_held_once_for_its_questions_while_they_are_answered(
     assert shapes[-4:] == [(3, 4)] * 4
     lm.generate_until([_ask(f"{page}\n1?", how) for page in pages], disable_tqdm=True)
     assert shapes[-4:] == [(3, 1)] * 4
+
+
+@pytest.mark.parametrize("kind", [*KINDS])
+def test_keys_that_find_room_are_those_of_one_prompt_alone(
+    kind: str, models: dict[str, tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows join, leave and outgrow their room many times, behind a prefix that all share; oracle: stock lm-eval."""
+    monkeypatch.setattr(forward, "_ROOM", 3)
+    start = "Facts of the year, in the order of the report: sales rose, costs fell, and the dividend stayed. "
+    asked = [
+        _ask(f"{start}{'gold rose. ' * (at % 4)}Line {at}:", {"until": ["."], "max_gen_toks": 4 + 5 * (at % 5)})
+        for at in range(14)
+    ]
+    found = _lm(kind, models, TreeLM, rows=5).generate_until(asked, disable_tqdm=True)
+    assert found == _lm(kind, models, HFLM, batch_size=1).generate_until(asked, disable_tqdm=True)
 
 
 @pytest.mark.parametrize("kind", ["llama", "mistral, window"])

@@ -13,6 +13,9 @@ from transformers.cache_utils import Cache
 from finbench.engines.choices import Tree, trees
 from finbench.engines.forward import NOT_FINITE, Forward, RowsLayer
 
+_NARROWER = 0.75  # share of the positions from which on those that nobody sees are dropped
+_LONG = 256  # tokens of a tree from which on its prompts look at one copy of what they share
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -79,7 +82,8 @@ def generate(
     """
     shared = forward.prefix(prefix) if prefix else [None] * forward.depth
     waiting = _forest(prompts, rows)
-    grouped = 2 * sum(len(tree.tokens) for tree in waiting) <= sum(map(len, prompts))
+    ran = sum(len(tree.tokens) for tree in waiting)
+    grouped = 2 * ran <= sum(map(len, prompts)) and ran >= _LONG * len(waiting)
     live: _Rows | None = None
     while waiting or live:
         # a step reads every weight, for two rows as for sixty: half of them gone, others take their places
@@ -156,8 +160,8 @@ def _gather(layers: list[Any], rows: Sequence[int], columns: Sequence[Sequence[i
     written = _written(layers)
     row, column = (torch.tensor(part, device=written[0].keys.device) for part in (rows, columns))
     for layer in written:
-        layer.keys = layer.keys[row[:, None], :, column].transpose(1, 2)
-        layer.values = layer.values[row[:, None], :, column].transpose(1, 2)
+        keys, values = (part[row[:, None], :, column].transpose(1, 2) for part in (layer.keys, layer.values))
+        layer.hold((keys, values))
 
 
 def _step(forward: Forward, live: _Rows, past: int, sampling: Sampling | None) -> None:
@@ -197,10 +201,14 @@ def _keep(live: _Rows, numbers: Set[int]) -> _Rows:
         seen[at, : len(kept[row])] = live.seen[row, kept[row]]
     wanted = [seen[at].any(dim=0).nonzero()[:, 0] for at in range(len(rows))]
     columns = torch.nn.utils.rnn.pad_sequence(wanted, batch_first=True)
+    said = {number: live.said[number] for group in groups for number in group}
+    if columns.shape[-1] > _NARROWER * seen.shape[-1]:  # what nobody sees any more may stay
+        for layer in _written(live.layers):
+            layer.pick(torch.tensor(rows, device=layer.device))
+        return _Rows(said, groups, live.layers, seen, live.positions[rows])
     real = torch.nn.utils.rnn.pad_sequence([torch.ones_like(one) for one in wanted], batch_first=True).bool()
     _gather(live.layers, rows, columns.tolist())
     seen = seen.gather(-1, columns[:, None, :].expand(-1, seen.shape[1], -1)) & real[:, None, :]
-    said = {number: live.said[number] for group in groups for number in group}
     return _Rows(said, groups, live.layers, seen, live.positions[rows].gather(-1, columns))
 
 
@@ -217,12 +225,8 @@ def _join(parts: list[_Rows]) -> _Rows:
     pad = torch.nn.functional.pad
     layers = []
     for depth, first in enumerate(_written(parts[0].layers)):
-        joined = RowsLayer(first.shared)
-        for name in ("keys", "values"):
-            held = [getattr(part.layers[depth], name) for part in parts]
-            setattr(joined, name, torch.cat([pad(one, (0, 0, 0, width - one.shape[-2])) for one in held]))
-        joined.dtype, joined.device, joined.is_initialized = joined.keys.dtype, joined.keys.device, True
-        layers.append(joined)
+        layers.append(RowsLayer(first.shared))
+        layers[-1].hold(*((part.layers[depth].keys, part.layers[depth].values) for part in parts))
     seen = [pad(part.seen, (0, width - part.seen.shape[2], 0, slots - part.seen.shape[1])) for part in parts]
     positions = torch.cat([pad(part.positions, (0, width - part.positions.shape[1])) for part in parts])
     said = {number: said for part in parts for number, said in part.said.items()}
