@@ -1,0 +1,79 @@
+"""The planned tests of the second study, on scores whose truth is known."""
+
+from __future__ import annotations
+
+import itertools
+import runpy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+BENCH = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "six_tasks.py"))
+WAYS, TASKS, SEEDS = list(BENCH["WAYS"].values()), BENCH["TASKS"], BENCH["SEEDS"]
+
+
+def scores(rng: np.random.Generator, gains: dict[str, Any], spread: float = 3.0) -> dict[tuple[str, str, int], float]:
+    """Points that a seed of a task moves for all ways, and noise of each training; ``gains`` of a way, or by task."""
+    found = {}
+    for task, seed in itertools.product(TASKS, SEEDS):
+        shared = rng.normal(50, 8)
+        for way in WAYS:
+            gain = gains.get(way, 0.0)
+            found[way, task, seed] = (
+                shared + rng.normal(0, spread) + (gain.get(task, 0) if isinstance(gain, dict) else gain)
+            )
+    return found
+
+
+def test_the_difference_is_that_of_its_formula() -> None:
+    points = scores(np.random.default_rng(1), {"DoRA": 2.0})
+    value, error, free = BENCH["difference"](points, ("DoRA", "LoRA"), TASKS)
+    gaps = np.array([[points["DoRA", task, seed] - points["LoRA", task, seed] for seed in SEEDS] for task in TASKS])
+    assert value == pytest.approx(gaps.mean())
+    shares = gaps.var(axis=1, ddof=1) / 5
+    assert error == pytest.approx(np.sqrt(shares.sum()) / 6)
+    assert free == pytest.approx(shares.sum() ** 2 / (shares**2 / 4).sum())
+    one = BENCH["difference"](points, ("DoRA", "LoRA"), ["fpb"])
+    tested = stats.ttest_1samp(gaps[0], 0)
+    assert 2 * stats.t.sf(abs(one[0] / one[1]), one[2]) == pytest.approx(tested.pvalue)
+
+
+def test_of_equal_ways_one_study_in_twenty_finds_something_and_intervals_hold() -> None:
+    rng = np.random.default_rng(0)
+    claims, held = 0, []
+    for _ in range(400):
+        told = BENCH["planned"](scores(rng, {}))
+        claims += any(one.found for one in told)
+        held += [one.low <= 0 <= one.high for one in told]
+    assert claims / 400 < 0.07
+    assert 0.93 < np.mean(held) < 0.97
+
+
+def test_a_gain_on_all_tasks_is_found_and_one_that_rests_on_a_task_is_not() -> None:
+    rng = np.random.default_rng(2)
+    every = {pair.pair: pair for pair in BENCH["planned"](scores(rng, {"QLoRA": -6.0, "IR-QLoRA": -6.0}))}
+    assert every["QLoRA", "LoRA"].found
+    assert not every["IR-QLoRA", "QLoRA"].found
+    rests = dict.fromkeys(TASKS, -0.5) | {"headlines": -40.0, "fpb": 3.0}
+    told = {pair.pair: pair for pair in BENCH["planned"](scores(rng, {"QLoRA": rests}, spread=0.2))}
+    one = told["QLoRA", "LoRA"]
+    assert one.corrected < 0.05
+    assert one.without["headlines"] > 0
+    assert not one.found
+
+
+def test_single_tasks_are_corrected_for_all_thirty() -> None:
+    points = scores(np.random.default_rng(3), {"PiSSA": dict.fromkeys(TASKS, 0.0) | {"tfns": 15.0}})
+    found = BENCH["single"](points)
+    assert sum(map(len, found.values())) == 30
+    raw = []
+    for pair, own in found.items():
+        for task, *_, corrected in own:
+            gaps = [points[pair[0], task, seed] - points[pair[1], task, seed] for seed in SEEDS]
+            raw.append((stats.ttest_1samp(gaps, 0).pvalue, corrected))
+    raw.sort()
+    expected = np.maximum.accumulate([min(1.0, p * (30 - number)) for number, (p, _) in enumerate(raw)])
+    assert [one for _, one in raw] == pytest.approx(list(expected))
