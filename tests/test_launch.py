@@ -10,16 +10,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from rich.progress import Progress
 from safetensors.torch import load_file
 from test_training import recipe
+from transformers import TrainerControl, TrainerState
 
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Adapter
-from finbench.training import checkpoints, claims, launch, runner
+from finbench.training import checkpoints, claims, launch, runner, trainer
 
 SMALL = {"dropout": 0.0, "lr": 3e-3, "limit": 50}
 COMMAND = ["--task", "mini_sentiment", "--set", "dtype=float32", "--set", "batch_size=8", "--set", "save_every=3"]
@@ -207,6 +210,25 @@ def test_a_killed_process_takes_the_others_along(victim: int | str, llama: Path,
         assert "was ended by SIGKILL, and the others with it." in said
         assert "--resume" in said
     assert checkpoints.newest(out / "checkpoints")[0] is not None
+
+
+def test_ctrl_c_while_the_processes_tell_each_other_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = trainer.Keeper(1e-3, 4, tmp_path, Progress(disable=True))
+    control = TrainerControl()
+
+    def told(number: float, device: Any) -> float:
+        keeper.interrupted = True  # when this process has said that it goes on
+        return number
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "largest", told)
+        keeper.on_step_end(SimpleNamespace(device="cpu"), TrainerState(), control)
+    assert not control.should_training_stop  # the others would wait for it
+    keeper.on_step_end(SimpleNamespace(device="cpu"), TrainerState(), control)
+    assert control.should_training_stop
+    assert control.should_save
 
 
 @pytest.mark.slow

@@ -126,7 +126,7 @@ def _fit(run: PreparedText, one: Member, folder: Path) -> tuple[Any, list[dict[s
                 else:
                     trainer.train(resume_from_checkpoint=str(there) if there else None)
         step = phase.first + trainer.state.global_step
-        if watch.interrupted and step < total:
+        if step < total and watch.stopping(own.device):
             raise Interrupted(
                 f"Stopped after step {step} of {total} of {one.name}; everything so far is in {folder}.",
                 "Go on with the same command and --resume.",

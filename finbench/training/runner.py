@@ -253,7 +253,7 @@ def fit(
             if validator and done:
                 trainer.validated = validator.record(validator.choose(folder))
         trainer.part()
-    if watch.interrupted and not done:
+    if not done:
         raise Interrupted(
             f"Stopped after step {trainer.state.global_step} of {run.steps}; everything so far is in {folder}.",
             "Go on with the same command and --resume.",

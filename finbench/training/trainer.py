@@ -256,7 +256,7 @@ class Keeper(TrainerCallback):
     def __init__(self, lr: float, steps: int, folder: Path, bar: Any, before: int = 0) -> None:
         self.lr, self.folder, self.bar, self.before = lr, folder, bar, before
         self.task = bar.add_task("training", total=before + steps, note="")
-        self.interrupted = False
+        self.interrupted = False  # by Ctrl-C, which may come at any time and is never taken back
         self.started = time.monotonic()
         self.tokens = 0  # without padding, since this process began to train
         self.kept: set[int] = set()  # steps whose checkpoints stay
@@ -283,9 +283,12 @@ class Keeper(TrainerCallback):
         self.bar.update(self.task, completed=self.before + state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.interrupted = bool(largest(self.interrupted, args.device))  # Ctrl-C finds processes at different steps
-        if self.interrupted:
+        if self.stopping(args.device):
             control.should_save = control.should_training_stop = True
+
+    def stopping(self, device: Any) -> bool:
+        """Whether one of the processes was interrupted, Ctrl-C finds them at different steps; each must ask."""
+        return bool(largest(self.interrupted, device))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         loss = (logs or {}).get("loss")
