@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     )
     from finbench.cards.reporting import format_of, report
     from finbench.cards.riskpage import RiskPage, risk, risk_of
-    from finbench.cards.setups import setup_of
+    from finbench.cards.setups import setup_of, setup_of_card, setup_of_score
     from finbench.cards.undernoise import UNREACHED, UnderNoise, robustness, unreached
     from finbench.cards.verdicts import LEVEL, Comparison, Contest, shown_points, shown_probability
 else:
@@ -82,6 +82,8 @@ __all__ = [
     "risk_of",
     "robustness",
     "setup_of",
+    "setup_of_card",
+    "setup_of_score",
     "shorten_name",
     "shown_points",
     "shown_probability",

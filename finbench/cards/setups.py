@@ -15,17 +15,28 @@ _PLAIN: dict[str, Any] = {"profile": "direct", "samples": 1, "confidence": False
 
 def setup_of(card: Scorecard, score: Score) -> dict[str, Any]:
     """What two scores must share to be comparable, by the field of the card."""
+    return setup_of_score(score) | {"lower_is_better": sorted(score.lower_is_better)} | setup_of_card(card)
+
+
+def setup_of_score(score: Score) -> dict[str, Any]:
+    """What is a score's own of ``setup_of``; all values can be hashed."""
     return {
         "task_digest": score.task_digest,
         "main_metric": score.main_metric,
-        "lower_is_better": sorted(score.lower_is_better),
+        "lower_is_better": tuple(sorted(score.lower_is_better)),
         "data.digest": score.data.digest,
         "n": score.n,
+        "fewshot_split": score.fewshot_split,
+        "fewshot_digest": score.fewshot_digest,
+    }
+
+
+def setup_of_card(card: Scorecard) -> dict[str, Any]:
+    """What is the card's of ``setup_of``, for all of its scores."""
+    return {
         "subject.chat": card.subject.chat,
         "shots": card.shots,
         "seed": card.seed if card.shots else None,
-        "fewshot_split": score.fewshot_split,
-        "fewshot_digest": score.fewshot_digest,
         **({} if card.generation is None else card.generation.model_dump(include=_GENERATION)),
     }
 

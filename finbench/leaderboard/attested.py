@@ -165,7 +165,7 @@ def _signed(path: Path, text: bytes, made: Attestation, trusted: Path) -> signin
     return signing.checked(text, signed, made.created, trusted / signing.SIGNERS, trusted / signing.REVOKED)
 
 
-def level(path: Path, card: Scorecard, rows: SampleRows, found: Verification, vouched: Sequence[Vouched]) -> str:
+def level(path: Path, rows: SampleRows, found: Verification, vouched: Sequence[Vouched]) -> str:
     """How far a card of a leaderboard can be believed; ``found`` is told who asked its model again.
 
     ``reproduced``: a key that is believed vouches for this very file, and so much was asked that false rows would
@@ -177,7 +177,7 @@ def level(path: Path, card: Scorecard, rows: SampleRows, found: Verification, vo
     for made, signed in vouched:
         if made.card != sha or signed.state == "bad":
             continue
-        if lacking := _lacking(made, card, rows):
+        if lacking := _lacking(made, cardfiles.read(path), rows):
             found.notes.append(f"asked again by {signed.by} at {made.created}, which shows too little: {lacking}")
             continue
         states.add(signed.state)

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from finbench.cards import conditions_of, setup_of
+from finbench.cards import conditions_of, setup_of_card, setup_of_score
 from finbench.core import catalog, threads
 from finbench.core.console import say
 from finbench.core.files import digest, stable_json
@@ -78,14 +78,17 @@ def board(found: Sequence[BoardCard], study: Sequence[BoardCard] = (), refused: 
 
 def _tests(found: Sequence[BoardCard], history: _History) -> list[BoardTest]:
     tests: dict[str, BoardTest] = {}
-    keys: dict[str, str] = {}  # thousands of rows are of few tests
+    keys: dict[Any, str] = {}  # thousands of rows are of few tests
     tasks = catalog.tasks()
     for entry in found:
+        own = setup_of_card(entry.card)
+        common = stable_json(own)
         for score in entry.card.scores:
             if score.family not in FAMILIES or score.task not in tasks:
                 continue
-            setup = {**setup_of(entry.card, score), "task": score.task}
-            key = keys.get(text := repr(setup)) or keys.setdefault(text, digest(setup)[:10])
+            setup = setup_of_score(score)
+            told = (common, score.task, *setup.values())
+            key = keys.get(told) or keys.setdefault(told, digest({**setup, **own, "task": score.task})[:10])
             if key not in tests:
                 said = tuple(part for part in conditions_of(entry.card, score) if not part.endswith(" rows"))
                 tests[key] = BoardTest(score, said, key, whole=False)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from finbench.leaderboard.store import SCORECARDS
 
 _PATIENCE = 3600  # seconds for which a build waits for another one of the same folder, which may be of thousands
 _TORN = re.compile(r"\.(.+)\.[a-z0-9_]{8}")  # how ``write_atomic`` names what a kill may leave
+_BEHIND = 32  # files that wait to be written: their texts are in memory
 PARQUET = "leaderboard.parquet"  # written where pyarrow is, and beside the cards on the Hub; not meant for Git
 
 
@@ -79,12 +83,15 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: 
         made, blocks = board(cards.entries, beside(trusted or folder), cards.refused), published.read(folder)
         if not check:
             parts = held.enter_context(known.kept("parts", str(folder.resolve())))
-        for name, content in _files(folder, made, blocks, check):
-            names.add(name)
-            if not check:
-                _write(folder, name, content, parts)
-            elif _stale(folder, name, content.text() if isinstance(content, PagePart) else content):
-                stale.append(name)
+            with _behind(functools.partial(_write, folder, parts)) as write:
+                for name, content in _files(folder, made, blocks, check):
+                    names.add(name)
+                    write(name, content)
+        else:
+            for name, content in _files(folder, made, blocks, check):
+                names.add(name)
+                if _stale(folder, name, content.text() if isinstance(content, PagePart) else content):
+                    stale.append(name)
         left_over = _left_over(folder, names)
         if check:
             return Built(folder, made, sorted(names), sorted([*left_over, *stale]))
@@ -130,7 +137,26 @@ def _stale(folder: Path, name: str, content: str | bytes) -> bool:
     return not page.same(name, there.decode("utf-8", "replace"), content)
 
 
-def _write(folder: Path, name: str, content: str | bytes | PagePart, parts: Kept) -> None:
+@contextlib.contextmanager
+def _behind(write: Callable[..., None]) -> Iterator[Callable[..., None]]:
+    """``write`` in a thread of its own, a few files behind: it waits for the disk while the next are made.
+
+    A fault of one of them is raised at the next, or at the end.
+    """
+    waiting: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1) as pool:
+
+        def later(*what: Any) -> None:
+            waiting.append(pool.submit(write, *what))
+            if len(waiting) > _BEHIND:
+                waiting.popleft().result()
+
+        yield later
+        for one in waiting:
+            one.result()
+
+
+def _write(folder: Path, parts: Kept, name: str, content: str | bytes | PagePart) -> None:
     """Write a file unless it is there as it should be: as ``parts`` says what such inputs give, or as it is made."""
     path = folder / name
     there = path.read_bytes() if path.is_file() else None

@@ -36,7 +36,8 @@ def of(board: Board) -> Iterator[tuple[BoardCard, Any, Callable[[], dict[str, An
 
 
 def _of(entry: BoardCard, rows: Sequence[tuple[str, BoardRow]]) -> dict[str, Any]:
-    return of_card(entry) | {"scores": {key: _scores(row) for key, row in rows}}
+    scores = {score.task: score for score in entry.whole().scores}
+    return of_card(entry) | {"scores": {key: _scores(row, scores[row.score.task]) for key, row in rows}}
 
 
 def of_card(entry: BoardCard) -> dict[str, Any]:
@@ -85,8 +86,7 @@ def _generated(card: Scorecard) -> str:
     return ", ".join(f"{name} {value}" for name, value in stated.items() if (name, value) != ("samples", 1))
 
 
-def _scores(row: BoardRow) -> dict[str, Any]:
-    score = row.score
+def _scores(row: BoardRow, score: Score) -> dict[str, Any]:
     overlap = score.overlap
     return {
         "metrics": [_measure(name, measure) for name, measure in score.metrics.items()],

@@ -48,7 +48,7 @@ def faults(path: Path, *, data_dir: Path | None = _NO_DATA) -> tuple[list[str], 
         wrong.append(f"--metadata {', '.join(sorted(choices))}: only scores of the test as it is are ranked")
     kept = {score.task: evidence.of(score, rows.get(score.task, ())) for score in card.scores}
     proofs = {task: one for task, one in kept.items() if one is not None}
-    return wrong, None if wrong else KnownCard(found.level, found.checks, found.notes, proofs)
+    return wrong, None if wrong else KnownCard(known.outlined(card), found.level, found.checks, found.notes, proofs)
 
 
 def present(score: Score) -> bool:
@@ -65,7 +65,8 @@ def of_study(path: Path) -> KnownCard:
     for score in scores:
         follows(score, rows[score.task], path)
     kept = {score.task: evidence.of(score, rows[score.task]) for score in scores}
-    return KnownCard("samples-attached", [], [], {task: one for task, one in kept.items() if one is not None})
+    proofs = {task: one for task, one in kept.items() if one is not None}
+    return KnownCard(known.outlined(card), "samples-attached", [], [], proofs)
 
 
 def examined(path: Path) -> list[str]:

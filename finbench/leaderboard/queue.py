@@ -99,7 +99,7 @@ def _state(
         return Reproduction(path.stem, "not signed", f"{checked.faults[0].field} {checked.faults[0].message}")
     if fault := attested.unfit(card):
         return Reproduction(path.stem, "not signed", f"{fault}; score its subject again: finbench eval")
-    if attested.level(path, card, cardfiles.rows_by_task(path, card), checked, vouched) == "reproduced":
+    if attested.level(path, cardfiles.rows_by_task(path, card), checked, vouched) == "reproduced":
         return Reproduction(path.stem, "already", "a key that is believed vouches for it")
     where = _where(card.subject, lying)
     if card.subject.adapter and where is None:

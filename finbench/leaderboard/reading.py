@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,6 @@ from finbench.core import threads
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
-from finbench.core.records import Scorecard
 from finbench.evaluation import Verification
 from finbench.leaderboard import attested, examine, known, precedence, store
 from finbench.leaderboard.evidence import Samples
@@ -53,10 +53,11 @@ def read(folder: Path, trusted: Path | None = None) -> Cards:
     vouched, order = attested.attestations(folder, trusted), precedence.arrivals(trusted or folder)
     places, wrong = store.places(folder)
     refused = [RefusedCard(name, [fault]) for name, fault in wrong.items()]
-    found: dict[CardPlace, tuple[Scorecard, KnownCard, str | None]] = {}
+    found: dict[CardPlace, tuple[KnownCard, str | None]] = {}
     left: list[CardPlace] = []
-    for place in places:
-        seen = _known(place)
+    with ThreadPoolExecutor(math.ceil(threads.cores())) as pool:  # files are read and hashed beside each other
+        known_ones = list(pool.map(_known, places))
+    for place, seen in zip(places, known_ones, strict=True):
         if seen is not None:
             found[place] = seen
             continue
@@ -77,53 +78,49 @@ def read(folder: Path, trusted: Path | None = None) -> Cards:
         else:
             found[place] = seen
     made = []
-    for place, (card, kept, key) in sorted(found.items()):
+    for place, (kept, key) in sorted(found.items()):
         try:
-            made.append(_entry(folder, place, card, kept, key, vouched, order))
+            made.append(_entry(folder, place, kept, key, vouched, order))
         except FinbenchError as fault:
             refused.append(RefusedCard(f"{place.key}.json", [fault.message]))
     return Cards(made, sorted(refused, key=lambda one: one.file))
 
 
-def _known(place: CardPlace) -> tuple[Scorecard, KnownCard, str | None] | None:
+def _known(place: CardPlace) -> tuple[KnownCard, str | None] | None:
     """A card of whose very bytes, and those of its samples, it is known that nothing is wrong with them; its digest."""
-    try:
-        content = place.path.read_bytes()
-    except OSError:
-        return None
-    key = known.key_of(place.path, content)
+    key = known.key_of(place.path)
     kept = known.read(key) if key else None
-    return None if kept is None else (Scorecard.model_validate_json(content), kept, key)
+    return None if kept is None else (kept, key)
 
 
-def _unkept(place: CardPlace) -> tuple[Scorecard, KnownCard, str | None] | None:
+def _unkept(place: CardPlace) -> tuple[KnownCard, str | None] | None:
     """A card with which nothing is wrong, where no cache can be written."""
     _, kept = examine.faults(place.path)
-    return None if kept is None else (cardfiles.read(place.path), kept, None)
+    return None if kept is None else (kept, None)
 
 
 def _entry(
     folder: Path,
     place: CardPlace,
-    card: Scorecard,
     kept: KnownCard,
     key: str | None,
     vouched: Sequence[attested.Vouched],
     order: Mapping[str, int],
 ) -> BoardCard:
-    samples = Samples(place.path, card, kept.evidence)
+    card, samples = kept.card, Samples(place.path, kept.card, kept.evidence)
     found = Verification(str(place.path), checks=[*kept.checks], notes=[*kept.notes], level=kept.level)
     return BoardCard(
         key=place.key,
         card=card,
         samples=samples,
         found=found,
-        level=attested.level(place.path, card, samples, found, vouched),
+        level=attested.level(place.path, samples, found, vouched),
         trained=attested.trained(folder, card.subject),
         arrival=order.get(place.key),
         owner=store.owner_of(place.key),
         packed=place.packed,
         seen=key,
+        path=place.path,
     )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from finbench.cards import Heading, thinking_tokens
+from finbench.cards import Heading, cardfiles, thinking_tokens
 from finbench.core.records import Measure, Score, Scorecard
 from finbench.evaluation import Verification
 from finbench.leaderboard import precedence
@@ -29,7 +30,8 @@ UNRANKED = (
 class BoardCard:
     """A card of the leaderboard with its samples, how far it can be believed, and its adapter's training if known.
 
-    ``key``: its place below ``scorecards`` without the ending, OWNER/SUBJECT/CARD or CARD.
+    ``key``: its place below ``scorecards`` without the ending, OWNER/SUBJECT/CARD or CARD. ``card`` may hold the main
+    metric of each score alone; ``whole`` has all.
     """
 
     key: str
@@ -44,7 +46,12 @@ class BoardCard:
     recipe: str = ""  # digest of what it is one of several trainings of
     recipe_name: str = ""
     packed: bool = False  # it lies in a Parquet file
+    path: Path | None = None  # its file; None: ``card`` is all that there is
     seen: str | None = None  # digest of its bytes, its samples' and all that judges them (``known.key_of``)
+
+    def whole(self) -> Scorecard:
+        """The card as its file has it."""
+        return self.card if self.path is None else cardfiles.read(self.path)
 
     @functools.cached_property
     def identity(self) -> str:
@@ -132,9 +139,14 @@ class BoardRow:
         return None if self.entry.card.subject.adapter is None else len(self.runs) or 1
 
     @functools.cached_property
+    def between_seeds(self) -> SeedVariance | None:
+        """How far its trainings scatter; None where there are not several."""
+        return seed_variance(self.values) if len(self.runs) > 1 else None
+
+    @property
     def deviation(self) -> float | None:
         """Standard deviation between trainings, in the unit of the metric."""
-        return seed_variance(self.values).deviation if len(self.runs) > 1 else None
+        return None if self.between_seeds is None else self.between_seeds.deviation
 
     @property
     def seen(self) -> float | None:

@@ -25,7 +25,6 @@ from finbench.scoring import (
     mean_over_trainings,
     metrics,
     pooled,
-    seed_variance,
 )
 
 
@@ -137,7 +136,7 @@ def _mean(runs: list[BoardRow], means: Kept) -> BoardRow:
 
 
 def _plain(found: Sequence[Measure]) -> Measure:
-    value = float(np.mean([measure.value for measure in found]))
+    value = sum(measure.value for measure in found) / len(found)
     return Measure(value=value, low=None, high=None, method=f"none, mean of {len(found)} trainings")
 
 
@@ -203,7 +202,7 @@ def known_spread(test: BoardTest, spreads: Spreads) -> KnownSpread | None:
 
 def _pool(rows: Sequence[tuple[BoardTest, BoardRow]]) -> KnownSpread:
     return KnownSpread(
-        pooled([seed_variance(row.values) for _, row in rows]),
+        pooled([row.between_seeds for _, row in rows if row.between_seeds]),
         len({row.entry.recipe for _, row in rows}),
         sum(len(row.runs) for _, row in rows),
         tuple(sorted({test.score.task for test, _ in rows})),
@@ -214,6 +213,4 @@ def of_seeds(row: BoardRow, known: KnownSpread | None) -> SeedVariance | None:
     """Variance between seeds of a row's trainings: its own, none for what was not trained, else the known; or None."""
     if row.trainings is None:
         return EXACT
-    if row.trainings > 1:
-        return seed_variance(row.values)
-    return known.variance if known else None
+    return row.between_seeds or (known.variance if known else None)
