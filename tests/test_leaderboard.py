@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from conftest import TOKEN, upload
 from finbench import leaderboard
 from finbench.cards import cardfiles
 from finbench.cli.app import app
+from finbench.core import threads
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest, sha256_file
 from finbench.data.sources import import_data
@@ -56,7 +58,7 @@ from finbench.leaderboard import (
     tables,
     texts,
 )
-from finbench.leaderboard.board import Board, _place, board, front
+from finbench.leaderboard.board import Board, _place, _placed, board, front
 from finbench.leaderboard.deciding import rejected, two_sided
 from finbench.leaderboard.groups import Rival, tied
 from finbench.leaderboard.reading import entries, read
@@ -168,11 +170,11 @@ def test_who_is_not_above_a_constant_has_no_group(made: Board) -> None:
         stated = {"majority": {test.score.main_metric: constant}, "random": {test.score.main_metric: 2.0}}
         for row, score in zip(test.rows, scores, strict=True):
             row.score = score.model_copy(update={"baselines": stated})
-        _place(test)
+        _place(test, _placed(test))
         assert [row.group for row in test.rows] == expected
     for row, score in zip(test.rows, scores, strict=True):
         row.score = score
-    _place(test)
+    _place(test, _placed(test))
     assert before[0] == 1
 
 
@@ -259,6 +261,26 @@ def test_only_what_changed_is_written(place: Path) -> None:
     leaderboard.build(place)
     after = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
     assert [path for path in after if after[path] != before.get(path)] == [changed]
+
+
+def test_two_processes_make_what_one_makes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    for path in (place / "leaderboard.csv", place / "leaderboard.parquet", place / "index.html"):
+        path.unlink()
+    real, copied = os.fork, []
+
+    def fork() -> int:
+        copied.append(real())
+        return copied[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules[_place.__module__], "_MANY", 1)
+        patch.setattr(threading, "active_count", lambda: 1)
+        patch.setattr(threads, "cores", lambda: 2.0)
+        patch.setattr(os, "fork", fork)
+        leaderboard.build(place)
+    assert len(copied) == 2  # one places half of the tests, one makes the tables
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
 
 
 def test_details_whose_text_was_edited_are_stale(place: Path) -> None:

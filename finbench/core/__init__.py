@@ -4,6 +4,7 @@ __all__ = [
     "catalog",
     "combined",
     "console",
+    "copies",
     "disguised",
     "environment",
     "errors",

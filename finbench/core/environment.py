@@ -175,6 +175,9 @@ def uncollected() -> Iterator[None]:
         yield
     finally:
         if before:
+            if not gc.get_freeze_count():  # all that was made is old now, or the first look would be through all of it
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 

@@ -9,18 +9,18 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from finbench.cards import conditions_of, setup_of_card, setup_of_score
-from finbench.core import catalog, threads
+from finbench.core import catalog, copies
 from finbench.core.console import say
 from finbench.core.files import digest, stable_json
 from finbench.core.records import Score
 from finbench.leaderboard import groups, known, precedence, trainings
 from finbench.leaderboard.rows import BoardCard, BoardRow, BoardTest, RefusedCard
 
+_MANY = 5_000  # rows that two processes share: fewer take less than a second
 _QUESTIONS = 9  # of a headline at most: a limit takes whole headlines, so the next one may not have fitted
 FAMILIES = {
     "sentiment": "Sentiment",
@@ -51,6 +51,11 @@ class Board:
     history: dict[str, list[str]] = field(default_factory=dict)
     refused: list[RefusedCard] = field(default_factory=list)
 
+    @property
+    def large(self) -> bool:
+        """Whether two processes are sooner done with it than one."""
+        return _large(self.tests)
+
     def family(self, name: str) -> list[BoardTest]:
         """The tests of a family."""
         return [test for test in self.tests if test.score.family == name]
@@ -67,8 +72,11 @@ def board(found: Sequence[BoardCard], study: Sequence[BoardCard] = (), refused: 
     spreads = trainings.known_spreads(tests, others)
     for test in tests:
         test.spread = trainings.known_spread(test, spreads)
-    with ThreadPoolExecutor(math.ceil(threads.cores())) as pool:  # arithmetic on arrays, which lets other threads run
-        list(pool.map(_place, tests))
+    half = len(tests) // 2
+    with copies.meanwhile(lambda: list(map(_placed, tests[half:])), worth=_large(tests)) as others_placed:
+        placed = list(map(_placed, tests[:half])) + others_placed()
+    for test, one in zip(tests, placed, strict=True):
+        _place(test, one)
     history.tell()
     past = history.past()
     out = history.behind.keys() | {one.file.removesuffix(".json") for one in history.open}
@@ -206,28 +214,53 @@ def _arrived(entry: BoardCard) -> tuple[float, str]:
     return (math.inf if entry.arrival is None else entry.arrival, entry.key)
 
 
-def _place(test: BoardTest) -> None:
+def _large(tests: Sequence[BoardTest]) -> bool:
+    return sum(len(test.rows) for test in tests) >= _MANY
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Where the rows of a test stand: the order of their numbers and, in this order, groups and fronts."""
+
+    order: list[int]
+    baselines: dict[str, dict[str, float]] | None  # None where nothing is ranked
+    groups: list[int | None]
+    fronts: list[tuple[bool, ...]]  # cost, memory, thinking, price
+
+
+def _placed(test: BoardTest) -> _Placed:
     sign = 1 if test.lower_is_better else -1
-    test.rows.sort(key=lambda row: (sign * row.main.value, row.name, row.entry.key))
+    numbers = range(len(test.rows))
+    order = sorted(numbers, key=lambda n: (sign * (row := test.rows[n]).main.value, row.name, row.entry.key))
+    rows = [test.rows[n] for n in order]
+    baselines, tied = None, [row.group for row in rows]
     if test.ranked:
-        test.score = test.score.model_copy(update={"baselines": _baselines(test.rows)})
-        floor = [] if test.lower_is_better else constants(test.score)
+        baselines = _baselines(rows)
+        score = test.score.model_copy(update={"baselines": baselines})
+        floor = [] if test.lower_is_better else constants(score)
         rivals = [
-            groups.rival(row, test.spread) if all(row.main.value > value for value in floor) else None
-            for row in test.rows
+            groups.rival(row, test.spread) if all(row.main.value > value for value in floor) else None for row in rows
         ]
         with known.kept("tests", test.key) as pairs, known.kept("gaps", test.key) as gaps:
-            tied = groups.tied(test.score, rivals, pairs, gaps)
-        for row, group in zip(test.rows, tied, strict=True):
-            row.group = group
-    good = [-sign * row.main.value for row in test.rows]
-    machines = [row.entry.machine for row in test.rows]
-    costs = front(good, [row.cost for row in test.rows], machines)
-    memories = front(good, [row.memory for row in test.rows], machines)
-    # tokens are the same on every machine
-    thoughts = front(good, [row.thinking for row in test.rows], [""] * len(good))
-    prices = front(good, [row.score.price for row in test.rows], [""] * len(good))
-    for row, *fronts in zip(test.rows, costs, memories, thoughts, prices, strict=True):
+            tied = groups.tied(score, rivals, pairs, gaps)
+    good = [-sign * row.main.value for row in rows]
+    machines = [row.entry.machine for row in rows]
+    everywhere = [""] * len(rows)  # tokens and prices are the same on every machine
+    fronts = (
+        front(good, [row.cost for row in rows], machines),
+        front(good, [row.memory for row in rows], machines),
+        front(good, [row.thinking for row in rows], everywhere),
+        front(good, [row.score.price for row in rows], everywhere),
+    )
+    return _Placed(order, baselines, tied, list(zip(*fronts, strict=True)))
+
+
+def _place(test: BoardTest, found: _Placed) -> None:
+    test.rows = [test.rows[n] for n in found.order]
+    if found.baselines is not None:
+        test.score = test.score.model_copy(update={"baselines": found.baselines})
+    for row, group, fronts in zip(test.rows, found.groups, found.fronts, strict=True):
+        row.group = group
         row.on_cost_front, row.on_memory_front, row.on_thinking_front, row.on_price_front = fronts
 
 

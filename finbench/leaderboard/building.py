@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib.util
+import itertools
 import re
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from finbench.cards import cardfiles
-from finbench.core import environment
+from finbench.core import copies, environment
 from finbench.core.errors import FinbenchError
 from finbench.core.files import write_atomic
 from finbench.leaderboard import charts, known, page, published, tables
@@ -26,8 +26,10 @@ from finbench.leaderboard.store import SCORECARDS
 
 _PATIENCE = 3600  # seconds for which a build waits for another one of the same folder, which may be of thousands
 _TORN = re.compile(r"\.(.+)\.[a-z0-9_]{8}")  # how ``write_atomic`` names what a kill may leave
-_BEHIND = 32  # files that wait to be written: their texts are in memory
 PARQUET = "leaderboard.parquet"  # written where pyarrow is, and beside the cards on the Hub; not meant for Git
+
+
+Tables = dict[str, Callable[[], str | bytes]]  # by the names of their files
 
 
 @dataclass(frozen=True)
@@ -75,44 +77,55 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: 
     ``trusted``: a leaderboard whose keys, order of arrival and study are believed, not those in ``folder``.
     """
     _has_cards(folder)
-    names, stale = set(), []
-    with contextlib.ExitStack() as held:
-        if not check:
-            held.enter_context(cardfiles.lock(folder / page.PAGE, _PATIENCE))
+    with contextlib.nullcontext() if check else cardfiles.lock(folder / page.PAGE, _PATIENCE):
         cards = read(folder, trusted)
         made, blocks = board(cards.entries, beside(trusted or folder), cards.refused), published.read(folder)
-        if not check:
-            parts = held.enter_context(known.kept("parts", str(folder.resolve())))
-            with _behind(functools.partial(_write, folder, parts)) as write:
-                for name, content in _files(folder, made, blocks, check):
-                    names.add(name)
-                    write(name, content)
-        else:
-            for name, content in _files(folder, made, blocks, check):
-                names.add(name)
-                if _stale(folder, name, content.text() if isinstance(content, PagePart) else content):
-                    stale.append(name)
-        left_over = _left_over(folder, names)
+        shown = _tables(made, blocks)
         if check:
-            return Built(folder, made, sorted(names), sorted([*left_over, *stale]))
-        for name in left_over:
+            return _checked(folder, made, shown, blocks)
+        names = {*shown}
+        with (
+            known.kept("parts", str(folder.resolve())) as parts,
+            copies.meanwhile(functools.partial(_write_tables, folder, shown), worth=made.large) as written,
+        ):
+            for name, content in page.files(made, blocks):
+                names.add(name)
+                _write(folder, name, content, parts)
+            written()
+        for name in _left_over(folder, names):
             (folder / name).unlink()
     return Built(folder, made, sorted(names))
 
 
-def _files(
-    folder: Path, made: Board, blocks: Sequence[published.PublishedScore], check: bool
-) -> Iterator[tuple[str, str | bytes | PagePart]]:
-    """Name and content of every file."""
-    columns = tables.columns(made)
-    yield "leaderboard.md", tables.markdown(made, blocks)
-    yield "leaderboard.csv", tables.as_csv(columns)
-    yield "leaderboard.json", tables.as_json(columns)
-    if (parquet := tables.as_parquet(columns)) and not (check and not (folder / PARQUET).is_file()):
-        yield PARQUET, parquet
-    if check and not (folder / "index.html").is_file():  # a board may keep its page out of Git
-        return
-    yield from page.files(made, blocks)
+def _checked(folder: Path, made: Board, shown: Tables, blocks: Sequence[published.PublishedScore]) -> Built:
+    """What was made, and which files are not what it gives."""
+    own = ((name, make()) for name, make in shown.items() if name != PARQUET or (folder / PARQUET).is_file())
+    # a board may keep its page out of Git
+    pages = page.files(made, blocks) if (folder / "index.html").is_file() else ()
+    names, stale = set(), []
+    for name, content in itertools.chain(own, pages):
+        names.add(name)
+        if _stale(folder, name, content.text() if isinstance(content, PagePart) else content):
+            stale.append(name)
+    return Built(folder, made, sorted(names), sorted([*_left_over(folder, names), *stale]))
+
+
+def _tables(made: Board, blocks: Sequence[published.PublishedScore]) -> Tables:
+    """Every table by the name of its file, made when it is called."""
+    columns = functools.cache(functools.partial(tables.columns, made))
+    found: Tables = {
+        "leaderboard.md": lambda: tables.markdown(made, blocks),
+        "leaderboard.csv": lambda: tables.as_csv(columns()),
+        "leaderboard.json": lambda: tables.as_json(columns()),
+    }
+    if importlib.util.find_spec("pyarrow"):
+        found[PARQUET] = lambda: tables.as_parquet(columns())
+    return found
+
+
+def _write_tables(folder: Path, shown: Tables) -> None:
+    for name, make in shown.items():
+        _write(folder, name, make(), known.Kept())
 
 
 def _ours(path: Path) -> bool:
@@ -137,26 +150,7 @@ def _stale(folder: Path, name: str, content: str | bytes) -> bool:
     return not page.same(name, there.decode("utf-8", "replace"), content)
 
 
-@contextlib.contextmanager
-def _behind(write: Callable[..., None]) -> Iterator[Callable[..., None]]:
-    """``write`` in a thread of its own, a few files behind: it waits for the disk while the next are made.
-
-    A fault of one of them is raised at the next, or at the end.
-    """
-    waiting: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(1) as pool:
-
-        def later(*what: Any) -> None:
-            waiting.append(pool.submit(write, *what))
-            if len(waiting) > _BEHIND:
-                waiting.popleft().result()
-
-        yield later
-        for one in waiting:
-            one.result()
-
-
-def _write(folder: Path, parts: Kept, name: str, content: str | bytes | PagePart) -> None:
+def _write(folder: Path, name: str, content: str | bytes | PagePart, parts: Kept) -> None:
     """Write a file unless it is there as it should be: as ``parts`` says what such inputs give, or as it is made."""
     path = folder / name
     there = path.read_bytes() if path.is_file() else None

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,9 +54,8 @@ def read(folder: Path, trusted: Path | None = None) -> Cards:
     refused = [RefusedCard(name, [fault]) for name, fault in wrong.items()]
     found: dict[CardPlace, tuple[KnownCard, str | None]] = {}
     left: list[CardPlace] = []
-    with ThreadPoolExecutor(math.ceil(threads.cores())) as pool:  # files are read and hashed beside each other
-        known_ones = list(pool.map(_known, places))
-    for place, seen in zip(places, known_ones, strict=True):
+    for place in places:
+        seen = _known(place)
         if seen is not None:
             found[place] = seen
             continue

@@ -148,13 +148,10 @@ def as_json(found: Columns) -> str:
     return f'{{"columns":{json.dumps(COLUMNS)},"data":[\n' + ",\n".join(lines) + "\n]}\n"
 
 
-def as_parquet(found: Columns) -> bytes | None:
-    """Rows as Parquet; None where pyarrow is not installed."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        return None
+def as_parquet(found: Columns) -> bytes:
+    """Rows as Parquet, where pyarrow is installed."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     def kind(name: str) -> pa.DataType:
         if name in _YES_OR_NO:

@@ -1,0 +1,89 @@
+"""Work by a copy of this process: its result, its faults, and where there is none."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from finbench.core import copies, threads
+from finbench.core.errors import FinbenchError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="copies of a process are made on Linux")
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread but this one, whatever runs the tests, and two processors."""
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
+    monkeypatch.setattr(threads, "cores", lambda: 2.0)
+
+
+def test_the_result_is_of_another_process_on_the_same_objects() -> None:
+    seen = [1, 2]
+    with copies.meanwhile(lambda: (os.getpid(), sum(seen))) as result:
+        seen.append(3)  # of which the copy knows nothing
+        process, total = result()
+    assert process != os.getpid()
+    assert total == 3
+
+
+def test_a_large_result_comes_whole() -> None:
+    with copies.meanwhile(lambda: b"x" * 5_000_000) as result:
+        assert len(result()) == 5_000_000
+
+
+def test_where_there_is_no_copy_the_call_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with copies.meanwhile(os.getpid, worth=False) as result:
+        assert result() == os.getpid()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "active_count", lambda: 2)
+        with copies.meanwhile(os.getpid) as result:
+            assert result() == os.getpid()
+    monkeypatch.setattr(threads, "cores", lambda: 1.0)
+    with copies.meanwhile(os.getpid) as result:
+        assert result() == os.getpid()
+
+
+def test_what_fails_in_the_copy_is_done_here() -> None:
+    here = os.getpid()
+
+    def killed() -> str:
+        if os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return "here"
+
+    with copies.meanwhile(killed) as result:
+        assert result() == "here"
+
+    def fails() -> None:
+        raise FinbenchError("no", "hint")
+
+    with pytest.raises(FinbenchError, match="no"), copies.meanwhile(fails) as result:
+        result()
+    with copies.meanwhile(lambda: lambda: 1) as unpickled:  # which no pipe takes
+        assert unpickled()() == 1
+
+
+def test_a_copy_ends_with_the_body(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    started: list[int] = []
+    real = os.fork
+
+    def fork() -> int:
+        started.append(real())
+        return started[-1]
+
+    def stopped() -> None:
+        with copies.meanwhile(lambda: time.sleep(60)):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fork", fork)
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    with pytest.raises(ProcessLookupError):
+        os.kill(started[0], 0)
+    assert capfd.readouterr() == ("", "")
