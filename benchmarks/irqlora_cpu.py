@@ -234,7 +234,7 @@ def untrained(data_dir: Path) -> None:
 def ablation(data_dir: Path, home: Path) -> None:
     """Every cell that is not there yet, seed by seed."""
     from finbench.evaluation import evaluator
-    from finbench.models import adapters, bases
+    from finbench.models import attaching, bases
     from finbench.training import runner
 
     _remembered()
@@ -251,7 +251,7 @@ def ablation(data_dir: Path, home: Path) -> None:
             )
             found = {card.subject.kind: card.scores[0] for card in cards}
             model, tokenizer = bases.load(_base(), 4, bases.compute_dtype("auto"))
-            model = adapters.attach(model, folder, _base()).eval()
+            model = attaching.attach(model, folder, _base()).eval()
             row = {
                 "halves": halves,
                 "seed": seed,

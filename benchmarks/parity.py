@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finbench.engines.vllm import parity
-from finbench.models import adapters, bases
+from finbench.models import adapters, attaching, bases
 
 Change = Callable[[dict[str, Any], dict[str, Any]], None]  # of a configuration and the tensors
 
@@ -64,7 +64,7 @@ def main() -> None:
 
     exact, tokenizer = bases.load(base, 16, torch.float32)
     plain = parity.after_probes(exact, tokenizer)
-    right = parity.after_probes(adapters.attach(exact, folder.folder).eval(), tokenizer)
+    right = parity.after_probes(attaching.attach(exact, folder.folder).eval(), tokenizer)
     ids = [row.topk(parity.TOP).indices for row in right]
     del exact
 
@@ -77,7 +77,7 @@ def main() -> None:
     half, _ = bases.load(base, 16, getattr(torch, stated.dtype))
     table = [("what the adapter moves, in float32", apart(right, plain))]
     table.append((f"{stated.dtype} from float32: base", apart(parity.after_probes(half, tokenizer), plain)))
-    attached = adapters.attach(half, folder.folder).eval()
+    attached = attaching.attach(half, folder.folder).eval()
     served = parity.after_probes(attached, tokenizer)
     half = attached.unload()
     table.append((f"{stated.dtype} from float32: adapter", apart(served, right)))
@@ -90,7 +90,7 @@ def main() -> None:
             change(config, tensors)
             (copy / "adapter_config.json").write_text(json.dumps(config))
             save_file(tensors, copy / "adapter_model.safetensors")
-            attached = adapters.attach(half, copy).eval()
+            attached = attaching.attach(half, copy).eval()
             table.append((f"adapter {name}", apart(parity.after_probes(attached, tokenizer), served)))
             half = attached.unload()
     print(f"| {folder.name} | nats |\n|--|--:|")

@@ -21,7 +21,7 @@ from finbench.core.records import Adapter
 from finbench.engines import servable
 from finbench.methods import METHODS, method_named
 from finbench.methods.lora import LoraMethod
-from finbench.models import adapters, bases
+from finbench.models import attaching, bases
 from finbench.training import checkpoints, merging, planning, runner
 from finbench.training.merging import log_probabilities
 
@@ -60,7 +60,7 @@ def test_experts_are_trained_read_by_peft_alone_evaluated_and_merged(mixture: Pa
     assert all(tensor.any() for tensor in found.values())
     model, tokenizer = bases.load(bases.resolve(str(mixture)), 16, torch.float32)
     plain = log_probabilities(model, tokenizer, TEXT)
-    here = log_probabilities(adapters.attach(model, out, bases.resolve(str(mixture))).eval(), tokenizer, TEXT)
+    here = log_probabilities(attaching.attach(model, out, bases.resolve(str(mixture))).eval(), tokenizer, TEXT)
     assert float((here - plain).abs().max()) > 1e-3
     [alone] = read_alone([(mixture, out, "peft", 16)], TEXT, tmp_path)
     assert float((here - alone).abs().max()) < 1e-5

@@ -20,7 +20,7 @@ from conftest import TEXT, TrainOnce, make_llama
 from finbench.core.errors import FinbenchError
 from finbench.engines.hf import HFEngine
 from finbench.methods import icq, iec, method_named, quantise
-from finbench.models import adapters, bases
+from finbench.models import adapters, attaching, bases
 from finbench.publishing import modelcard
 from finbench.publishing.licences import Licence
 from finbench.training import recipes, runner
@@ -213,7 +213,7 @@ def test_a_plain_reload_of_shifts_fails_loudly(trained: dict[str, Any], folders:
     assert "PeftModel" not in readme
     assert "finbench merge" in readme
     with pytest.raises(FinbenchError, match="published weights of its base"):
-        adapters.attach(model, out)
+        attaching.attach(model, out)
 
 
 def test_a_published_card_does_not_name_peft(trained: dict[str, Any]) -> None:
@@ -248,11 +248,11 @@ def test_below_the_adapter_the_base_stays_the_nf4_base(trained: dict[str, Any], 
     base = bases.resolve(str(folders["llama"]))
     model, tokenizer = bases.load(base, 4, torch.float32)
     alone = log_probabilities(model, tokenizer, TEXT)
-    model = adapters.attach(model, out, base).eval()
+    model = attaching.attach(model, out, base).eval()
     torch.testing.assert_close(log_probabilities(model, tokenizer, TEXT), said, atol=1e-5, rtol=0)
     with model.disable_adapter():
         assert torch.equal(log_probabilities(model, tokenizer, TEXT), alone)
-    assert not adapters.stands_beside(model, trained["iec"][0])
+    assert not attaching.stands_beside(model, trained["iec"][0])
     assert torch.equal(log_probabilities(model.unload(), tokenizer, TEXT), alone)
 
 
@@ -296,7 +296,7 @@ def test_shifts_that_do_not_fit_are_refused(trained: dict[str, Any], folders: di
         save_file(rest, tmp_path / "a" / adapters.WEIGHTS)
         base = bases.resolve(str(folders["llama"]))
         with pytest.raises(FinbenchError, match="missing or of another size"):
-            adapters.attach(bases.load(base, 4, torch.float32)[0], tmp_path / "a", base)
+            attaching.attach(bases.load(base, 4, torch.float32)[0], tmp_path / "a", base)
 
 
 def test_a_run_whose_codes_changed_is_not_resumed(folders: dict[str, Path]) -> None:

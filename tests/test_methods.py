@@ -21,7 +21,7 @@ from finbench.engines.hf import HFEngine
 from finbench.evaluation import subjects
 from finbench.methods import METHODS, convert, method_named, quantise
 from finbench.methods.spectral import Residual
-from finbench.models import adapters, bases
+from finbench.models import adapters, attaching, bases
 from finbench.training import batches, recipes, runner
 from finbench.training.merging import log_probabilities, merge
 
@@ -123,7 +123,7 @@ def test_it_learns_and_is_read_again_as_it_was(
         model, tokenizer = bases.load(bases.Base(run.record.base, run.folder), 16, torch.float32)
     else:
         model, tokenizer = _loaded(folders[base], bits)
-        model = adapters.attach(model, made.folder, bases.resolve(str(folders[base])))
+        model = attaching.attach(model, made.folder, bases.resolve(str(folders[base])))
     rounded = run.record.kind == "model" and bits == 8  # int8 rounds the layers' inputs too, a 16-bit model does not
     found = log_probabilities(model.eval(), tokenizer, TEXT)
     torch.testing.assert_close(found, run.logits, atol=0.05 if rounded else 1e-4, rtol=0)
@@ -313,7 +313,7 @@ def test_the_engine_evaluates_every_method_one_after_the_other(
     expected = {}
     for run in runs:
         model, tokenizer = _loaded(folders[base], bits)
-        attached = adapters.attach(model, run.folder, bases.resolve(str(folders[base])))
+        attached = attaching.attach(model, run.folder, bases.resolve(str(folders[base])))
         expected[run.folder] = log_probabilities(attached.eval(), tokenizer, TEXT)
     for run in [*runs, *reversed(runs)]:
         engine.use(run.folder)
@@ -489,7 +489,7 @@ def test_dora_rows_have_the_trained_magnitudes(
 def test_doras_norm_is_not_differentiated(trained: Callable[..., Trained], folders: dict[str, Path]) -> None:
     """Section 4.3 of the paper: B's gradient is that of the formula with the norm as a constant."""
     run = trained("dora", "llama", 16)
-    model = adapters.attach(_loaded(folders["llama"])[0], run.folder).train()
+    model = attaching.attach(_loaded(folders["llama"])[0], run.folder).train()
     layer = model.base_model.model.model.layers[0].mlp.up_proj
     [name] = layer.lora_A
     a, b, m = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.lora_magnitude_vector[name].weight
@@ -566,7 +566,7 @@ def test_random_projections_need_not_be_saved(method: str, folders: dict[str, Pa
         out = tmp_path / str(saved)
         runner.train(recipe(folders["llama"], method, save_projection=saved), out)
         model, tokenizer = _loaded(folders["llama"])
-        logits.append(log_probabilities(adapters.attach(model, out).eval(), tokenizer, TEXT))
+        logits.append(log_probabilities(attaching.attach(model, out).eval(), tokenizer, TEXT))
         sizes.append((out / "adapter_model.safetensors").stat().st_size)
     torch.testing.assert_close(*logits, atol=1e-5, rtol=0)
     assert sizes[1] < sizes[0]

@@ -14,7 +14,7 @@ from alone import read_alone
 from finbench.core.errors import FinbenchError
 from finbench.methods import METHODS, TUNERS, method_named
 from finbench.methods.lora import LoraMethod
-from finbench.models import adapters, bases
+from finbench.models import attaching, bases
 from finbench.training import recipes, runner
 from finbench.training.merging import log_probabilities
 
@@ -221,7 +221,7 @@ def test_the_layers_that_are_left_out_are_saved(
     for (_, out, _, _), expected, found in zip(told, said, read_alone(told, TEXT, tmp_path), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=0, msg=out.name)
         assert not torch.allclose(found, untrained, atol=1e-4)
-        attached = adapters.attach(bases.load(base, 16, torch.float32)[0], out, base).eval()
+        attached = attaching.attach(bases.load(base, 16, torch.float32)[0], out, base).eval()
         torch.testing.assert_close(log_probabilities(attached, tokenizer, TEXT), expected, atol=1e-4, rtol=0)
 
 

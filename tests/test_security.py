@@ -20,7 +20,7 @@ from conftest import TOKEN, files_of, hub_environment, processor_time, quick, up
 from finbench.core import safety
 from finbench.core.errors import FinbenchError
 from finbench.hub.dev.server import DevHub
-from finbench.models import adapters, bases, chatguard, modelfiles
+from finbench.models import adapters, attaching, bases, chatguard, modelfiles
 
 
 class Bomb:
@@ -339,7 +339,7 @@ def test_a_search_without_end_on_names_that_only_the_base_has(
     adapters.read(configured(adapter, **changed))
     start = processor_time()
     with pytest.raises(FinbenchError, match="names modules by a regular expression that is invalid or takes too long"):
-        adapters.attach(model, adapter)
+        attaching.attach(model, adapter)
     assert quick(processor_time() - start, 3)
 
 
@@ -351,7 +351,7 @@ def test_patterns_of_every_module_take_peft_no_time(adapter: Path, llama: Path) 
     model = bases.load(bases.resolve(str(llama)), 16, torch.float32)[0]
     configured(adapter, alpha_pattern={f"x{n}": 8 for n in range(3_000)})
     start = processor_time()
-    adapters.attach(model, adapter)
+    attaching.attach(model, adapter)
     assert quick(processor_time() - start, 2)
 
 

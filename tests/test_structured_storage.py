@@ -18,7 +18,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter, Subject
 from finbench.evaluation import evaluator, preflight
 from finbench.evaluation.subjects import Candidate
-from finbench.models import adapters, bases, modelfiles
+from finbench.models import adapters, attaching, bases, modelfiles
 from finbench.models.structured import counts, modules, storage, surgery
 from finbench.models.structured.structures import Structure
 from finbench.training import merging, recipes
@@ -237,7 +237,7 @@ def test_an_adapter_is_trained_on_the_factors_merged_back_and_evaluated(kind: st
     assert merged.merge is not None
     assert merged.merge.largest_difference < 1e-4
     assert adapters.read(tmp_path / "merged").kind == "model"
-    beside = adapters.attach(bases.load(bases.resolve(str(folder)), 16, torch.float32)[0], tmp_path / "a")
+    beside = attaching.attach(bases.load(bases.resolve(str(folder)), 16, torch.float32)[0], tmp_path / "a")
     whole = storage.load(tmp_path / "merged")
     assert (_logits(beside) - _logits(whole)).abs().max() < 1e-4
     assert (_logits(whole) - _logits(storage.load(folder))).abs().max() > 1e-3

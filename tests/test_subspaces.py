@@ -19,7 +19,7 @@ from finbench.core.records import Adapter
 from finbench.methods import method_named
 from finbench.methods.convert import lora_layers
 from finbench.methods.subspaces import weight_of
-from finbench.models import adapters, bases
+from finbench.models import adapters, attaching, bases
 from finbench.training import batches, loops, recipes, runner
 from finbench.training.merging import log_probabilities
 from finbench.training.trainer import AnswerTrainer, arguments
@@ -177,7 +177,7 @@ def test_a_whole_model_is_the_adapter_merged(trained: dict[str, Any], folders: d
     whole, tokenizer = bases.load(bases.Base(made.base, out), 16, torch.float32)
     base, _ = bases.load(bases.resolve(str(folders["llama"])), 16, torch.float32)
     one = log_probabilities(whole, tokenizer, TEXT)
-    other = log_probabilities(adapters.attach(base, trained["rosa"][0]).eval(), tokenizer, TEXT)
+    other = log_probabilities(attaching.attach(base, trained["rosa"][0]).eval(), tokenizer, TEXT)
     torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
 
 

@@ -15,7 +15,7 @@ from conftest import TEXT, Trained, TrainOnce
 from finbench.core.errors import FinbenchError
 from finbench.engines.hf import HFEngine
 from finbench.methods import METHODS, TUNERS, method_named
-from finbench.models import adapters, bases
+from finbench.models import adapters, attaching, bases
 from finbench.training import recipes, runner
 from finbench.training.merging import log_probabilities, merge
 
@@ -60,7 +60,7 @@ def test_it_trains_is_read_again_is_evaluated_and_merges(
     on = bases.resolve(str(folders[kind]))
     model, tokenizer = bases.load(on, bits, torch.float32)
     base = log_probabilities(model, tokenizer, TEXT)
-    found = log_probabilities(adapters.attach(model, adapters.read(run.folder).folder).eval(), tokenizer, TEXT)
+    found = log_probabilities(attaching.attach(model, adapters.read(run.folder).folder).eval(), tokenizer, TEXT)
     torch.testing.assert_close(found, run.logits, atol=1e-4, rtol=0)
     assert not torch.allclose(found, base, atol=1e-6)
     engine = HFEngine(on, bits, "float32")

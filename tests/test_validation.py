@@ -183,7 +183,7 @@ def test_the_loss_is_that_of_the_rows_one_by_one_and_the_best_step_is_kept(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rate so high that training harms in the end; the adapter is what the best step's checkpoint holds."""
-    from finbench.models import adapters, bases
+    from finbench.models import attaching, bases
 
     monkeypatch.setattr("finbench.training.checkpoints.shutil.rmtree", lambda *_, **__: None)
     monkeypatch.setattr("finbench.training.checkpoints.clear", lambda *_, **__: None)
@@ -203,7 +203,7 @@ def test_the_loss_is_that_of_the_rows_one_by_one_and_the_best_step_is_kept(
     model, _ = bases.load(bases.resolve(str(llama)), 16, torch.float32)
     one_by_one = loops.Passes("padded", 1)
     assert tuning.answer_loss(model, run.held.rows, one_by_one) == pytest.approx(found.curve[0][1], abs=1e-4)
-    again = adapters.attach(model, tmp_path / "a")
+    again = attaching.attach(model, tmp_path / "a")
     assert tuning.answer_loss(again, run.held.rows, one_by_one) == pytest.approx(best[0], abs=1e-4)
 
 

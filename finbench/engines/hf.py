@@ -16,7 +16,7 @@ from finbench.engines import race, thinking, turns
 from finbench.engines.folding import Merger
 from finbench.engines.interface import Done, Engine
 from finbench.engines.lm import TreeLM
-from finbench.models import adapters, bases
+from finbench.models import attaching, bases
 
 _STOCK_BATCH = 32  # rows a batch of HFLM's own way
 _WINDOW = 16384  # requests that are encoded and planned at a time, which bounds memory
@@ -98,23 +98,23 @@ class HFEngine(Engine):
 
     def _attach(self, adapter: Path) -> None:
         """Put an adapter on the base. Only LoRAs stand side by side: others are taken off first."""
-        kind = adapters.peft_config(adapter)
+        kind = attaching.peft_config(adapter)
         if kind.is_prompt_learning or kind.peft_type == "ADAPTION_PROMPT":
             raise FinbenchError(
                 f"{adapter} is of type {kind.peft_type.value}, which cannot be taken off to score the base beside it.",
                 "Score it alone: finbench lm-eval run --model finbench --model_args pretrained=FOLDER,peft=ADAPTER ...",
             )
-        if self.peft is not None and not adapters.stands_beside(self.peft, adapter):
+        if self.peft is not None and not attaching.stands_beside(self.peft, adapter):
             self.peft.unload()  # the base that is left is ``plain``
             self.peft, self.lm._model = None, self.plain
-        self.peft = adapters.attach(self.peft if self.peft is not None else self.plain, adapter, self.base)
+        self.peft = attaching.attach(self.peft if self.peft is not None else self.plain, adapter, self.base)
         self.lm._model = self.peft.eval()
 
     def _prove(self, adapter: Path) -> None:
         """The base below an adapter is still the base, and the adapter does something."""
         if adapter in self.proven:
             return
-        with adapters.fitting(adapter):  # some of a configuration is first looked at when it computes
+        with attaching.fitting(adapter):  # some of a configuration is first looked at when it computes
             self.peft.base_model.disable_adapter_layers()
             below = self._probe()
             self.peft.base_model.enable_adapter_layers()

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from finbench.models import (
         adapters,
         adopting,
+        attaching,
         bases,
         chatguard,
         ggufs,
@@ -36,6 +37,7 @@ __all__ = [
     "accept",
     "adapters",
     "adopting",
+    "attaching",
     "bases",
     "chatguard",
     "empty_model",

@@ -13,7 +13,7 @@ from finbench.core.errors import FinbenchError, reason
 from finbench.core.files import folder_atomic, write_atomic
 from finbench.core.records import Adapter, BaseModelId, Bits, Closeness, Merge, MergedModel
 from finbench.methods import quantise
-from finbench.models import Unchanged, adapters, bases, is_structured, structured
+from finbench.models import Unchanged, adapters, attaching, bases, is_structured, structured
 from finbench.scoring import prompts, task_of_examples
 
 Place = Literal["dequantised", "bf16"]
@@ -127,13 +127,13 @@ def write(folder: adapters.AdapterFolder, on: bases.Base, bits: Bits, place: Pla
     stated = folder.record.dtype if folder.record else "auto"
     trained, tokenizer = bases.load(on, bits, bases.compute_dtype(stated if stated in _DTYPES else "auto"))
     merged, _ = bases.load(on, 16, bases.compute_dtype("float32"))
-    trained = adapters.attach(trained, folder.folder, on).eval()  # an adapter may bring codes of its own
+    trained = attaching.attach(trained, folder.folder, on).eval()  # an adapter may bring codes of its own
     if place == "dequantised":
         quantise.copy_dequantised(trained, merged)  # before any forward: that may repack quantised weights
     before = [log_probabilities(trained, tokenizer, text) for text in texts]
     del trained
     computed = bases.compute_dtype(dtype)
-    merged = _sum(adapters.attach(merged, folder.folder, on), folder).to(computed)
+    merged = _sum(attaching.attach(merged, folder.folder, on), folder).to(computed)
     unchanged = Unchanged()
     unchanged.base(on)
     unchanged.adapter(folder.folder, folder.identity, folder.kind)

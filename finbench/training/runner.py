@@ -27,7 +27,7 @@ from finbench.core.records import (
     Truncation,
 )
 from finbench.methods import Cut, Start
-from finbench.models import Unchanged, adapters, bases
+from finbench.models import Unchanged, adapters, attaching, bases
 from finbench.training import batches, checkpoints, claims, launch, merging, planning, ranks, speedups
 from finbench.training.batches import choose
 from finbench.training.preparation import Prepared, prepare
@@ -285,7 +285,7 @@ def begin(run: Prepared, dtype: Any) -> tuple[Any, Any]:
     on_device = ({key: tensor.to(model.device) for key, tensor in batch.items()} for batch in collated)
     model = method.apply(model, recipe, Start(run.steps, on_device, load))
     if recipe.start is not None:
-        adapters.load_into(model, adapters.locate(recipe.start.source))
+        attaching.load_into(model, adapters.locate(recipe.start.source))
     return model, tokenizer
 
 
@@ -374,7 +374,7 @@ def _truncation(run: Prepared, model: Any, tokenizer: Any, saved: Path, cut: Cut
     texts = merging.probes(list(run.recipe.tasks), template)
     before = [merging.log_probabilities(model.eval(), tokenizer, text) for text in texts]
     base, _ = bases.load(run.base, 16, run.dtype)
-    again = adapters.attach(base.float(), saved).eval()
+    again = attaching.attach(base.float(), saved).eval()
     after = [merging.log_probabilities(again, tokenizer, text) for text in texts]
     return Truncation(**dataclasses.asdict(cut), **merging.compare(before, after))
 

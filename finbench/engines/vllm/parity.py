@@ -19,7 +19,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.files import digest, write_atomic
 from finbench.core.records import Bits
 from finbench.engines.forward import NOT_FINITE, exact_head
-from finbench.models import adapters, bases
+from finbench.models import adapters, attaching, bases
 
 PROBES = (
     "Operating profit rose to 4.1 million euro from 3.0 million a year ago.",
@@ -75,7 +75,7 @@ def _computed(base: bases.Base, folders: Sequence[Path | None], dtype: str, bits
     labels = [] if bits == 16 else [tokenizer.encode(text, add_special_tokens=False)[0] for text in LABELS]
     found = {}
     for folder in folders:
-        attached = adapters.attach(model, folder).eval() if folder else model
+        attached = attaching.attach(model, folder).eval() if folder else model
         own = after_probes(attached, tokenizer) if folder else beside
         top = [row.topk(min(TOP, len(row))).indices.tolist() for row in own]
         ids = [list(dict.fromkeys([*row, *labels])) for row in top]
