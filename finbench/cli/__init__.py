@@ -10,6 +10,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Entry point. Ctrl-C while modules are still being imported is one line too."""
+    gc.set_threshold(10_000)  # a million objects of libraries stay: looking at them was a sixth of a short command
     try:
         from finbench.cli import app
 
