@@ -62,6 +62,17 @@ def test_where_the_system_makes_no_process_the_call_does_it(monkeypatch: pytest.
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_where_nobody_is_told_how_children_end_the_call_does_it() -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as a process may be started
+    try:
+        with copies.meanwhile(lambda: "done") as result:
+            assert result() == "done"
+        with copies.meanwhile(lambda: "done"):
+            time.sleep(0.2)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_what_fails_in_the_copy_is_done_here() -> None:
     here = os.getpid()
 

@@ -61,13 +61,19 @@ class _Copy(Generic[T]):
         with open(self.pipe, "rb", closefd=False) as pipe:
             content = pipe.read()
         self.running = False
-        return self.work() if os.waitpid(self.process, 0)[1] else pickle.loads(content)
+        return pickle.loads(content) if self._went_well() else self.work()
 
     def end(self) -> None:
         os.close(self.pipe)
         if self.running:
-            os.kill(self.process, signal.SIGKILL)
-            os.waitpid(self.process, 0)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process, signal.SIGKILL)
+            self._went_well()
+
+    def _went_well(self) -> bool:
+        with contextlib.suppress(ChildProcessError):  # whoever started this may have it ignore how children end
+            return os.waitpid(self.process, 0)[1] == 0
+        return False
 
 
 def _inside(work: Callable[[], T], parent: int, pipe: int) -> NoReturn:
