@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +51,28 @@ def test_where_there_is_no_copy_the_call_does_it(monkeypatch: pytest.MonkeyPatch
         assert result() == os.getpid()
 
 
+def test_where_the_system_makes_no_process_the_call_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", none)
+    before = len(os.listdir("/proc/self/fd"))
+    with copies.meanwhile(os.getpid) as result:
+        assert result() == os.getpid()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_where_nobody_is_told_how_children_end_the_call_does_it() -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as a process may be started
+    try:
+        with copies.meanwhile(lambda: "done") as result:
+            assert result() == "done"
+        with copies.meanwhile(lambda: "done"):
+            time.sleep(0.2)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_what_fails_in_the_copy_is_done_here() -> None:
     here = os.getpid()
 
@@ -87,3 +111,32 @@ def test_a_copy_ends_with_the_body(monkeypatch: pytest.MonkeyPatch, capfd: pytes
     with pytest.raises(ProcessLookupError):
         os.kill(started[0], 0)
     assert capfd.readouterr() == ("", "")
+
+
+_KILLED = """
+import os, pathlib, sys, time
+from finbench.core import copies, threads
+threads.cores = lambda: 2.0
+
+def work():
+    pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
+    time.sleep(1)
+    return b"x" * 1_000_000  # more than a pipe takes
+
+with copies.meanwhile(work):
+    time.sleep(60)
+"""
+
+
+def test_a_copy_does_not_outlive_a_process_that_is_killed(tmp_path: Path) -> None:
+    told = tmp_path / "copy"
+    process = subprocess.Popen([sys.executable, "-c", _KILLED, str(told)])
+    while not (told.exists() and told.read_text()):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    state = Path(f"/proc/{told.read_text()}/stat")
+    deadline = time.monotonic() + 3
+    while state.exists() and ") Z " not in state.read_text():  # whoever has it now may not have looked
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -61,6 +61,7 @@ from finbench.leaderboard import (
 from finbench.leaderboard.board import Board, _place, _placed, board, front
 from finbench.leaderboard.deciding import rejected, two_sided
 from finbench.leaderboard.groups import Rival, tied
+from finbench.leaderboard.payload import Payload
 from finbench.leaderboard.reading import entries, read
 from finbench.training import recipes
 from make_data import as_whole, write_sources
@@ -392,6 +393,15 @@ def test_the_first_screen_stays_light_however_many_cards(original: Path) -> None
         assert name.endswith(".js") or "<script>" not in text  # all scripts are files
         if name != "page/charts.js":  # whose library quotes addresses that it never asks
             assert re.findall(r"https?://(?!www\.w3\.org/|WHERE-THE-BOARD-IS)", text) == [], name
+
+
+def test_the_first_screen_stays_light_where_each_score_is_of_a_card_of_its_own(original: Path) -> None:
+    made = Payload(boards.many(original / "scorecards" / "guess.json", 3))
+    made.cards = [made.cards[0] | {"name": "<" * 200} for _ in range(6_300)]
+    lines = [[n, [[0.5, 0.4, 0.6, 1, None, 300 + 20 * n + k] for k in range(20)]] for n in range(300)]
+    first = made.first([{"tests": ["test"] * 20, "of": 300, "lines": lines}] * 2)
+    assert len(json.dumps(first).replace("<", "\\u003c")) <= 400_000
+    assert all(len(table["lines"]) >= 5 and table["of"] == 300 for table in first["overview"])
 
 
 def test_markdown_shows_the_best_and_says_of_how_many(original: Path) -> None:

@@ -26,7 +26,18 @@ from finbench.cards import cardfiles
 from finbench.cli.app import app
 from finbench.core.errors import FinbenchError
 from finbench.evaluation import rescore
-from finbench.leaderboard import commands, deciding, evidence, examine, groups, known, precedence, store, tables
+from finbench.leaderboard import (
+    building,
+    commands,
+    deciding,
+    evidence,
+    examine,
+    groups,
+    known,
+    precedence,
+    store,
+    tables,
+)
 from finbench.leaderboard.board import board
 from finbench.leaderboard.payload import Payload
 from finbench.leaderboard.reading import entries, read
@@ -130,6 +141,40 @@ def test_no_card_is_looked_at_twice_and_the_cache_proves_no_more_than_its_key(
     shutil.rmtree(place)
     board_scale.make(place, 5, TASKS, DOCUMENTS)
     assert [[row.group for row in test.rows] for test in leaderboard.build(place).board.tests] == groups_of
+
+
+def test_a_card_that_is_written_while_it_is_looked_at_is_known_under_no_other_bytes(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = place / "scorecards" / "owner-0" / "subject-1" / "subject-1.json"
+    earlier, look = path.read_bytes(), examine.faults
+
+    def meanwhile(looked_at: Path) -> Any:
+        changed(looked_at, lambda card: card.update(seconds=77.0))
+        return look(looked_at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(examine, "faults", meanwhile)
+        assert examine.examined(path) == []
+    path.write_bytes(earlier)
+    assert {entry.key: entry.card.seconds for entry in entries(place)}["owner-0/subject-1/subject-1"] != 77.0
+
+
+def test_details_are_of_the_card_that_the_tables_are_of(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, real = place / "scorecards" / "owner-0" / "subject-1" / "subject-1.json", building.board
+    earlier = path.read_bytes()
+
+    def meanwhile(*found: Any) -> Any:
+        changed(path, lambda card: card["scores"].pop())
+        return real(*found)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(building, "board", meanwhile)
+        with pytest.raises(FinbenchError, match="was changed while its leaderboard was built"):
+            leaderboard.build(place)
+    path.write_bytes(earlier)
+    leaderboard.build(place)
+    assert leaderboard.build(place, check=True).stale == []
 
 
 def test_without_a_cache_that_can_be_written_the_board_is_the_same(place: Path, cache: Path) -> None:

@@ -78,7 +78,7 @@ def examined(path: Path) -> list[str]:
         return [str(fault)]
     except (MemoryError, RecursionError) as fault:
         return [f"cannot be read ({type(fault).__name__})"]
-    if kept is not None and key is not None:
+    if kept is not None and key is not None and key == known.key_of(path):  # nobody wrote the card meanwhile
         known.write(key, kept)
     more = [f"and {len(wrong) - _SHOWN:,} more: finbench verify"] if len(wrong) > _SHOWN else []
     return wrong[:_SHOWN] + more

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import html
 import importlib.resources
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from finbench.cards import from_template
 from finbench.core.files import digest
 from finbench.leaderboard import charts, details, feeds, published
 from finbench.leaderboard.board import Board
-from finbench.leaderboard.payload import LEVELS, BoardSubject, Payload, detail_name, file_of
+from finbench.leaderboard.payload import LEVELS, BoardSubject, Payload, detail_name, file_of, script_json
 from finbench.leaderboard.rows import BoardTest
 
 PAGE = "page"  # folder of all but the first screen
@@ -49,7 +48,7 @@ def files(board: Board, blocks: Sequence[published.PublishedScore] = ()) -> Iter
     templates = importlib.resources.files("finbench").joinpath("templates/leaderboard")
     newest = max((entry.card.provenance.created for entry in board.entries), default="")[:10]
     values = {"board": board, "published": blocks, "marks": published.marks, "levels": LEVELS, "newest": newest}
-    values |= {"families": heads["families"], "first": _json(made.first(overview))}
+    values |= {"families": heads["families"], "first": script_json(made.first(overview))}
     yield "index.html", _html("page", **values)
     yield "feed.atom", feeds.atom(made)
     for name in ("board.css", "board.js"):
@@ -75,8 +74,8 @@ def _detail(part: str, make: Callable[[], dict[str, Any]]) -> str:
 
 def script(part: str, value: Any) -> str:
     """A file that gives ``value`` to the script of the page. A text of JSON is read faster than code is."""
-    text = _json(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"/* {MARK} */\nfinbench({_json(part)}, '{text}');\n"
+    text = script_json(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"/* {MARK} */\nfinbench({script_json(part)}, '{text}');\n"
 
 
 def same(name: str, one: str, other: str) -> bool:
@@ -123,9 +122,3 @@ class _Shell:
 def _html(template: str, **values: Any) -> str:
     text = from_template(f"leaderboard/{template}.html.j2", escape=True, policy=_POLICY, **values)
     return text.replace("<!doctype html>", f"<!doctype html><!-- {MARK} -->", 1)
-
-
-def _json(value: Any) -> str:
-    """JSON that cannot end a script element or open a comment in one."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.translate({ord(sign): f"\\u{ord(sign):04x}" for sign in "<>\u2028\u2029"})

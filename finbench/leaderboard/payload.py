@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ LEVELS = {
     "revoked": "the key that signed its rerun is not believed any more: no more than samples-attached",
 }
 # of each table of the first screen come with the page; what lies beyond is read after it is drawn
-FIRST_LINES, FIRST_CELLS = 150, 4000
+FIRST_LINES, FIRST_BYTES = 150, 160_000
 _PAST = 100  # cards of its history that a subject's page names
 _BUDGET = ("rows", "steps", "rate")  # of a training: filters that what was not trained passes
 
@@ -120,11 +121,21 @@ class Payload:
 
     def first(self, overview: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """What comes with the page: the first lines of the first screen, and the cards that they need."""
-        most = [min(FIRST_LINES, FIRST_CELLS // max(1, len(table["tests"]))) for table in overview]
-        shown = [table | {"lines": table["lines"][:many]} for table, many in zip(overview, most, strict=True)]
-        lines = [line for table in shown for line in table["lines"]]
-        needed = {place for card, cells in lines for place in (card, *(cell[5] for cell in cells if len(cell) > 5))}
-        return {"cards": {place: self.cards[place] for place in sorted(needed)}, "overview": shown}
+        needed: dict[int, Any] = {}
+        shown = []
+        for table in overview:
+            lines: list[Any] = []
+            left = FIRST_BYTES
+            for card, cells in table["lines"][:FIRST_LINES]:
+                places = (card, *(cell[5] for cell in cells if len(cell) > 5))  # who is scored task by task has many
+                new = {place: self.cards[place] for place in places if place not in needed}
+                left -= len(script_json([cells, new]).encode())
+                if lines and left < 0:
+                    break
+                needed |= new
+                lines.append([card, cells])
+            shown.append(table | {"lines": lines})
+        return {"cards": {place: needed[place] for place in sorted(needed)}, "overview": shown}
 
     def _cells(self, subject: BoardSubject, keys: Sequence[str]) -> list[list[Any]]:
         cells: list[list[Any]] = []
@@ -137,6 +148,12 @@ class Payload:
                 limits = [None if part is None else round(part, 4) for part in (main.value, main.low, main.high)]
                 cells[-1] += [*limits, row.group, row.trainings, *([place] if place != subject.card else [])]
         return cells
+
+
+def script_json(value: Any) -> str:
+    """JSON that cannot end a script element or open a comment in one."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.translate({ord(sign): f"\\u{ord(sign):04x}" for sign in "<>\u2028\u2029"})
 
 
 def rounded(measure: Measure) -> list[float | None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench.cards import Heading, cardfiles, thinking_tokens
+from finbench.core.errors import FinbenchError
 from finbench.core.records import Measure, Score, Scorecard
 from finbench.evaluation import Verification
 from finbench.leaderboard import precedence
@@ -50,8 +51,13 @@ class BoardCard:
     seen: str | None = None  # digest of its bytes, its samples' and all that judges them (``known.key_of``)
 
     def whole(self) -> Scorecard:
-        """The card as its file has it."""
-        return self.card if self.path is None else cardfiles.read(self.path)
+        """The card as its file has it; FinbenchError where that is another one by now."""
+        if self.path is None:
+            return self.card
+        card = cardfiles.read(self.path)
+        if card.seal != self.card.seal:
+            raise FinbenchError(f"{self.path} was changed while its leaderboard was built.", "Repeat the command.")
+        return card
 
     @functools.cached_property
     def identity(self) -> str:
