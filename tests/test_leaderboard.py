@@ -67,6 +67,7 @@ from finbench.training import recipes
 from make_data import as_whole, write_sources
 
 ROOT = Path(__file__).parent.parent
+FEEDS = (("guess", 3), ("guess", 4), ("gold", 3))  # card that many subjects have, and how many
 SETS = ("fpb", "headlines", "fin_ner", "fiqa_sa")
 
 
@@ -417,6 +418,13 @@ def test_one_card_more_changes_its_own_subject_and_no_other(original: Path) -> N
     new = {name for name in after if after[name] != before.get(name)}
     assert sum(name.startswith("page/subject/") for name in new) == 3
     assert sum(name.startswith("page/details/") for name in new) == 1
+
+
+def test_a_feed_keeps_its_own_mark(original: Path) -> None:
+    cards = [boards.many(original / "scorecards" / f"{name}.json", count) for name, count in FEEDS]
+    texts = [next(text for file, text in page.files(board) if file == "feed.atom") for board in cards]
+    one, more, other = (re.findall(r"<id>(urn:uuid:[0-9a-f-]+)</id>", str(text))[0] for text in texts)
+    assert one == more != other
 
 
 def test_a_feed_and_a_badge_are_xml_whatever_a_name_holds(original: Path) -> None:

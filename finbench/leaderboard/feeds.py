@@ -29,16 +29,17 @@ def atom(made: Payload) -> str:
     # a card that the order of arrival does not name came last
     order = sorted(
         made.board.entries,
-        key=lambda entry: (math.inf if entry.arrival is None else entry.arrival, entry.card.provenance.created),
+        key=lambda one: (math.inf if one.arrival is None else one.arrival, one.card.provenance.created, one.key),
         reverse=True,
     )
     entries = [_entry(entry, made.cards[made.place[entry.key]], found.get(entry.key, [])) for entry in order[:_NEWEST]]
+    first = order[-1].key + str(order[-1].card.run_key) if order else ""  # of the card that came first, which stays
     newest = max((entry.card.provenance.created for entry in order[:_NEWEST]), default="1970-01-01T00:00:00+00:00")
     return f"""<?xml version="1.0" encoding="utf-8"?>
 <!-- finbench leaderboard -->
 <feed xmlns="http://www.w3.org/2005/Atom">
 <title>finbench leaderboard: new cards</title>
-<id>{uuid.uuid5(uuid.NAMESPACE_URL, "finbench leaderboard").urn}</id>
+<id>{uuid.uuid5(uuid.NAMESPACE_URL, f"finbench leaderboard {first}").urn}</id>
 <link rel="alternate" href="index.html"/>
 <link rel="self" href="feed.atom"/>
 <updated>{_xml(newest)}</updated>
