@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from typer.testing import CliRunner
 
 from finbench.cards import cardfiles
 from finbench.cli import app
@@ -65,6 +66,17 @@ def test_debug_shows_the_trace() -> None:
 def test_wrong_usage_exits_2() -> None:
     assert run("eval", "--no-such-option").returncode == 2
     assert run("train", "--rank", "many").returncode == 2
+
+
+def test_an_argument_that_is_none_is_told_its_option(capsys: Any) -> None:
+    done = CliRunner().invoke(app.app, ["eval", "runs/fpb", "--tasks", "fpb"])
+    said = " ".join(done.output.replace("│", " ").split())
+    assert done.exit_code == 2
+    assert "extra argument(s) (runs/fpb)" in said
+    assert "an adapter by --adapter, a model by --model, tasks by --tasks" in said
+    done = CliRunner().invoke(app.app, ["bases", "smollm2"])
+    assert done.exit_code == 2
+    assert "named by" not in done.output
 
 
 @pytest.mark.parametrize(

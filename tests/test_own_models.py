@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -307,6 +308,23 @@ def test_most_answers_that_do_not_parse_are_said_at_once_with_the_option_that_me
     rows = [(tmp_path / name / "tiny-llama.samples.jsonl.zst").read_bytes() for name in "ac"]
     assert rows[0] == rows[1]
     assert shown.scores[0].main == card.scores[0].main
+
+
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [
+        ({"profile": "chat"}, "--profile direct"),
+        ({"profile": "chat", "confidence": True}, "leave --confidence out"),
+        ({"chat": True}, "--no-chat"),
+    ],
+)
+def test_the_option_that_is_named_can_be_typed_beside_the_others(settings: dict[str, Any], hint: str) -> None:
+    from finbench.core.settings import Evaluation
+    from finbench.evaluation import look
+
+    who: Any = SimpleNamespace(subject=SimpleNamespace(chat=settings.get("chat", False), adapter="a" * 64), base=None)
+    bad: Any = [SimpleNamespace(cut=False, text="Well.")] * 4
+    assert hint in look._mend(who, bad, Evaluation(tasks="mini_sentiment", **settings))
 
 
 def test_a_look_shows_choices_too_and_counts_from_nought(

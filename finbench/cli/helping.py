@@ -135,6 +135,7 @@ def keys(command: str) -> tuple[str, Iterable[tuple[str, str, str]]] | None:
     return "Keys of --set, with their defaults", rows
 
 
+_NAMED_BY = {"--adapter": "an adapter", "--model": "a model", "--task": "a task", "--tasks": "tasks"}
 _PLAIN = {
     "alpha": "scale of the update: alpha / rank",
     "dropout": "of the update's input, in training",
@@ -147,6 +148,17 @@ _PLAIN = {
 
 class Command(TyperCommand):
     """A command whose help ends with examples and keys."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """An argument that is none is told by which option it may be named."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as fault:
+            said, options = str(getattr(fault, "message", "")), {name for param in self.params for name in param.opts}
+            by = [f"{what} by {name}" for name, what in _NAMED_BY.items() if name in options]
+            if by and "extra argument" in said:
+                fault.message = f"{said}. It is named by an option: {', '.join(by)}."  # type: ignore[attr-defined]
+            raise
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The options as typer shows them, then ours."""

@@ -195,6 +195,10 @@ def _mend(who: Candidate, bad: Sequence[_Heard], wanted: Evaluation) -> str:
         return "They go on until their room is used up; worked examples show where to stop: --shots 5."
     if wanted.engine == "api":
         return "Try worked examples: --shots 5; or let it reason: --profile think."
+    if wanted.confidence:
+        return "They may state nothing but the confidence: leave --confidence out, or show how: --shots 5."
+    if wanted.profile in ("chat", "think"):
+        return "Try --profile direct, or worked examples: --shots 5."
     if chat:
         return "Try --no-chat, or worked examples: --shots 5."
     return "Worked examples show a base model the form: --shots 5; or train an adapter on the task."
