@@ -1,13 +1,14 @@
-"""What GPT-2 124M would reach, dense and in factors, by a law through four small sizes.
+"""What GPT-2 124M would reach, dense and in factors, by a law through five small sizes.
 
-    OMP_NUM_THREADS=1 python benchmarks/pretrain_scaling.py run --filings FOLDER   repeated, it goes on
+    OMP_NUM_THREADS=1 python benchmarks/pretrain_scaling.py run --filings FOLDER [--workers 2]   repeated, it goes on
     python benchmarks/pretrain_scaling.py page                                     the tables of docs/pretrain.md
 
-Text and tokenizer are those of pretrain_cpu.py. Each size trains on as many tokens a parameter of its dense model; rank
-is a quarter of the width in each. The law is L = a + b C^-c: bits per byte L over operations of the whole training C,
+Text and tokenizer are those of pretrain_cpu.py. Each size trains on as many tokens a parameter of its dense model; the
+largest reads its text 2.9 times. Rank is a quarter of the width, or the share of it at which GPT-2 124M would be 2.64
+times smaller. The law is L = a + b C^-c: bits per byte L over operations of the whole training C,
 a, b >= 0. Its interval is a jackknife over sizes, with Student's t; it knows nothing of other laws, rates or texts. Of
-400 simulated lines (a = 1, c = 0.18, each loss off by a standard deviation of 0.01) it held the truth in 93 %, and half
-of the intervals were wider than 0.60 bits per byte at 1e17 operations: four sizes tell little of one so far away.
+400 simulated lines (a = 1, c = 0.18, each loss off by a standard deviation of 0.01) it held the truth in 97 %, and half
+of the intervals were wider than 0.50 bits per byte at 1e17 operations: five sizes tell little of one so far away.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import json
 import math
 import runpy
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,14 +30,18 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "pretrain_scaling.json"
 PAGE = HERE.parent / "docs" / "pretrain.md"
 MARKS = ("<!-- by benchmarks/pretrain_scaling.py -->\n\n", "<!-- end of benchmarks/pretrain_scaling.py -->")
-SIZES = {"48": (48, 2, 2), "64": (64, 2, 2), "96": (96, 3, 3), "128": (128, 4, 4)}  # width, layers, heads
+# width, layers, heads
+SIZES = {"48": (48, 2, 2), "64": (64, 2, 2), "96": (96, 3, 3), "128": (128, 4, 4), "192": (192, 6, 6)}
 KINDS: dict[str, Any] = {
     "dense": "dense",
     "lowrank": {"kind": "lowrank", "rank": 0.25},
     "cola": {"kind": "cola", "rank": 0.25},
     "sltrain": {"kind": "sltrain", "rank": 0.25},
+    "lowrank d/16": {"kind": "lowrank", "rank": 1 / 16},
+    "cola d/16": {"kind": "cola", "rank": 1 / 16},
+    "sltrain d/22": {"kind": "sltrain", "rank": 0.045},
 }
-A_PARAMETER = 1.1  # tokens, as many as the text has for the largest size
+A_PARAMETER = 1.1  # tokens, as many as the text has for a width of 128
 T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571}  # Student's t of 95 % for so many sizes
 _EXPONENTS = np.geomspace(0.003, 3, 2000)
 
@@ -100,7 +105,8 @@ def stated(kind: str, size: str, filings: Path, out: Path) -> Any:
     start = {"shape": "gpt2-tiny", "config": {"n_embd": width, "n_layer": layers, "n_head": heads}, "vocabulary": 2048}
     dense = 2048 * width + cpu["SCRATCH"]["context"] * width + layers * (12 * width**2 + 13 * width) + 2 * width
     own = {"start": start, "tokens": int(A_PARAMETER * dense), "structure": KINDS[kind], "eval_every": 10**6}
-    return cpu["recipe"](f"scaling-{kind}-{size}", {**cpu["SCRATCH"], "store": []}, own, filings, out)
+    name = f"scaling-{kind}-{size}".replace(" ", "-").replace("/", "-")
+    return cpu["recipe"](name, {**cpu["SCRATCH"], "store": []}, own, filings, out)
 
 
 def trained(kind: str, size: str, filings: Path, out: Path) -> dict[str, Any]:
@@ -147,16 +153,16 @@ def read() -> dict[str, Any]:
     return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
 
 
-def every(filings: Path, out: Path) -> None:
+def every(filings: Path, out: Path, workers: int) -> None:
     """Every cell that is not there, the smallest size of all kinds first, each in a process of its own."""
-    for size in SIZES:
-        for kind in KINDS:
-            if size in read().get(kind, {}):
-                continue
-            with ProcessPoolExecutor(1, get_context("spawn")) as alone:
-                cell = alone.submit(trained, kind, size, filings, out).result()
+    cells = [(kind, size) for size in SIZES for kind in KINDS if size not in read().get(kind, {})]
+    runpy.run_path(str(HERE / "pretrain_cpu.py"))["bible"](out)  # once, before several want it
+    with ProcessPoolExecutor(workers, get_context("spawn"), max_tasks_per_child=1) as pool:
+        waiting = {pool.submit(trained, kind, size, filings, out): (kind, size) for kind, size in cells}
+        for done in as_completed(waiting):
+            kind, size = waiting[done]
             found = read()
-            found.setdefault(kind, {})[size] = cell
+            found.setdefault(kind, {})[size] = done.result()
             RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
@@ -165,8 +171,8 @@ def page() -> str:
     found = read()
     lines = ["| model | width | parameters | tokens | operations | bits per byte |", "|--|--:|--:|--:|--:|--:|"]
     points: dict[str, tuple[list[float], list[float]]] = {}
-    for kind, cells in found.items():
-        for size, cell in cells.items():
+    for kind in KINDS:
+        for size, cell in sorted(found.get(kind, {}).items(), key=lambda one: int(one[0])):
             compute, bits = cell["flops_training"] * cell["tokens"], cell["bits_curve"][-1][1]["all"]
             xs, ys = points.setdefault(kind, ([], []))
             xs.append(compute)
@@ -201,13 +207,14 @@ def main() -> None:
     parser.add_argument("part", choices=("run", "page"))
     parser.add_argument("--filings", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/pretrain-scaling"))
+    parser.add_argument("--workers", type=int, default=1)
     given = parser.parse_args()
     if given.part == "page":
         before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
         PAGE.write_text(before + MARKS[0] + page() + "\n" + MARKS[1] + rest.partition(MARKS[1])[2], encoding="utf-8")
         return
     given.out.mkdir(parents=True, exist_ok=True)
-    every(given.filings, given.out)
+    every(given.filings, given.out, given.workers)
 
 
 if __name__ == "__main__":
