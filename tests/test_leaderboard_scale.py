@@ -590,6 +590,36 @@ def test_a_pull_request_is_told_where_its_card_would_stand(place: Path, made: Pa
     text = (tmp_path / "c.md").read_text()
     assert text.startswith("**Fit to be taken**: 1 new scorecard.")
     assert "| `newcomer` | `fpb` | 1 of 6 |" in text
+    shown = found.standings[0]
+    assert f"| {100 * shown.value:.1f} [" in text  # as on the page, in percent
+
+
+def test_two_cards_of_a_request_of_one_subject_count_in_its_order(place: Path, made: Path) -> None:
+    key = newcomer(place, ability=9.0)
+    path = place / "scorecards" / f"{key}.json"
+    again = path.with_name("again.json")
+    shutil.copy(path, again)
+    shutil.copy(cardfiles.samples_path(path), cardfiles.samples_path(again))
+    keys = [key, f"{Path(key).parent}/again"]
+    before = [line for line in (place / precedence.ARRIVALS).read_text().splitlines() if line not in keys]
+    for order in (keys, keys[::-1]):
+        (place / precedence.ARRIVALS).write_text("\n".join([*before, *order]) + "\n")
+        found = leaderboard.review(place, made)
+        assert (found.new, found.faults) == (sorted(keys), [])
+        assert {one.card for one in found.standings} == {order[0]}
+    (place / precedence.ARRIVALS).write_text("\n".join(before) + "\n")
+    text = leaderboard.review(place, made).comment
+    assert "write stranger/newcomer/newcomer or" in text  # what to do, to its end
+    assert "into arrivals.txt, or take one of the two out`" in text
+
+
+def test_the_lock_of_a_clone_is_passed_over_and_nothing_else_by_its_name(place: Path, made: Path) -> None:
+    key, lock = newcomer(place), place / "scorecards" / ".lock"
+    lock.touch()
+    assert leaderboard.review(place, made).new == [key]
+    assert leaderboard.review(place, made).faults == []
+    lock.write_text("mine")
+    assert "scorecards/.lock is no card" in "\n".join(leaderboard.review(place, made).faults)
 
 
 def test_what_a_pull_request_may_not_change_is_named(place: Path, made: Path) -> None:

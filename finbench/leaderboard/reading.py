@@ -46,10 +46,15 @@ def entries(folder: Path, trusted: Path | None = None) -> list[BoardCard]:
 def read(folder: Path, trusted: Path | None = None) -> Cards:
     """Every card of a leaderboard, verified; one in which something is wrong is refused, and stops no other.
 
-    ``trusted``: the folder whose keys and order of arrival are believed; default: the leaderboard's own. FinbenchError
-    for a signature that proves nothing.
+    ``trusted``: the folder whose keys and order of arrival are believed, and after it the folder's own order of cards
+    that are not there; default: the leaderboard's own. FinbenchError for a signature that proves nothing.
     """
     vouched, order = attested.attestations(folder, trusted), precedence.arrivals(trusted or folder)
+    if trusted is not None:
+        known_there, last = {place.key for place in store.places(trusted)[0]}, max(order.values(), default=-1)
+        own = precedence.arrivals(folder)
+        new = (key for key in sorted(own, key=own.__getitem__) if key not in order and key not in known_there)
+        order |= {key: last + number for number, key in enumerate(new, 1)}
     places, wrong = store.places(folder)
     refused = [RefusedCard(name, [fault]) for name, fault in wrong.items()]
     found: dict[CardPlace, tuple[KnownCard, str | None]] = {}

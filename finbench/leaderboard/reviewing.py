@@ -9,16 +9,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import cardfiles
+from finbench.cards import cardfiles, in_brackets
 from finbench.core import environment
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file
+from finbench.core.records import Measure
 from finbench.leaderboard import attested, intake, precedence, signing, store
 from finbench.leaderboard.board import board
 from finbench.leaderboard.reading import beside, read
 from finbench.leaderboard.rows import BoardTest
 
 _SHOWN = 40  # rows of a comment, and faults
+_FAULT = 1_000  # characters of a fault: two names of 200, and what to do at its end
 _LEVEL = 5  # names of those that a card is level with
 
 
@@ -32,6 +34,7 @@ class Standing:
     value: float
     low: float | None
     high: float | None
+    share: bool  # shown in percent
     place: int
     of: int
     group: int | None
@@ -58,7 +61,7 @@ class Review:
             lines = [
                 f"**Not yet**: {count}, and this is wrong:",
                 "",
-                *(f"- {_code(one)}" for one in self.faults[:_SHOWN]),
+                *(f"- {_code(one, _FAULT)}" for one in self.faults[:_SHOWN]),
             ]
             more = len(self.faults) - _SHOWN
             return "\n".join([*lines, *([f"- and {more:,} more"] if more > 0 else []), ""])
@@ -71,7 +74,6 @@ class Review:
         return "\n".join([*lines, ""])
 
     def _line(self, one: Standing) -> str:
-        ends = "" if one.low is None or one.high is None else f" ({one.low:.3f} to {one.high:.3f})"
         level = ", ".join(map(_code, one.level[:_LEVEL])) + (
             f" and {len(one.level) - _LEVEL}" * (len(one.level) > _LEVEL)
         )
@@ -80,7 +82,7 @@ class Review:
             _code(one.test),
             f"{one.place:,} of {one.of:,}",
             one.group or "–",
-            f"{one.value:.3f}{ends}",
+            in_brackets(Measure(value=one.value, low=one.low, high=one.high, method=""), one.share),
         )
         return f"| {' | '.join(map(str, cells))} | {level or '–'} |"
 
@@ -140,10 +142,15 @@ def _changed(folder: Path, against: Path, places: Sequence[store.CardPlace]) -> 
             elif mine[name].is_symlink():
                 yield f"{name} is a link"
             elif name not in theirs:
-                if name not in new:
+                if name not in new and not _is_lock(mine[name]):
                     yield f"{name} is no card, nor the samples or the training of a new one"
             elif sha256_file(mine[name]) != sha256_file(theirs[name]):
                 yield f"{name} was edited: cards are added, never changed"
+
+
+def _is_lock(path: Path) -> bool:
+    """What ``add`` leaves beside the cards, which Git passes over."""
+    return path.name == ".lock" and path.stat().st_size == 0
 
 
 def _order(folder: Path, against: Path, keys: set[str]) -> list[str]:
@@ -168,11 +175,11 @@ def _standings(test: BoardTest, keys: set[str]) -> Iterator[Standing]:
         main = row.main
         level = [other.name for other in test.rows if row.group and other.group == row.group and other is not row]
         yield Standing(
-            sorted(mine)[0], row.name, test.title, main.value, main.low, main.high,
+            sorted(mine)[0], row.name, test.title, main.value, main.low, main.high, test.share,
             place + 1, len(test.rows), row.group, level,
         )  # fmt: skip
 
 
-def _code(text: str) -> str:
+def _code(text: str, most: int = 160) -> str:
     plain = re.sub(r"[`|\x00-\x1f\u2028\u2029]", " ", text).strip()
-    return f"`{plain[:160] + '…' * (len(plain) > 160)}`"
+    return f"`{plain[:most] + '…' * (len(plain) > most)}`"

@@ -286,7 +286,7 @@
     };
     const baselines = Object.entries(test.baselines).map(([name, value]) => h("tr", { class: "baseline" }, columns.map(([, key, , options]) => ({
       name: () => h("th", { scope: "row", class: "who" }, name, h("span", { class: "sub" }, "no model")),
-      score: () => h("td", {}, h("div", { class: "score isbase" }, h("b", {}, amount(value, test.share)), test.share ? bar(value, value, value) : "")),
+      score: () => h("td", {}, h("div", { class: "score isbase" }, h("b", {}, amount(value, test.share)), test.share ? bar(value, value, value) : h("span", {}), h("small", { class: "gap" }, span(value, value, test.share, " – ")))),
     }[key] || (() => h("td", { class: options.class })))())));
     count(rows.length, every.length);
     const title = `test-${test.key}`;
