@@ -930,6 +930,25 @@ def commits(api: HfApi, repo: str = "org/board") -> list[int]:
     return [len(api.list_repo_commits(repo, repo_type=kind)) for kind in KINDS]
 
 
+def test_cards_of_a_data_set_on_the_hub_stand_beside_the_index_of_git(
+    dev_hub: DevHub, original: Path, tmp_path: Path
+) -> None:
+    packed, clone = tmp_path / "packed", tmp_path / "clone"
+    leaderboard.pack(original, packed / "scorecards")
+    clone.mkdir()
+    for folder in (packed, clone):
+        (folder / "arrivals.txt").write_text("gold\nguess\n")
+    leaderboard.build(packed)
+    leaderboard.push("hub:org/cards", packed)
+    command = [str(Path(sys.executable).with_name("hf")), "download", "org/cards", "--repo-type", "dataset"]
+    command += ["--include", "scorecards/*.parquet", "--local-dir", str(clone)]
+    environ = os.environ | {"HF_ENDPOINT": dev_hub.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0"}
+    subprocess.run(command, env=environ, check=True, capture_output=True)
+    assert list((clone / "scorecards").glob("*.parquet"))
+    leaderboard.build(clone)
+    assert (clone / "leaderboard.csv").read_bytes() == (packed / "leaderboard.csv").read_bytes()
+
+
 def test_the_leaderboard_is_published_as_a_data_set_and_a_space(
     dev_hub: DevHub, original: Path, place: Path, tmp_path: Path, capsys: Any
 ) -> None:
