@@ -52,7 +52,7 @@ SHOWN = {  # number -> (as it is called, its unit, digits)
     "first_cpu_s": ("first build, of processor, s", 1.0, 0),
     "first_bytes": ("its memory at the peak, GB", GB, 2),
     "again_cpu_s": ("the same again, of processor, s", 1.0, 0),
-    "more_s": ("one card more, by the clock, s", 1.0, 0),
+    "more_s": ("one card more, by the clock, s", 1.0, 1),
     "more_cpu_s": ("one card more, of processor, s", 1.0, 0),
     "review_cpu_s": ("`leaderboard review` of a card, of processor, s", 1.0, 0),
     "review_bytes": ("its memory at the peak, GB", GB, 2),
