@@ -686,12 +686,13 @@ def test_the_page_of_the_benchmark_says_which_goals_are_missed_and_which_board_i
     grown = own | {"more_s": 50.0, "more_cpu_s": 50.0}
     found = {"tasks": 20, "documents": 100, "hardware": {"cores": 2, "cpu": "X"}, "boards": {"100": own, "1000": grown}}
     text = costs.table(found)
-    assert "| one card more, by the clock, s | 5 | 50 | 1.00 |" in text
+    assert "| one card more, by the clock, s | 5.0 | 50.0 | 1.00 |" in text
     assert "No board of 5,000 subjects, for which the goals are, was measured." in text
     assert "a step took up to 4.0 times" in text
-    assert "- one card more, by the clock, s, at most 20: about 299, **missed**." in text
+    assert "- one card more, by the clock, s, at most 20: about 299.0, **missed**." in text
     assert "- first build, by the clock, s, at most 900: about 600, met." in text
     text = costs.table(found | {"boards": {"1000": own, "5000": grown | {"review_s": 60.0, "review_cpu_s": 59.0}}})
     assert "- first build, by the clock, s, at most 900: 600, met." in text
-    assert "of a card, of processor, s, at most 60: 59, met." in text
+    request = "- a pull request of a card, reviewed, taken and built, of processor, s, at most 60: "
+    assert f"{request}109, **missed**." in text
     assert "on a phone's screen, ms, at most 1,000: not measured." in text
