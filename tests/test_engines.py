@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import random
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,7 +19,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finbench.core.errors import FinbenchError
-from finbench.engines import choices, forward
+from finbench.engines import choices, forward, packed
 from finbench.engines.lm import TreeLM
 
 # ---------------------------------------------------------------- the trees themselves, without a model
@@ -86,16 +88,25 @@ def test_batches_hold_every_tree_once_and_keep_their_bounds(
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=9), st.integers(16, 90), st.integers(1, 9), st.integers(0, 40))
-def test_batches_are_those_of_least_cost(sizes: list[int], budget: int, rows: int, past: int) -> None:
+@given(
+    st.lists(st.integers(1, 30), min_size=1, max_size=9),
+    st.integers(16, 90),
+    st.integers(1, 9),
+    st.integers(0, 40),
+    st.booleans(),
+)
+def test_batches_are_those_of_least_cost(sizes: list[int], budget: int, rows: int, past: int, padded: bool) -> None:
     trees = [choices.Tree([0] * size, wanted={0: [1]}) for size in sorted(sizes, reverse=True)]
 
+    def run(part: list[choices.Tree]) -> int:
+        return len(part) * len(part[0].tokens) if padded else sum(len(tree.tokens) for tree in part)
+
     def cost(parts: list[list[choices.Tree]]) -> float:
-        return sum(len(part) * len(part[0].tokens) + budget / 8 for part in parts)
+        return sum(run(part) + budget / 8 for part in parts)
 
     def allowed(part: list[choices.Tree]) -> bool:
         width = len(part[0].tokens)
-        fits = len(part) <= rows and len(part) * width <= budget and len(part) * (width + past) <= 16 * budget
+        fits = len(part) <= rows and run(part) <= budget and len(part) * (width + past) <= 16 * budget
         return len(part) == 1 or fits
 
     least = float("inf")
@@ -104,7 +115,7 @@ def test_batches_are_those_of_least_cost(sizes: list[int], budget: int, rows: in
         parts = [trees[a:b] for a, b in itertools.pairwise(edges)]
         if all(map(allowed, parts)):
             least = min(least, cost(parts))
-    assert cost(list(choices.batches(trees, budget, 10**6, rows, past))) == pytest.approx(least)
+    assert cost(list(choices.batches(trees, budget, 10**6, rows, past, padded))) == pytest.approx(least)
 
 
 def test_labels_of_one_context_are_one_tree_and_the_instruction_is_run_once() -> None:
@@ -245,6 +256,108 @@ def test_log_likelihoods_equal_stock_lm_eval(kind: str, models: dict[str, tuple[
     rolled = lm.loglikelihood_rolling(texts, disable_tqdm=True)
     expected = _lm(kind, models, HFLM).loglikelihood_rolling(texts, disable_tqdm=True)
     assert rolled == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("start", ["", "Say how it is, in one word, as an analyst of a bank would.\n"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_are_run_without_padding(
+    start: str, kind: str, models: dict[str, tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(4)
+    texts = [start + " ".join(rng.choices(["gold", "rose", "fell", "EUR"], k=k)) for k in (30, 3, 17, 8, 22)]
+    asked = [_ask(text, label) for text in texts for label in (" yes", " no more")]
+    lm, seen = _lm(kind, models, TreeLM), []
+    if not lm.forward.flat:
+        assert kind == "gemma2, soft caps"  # its attention is not torch's
+        return
+    inner = lm.bare.forward
+
+    def counted(*others: Any, input_ids: Any, **more: Any) -> Any:
+        seen.append(tuple(input_ids.shape))
+        return inner(*others, input_ids=input_ids, **more)
+
+    monkeypatch.setattr(lm.bare, "forward", counted)
+    found = lm.loglikelihood(asked, disable_tqdm=True)
+    plan = choices.plan([lm._encode_pair(*one.args) for one in asked], 256)
+    assert len(plan.trees) >= 4
+    assert all(rows == 1 for rows, _ in seen)
+    assert sum(run for _, run in seen) == len(plan.prefix) + sum(len(tree.tokens) for tree in plan.trees)
+    monkeypatch.undo()
+    assert _gap(found, _lm(kind, models, HFLM, batch_size=1).loglikelihood(asked, disable_tqdm=True)) <= 1e-4
+
+
+def test_attention_that_is_the_models_own_is_run_with_padding(models: dict[str, tuple[Any, Any]]) -> None:
+    from transformers import FalconConfig, FalconForCausalLM
+
+    torch.manual_seed(2)
+    shape = {"vocab_size": 600, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "bos_token_id": 0}
+    falcon = FalconForCausalLM(FalconConfig(**shape, eos_token_id=0, alibi=False)).eval()
+    own = {"falcon": (falcon, models["llama"][1])}
+    asked = [request for request in _requests(4, 6) if len(request.args[0]) < 200]
+    lm = _lm("falcon", own, TreeLM)
+    assert (lm.slow, lm.forward.flat) == ("", False)
+    expected = _lm("falcon", own, HFLM, batch_size=1).loglikelihood(asked, disable_tqdm=True)
+    assert _gap(lm.loglikelihood(asked, disable_tqdm=True), expected) <= 1e-4
+
+
+def test_half_precision_is_no_further_from_the_truth_than_stock_lm_eval(models: dict[str, tuple[Any, Any]]) -> None:
+    asked = [request for request in _requests(6) if request.args[1]]
+    model, tokenizer = models["llama"]
+    half = {"llama": (copy.deepcopy(model).to(torch.bfloat16), tokenizer)}
+    truth = [value for value, _ in _lm("llama", models, HFLM).loglikelihood(asked, disable_tqdm=True)]
+
+    def error(of: type[HFLM]) -> float:
+        found = [value for value, _ in _lm("llama", half, of).loglikelihood(asked, disable_tqdm=True)]
+        return float(np.mean([abs(a - b) / (1 + abs(b)) for a, b in zip(found, truth, strict=True)]))
+
+    assert error(TreeLM) < 1.1 * error(HFLM)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(7, 40, 30), (300, 2000, 64), (1, 1536, 100)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_products_with_weights_laid_out_are_products(bias: bool, shape: tuple[int, int, int], dtype: Any) -> None:
+    torch.manual_seed(0)
+    rows, many, out = shape
+    weight, given = torch.randn(out, many) / many**0.5, torch.randn(2, rows, many)
+    added = torch.randn(out) if bias else None
+    exact = torch.nn.functional.linear(given.double(), weight.double(), None if added is None else added.double())
+    given, weight = given.to(dtype), weight.to(dtype)
+    plain = torch.nn.functional.linear(given, weight, None if added is None else added.to(dtype))
+    multiply = packed.product(weight, None if added is None else added.to(dtype))
+    assert multiply is not None
+    error = (multiply(given).double() - exact).pow(2).mean().sqrt()
+    assert error <= 1.7 * (plain.double() - exact).pow(2).mean().sqrt()
+
+
+def test_weights_are_laid_out_for_long_work_and_anew_where_they_change(
+    models: dict[str, tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed, "_LEAST", 1)
+    model = copy.deepcopy(models["llama"][0])
+    own = {"llama": (model, models["llama"][1])}
+    lm, few = _lm("llama", own, TreeLM), [_ask("Gold rose.\nAnswer:", " yes")]
+    lm.loglikelihood(few, disable_tqdm=True)
+    assert lm.forward.packed is None
+    lm.loglikelihood(_requests(3), disable_tqdm=True)
+    laid: Any = lm.forward.packed
+    assert len(laid.layers) == 15
+    assert not any("forward" in vars(module) for module in model.modules())
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight.data.neg_()
+    lm.changed()
+    asked = _requests(5)
+    expected = _lm("llama", own, HFLM).loglikelihood(asked, disable_tqdm=True)
+    assert _gap(lm.loglikelihood(asked, disable_tqdm=True), expected) <= 1e-4
+    assert lm.forward.packed is not None
+
+
+def test_weights_are_not_laid_out_where_memory_is_short(
+    models: dict[str, tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed, "_LEAST", 1)
+    monkeypatch.setattr(packed, "free_memory", lambda: 2**10)
+    assert packed.Packed(models["llama"][0]).layers == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,6 +13,7 @@ from test_loops import assert_same, gradients, single
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from conftest import Once, _tokenizer
+from finbench.engines import forward, packed
 from finbench.engines.lm import TreeLM
 from finbench.models import bases
 from finbench.training import loops, merging, runner
@@ -76,16 +77,26 @@ def both(loaded: tuple[Any, Any], **options: Any) -> tuple[TreeLM, HFLM]:
     return ours, stock
 
 
-def test_log_likelihoods_are_stock_lm_evals(loaded: tuple[Any, Any]) -> None:
+@pytest.fixture(params=["as stored", "laid out"])
+def weights(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights as they are stored, or laid out for products, small ones and from the first token on."""
+    if request.param == "laid out":
+        monkeypatch.setattr(packed, "_LEAST", 1)
+        monkeypatch.setattr(packed, "_SUMMED", 40)
+        monkeypatch.setattr(forward, "_PACKED_FROM", 1)
+
+
+def test_log_likelihoods_are_stock_lm_evals(loaded: tuple[Any, Any], weights: None) -> None:
     ours, stock = both(loaded)
     assert ours.slow == ""
+    assert ours.forward.flat
     asked = _requests(0)
     expected = stock.loglikelihood(asked, disable_tqdm=True)
     assert len({round(value, 3) for value, _ in expected}) > len(asked) / 2
     assert _gap(ours.loglikelihood(asked, disable_tqdm=True), expected) <= 1e-4
 
 
-def test_answers_are_stock_lm_evals(loaded: tuple[Any, Any]) -> None:
+def test_answers_are_stock_lm_evals(loaded: tuple[Any, Any], weights: None) -> None:
     ours, stock = both(loaded)
     prompts = list(dict.fromkeys(request.args[0] for request in _requests(1, 12) if request.args[0]))
     asked = [_ask(text, {"until": ["\n", "e"], "max_gen_toks": 12, "do_sample": False}) for text in prompts]

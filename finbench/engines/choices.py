@@ -129,24 +129,28 @@ def _worth(saved: int, added: int, size: int) -> bool:
     return added == 0 or (fits and saved * _ATTENTION_PER_TOKEN >= 2 * added * size)
 
 
-def batches(trees: Sequence[Tree], tokens: int, wanted: int, rows: int | None, past: int = 0) -> Iterator[list[Tree]]:
-    """Trees, longest first, in batches of at most ``tokens`` with padding, ``wanted`` scored nodes and ``rows``.
+def batches(
+    trees: Sequence[Tree], tokens: int, wanted: int, rows: int | None, past: int = 0, padded: bool = True
+) -> Iterator[list[Tree]]:
+    """Trees, longest first, in batches of at most ``tokens``, ``wanted`` scored nodes and ``rows``.
 
     Every row looks at ``past`` shared tokens too: what all rows look at is bounded by ``_LOOKED_AT`` times ``tokens``.
     A tree that is larger than all that is a batch of its own. Of all ways to cut the trees into such batches this is
-    one of least cost: the tokens that are run, with padding, and for each batch what its weights cost to read.
+    one of least cost: the tokens that are run, with padding if they are ``padded``, and for each batch what its weights
+    cost to read.
     """
     widths = np.array([len(tree.tokens) for tree in trees], dtype=np.int64)
     nodes = np.concatenate([[0], np.cumsum([len(tree.wanted) for tree in trees], dtype=np.int64)])
-    each = tokens / _PASS
+    ends, each = np.concatenate([[0], np.cumsum(widths)]), tokens / _PASS
     least, begins = np.zeros(len(trees) + 1), np.zeros(len(trees) + 1, dtype=np.int64)
     for end in range(1, len(trees) + 1):
         first = max(0, end - min(rows or end, max(1, tokens // max(1, int(widths[end - 1])))))
         counts, wide = np.arange(end - first, 0, -1), widths[first:end]
-        fits = (counts * wide <= tokens) & (counts * (wide + past) <= _LOOKED_AT * tokens)
+        run = counts * wide if padded else ends[end] - ends[first:end]
+        fits = (run <= tokens) & (counts * (wide + past) <= _LOOKED_AT * tokens)
         fits &= nodes[end] - nodes[first:end] <= wanted
         fits[-1] = True
-        costs = np.where(fits, least[first:end] + counts * wide + each, np.inf)
+        costs = np.where(fits, least[first:end] + run + each, np.inf)
         begins[end] = first + int(costs.argmin())
         least[end] = costs.min()
     cuts = [len(trees)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -12,11 +13,14 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from finbench.core.errors import FinbenchError
+from finbench.engines import flat, packed
 from finbench.engines.choices import SHORTEST_PREFIX, Tree
 from finbench.models.prefixes import common
 
 _SHARP, _AT_ONCE = 32, 64  # tokens of a position whose logits are in float64, positions that are sharpened at a time
 _ROOM = 16  # tokens for which a row has room, and again when it is full
+_PASS = 64  # tokens that take as long as reading the weights
+_PACKED_FROM = 512  # tokens from which on weights are laid out anew, which takes as long as a tenth of these
 KEPT = 2**28  # bytes of a head in float32 that are kept beside the model's own
 NOT_FINITE = FinbenchError(
     "The model's log-probabilities are not finite: it cannot be scored.",
@@ -28,7 +32,7 @@ class RowsLayer(DynamicLayer):
     """Keys and values of each row, after those of ``shared``, a layer of a prefix: (1, heads, tokens, head size).
 
     There is room behind them, so that a token that is decoded copies none of those before it. Without ``keep`` those of
-    the rows are seen and not stored: a batch of one pass needs no room for them.
+    the rows are seen and not stored: a batch of one pass needs no room for them. What lies flat is spread first.
     """
 
     keys: Any
@@ -41,6 +45,13 @@ class RowsLayer(DynamicLayer):
         self._shared: Any = (None, None) if shared is None else (shared.keys, shared.values)
 
     def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        if layout := flat.layout():
+            key_states, value_states = layout.spread(key_states), layout.spread(value_states)
+            if layout.apart or (self.shared is None and not self.keep):
+                if self.keep:
+                    self.hold((key_states, value_states))
+                key_states.of_prefix = self._shared  # on its way to attention
+                return key_states, value_states
         if not self.keep:
             keys, values = (part.expand(len(key_states), -1, -1, -1) for part in self._shared)
             return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
@@ -105,36 +116,42 @@ def sharpened(logits: Any, hidden: Any, head: Any, tokens: Any) -> Any:
     return logits
 
 
+def _wide_product(head: Any, hidden: Any) -> Any:
+    """Logits of a head of half precision, in float32."""
+    return torch.nn.functional.linear(hidden, head.weight.float(), None if head.bias is None else head.bias.float())
+
+
 @contextlib.contextmanager
 def exact_head(
     model: Any,
     pick: Callable[[Any], Any],
-    weight: Callable[[Any], Any] = lambda head: head.weight.float(),
+    product: Callable[[Any, Any], Any] = _wide_product,
     tokens: Any = None,
 ) -> Iterator[None]:
     """Meanwhile the model's head runs on the positions that ``pick`` takes, in float32 for half precision too.
 
-    Whatever the model does to its logits (soft caps, scales) comes after it and stays the model's own. ``weight``
-    gives the head's weight in float32. With ``tokens``, (positions, any), a head in float32 is ``sharpened``.
+    Whatever the model does to its logits (soft caps, scales) comes after it and stays the model's own. ``product``
+    gives the logits of a head of half precision for what is in float32. With ``tokens``, (positions, any), a head in
+    float32 is ``sharpened``.
     """
     head = model.get_output_embeddings()
-    plain = head.forward
+    plain, own = head.forward, vars(head).get("forward")
 
     def logits(hidden: Any) -> Any:
         hidden = pick(hidden)
-        if type(head) is not torch.nn.Linear or head.weight.dtype not in (torch.bfloat16, torch.float16):
-            found = plain(hidden).float()
-            sharp = tokens is not None and type(head) is torch.nn.Linear and head.weight.dtype == torch.float32
-            return sharpened(found[0], hidden[0], head, tokens).unsqueeze(0) if sharp else found
-        return torch.nn.functional.linear(
-            hidden.float(), weight(head), None if head.bias is None else head.bias.float()
-        )
+        if type(head) is torch.nn.Linear and head.weight.dtype in (torch.bfloat16, torch.float16):
+            return product(head, hidden.float())
+        found = plain(hidden).float()
+        sharp = tokens is not None and type(head) is torch.nn.Linear and head.weight.dtype == torch.float32
+        return sharpened(found[0], hidden[0], head, tokens).unsqueeze(0) if sharp else found
 
     head.forward = logits
     try:
         yield
     finally:
         del head.forward
+        if own is not None:
+            head.forward = own
 
 
 @contextlib.contextmanager
@@ -164,13 +181,16 @@ class Forward:
         takes = inspect.signature(model.forward).parameters
         self.cache_name = "cache" if "cache" in takes else "past_key_values"
         self.depth = int(self.config.num_hidden_layers)
+        self.flat = self.config._attn_implementation == "sdpa"  # whether rows are run without padding
         self.forget()
         self.calls = 0
 
     def forget(self) -> None:
         """The weights are others now."""
         self.known: tuple[list[int], list[Any]] = ([], [])  # a prefix and its layers
-        self.wide: Any = None  # the head's weight in float32, kept where it is small
+        self.wide: Any = None  # a product of float32 in place of a smaller head of half precision
+        self.packed: packed.Packed | None = None
+        self.ran = 0  # tokens and passes, in tokens
 
     def score(self, batch: Sequence[Tree], prefix: list[int]) -> list[dict[tuple[int, int], tuple[float, bool]]]:
         """For each tree of a batch: (node, token) -> (log-probability, whether no token is more probable).
@@ -217,7 +237,8 @@ class Forward:
         self, batch: Sequence[Tree], past: int, cache: Any, places: list[tuple[int, int]], tokens: Any = None
     ) -> Any:
         """Logits at ``places`` of trees that follow ``past`` tokens in ``cache``; sharp ones at ``tokens`` of each."""
-        width = max(len(tree.tokens) for tree in batch)
+        sizes = [len(tree.tokens) for tree in batch]
+        width = max(sizes)
         ids = torch.zeros((len(batch), width), dtype=torch.long)
         positions = torch.arange(width).repeat(len(batch), 1)
         for row, tree in enumerate(batch):
@@ -225,8 +246,14 @@ class Forward:
             positions[row, : len(tree.tokens)] = torch.tensor(tree.depths)
         positions += past
         branching = any(tree.branches for tree in batch)
-        if not past and not branching:  # plainly causal, what is padded comes last: a mask would cost a sixth more
-            return self.call(ids, positions, None, None, cache, places, tokens)
+        window = getattr(self.config, "sliding_window", None) or past + width
+        rows = self.flat and past and isinstance(cache.layers[0], RowsLayer)
+        apart = bool(rows and past + width <= window and self.model.device.type == "cpu")
+        layout = flat.Layout.of(sizes, apart) if apart or (self.flat and len(batch) > 1) else None
+        if not branching and (apart or not past) and (layout is None or width <= window):
+            # plainly causal, what is padded comes last: a mask would cost a sixth more
+            return self.call(ids, positions, None, None, cache, places, tokens, layout)
+        before = 0 if apart else past
         if branching:  # a node sees those of its tree that it descends from, and itself
             descends = torch.eye(width, dtype=torch.bool).expand(len(batch), -1, -1).numpy().copy()
             for row, tree in enumerate(batch):
@@ -236,9 +263,9 @@ class Forward:
             sees = torch.from_numpy(descends)
         else:
             sees = torch.ones((1, width, width), dtype=torch.bool).tril_()
-        sees = torch.cat([torch.ones((*sees.shape[:2], past), dtype=torch.bool), sees], dim=-1)
-        keys = torch.cat([torch.arange(past).expand(len(batch), -1), positions], dim=-1)
-        return self.call(ids, positions, sees, keys, cache, places, tokens)
+        sees = torch.cat([torch.ones((*sees.shape[:2], before), dtype=torch.bool), sees], dim=-1)
+        keys = torch.cat([torch.arange(before).expand(len(batch), -1), positions], dim=-1)
+        return self.call(ids, positions, sees, keys, cache, places, tokens, layout)
 
     def call(
         self,
@@ -249,21 +276,36 @@ class Forward:
         cache: Any,
         places: list[tuple[int, int]],
         tokens: Any = None,
+        layout: flat.Layout | None = None,
     ) -> Any:
         """Logits at ``places`` of one forward pass, sharp at ``tokens``, (places, any).
 
         ``ids`` and ``positions`` have the shape (rows, width); ``sees``, which position may look at which, (rows or
-        1, width, keys), None for all before it; ``keys``, the positions of what is looked at, (rows, keys).
+        1, width, keys), None for all before it; ``keys``, the positions of what is looked at, (rows, keys). With a
+        ``layout`` the rows are run one behind the other, without what is padding.
         """
-        device = self.model.device
-        rows, nodes = zip(*places, strict=True)
-        at = (torch.tensor(rows, device=device), torch.tensor(nodes, device=device))
+        device, width = self.model.device, ids.shape[1]
+        rows, nodes = (torch.tensor(part) for part in zip(*places, strict=True))
+        masks = self._masks(sees, positions, keys, layout)
+        if layout is not None:
+            if cache is None:
+                cache = Cache(layers=[RowsLayer(None, keep=False) for _ in range(self.depth)])
+            rows, nodes = torch.zeros_like(rows), torch.searchsorted(layout.back, rows * width + nodes)
+            ids, positions = (part.flatten()[layout.back].unsqueeze(0) for part in (ids, positions))
         arguments = {} if cache is None else {self.cache_name: cache}
+        attends: Any = contextlib.nullcontext()
+        if self.flat and width > 1:
+            attends = flat.attending(None if layout is None else layout.to(device))
         self.calls += 1
-        with torch.inference_mode(), unrepeated_keys(device, ids.shape[1]), self._head(*at, tokens):
+        self.ran += ids.numel() + _PASS
+        if self.packed is None and self.ran >= _PACKED_FROM and device.type == "cpu":
+            self.packed, self.wide = packed.Packed(self.model), None
+        at = rows.to(device), nodes.to(device)
+        products = contextlib.nullcontext() if self.packed is None else self.packed.used()
+        with torch.inference_mode(), unrepeated_keys(device, width), attends, products, self._head(*at, tokens):
             return self.model(
                 input_ids=ids.to(device),
-                attention_mask=None if sees is None else self._masks(sees, positions, keys),
+                attention_mask=masks,
                 position_ids=positions.to(device),
                 use_cache=cache is not None,
                 **arguments,
@@ -272,17 +314,26 @@ class Forward:
     def _head(self, rows: Any, nodes: Any, tokens: Any) -> contextlib.AbstractContextManager[None]:
         """For the time of a pass the model's head runs on these positions only."""
         tokens = None if tokens is None else tokens.to(rows.device)
-        return exact_head(self.model, lambda hidden: hidden[rows, nodes].unsqueeze(0), self._wide, tokens)
+        return exact_head(self.model, lambda hidden: hidden[rows, nodes].unsqueeze(0), self._wide_product, tokens)
 
-    def _wide(self, head: Any) -> Any:
-        wide = self.wide if self.wide is not None else head.weight.float()
-        self.wide = wide if wide.nbytes <= KEPT else None
-        return wide
+    def _wide_product(self, head: Any, hidden: Any) -> Any:
+        """A head of half precision in float32; its weight is kept so where it is small."""
+        found = self.wide
+        if found is None:
+            weight, bias = head.weight.float(), None if head.bias is None else head.bias.float()
+            small = weight.nbytes <= KEPT
+            found = packed.product(weight, bias) if small and self.packed is not None else None
+            found = found or functools.partial(torch.nn.functional.linear, weight=weight, bias=bias)
+            self.wide = found if small else None
+        return found(hidden)
 
-    def _masks(self, sees: Any, positions: Any, keys: Any) -> Any:
+    def _masks(self, sees: Any, positions: Any, keys: Any, layout: flat.Layout | None) -> Any:
         """Additive masks, by kind of layer where the model has several."""
         kinds = set(getattr(self.config, "layer_types", None) or [])
         window = getattr(self.config, "sliding_window", None)
+        if sees is None:
+            full = None if layout is None else flat.CAUSAL.to(self.model.device)
+            return full if full is None or len(kinds) <= 1 else dict.fromkeys(kinds, full)
         sees = sees.expand(len(positions), -1, -1)  # some models insist on a mask for every row
         full = self._additive(sees)
         if window is None or kinds == {"full_attention"}:
@@ -291,5 +342,7 @@ class Forward:
         return sliding if len(kinds) <= 1 else {"full_attention": full, "sliding_attention": sliding}
 
     def _additive(self, sees: Any) -> Any:
-        mask = torch.zeros(sees.shape, dtype=self.model.dtype).masked_fill_(~sees, float("-inf"))
+        single = self.flat and sees.shape[1] > 1 and flat.single(self.model.device, self.model.dtype)
+        dtype = torch.float32 if single else self.model.dtype
+        mask = torch.zeros(sees.shape, dtype=dtype).masked_fill_(~sees, float("-inf"))
         return mask.unsqueeze(1).to(self.model.device)

@@ -89,7 +89,7 @@ def generate(
         # a step reads every weight, for two rows as for sixty: half of them gone, others take their places
         if waiting and (live is None or 2 * len(live.said) <= rows):
             parts = [live] if live else []
-            while count := _fitting(waiting, rows - sum(len(part.said) for part in parts), tokens):
+            while count := _fitting(waiting, rows - sum(len(part.said) for part in parts), tokens, not forward.flat):
                 parts.append(_prefill(forward, waiting[:count], len(prefix), shared, grouped, sampling))
                 waiting = waiting[count:]
             live = _join(parts)
@@ -114,12 +114,13 @@ def _forest(prompts: Sequence[Sequence[int]], rows: int) -> list[Tree]:
     return sorted(grown, key=lambda tree: -len(tree.tokens))
 
 
-def _fitting(waiting: Sequence[Tree], free: int, tokens: int) -> int:
-    """How many of the first trees one prefill takes: ``free`` prompts, and with padding ``tokens`` or one tree."""
-    count = prompts = width = 0
+def _fitting(waiting: Sequence[Tree], free: int, tokens: int, padded: bool) -> int:
+    """How many of the first trees one prefill takes: ``free`` prompts, and ``tokens`` or one tree."""
+    count = prompts = width = run = 0
     for tree in waiting:
         prompts, width = prompts + len(tree.paths), max(width, len(tree.tokens))
-        if prompts > free or (count and (count + 1) * width > tokens):
+        run = (count + 1) * width if padded else run + len(tree.tokens)
+        if prompts > free or (count and run > tokens):
             break
         count += 1
     return count

@@ -106,6 +106,13 @@ class TreeLM(HFLM):
             expected.append(float(sum(plain[at, token] for at, token in enumerate(continuation))))
         if not all(torch.isfinite(torch.tensor(expected))):
             raise forward.NOT_FINITE
+        wrong = self._differs(ask, expected)
+        if wrong and self.forward.flat:  # attention of its own
+            self.forward.flat = False
+            wrong = self._differs(ask, expected)
+        return wrong
+
+    def _differs(self, ask: Sequence[choices.Request], expected: Sequence[float]) -> str:
         try:
             found = self._score(ask)
         except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, NotImplementedError) as fault:
@@ -161,7 +168,8 @@ class TreeLM(HFLM):
 
     def _run(self, plan: choices.TreePlan) -> Iterator[list[tuple[choices.Tree, race.Scored]]]:
         wanted = max(1, _WIDE // (4 * self.bare.config.get_text_config().vocab_size))
-        for batch in choices.batches(plan.trees, self.tokens, wanted, self.rows, len(plan.prefix)):
+        bounds = (self.tokens, wanted, self.rows, len(plan.prefix))
+        for batch in choices.batches(plan.trees, *bounds, padded=not self.forward.flat):
             yield list(zip(batch, self.forward.score(batch, plan.prefix), strict=True))
 
     def _race(self, requests: Sequence[choices.Request], heard: Done) -> list[tuple[float, bool]]:

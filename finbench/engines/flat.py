@@ -1,0 +1,120 @@
+"""Rows of a forward pass one behind the other: padding is computed by attention alone, and by no other product.
+
+A transformer treats its tokens apart, but in attention. So the tokens of all rows can be one long row, if attention
+spreads it into padded rows and puts its output back. Keys and values are spread where they are stored (the cache).
+What all rows look at before their own tokens (``prefix``) is attended once, by the long row; the two parts of an
+attention are joined by the sums of their weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AttentionInterface
+
+_SDPA = "sdpa"
+CAUSAL = torch.zeros(1, 1, 1, 1)  # instead of a mask: rows are plainly causal
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where tokens of a flat pass lie in rows.
+
+    ``own``: (rows, width), the token at each place, any one where there is none. ``back``: (tokens,), the place of
+    each among rows * width. ``apart``: keys and values of a row are without those of the prefix.
+    """
+
+    own: Any
+    back: Any
+    apart: bool
+
+    @classmethod
+    def of(cls, sizes: Sequence[int], apart: bool) -> Layout:
+        """That of rows of these lengths."""
+        lengths, places = torch.tensor(sizes), torch.arange(max(sizes))
+        there = places < lengths[:, None]
+        own = (lengths.cumsum(0) - lengths)[:, None] + places
+        return cls(own.where(there, 0), there.flatten().nonzero()[:, 0], apart)
+
+    def to(self, device: Any) -> Layout:
+        """The same on another device."""
+        return Layout(self.own.to(device), self.back.to(device), self.apart)
+
+    def spread(self, states: Any) -> Any:
+        """(1, heads, tokens, size) as (rows, heads, width, size)."""
+        return states[0].transpose(0, 1)[self.own.to(states.device)].transpose(1, 2)
+
+    def gather(self, states: Any) -> Any:
+        """(rows, width, ...) as (tokens, ...)."""
+        return states.flatten(0, 1)[self.back.to(states.device)]
+
+
+_OWN: Callable[..., tuple[Any, Any]] = AttentionInterface()[_SDPA]
+_now: ContextVar[tuple[bool, Layout | None]] = ContextVar("_now", default=(False, None))
+
+
+@contextlib.contextmanager
+def attending(layout: Layout | None) -> Iterator[None]:
+    """Meanwhile models whose attention is torch's attend over rows that lie as ``layout`` says; None: not flat."""
+    token = _now.set((True, layout))
+    try:
+        yield
+    finally:
+        _now.reset(token)
+
+
+def layout() -> Layout | None:
+    """That of the pass that is run."""
+    return _now.get()[1]
+
+
+def single(device: Any, dtype: Any) -> bool:
+    """Whether attention of a ``dtype`` is computed in float32: on a processor, where that is twice as fast."""
+    return device.type == "cpu" and dtype in (torch.bfloat16, torch.float16)
+
+
+def _attend(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **options: Any) -> tuple[Any, Any]:
+    """transformers' interface: queries that may lie flat, keys that do not; the output lies as the queries do.
+
+    A flat pass has a mask always, else transformers would make one for its long row; ``CAUSAL`` stands for none.
+    """
+    meant, flat = _now.get()
+    if not meant:
+        return _OWN(module, query, key, value, attention_mask, **options)
+    dtype = query.dtype
+    wide = torch.float32 if single(query.device, dtype) else dtype
+    if flat is not None and attention_mask.numel() == 1:
+        attention_mask = None
+    if flat is not None and flat.apart:
+        strange = [name for name in ("softcap", "position_bias", "s_aux") if options.get(name) is not None]
+        if strange:
+            raise NotImplementedError(f"attention with {', '.join(strange)}")
+        prefix = [states.to(wide) for states in key.of_prefix]
+        query, key, value = query.to(wide), key.to(wide), value.to(wide)
+        return _joined(flat, query, (key, value), prefix, attention_mask, options.get("scaling")).to(dtype), None
+    queries = query if flat is None else flat.spread(query)
+    found, weights = _OWN(module, queries.to(wide), key.to(wide), value.to(wide), attention_mask, **options)
+    found = found.to(dtype)
+    return (found if flat is None else flat.gather(found).unsqueeze(0)), weights
+
+
+def _joined(flat: Layout, query: Any, own: Sequence[Any], prefix: Sequence[Any], mask: Any, scale: Any) -> Any:
+    """Attention over keys and values of a prefix, (1, heads, past, size), and each row's own: (1, tokens, heads, size).
+
+    A processor's kernel gives the logarithm of the sum of the weights with its output.
+    """
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    above, sum_above = kernel(query, *prefix, scale=scale)
+    within, sum_within = kernel(flat.spread(query), *own, is_causal=mask is None, attn_mask=mask, scale=scale)
+    sum_within = flat.gather(sum_within.transpose(1, 2))
+    share = torch.sigmoid(sum_above[0].transpose(0, 1) - sum_within).unsqueeze(-1)
+    return torch.lerp(flat.gather(within.transpose(1, 2)), above[0].transpose(0, 1), share).unsqueeze(0)
+
+
+# Under the name of torch's own attention: some models do other things under another one.
+AttentionInterface.register(_SDPA, _attend)
