@@ -185,9 +185,11 @@ class Forward:
         self.forget()
         self.calls = 0
 
-    def forget(self) -> None:
-        """The weights are others now."""
+    def forget(self, weights: bool = True) -> None:
+        """What was computed is not kept; nor are ``weights`` that were laid out, for they are others now."""
         self.known: tuple[list[int], list[Any]] = ([], [])  # a prefix and its layers
+        if not weights:
+            return
         self.wide: Any = None  # a product of float32 in place of a smaller head of half precision
         self.packed: packed.Packed | None = None
         self.ran = 0  # tokens and passes, in tokens
