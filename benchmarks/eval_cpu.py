@@ -29,7 +29,7 @@ from lm_eval.models.huggingface import HFLM
 from finbench.core import catalog, environment
 from finbench.core.console import quiet, say
 from finbench.core.prose import wrapped
-from finbench.engines import choices, packed
+from finbench.engines import choices, products
 from finbench.engines.lm import TreeLM
 from finbench.models import bases
 from finbench.scoring import prompts
@@ -153,7 +153,7 @@ class Side:
 def rate(dtype: torch.dtype, clock: Callable[[], float]) -> float:
     """FLOP/s of matrix products of the model's size, here and now."""
     left, right = torch.randn(512, 576).to(dtype), torch.randn(1536, 576).to(dtype)
-    multiply = packed.product(right, None) or functools.partial(torch.nn.functional.linear, weight=right)
+    multiply = products.product(right, None) or functools.partial(torch.nn.functional.linear, weight=right)
     best = 0.0
     for _ in range(30):
         start = clock()
@@ -215,7 +215,7 @@ def measure(
     if ours.generates:
         return row | {"other_texts": sum(a != b for a, b in zip(found, stock, strict=True))}
     begin = clock()
-    packed.Packed(ours.lm.bare)
+    products.Products(ours.lm.bare)
     row["laid_out"] = round(clock() - begin, 3)
     row["floor"] = round(floor(ours, rate(ours.lm.bare.dtype, clock)), 3)
     if options["dtype"] != "float32":

@@ -19,7 +19,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finbench.core.errors import FinbenchError
-from finbench.engines import choices, forward, packed
+from finbench.engines import choices, forward, products
 from finbench.engines.lm import TreeLM
 
 # ---------------------------------------------------------------- the trees themselves, without a model
@@ -324,7 +324,7 @@ def test_products_with_weights_laid_out_are_products(bias: bool, shape: tuple[in
     exact = torch.nn.functional.linear(given.double(), weight.double(), None if added is None else added.double())
     given, weight = given.to(dtype), weight.to(dtype)
     plain = torch.nn.functional.linear(given, weight, None if added is None else added.to(dtype))
-    multiply = packed.product(weight, None if added is None else added.to(dtype))
+    multiply = products.product(weight, None if added is None else added.to(dtype))
     assert multiply is not None
     error = (multiply(given).double() - exact).pow(2).mean().sqrt()
     assert error <= 1.7 * (plain.double() - exact).pow(2).mean().sqrt()
@@ -333,14 +333,14 @@ def test_products_with_weights_laid_out_are_products(bias: bool, shape: tuple[in
 def test_weights_are_laid_out_for_long_work_and_anew_where_they_change(
     models: dict[str, tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packed, "_LEAST", 1)
+    monkeypatch.setattr(products, "_LEAST", 1)
     model = copy.deepcopy(models["llama"][0])
     own = {"llama": (model, models["llama"][1])}
     lm, few = _lm("llama", own, TreeLM), [_ask("Gold rose.\nAnswer:", " yes")]
     lm.loglikelihood(few, disable_tqdm=True)
-    assert lm.forward.packed is None
+    assert lm.forward.products is None
     lm.loglikelihood(_requests(3), disable_tqdm=True)
-    laid: Any = lm.forward.packed
+    laid: Any = lm.forward.products
     assert len(laid.layers) == 15
     assert not any("forward" in vars(module) for module in model.modules())
     with torch.no_grad():
@@ -349,15 +349,15 @@ def test_weights_are_laid_out_for_long_work_and_anew_where_they_change(
     asked = _requests(5)
     expected = _lm("llama", own, HFLM).loglikelihood(asked, disable_tqdm=True)
     assert _gap(lm.loglikelihood(asked, disable_tqdm=True), expected) <= 1e-4
-    assert lm.forward.packed is not None
+    assert lm.forward.products is not None
 
 
 def test_weights_are_not_laid_out_where_memory_is_short(
     models: dict[str, tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packed, "_LEAST", 1)
-    monkeypatch.setattr(packed, "free_memory", lambda: 2**10)
-    assert packed.Packed(models["llama"][0]).layers == []
+    monkeypatch.setattr(products, "_LEAST", 1)
+    monkeypatch.setattr(products, "free_memory", lambda: 2**10)
+    assert products.Products(models["llama"][0]).layers == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,7 +13,7 @@ from test_loops import assert_same, gradients, single
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from conftest import Once, _tokenizer
-from finbench.engines import forward, packed
+from finbench.engines import forward, products
 from finbench.engines.lm import TreeLM
 from finbench.models import bases
 from finbench.training import loops, merging, runner
@@ -81,9 +81,9 @@ def both(loaded: tuple[Any, Any], **options: Any) -> tuple[TreeLM, HFLM]:
 def weights(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights as they are stored, or laid out for products, small ones and from the first token on."""
     if request.param == "laid out":
-        monkeypatch.setattr(packed, "_LEAST", 1)
-        monkeypatch.setattr(packed, "_SUMMED", 40)
-        monkeypatch.setattr(forward, "_PACKED_FROM", 1)
+        monkeypatch.setattr(products, "_LEAST", 1)
+        monkeypatch.setattr(products, "_SUMMED", 40)
+        monkeypatch.setattr(forward, "_LAID_FROM", 1)
 
 
 def test_log_likelihoods_are_stock_lm_evals(loaded: tuple[Any, Any], weights: None) -> None:

@@ -22,7 +22,7 @@ CAUSAL = torch.zeros(1, 1, 1, 1)  # instead of a mask: rows are plainly causal
 
 
 @dataclass(frozen=True)
-class Layout:
+class FlatRows:
     """Where tokens of a flat pass lie in rows.
 
     ``own``: (rows, width), the token at each place, any one where there is none. ``back``: (tokens,), the place of
@@ -34,16 +34,16 @@ class Layout:
     apart: bool
 
     @classmethod
-    def of(cls, sizes: Sequence[int], apart: bool) -> Layout:
+    def of(cls, sizes: Sequence[int], apart: bool) -> FlatRows:
         """That of rows of these lengths."""
         lengths, places = torch.tensor(sizes), torch.arange(max(sizes))
         there = places < lengths[:, None]
         own = (lengths.cumsum(0) - lengths)[:, None] + places
         return cls(own.where(there, 0), there.flatten().nonzero()[:, 0], apart)
 
-    def to(self, device: Any) -> Layout:
+    def to(self, device: Any) -> FlatRows:
         """The same on another device."""
-        return Layout(self.own.to(device), self.back.to(device), self.apart)
+        return FlatRows(self.own.to(device), self.back.to(device), self.apart)
 
     def spread(self, states: Any) -> Any:
         """(1, heads, tokens, size) as (rows, heads, width, size)."""
@@ -55,11 +55,11 @@ class Layout:
 
 
 _OWN: Callable[..., tuple[Any, Any]] = AttentionInterface()[_SDPA]
-_now: ContextVar[tuple[bool, Layout | None]] = ContextVar("_now", default=(False, None))
+_now: ContextVar[tuple[bool, FlatRows | None]] = ContextVar("_now", default=(False, None))
 
 
 @contextlib.contextmanager
-def attending(layout: Layout | None) -> Iterator[None]:
+def attending(layout: FlatRows | None) -> Iterator[None]:
     """Meanwhile models whose attention is torch's attend over rows that lie as ``layout`` says; None: not flat."""
     token = _now.set((True, layout))
     try:
@@ -68,7 +68,7 @@ def attending(layout: Layout | None) -> Iterator[None]:
         _now.reset(token)
 
 
-def layout() -> Layout | None:
+def layout() -> FlatRows | None:
     """That of the pass that is run."""
     return _now.get()[1]
 
@@ -103,7 +103,7 @@ def _attend(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, 
     return (found if flat is None else flat.gather(found).unsqueeze(0)), weights
 
 
-def _joined(flat: Layout, query: Any, own: Sequence[Any], prefix: Sequence[Any], mask: Any, scale: Any) -> Any:
+def _joined(flat: FlatRows, query: Any, own: Sequence[Any], prefix: Sequence[Any], mask: Any, scale: Any) -> Any:
     """Attention over keys and values of a prefix, (1, heads, past, size), and each row's own: (1, tokens, heads, size).
 
     A processor's kernel gives the logarithm of the sum of the weights with its output.

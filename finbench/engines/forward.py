@@ -13,14 +13,14 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from finbench.core.errors import FinbenchError
-from finbench.engines import flat, packed
+from finbench.engines import flat, products
 from finbench.engines.choices import SHORTEST_PREFIX, Tree
 from finbench.models.prefixes import common
 
 _SHARP, _AT_ONCE = 32, 64  # tokens of a position whose logits are in float64, positions that are sharpened at a time
 _ROOM = 16  # tokens for which a row has room, and again when it is full
 _PASS = 64  # tokens that take as long as reading the weights
-_PACKED_FROM = 512  # tokens from which on weights are laid out anew, which takes as long as a tenth of these
+_LAID_FROM = 512  # tokens from which on weights are laid out anew, which takes as long as a tenth of these
 KEPT = 2**28  # bytes of a head in float32 that are kept beside the model's own
 NOT_FINITE = FinbenchError(
     "The model's log-probabilities are not finite: it cannot be scored.",
@@ -191,7 +191,7 @@ class Forward:
         if not weights:
             return
         self.wide: Any = None  # a product of float32 in place of a smaller head of half precision
-        self.packed: packed.Packed | None = None
+        self.products: products.Products | None = None
         self.ran = 0  # tokens and passes, in tokens
 
     def score(self, batch: Sequence[Tree], prefix: list[int]) -> list[dict[tuple[int, int], tuple[float, bool]]]:
@@ -251,7 +251,7 @@ class Forward:
         window = getattr(self.config, "sliding_window", None) or past + width
         rows = self.flat and past and isinstance(cache.layers[0], RowsLayer)
         apart = bool(rows and past + width <= window and self.model.device.type == "cpu")
-        layout = flat.Layout.of(sizes, apart) if apart or (self.flat and len(batch) > 1) else None
+        layout = flat.FlatRows.of(sizes, apart) if apart or (self.flat and len(batch) > 1) else None
         if not branching and (apart or not past) and (layout is None or width <= window):
             # plainly causal, what is padded comes last: a mask would cost a sixth more
             return self.call(ids, positions, None, None, cache, places, tokens, layout)
@@ -278,7 +278,7 @@ class Forward:
         cache: Any,
         places: list[tuple[int, int]],
         tokens: Any = None,
-        layout: flat.Layout | None = None,
+        layout: flat.FlatRows | None = None,
     ) -> Any:
         """Logits at ``places`` of one forward pass, sharp at ``tokens``, (places, any).
 
@@ -300,11 +300,11 @@ class Forward:
             attends = flat.attending(None if layout is None else layout.to(device))
         self.calls += 1
         self.ran += ids.numel() + _PASS
-        if self.packed is None and self.ran >= _PACKED_FROM and device.type == "cpu":
-            self.packed, self.wide = packed.Packed(self.model), None
+        if self.products is None and self.ran >= _LAID_FROM and device.type == "cpu":
+            self.products, self.wide = products.Products(self.model), None
         at = rows.to(device), nodes.to(device)
-        products = contextlib.nullcontext() if self.packed is None else self.packed.used()
-        with torch.inference_mode(), unrepeated_keys(device, width), attends, products, self._head(*at, tokens):
+        laid = contextlib.nullcontext() if self.products is None else self.products.used()
+        with torch.inference_mode(), unrepeated_keys(device, width), attends, laid, self._head(*at, tokens):
             return self.model(
                 input_ids=ids.to(device),
                 attention_mask=masks,
@@ -324,12 +324,12 @@ class Forward:
         if found is None:
             weight, bias = head.weight.float(), None if head.bias is None else head.bias.float()
             small = weight.nbytes <= KEPT
-            found = packed.product(weight, bias) if small and self.packed is not None else None
+            found = products.product(weight, bias) if small and self.products is not None else None
             found = found or functools.partial(torch.nn.functional.linear, weight=weight, bias=bias)
             self.wide = found if small else None
         return found(hidden)
 
-    def _masks(self, sees: Any, positions: Any, keys: Any, layout: flat.Layout | None) -> Any:
+    def _masks(self, sees: Any, positions: Any, keys: Any, layout: flat.FlatRows | None) -> Any:
         """Additive masks, by kind of layer where the model has several."""
         kinds = set(getattr(self.config, "layer_types", None) or [])
         window = getattr(self.config, "sliding_window", None)

@@ -48,7 +48,7 @@ def product(weight: Any, bias: Any) -> Callable[[Any], Any] | None:
     return summed
 
 
-class Packed:
+class Products:
     """The linear layers of ``model`` with weights laid out, a second copy of them; none where memory is short.
 
     The model's weights may not change while this is used.
