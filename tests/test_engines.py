@@ -286,6 +286,40 @@ def test_rows_are_run_without_padding(
     assert _gap(found, _lm(kind, models, HFLM, batch_size=1).loglikelihood(asked, disable_tqdm=True)) <= 1e-4
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_one_token_below_what_all_share(kind: str, models: dict[str, tuple[Any, Any]]) -> None:
+    asked = [_ask(f"Facts of the year, in their order: gold{sign}", "!") for sign in ",.:;?-"]
+    asked += [_ask("Facts of the year, in their order: gold", sign) for sign in ",."]
+    lm = _lm(kind, models, TreeLM)
+    plan = choices.plan([lm._encode_pair(*one.args) for one in asked[:6]], 256)
+    assert [len(tree.tokens) for tree in plan.trees] == [1] * 6
+    stock = _lm(kind, models, HFLM, batch_size=1)
+    for some in (asked[:6], asked):
+        assert _gap(lm.loglikelihood(some, disable_tqdm=True), stock.loglikelihood(some, disable_tqdm=True)) <= 1e-4
+    more = [_ask(one.args[0], {"until": [], "max_gen_toks": 3}) for one in asked[:6]]
+    assert lm.generate_until(more, disable_tqdm=True) == stock.generate_until(more, disable_tqdm=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=60, deadline=None)
+@given(requests=requests_, tokens=st.sampled_from([8, 40, 512]), shared=st.integers(0, 30))
+def test_any_requests_are_scored_as_one_at_a_time(
+    kind: str, models: dict[str, tuple[Any, Any]], requests: list[choices.Request], tokens: int, shared: int
+) -> None:
+    lm, start = _lm(kind, models, TreeLM, tokens=tokens), [7, 8, 9, 10, 11] * 6
+    asked = [(start[:shared] + list(context), continuation) for context, continuation in requests]
+    found = lm._score(asked)
+    for (context, continuation), (value, greedy) in zip(asked, found, strict=True):
+        with torch.no_grad():
+            logits = lm.bare(torch.tensor([[*context, *continuation]])).logits[0].log_softmax(dim=-1)
+        steps = [logits[len(context) - 1 + at] for at in range(len(continuation))]
+        expected = sum(float(step[token]) for step, token in zip(steps, continuation, strict=True))
+        assert value == pytest.approx(expected, abs=1e-3)
+        tops = [step.topk(2) for step in steps]
+        if all(top.values[0] - top.values[1] > 1e-3 for top in tops):
+            assert greedy == all(top.indices[0] == token for top, token in zip(tops, continuation, strict=True))
+
+
 def test_attention_that_is_the_models_own_is_run_with_padding(models: dict[str, tuple[Any, Any]]) -> None:
     from transformers import FalconConfig, FalconForCausalLM
 

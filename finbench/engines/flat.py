@@ -90,6 +90,8 @@ def _attend(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, 
     wide = torch.float32 if single(query.device, dtype) else dtype
     if flat is not None and attention_mask.numel() == 1:
         attention_mask = None
+    if flat is not None and len(key) != len(flat.own):
+        raise NotImplementedError("keys that are not stored as rows")
     if flat is not None and flat.apart:
         strange = [name for name in ("softcap", "position_bias", "s_aux") if options.get(name) is not None]
         if strange:

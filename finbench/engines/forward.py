@@ -296,7 +296,7 @@ class Forward:
             ids, positions = (part.flatten()[layout.back].unsqueeze(0) for part in (ids, positions))
         arguments = {} if cache is None else {self.cache_name: cache}
         attends: Any = contextlib.nullcontext()
-        if self.flat and width > 1:
+        if layout is not None or (self.flat and width > 1):
             attends = flat.attending(None if layout is None else layout.to(device))
         self.calls += 1
         self.ran += ids.numel() + _PASS
