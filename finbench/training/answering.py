@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finbench.core.console import say
@@ -41,11 +42,11 @@ class Answerer:
         limit = min(_LONGEST, max(row.answer for row in rows) + ROOM)
         said: dict[int, list[int]] = {}
         ends = self.lm.ends()
-        self._changed()
-        if self.lm.slow:
-            return [self._plainly(row.ids[: row.prompt], limit) for row in rows]
-        asked = [row.ids[: row.prompt][-(self.lm.max_length - limit) :] for row in rows]
-        self.lm.continued(asked, limit, lambda found: found[-1] in ends, said.update)
+        with self._asked():
+            if self.lm.slow:
+                return [self._plainly(row.ids[: row.prompt], limit) for row in rows]
+            asked = [row.ids[: row.prompt][-(self.lm.max_length - limit) :] for row in rows]
+            self.lm.continued(asked, limit, lambda found: found[-1] in ends, said.update)
         return [self._text(said[number]) for number in range(len(rows))]
 
     def _plainly(self, ids: list[int], limit: int) -> str:
@@ -64,18 +65,18 @@ class Answerer:
         An answer ends after the longest right one and some tokens more: the rest of a model that has not learnt yet
         when to end would take longer than the training.
         """
-        self._changed()
         values = []
-        for one in asked:
-            instances = prompts.asked(one.lm_task, one.docs, template)
-            rights = [prompts.gold_answer(one.lm_task, doc) for doc in one.docs]
-            longest = max(len(self.lm.tok_encode(right)) for right in rights)
-            for instance in instances:
-                if instance.request_type == "generate_until":
-                    text, how = instance.args
-                    room = min(int(how.get("max_gen_toks", self.lm.max_gen_toks)), longest + ROOM)
-                    instance.arguments = (text, {**how, "max_gen_toks": room})
-            values.append(self._value(one, instances))
+        with self._asked():
+            for one in asked:
+                instances = prompts.asked(one.lm_task, one.docs, template)
+                rights = [prompts.gold_answer(one.lm_task, doc) for doc in one.docs]
+                longest = max(len(self.lm.tok_encode(right)) for right in rights)
+                for instance in instances:
+                    if instance.request_type == "generate_until":
+                        text, how = instance.args
+                        room = min(int(how.get("max_gen_toks", self.lm.max_gen_toks)), longest + ROOM)
+                        instance.arguments = (text, {**how, "max_gen_toks": room})
+                values.append(self._value(one, instances))
         return sum(values) / len(values)
 
     def _value(self, one: AskedTask, instances: Sequence[Any]) -> float:
@@ -94,9 +95,15 @@ class Answerer:
                 instances[number].resps = [answer]
         return one.value(instances)
 
-    def _changed(self) -> None:
+    @contextlib.contextmanager
+    def _asked(self) -> Iterator[None]:
+        """The weights are others than before, and will be: nothing that was made of them stays in memory."""
         self.lm.model.eval()
         self.lm.changed()
+        try:
+            yield
+        finally:
+            self.lm.changed()
 
 
 def before(model: Any, tokenizer: Any, rows: Sequence[TrainingRow]) -> list[SampleAnswer]:
