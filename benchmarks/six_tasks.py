@@ -2,9 +2,10 @@
 
     finbench sweep examples/sweep-six-tasks.yaml --out OUT --data-dir DATA     hours; the same command goes on
     python benchmarks/six_tasks.py OUT                                         tables, on the terminal
+    python benchmarks/six_tasks.py OUT --ask-base DATA                         first the base at its best, an hour
 
-Reads OUT/scorecards and OUT/steps. Says which trainings are missing; the planned tests are made of all of them or not
-at all.
+Reads OUT/scorecards, OUT/searches and OUT/base. Says which trainings are missing; the planned tests are made of all of
+them or not at all. What the base was asked already is not asked again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import itertools
 import json
 import statistics
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from finbench.cards import cardfiles
+from finbench.cards import cardfiles, contextual
 from finbench.cards.comparison import aggregation_of
 from finbench.core.catalog import PREFIX
 from finbench.core.records import Scorecard
@@ -41,6 +43,9 @@ WAYS = {
     ("irqlora", 4): "IR-QLoRA",
 }
 PLANNED = (("LoRA+", "LoRA"), ("DoRA", "LoRA"), ("PiSSA", "LoRA"), ("QLoRA", "LoRA"), ("IR-QLoRA", "QLoRA"))
+BASE, LIMIT = "smollm2-135m", 600
+SHOTS = ((0, 0), (5, 0), (5, 1), (5, 2))  # worked examples, and the seed that draws them
+LABELS = tuple(f"{task}_mc" for task in TASKS[:-1])
 _RESAMPLES = 2_000
 Points = Mapping[tuple[str, str, int], float]  # way, task, seed -> main metric in points
 
@@ -187,10 +192,51 @@ def rates(out: Path) -> dict[tuple[str, str], tuple[float, bool]]:
     return found
 
 
+def ask_base(out: Path, data_dir: Path) -> None:
+    """The base by each of its templates: worked examples or none, labels with and without a text to read."""
+    wanted: list[tuple[str, tuple[str, ...], list[str]]] = []
+    wanted += [(f"shots-{shots}-{seed}", TASKS, ["--shots", str(shots), "--seed", str(seed)]) for shots, seed in SHOTS]
+    wanted += [("labels", LABELS, []), ("content-free", LABELS, ["--metadata", "noise=content-free"])]
+    for how in ("chat", "raw"):
+        for name, tasks, more in wanted:
+            folder = out / "base" / f"{how}-{name}"
+            if any(folder.glob("*.json")):
+                continue
+            command = ["eval", "--model", BASE, "--tasks", ",".join(tasks), "--limit", str(LIMIT), *more]
+            command += ["--chat" if how == "chat" else "--no-chat", "--data-dir", str(data_dir), "--out", str(folder)]
+            subprocess.run([sys.executable, "-m", "finbench", *command], check=True)
+
+
+def of_base(out: Path) -> dict[str, dict[str, list[float]]]:
+    """By how it was asked and task the main metric of the base in points, a list over draws of worked examples."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for how in ("raw", "chat"):
+        for shots, seed in SHOTS:
+            for path in (out / "base" / f"{how}-shots-{shots}-{seed}").glob("*.json"):
+                for score in cardfiles.read(path).scores:
+                    own = found.setdefault(f"{how}, {shots} examples", {})
+                    own.setdefault(score.task.removeprefix(PREFIX), []).append(100 * score.main.value)
+        plain = sorted((out / "base" / f"{how}-labels").glob("*.json"))
+        free = sorted((out / "base" / f"{how}-content-free").glob("*.json"))
+        for one in contextual(plain[0], free[0]) if plain and free else ():
+            task = one.task.removeprefix(PREFIX).removesuffix("_mc")
+            found.setdefault(f"{how}, labels", {})[task] = [100 * one.plain.value]
+            found.setdefault(f"{how}, labels calibrated", {})[task] = [100 * one.calibrated.value]
+    return found
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Markdown; numbers to the right."""
     lines = ["| " + " | ".join(head) + " |", "|--" + "|--:" * (len(head) - 1) + "|"]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def spread(values: Sequence[float], whole: int) -> str:
+    """Their mean and standard deviation, and how many there are where fewer than the ``whole``."""
+    if not values:
+        return "–"
+    around = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{around}" + f" ({len(values)})" * (len(values) < whole)
 
 
 def gap(value: float, low: float, high: float) -> str:
@@ -198,17 +244,18 @@ def gap(value: float, low: float, high: float) -> str:
     return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−")
 
 
-def shown(cells: Mapping[tuple[str, str, int], Cell], found: Mapping[tuple[str, str], tuple[float, bool]]) -> str:
+def shown(
+    cells: Mapping[tuple[str, str, int], Cell],
+    found: Mapping[tuple[str, str], tuple[float, bool]],
+    base: Mapping[str, Mapping[str, Sequence[float]]],
+) -> str:
     """All tables."""
-    parts, rows = [], []
+    parts, rows = [], [[f"base: {how}", *(spread(own.get(task, ()), 0) for task in TASKS)] for how, own in base.items()]
     for way in WAYS.values():
         row = [way]
         for task in TASKS:
             own = [cells[way, task, seed].points for seed in SEEDS if (way, task, seed) in cells]
-            spread = f" ± {statistics.stdev(own):.1f}" if len(own) > 1 else ""
-            row.append(
-                f"{statistics.mean(own):.1f}{spread}" + f" ({len(own)})" * (len(own) < len(SEEDS)) if own else "–"
-            )
+            row.append(spread(own, len(SEEDS)))
         rows.append(row)
     parts.append(table(["", *TASKS], rows))
     tried = [
@@ -244,13 +291,16 @@ def main() -> None:
     """See above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--ask-base", type=Path, metavar="DATA", help="score the base first, with data from there")
     parser.add_argument("--json", action="store_true", help="the points alone")
     given = parser.parse_args()
+    if given.ask_base:
+        ask_base(given.out, given.ask_base)
     cells = read(given.out)
     if given.json:
         print(json.dumps([[*key, cell.points] for key, cell in cells.items()]))
         return
-    print(shown(cells, rates(given.out)))
+    print(shown(cells, rates(given.out), of_base(given.out)))
 
 
 if __name__ == "__main__":
