@@ -141,7 +141,7 @@ class Side:
         """Seconds and answers; of the first ``documents`` only."""
         chosen = [at for at, one in enumerate(self.asked) if documents is None or one.doc_id < documents]
         if isinstance(self.lm, TreeLM):
-            self.lm.forward.forget(weights=False)  # what was computed before is not kept
+            self.lm.forward.known = ([], [])  # what was computed before is not kept
         start = self.clock()
         if self.generates:
             answers = self.lm.generate_until([self.asked[at] for at in chosen], disable_tqdm=True)

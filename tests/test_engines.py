@@ -102,11 +102,12 @@ def test_batches_are_those_of_least_cost(sizes: list[int], budget: int, rows: in
         return len(part) * len(part[0].tokens) if padded else sum(len(tree.tokens) for tree in part)
 
     def cost(parts: list[list[choices.Tree]]) -> float:
-        return sum(run(part) + budget / 8 for part in parts)
+        return sum(run(part) + len(part) * len(part[0].tokens) ** 2 / 1024 + budget / 8 for part in parts)
 
     def allowed(part: list[choices.Tree]) -> bool:
         width = len(part[0].tokens)
-        fits = len(part) <= rows and run(part) <= budget and len(part) * (width + past) <= 16 * budget
+        fits = len(part) <= rows and run(part) <= budget and len(part) * width <= 2 * budget
+        fits = fits and len(part) * (width + past) <= 16 * budget
         return len(part) == 1 or fits
 
     least = float("inf")
@@ -286,8 +287,13 @@ def test_rows_are_run_without_padding(
     assert _gap(found, _lm(kind, models, HFLM, batch_size=1).loglikelihood(asked, disable_tqdm=True)) <= 1e-4
 
 
+@pytest.mark.parametrize("apart", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_of_one_token_below_what_all_share(kind: str, models: dict[str, tuple[Any, Any]]) -> None:
+def test_rows_of_one_token_below_what_all_share(
+    kind: str, apart: bool, models: dict[str, tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not apart:
+        monkeypatch.setattr(forward, "_APART", ())
     asked = [_ask(f"Facts of the year, in their order: gold{sign}", "!") for sign in ",.:;?-"]
     asked += [_ask("Facts of the year, in their order: gold", sign) for sign in ",."]
     lm = _lm(kind, models, TreeLM)
@@ -298,6 +304,11 @@ def test_rows_of_one_token_below_what_all_share(kind: str, models: dict[str, tup
         assert _gap(lm.loglikelihood(some, disable_tqdm=True), stock.loglikelihood(some, disable_tqdm=True)) <= 1e-4
     more = [_ask(one.args[0], {"until": [], "max_gen_toks": 3}) for one in asked[:6]]
     assert lm.generate_until(more, disable_tqdm=True) == stock.generate_until(more, disable_tqdm=True)
+    model, tokenizer = models[kind]
+    for dtype in (torch.bfloat16, torch.float16):
+        half = _lm(kind, {kind: (copy.deepcopy(model).to(dtype), tokenizer)}, TreeLM)
+        found, exact = (one.loglikelihood(asked[:6], disable_tqdm=True) for one in (half, stock))
+        assert max(abs(a - b) for (a, _), (b, _) in zip(found, exact, strict=True)) < 0.3
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -320,9 +331,14 @@ def test_any_requests_are_scored_as_one_at_a_time(
             assert greedy == all(top.indices[0] == token for top, token in zip(tops, continuation, strict=True))
 
 
-def test_attention_that_is_the_models_own_is_run_with_padding(models: dict[str, tuple[Any, Any]]) -> None:
+@pytest.mark.parametrize("apart", [True, False])
+def test_attention_that_is_the_models_own_is_run_with_padding(
+    apart: bool, models: dict[str, tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from transformers import FalconConfig, FalconForCausalLM
 
+    if not apart:  # as on a GPU
+        monkeypatch.setattr(forward, "_APART", ())
     torch.manual_seed(2)
     shape = {"vocab_size": 600, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "bos_token_id": 0}
     falcon = FalconForCausalLM(FalconConfig(**shape, eos_token_id=0, alibi=False)).eval()
@@ -384,6 +400,39 @@ def test_weights_are_laid_out_for_long_work_and_anew_where_they_change(
     expected = _lm("llama", own, HFLM).loglikelihood(asked, disable_tqdm=True)
     assert _gap(lm.loglikelihood(asked, disable_tqdm=True), expected) <= 1e-4
     assert lm.forward.products is not None
+
+
+def test_what_interrupts_a_pass_leaves_no_product_behind(
+    models: dict[str, tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "_LEAST", 1)
+    model = copy.deepcopy(models["llama"][0])
+    used = products.Products(model)
+    assert used.layers
+    used.layers.append((type("Layer", (), {"forward": property()})(), print))  # one ends the loop there
+    with pytest.raises(AttributeError), used.used():
+        pass
+    del used.layers[-1]
+    with pytest.raises(KeyboardInterrupt), used.used():
+        raise KeyboardInterrupt
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_attention_of_others_can_be_compiled(models: dict[str, tuple[Any, Any]]) -> None:
+    torch._dynamo.reset()
+    counted = torch._dynamo.explain(models["llama"][0].model.layers[0].self_attn)
+    hidden = torch.randn(1, 5, 64)
+    places = models["llama"][0].model.rotary_emb(hidden, torch.arange(5)[None])
+    with torch.no_grad():
+        assert counted(hidden, position_embeddings=places, attention_mask=None).graph_break_count == 0
+
+
+def test_long_and_short_rows_are_not_spread_into_one_another() -> None:
+    sizes = [8000, *[250] * 30]
+    trees = [choices.Tree([0] * size, wanted={0: [1]}) for size in sizes]
+    made = list(choices.batches(trees, 16384, 10**6, None, padded=False))
+    assert max(len(part) * len(part[0].tokens) ** 2 for part in made) <= 2 * 8000**2
+    assert len(made) < 5
 
 
 def test_weights_are_not_laid_out_where_memory_is_short(

@@ -77,16 +77,21 @@ def both(loaded: tuple[Any, Any], **options: Any) -> tuple[TreeLM, HFLM]:
     return ours, stock
 
 
-@pytest.fixture(params=["as stored", "laid out"])
-def weights(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights as they are stored, or laid out for products, small ones and from the first token on."""
+@pytest.fixture(params=["as stored", "laid out", "as on a GPU"])
+def passes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights as they are stored, or laid out for products, small ones and from the first token on.
+
+    On a GPU a prefix is attended with each row.
+    """
+    if request.param == "as on a GPU":
+        monkeypatch.setattr(forward, "_APART", ())
     if request.param == "laid out":
         monkeypatch.setattr(products, "_LEAST", 1)
         monkeypatch.setattr(products, "_SUMMED", 40)
         monkeypatch.setattr(forward, "_LAID_FROM", 1)
 
 
-def test_log_likelihoods_are_stock_lm_evals(loaded: tuple[Any, Any], weights: None) -> None:
+def test_log_likelihoods_are_stock_lm_evals(loaded: tuple[Any, Any], passes: None) -> None:
     ours, stock = both(loaded)
     assert ours.slow == ""
     assert ours.forward.flat
@@ -96,7 +101,7 @@ def test_log_likelihoods_are_stock_lm_evals(loaded: tuple[Any, Any], weights: No
     assert _gap(ours.loglikelihood(asked, disable_tqdm=True), expected) <= 1e-4
 
 
-def test_answers_are_stock_lm_evals(loaded: tuple[Any, Any], weights: None) -> None:
+def test_answers_are_stock_lm_evals(loaded: tuple[Any, Any], passes: None) -> None:
     ours, stock = both(loaded)
     prompts = list(dict.fromkeys(request.args[0] for request in _requests(1, 12) if request.args[0]))
     asked = [_ask(text, {"until": ["\n", "e"], "max_gen_toks": 12, "do_sample": False}) for text in prompts]

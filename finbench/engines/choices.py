@@ -136,8 +136,8 @@ def batches(
 
     Every row looks at ``past`` shared tokens too: what all rows look at is bounded by ``_LOOKED_AT`` times ``tokens``.
     A tree that is larger than all that is a batch of its own. Of all ways to cut the trees into such batches this is
-    one of least cost: the tokens that are run, with padding if they are ``padded``, and for each batch what its weights
-    cost to read.
+    one of least cost: the tokens that are run, with padding if they are ``padded``, attention within rows of equal
+    length, and for each batch what its weights cost to read.
     """
     widths = np.array([len(tree.tokens) for tree in trees], dtype=np.int64)
     nodes = np.concatenate([[0], np.cumsum([len(tree.wanted) for tree in trees], dtype=np.int64)])
@@ -146,11 +146,12 @@ def batches(
     for end in range(1, len(trees) + 1):
         first = max(0, end - min(rows or end, max(1, tokens // max(1, int(widths[end - 1])))))
         counts, wide = np.arange(end - first, 0, -1), widths[first:end]
-        run = counts * wide if padded else ends[end] - ends[first:end]
-        fits = (run <= tokens) & (counts * (wide + past) <= _LOOKED_AT * tokens)
+        rowwise = counts * wide
+        run = rowwise if padded else ends[end] - ends[first:end]
+        fits = (run <= tokens) & (rowwise <= 2 * tokens) & (counts * (wide + past) <= _LOOKED_AT * tokens)
         fits &= nodes[end] - nodes[first:end] <= wanted
         fits[-1] = True
-        costs = np.where(fits, least[first:end] + run + each, np.inf)
+        costs = np.where(fits, least[first:end] + run + rowwise * wide / _ATTENTION_PER_TOKEN + each, np.inf)
         begins[end] = first + int(costs.argmin())
         least[end] = costs.min()
     cuts = [len(trees)]

@@ -11,14 +11,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from transformers import AttentionInterface
 
 _SDPA = "sdpa"
-CAUSAL = torch.zeros(1, 1, 1, 1)  # instead of a mask: rows are plainly causal
 
 
 @dataclass(frozen=True)
@@ -26,24 +25,26 @@ class FlatRows:
     """Where tokens of a flat pass lie in rows.
 
     ``own``: (rows, width), the token at each place, any one where there is none. ``back``: (tokens,), the place of
-    each among rows * width. ``apart``: keys and values of a row are without those of the prefix.
+    each among rows * width. ``apart``: keys and values of a row are without those of the prefix. ``causal``: rows are
+    chains, and need no mask.
     """
 
     own: Any
     back: Any
     apart: bool
+    causal: bool
 
     @classmethod
-    def of(cls, sizes: Sequence[int], apart: bool) -> FlatRows:
+    def of(cls, sizes: Sequence[int], apart: bool, causal: bool) -> FlatRows:
         """That of rows of these lengths."""
         lengths, places = torch.tensor(sizes), torch.arange(max(sizes))
         there = places < lengths[:, None]
         own = (lengths.cumsum(0) - lengths)[:, None] + places
-        return cls(own.where(there, 0), there.flatten().nonzero()[:, 0], apart)
+        return cls(own.where(there, 0), there.flatten().nonzero()[:, 0], apart, causal)
 
     def to(self, device: Any) -> FlatRows:
         """The same on another device."""
-        return FlatRows(self.own.to(device), self.back.to(device), self.apart)
+        return replace(self, own=self.own.to(device), back=self.back.to(device))
 
     def spread(self, states: Any) -> Any:
         """(1, heads, tokens, size) as (rows, heads, width, size)."""
@@ -79,26 +80,25 @@ def single(device: Any, dtype: Any) -> bool:
 
 
 def _attend(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **options: Any) -> tuple[Any, Any]:
-    """transformers' interface: queries that may lie flat, keys that do not; the output lies as the queries do.
-
-    A flat pass has a mask always, else transformers would make one for its long row; ``CAUSAL`` stands for none.
-    """
-    meant, flat = _now.get()
+    """transformers' interface: queries that may lie flat, keys that do not; the output lies as the queries do."""
+    meant, flat = (False, None) if torch.compiler.is_compiling() else _now.get()
     if not meant:
         return _OWN(module, query, key, value, attention_mask, **options)
     dtype = query.dtype
     wide = torch.float32 if single(query.device, dtype) else dtype
-    if flat is not None and attention_mask.numel() == 1:
-        attention_mask = None
     if flat is not None and len(key) != len(flat.own):
         raise NotImplementedError("keys that are not stored as rows")
+    if flat is not None and flat.causal:
+        attention_mask = None  # there was one, else transformers would make one for the long row
     if flat is not None and flat.apart:
+        prefix = getattr(key, "of_prefix", None)
         strange = [name for name in ("softcap", "position_bias", "s_aux") if options.get(name) is not None]
-        if strange:
-            raise NotImplementedError(f"attention with {', '.join(strange)}")
-        prefix = [states.to(wide) for states in key.of_prefix]
-        query, key, value = query.to(wide), key.to(wide), value.to(wide)
-        return _joined(flat, query, (key, value), prefix, attention_mask, options.get("scaling")).to(dtype), None
+        if strange or prefix is None:
+            raise NotImplementedError(f"attention with {', '.join(strange) or 'keys that change on their way'}")
+        parts = [states.to(wide) for states in (key, value, *prefix)]
+        return _joined(flat, query.to(wide), parts[:2], parts[2:], attention_mask, options.get("scaling")).to(
+            dtype
+        ), None
     queries = query if flat is None else flat.spread(query)
     found, weights = _OWN(module, queries.to(wide), key.to(wide), value.to(wide), attention_mask, **options)
     found = found.to(dtype)

@@ -19,6 +19,7 @@ from finbench.models.prefixes import common
 
 _SHARP, _AT_ONCE = 32, 64  # tokens of a position whose logits are in float64, positions that are sharpened at a time
 _ROOM = 16  # tokens for which a row has room, and again when it is full
+_APART = ("cpu",)  # whose attention gives the sums by which that of a prefix and of rows are joined
 _PASS = 64  # tokens that take as long as reading the weights
 _LAID_FROM = 512  # tokens from which on weights are laid out anew, which takes as long as a tenth of these
 KEPT = 2**28  # bytes of a head in float32 that are kept beside the model's own
@@ -41,12 +42,16 @@ class RowsLayer(DynamicLayer):
     def __init__(self, shared: Any, keep: bool = True) -> None:
         super().__init__()
         self.shared, self.keep = shared, keep
+        self.ran: flat.FlatRows | None = None
         self.before = 0 if shared is None else int(shared.keys.shape[-2])
         self._shared: Any = (None, None) if shared is None else (shared.keys, shared.values)
 
     def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         if layout := flat.layout():
             key_states, value_states = layout.spread(key_states), layout.spread(value_states)
+            if self.ran is layout:
+                raise NotImplementedError("a layer that stores keys twice")
+            self.ran = layout
             if layout.apart or (self.shared is None and not self.keep):
                 if self.keep:
                     self.hold((key_states, value_states))
@@ -181,15 +186,15 @@ class Forward:
         takes = inspect.signature(model.forward).parameters
         self.cache_name = "cache" if "cache" in takes else "past_key_values"
         self.depth = int(self.config.num_hidden_layers)
-        self.flat = self.config._attn_implementation == "sdpa"  # whether rows are run without padding
+        compiled = any(getattr(module, "_compiled_call_impl", None) for module in model.modules())
+        # whether rows are run without padding
+        self.flat = self.config._attn_implementation == "sdpa" and not compiled
         self.forget()
         self.calls = 0
 
-    def forget(self, weights: bool = True) -> None:
-        """What was computed is not kept; nor are ``weights`` that were laid out, for they are others now."""
+    def forget(self) -> None:
+        """The weights are others now."""
         self.known: tuple[list[int], list[Any]] = ([], [])  # a prefix and its layers
-        if not weights:
-            return
         self.wide: Any = None  # a product of float32 in place of a smaller head of half precision
         self.products: products.Products | None = None
         self.ran = 0  # tokens and passes, in tokens
@@ -248,14 +253,11 @@ class Forward:
             positions[row, : len(tree.tokens)] = torch.tensor(tree.depths)
         positions += past
         branching = any(tree.branches for tree in batch)
-        window = getattr(self.config, "sliding_window", None) or past + width
-        rows = self.flat and past and isinstance(cache.layers[0], RowsLayer)
-        apart = bool(rows and past + width <= window and self.model.device.type == "cpu")
-        layout = flat.FlatRows.of(sizes, apart) if apart or (self.flat and len(batch) > 1) else None
-        if not branching and (apart or not past) and (layout is None or width <= window):
+        layout = self._layout(sizes, past, cache, branching)
+        if layout.causal if layout else not past and not branching:
             # plainly causal, what is padded comes last: a mask would cost a sixth more
             return self.call(ids, positions, None, None, cache, places, tokens, layout)
-        before = 0 if apart else past
+        before = 0 if layout and layout.apart else past
         if branching:  # a node sees those of its tree that it descends from, and itself
             descends = torch.eye(width, dtype=torch.bool).expand(len(batch), -1, -1).numpy().copy()
             for row, tree in enumerate(batch):
@@ -268,6 +270,15 @@ class Forward:
         sees = torch.cat([torch.ones((*sees.shape[:2], before), dtype=torch.bool), sees], dim=-1)
         keys = torch.cat([torch.arange(before).expand(len(batch), -1), positions], dim=-1)
         return self.call(ids, positions, sees, keys, cache, places, tokens, layout)
+
+    def _layout(self, sizes: Sequence[int], past: int, cache: Any, branching: bool) -> flat.FlatRows | None:
+        """How rows of these lengths lie in a flat pass; None for rows with padding, or one that needs no other."""
+        window = getattr(self.config, "sliding_window", None) or past + max(sizes)
+        apart = past > 0 and isinstance(cache.layers[0], RowsLayer) and past + max(sizes) <= window
+        apart = apart and self.flat and self.model.device.type in _APART
+        if not apart and (not self.flat or len(sizes) == 1):
+            return None
+        return flat.FlatRows.of(sizes, apart, causal=not branching and (apart or not past) and max(sizes) <= window)
 
     def call(
         self,
@@ -288,16 +299,20 @@ class Forward:
         """
         device, width = self.model.device, ids.shape[1]
         rows, nodes = (torch.tensor(part) for part in zip(*places, strict=True))
-        masks = self._masks(sees, positions, keys, layout)
+        attends: Any = contextlib.nullcontext()
+        dtype = self.model.dtype
+        if layout is not None or (self.flat and width > 1):
+            attends = flat.attending(None if layout is None else layout.to(device))
+            dtype = torch.float32 if flat.single(device, dtype) else dtype
+        if sees is None and layout is not None:
+            sees = torch.ones((1, 1, 1), dtype=torch.bool)  # stands there for a mask
+        masks = None if sees is None else self._masks(sees, positions, keys, dtype)
         if layout is not None:
             if cache is None:
                 cache = Cache(layers=[RowsLayer(None, keep=False) for _ in range(self.depth)])
             rows, nodes = torch.zeros_like(rows), torch.searchsorted(layout.back, rows * width + nodes)
             ids, positions = (part.flatten()[layout.back].unsqueeze(0) for part in (ids, positions))
         arguments = {} if cache is None else {self.cache_name: cache}
-        attends: Any = contextlib.nullcontext()
-        if layout is not None or (self.flat and width > 1):
-            attends = flat.attending(None if layout is None else layout.to(device))
         self.calls += 1
         self.ran += ids.numel() + _PASS
         if self.products is None and self.ran >= _LAID_FROM and device.type == "cpu":
@@ -329,22 +344,16 @@ class Forward:
             self.wide = found if small else None
         return found(hidden)
 
-    def _masks(self, sees: Any, positions: Any, keys: Any, layout: flat.FlatRows | None) -> Any:
+    def _masks(self, sees: Any, positions: Any, keys: Any, dtype: Any) -> Any:
         """Additive masks, by kind of layer where the model has several."""
         kinds = set(getattr(self.config, "layer_types", None) or [])
         window = getattr(self.config, "sliding_window", None)
-        if sees is None:
-            full = None if layout is None else flat.CAUSAL.to(self.model.device)
-            return full if full is None or len(kinds) <= 1 else dict.fromkeys(kinds, full)
-        sees = sees.expand(len(positions), -1, -1)  # some models insist on a mask for every row
-        full = self._additive(sees)
-        if window is None or kinds == {"full_attention"}:
+        full = self._additive(sees.expand(len(positions), -1, -1), dtype)  # some models insist on one for every row
+        if window is None or kinds == {"full_attention"} or keys is None:
             return full if len(kinds) <= 1 else dict.fromkeys(kinds, full)
-        sliding = self._additive(sees & (positions[:, :, None] - keys[:, None, :] < window))
+        sliding = self._additive(sees & (positions[:, :, None] - keys[:, None, :] < window), dtype)
         return sliding if len(kinds) <= 1 else {"full_attention": full, "sliding_attention": sliding}
 
-    def _additive(self, sees: Any) -> Any:
-        single = self.flat and sees.shape[1] > 1 and flat.single(self.model.device, self.model.dtype)
-        dtype = torch.float32 if single else self.model.dtype
+    def _additive(self, sees: Any, dtype: Any) -> Any:
         mask = torch.zeros(sees.shape, dtype=dtype).masked_fill_(~sees, float("-inf"))
         return mask.unsqueeze(1).to(self.model.device)

@@ -94,27 +94,28 @@ class TreeLM(HFLM):
         return prefixes.unsupported(self.bare)
 
     def _prove(self) -> str:
-        """Run a probe as a tree below a prefix and plainly; what is wrong, else nothing."""
+        """Run probes as trees, below a prefix and without, and plainly; what is wrong, else nothing."""
         ids = self.tokenizer.encode(_PROBE, add_special_tokens=False)
         half, quarter = len(ids) // 2, len(ids) // 4
-        ask = [(ids[:half], ids[half:]), (ids[:half], ids[quarter:half]), (ids[: half + 1], ids[:2])]
+        other = ids[:half] + ids[:quarter]  # another tree, which is shorter, below the same prefix
+        probes = [(ids, ids[:2]), (other, ids[:2]), (other, ids[quarter:half]), (ids[quarter:], ids[:2])]
         expected = []
-        for context, continuation in ask:
+        for context, continuation in probes:
             with torch.no_grad():
                 logits = self.bare(torch.tensor([[*context, *continuation]], device=self.device)).logits[0]
             plain = torch.log_softmax(logits.float(), -1)[len(context) - 1 :]
             expected.append(float(sum(plain[at, token] for at, token in enumerate(continuation))))
         if not all(torch.isfinite(torch.tensor(expected))):
             raise forward.NOT_FINITE
-        wrong = self._differs(ask, expected)
+        wrong = self._differs(probes, expected)
         if wrong and self.forward.flat:  # attention of its own
             self.forward.flat = False
-            wrong = self._differs(ask, expected)
+            wrong = self._differs(probes, expected)
         return wrong
 
-    def _differs(self, ask: Sequence[choices.Request], expected: Sequence[float]) -> str:
+    def _differs(self, probes: Sequence[choices.Request], expected: Sequence[float]) -> str:
         try:
-            found = self._score(ask)
+            found = self._score(probes[:3]) + self._score([probes[3], probes[0]])[:1]
         except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, NotImplementedError) as fault:
             return f"a trial failed ({reason(fault)})"
         finally:

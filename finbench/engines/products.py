@@ -72,10 +72,10 @@ class Products:
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
         """Meanwhile the model computes with these."""
-        for layer, forward in self.layers:
-            layer.forward = forward
         try:
+            for layer, forward in self.layers:
+                layer.forward = forward
             yield
         finally:
             for layer, _ in self.layers:
-                del layer.forward
+                vars(layer).pop("forward", None)
