@@ -582,12 +582,31 @@ def test_work_is_a_fraction(models: dict[str, tuple[Any, Any]]) -> None:
 def test_what_cannot_be_run_as_trees_goes_lm_evals_way_and_says_so(
     models: dict[str, tuple[Any, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from transformers import BloomConfig, BloomForCausalLM, MambaConfig, MambaForCausalLM
+    from transformers import (
+        BloomConfig,
+        BloomForCausalLM,
+        GPTNeoConfig,
+        GPTNeoForCausalLM,
+        MambaConfig,
+        MambaForCausalLM,
+    )
 
     _, tokenizer = models["llama"]
     asked = [request for request in _requests(4, 3) if len(request.args[1]) < 50]
     stories = [
         BloomForCausalLM(BloomConfig(vocab_size=600, hidden_size=32, n_layer=1, n_head=2)),
+        GPTNeoForCausalLM(
+            GPTNeoConfig(
+                vocab_size=600,
+                hidden_size=32,
+                num_layers=2,
+                num_heads=2,
+                window_size=24,
+                bos_token_id=0,
+                eos_token_id=0,
+                attention_types=[[["global", "local"], 1]],
+            )
+        ),
         MambaForCausalLM(MambaConfig(vocab_size=600, hidden_size=32, num_hidden_layers=1, state_size=4)),
     ]
     for model in stories:

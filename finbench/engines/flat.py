@@ -96,9 +96,8 @@ def _attend(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, 
         if strange or prefix is None:
             raise NotImplementedError(f"attention with {', '.join(strange) or 'keys that change on their way'}")
         parts = [states.to(wide) for states in (key, value, *prefix)]
-        return _joined(flat, query.to(wide), parts[:2], parts[2:], attention_mask, options.get("scaling")).to(
-            dtype
-        ), None
+        joined = _joined(flat, query.to(wide), parts[:2], parts[2:], attention_mask, options.get("scaling"))
+        return joined.to(dtype), None
     queries = query if flat is None else flat.spread(query)
     found, weights = _OWN(module, queries.to(wide), key.to(wide), value.to(wide), attention_mask, **options)
     found = found.to(dtype)

@@ -24,6 +24,8 @@ def unsupported(model: Any) -> str:
         return f"its attention is {config._attn_implementation}"
     if getattr(model, "_is_stateful", False) or not set(getattr(config, "layer_types", None) or []) <= _LAYERS:
         return "it has layers that are not attention"
+    if not set(getattr(config, "attention_layers", None) or []) <= {"global"}:  # GPT-Neo's, which takes no other mask
+        return "it has layers that look at a window of their own"
     return ""
 
 
