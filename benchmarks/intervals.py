@@ -12,17 +12,22 @@ source is stated.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from finbench.core import environment
 from finbench.core.records import Measure
-from finbench.scoring import metrics, paired, stats
+from finbench.scoring import mean_over_trainings, metrics, paired, seed_variance, stats
+from finbench.scoring.measuring import error_over_documents
 from finbench.scoring.stats import Counts
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -35,7 +40,10 @@ ASKED = 15  # questions a source
 GOLD = np.array([0.14, 0.60, 0.26])  # three labels, and how one that is missed is read; the last column is unparsed
 MISSED = np.array([[0, 0.5, 0.25, 0.25], [0.4, 0, 0.5, 0.1], [0.15, 0.75, 0, 0.1]])
 UNLIKE_PAIR = 0.5  # standard deviation of the logarithm of the questions a source, for pairs
+TRAININGS = (2, 3, 5)  # of one recipe, which differ in their seed
+BETWEEN = (0.1, 0.3, 0.6)  # probits by which seeds move the ability; documents and chance have 1 each
 PERCENTILES = 1  # the case that plain percentiles of a bootstrap are shown on
+MEANS = "Of the mean of a recipe's trainings, by how far seeds move the ability in probits (documents, and\nchance: 1):"
 LABELS = ("negative", "neutral", "positive")
 ENTITIES, FALSE = 1.6, 0.4  # in a document, and false alarms
 CELLS = metrics.summed("macro_f1", [(g, p, LABELS) for g in LABELS for p in (*LABELS, None)])
@@ -207,6 +215,30 @@ def levels_few(world: World, sources: int) -> dict[str, float]:
     return {"paired permutation, accuracy": round(100 * seen / EVALUATIONS, 2)}
 
 
+def of_trainings(world: World, n: int, between: float) -> dict[str, list[float]]:
+    """Coverage of the mean of several trainings on ``n`` documents, by three intervals; columns: ``TRAININGS``.
+
+    Satterthwaite's degrees of freedom, and documents alone, are what finbench does not use.
+    """
+    truth, found = float(norm.cdf(0.5 / math.sqrt(2 + between**2))), []
+    for seeds in TRAININGS:
+        held = np.zeros(3)
+        for _ in range(EVALUATIONS):
+            able = 0.5 + between * world.rng.normal(size=(seeds, 1)) + world.rng.normal(size=n)
+            runs = list((able + world.rng.normal(size=(seeds, n)) > 0).astype(float))
+            made = mean_over_trainings(runs, metrics.mean, within=(0.0, 1.0))
+            low, high = made.interval or (math.nan, math.nan)
+            documents = error_over_documents([(1 / seeds, run) for run in runs], metrics.mean)[0] ** 2
+            spread = seed_variance([float(run.mean()) for run in runs]).value / seeds
+            free = (documents + spread) ** 2 / (documents**2 / (n - 1) + spread**2 / (seeds - 1))
+            off = abs(made.value - truth)
+            held += low <= truth <= high, off <= student.ppf(0.975, free) * math.sqrt(documents + spread), False
+            held[2] += off <= student.ppf(0.975, n - 1) * math.sqrt(documents)
+        found.append(100 * held / EVALUATIONS)
+    names = ("finbench", "Satterthwaite's degrees of freedom", "documents alone")
+    return {name: [round(float(own[place]), 2) for own in found] for place, name in enumerate(names)}
+
+
 def seconds() -> dict[str, float]:
     """Of 10,000 resamples of 5,000 documents, the fastest of three."""
     rng = np.random.default_rng(0)
@@ -242,6 +274,9 @@ def works() -> Iterator[tuple[str, str, Callable[[World], Any]]]:
         yield "levels", f"n = {n}", lambda world, n=n: levels(world, n)  # type: ignore[misc]
     for n in (6, 30):
         yield "levels", f"{n} sources", lambda world, n=n: levels_few(world, n)  # type: ignore[misc]
+    for n, between in itertools.product((200, 1000), BETWEEN):
+        title = f"{n:,} documents, seeds {between:g}"
+        yield "trainings", title, lambda world, n=n, between=between: of_trainings(world, n, between)  # type: ignore[misc]
     yield "seconds", "all", lambda world: seconds()
 
 
@@ -249,7 +284,7 @@ def run(seed: int) -> dict[str, Any]:
     """Measure what is not there yet of this seed; each result is written at once, and independent of the others."""
     found: dict[str, Any] = json.loads(RESULTS.read_text("utf-8")) if RESULTS.is_file() else {}
     if found.get("seed") != seed:
-        found = {"seed": seed, "many": {}, "few": {}, "levels": {}, "seconds": {}}
+        found = {"seed": seed, "many": {}, "few": {}, "levels": {}, "trainings": {}, "seconds": {}}
     found |= {"packages": {"numpy": np.__version__}, "hardware": environment.hardware()}
     for number, (part, name, measured) in enumerate(works()):
         if name not in found[part]:
@@ -282,6 +317,14 @@ def tables(found: dict[str, Any]) -> str:
     columns = found["levels"]
     rows = [[name, *(f"{c[name]:.1f}" if name in c else "" for c in columns.values())] for name in names]
     lines += _table(["", *columns], rows)
+    lines += [MEANS, ""]
+    names = list(next(iter(found["trainings"].values())))
+    rows = [
+        [f"{seeds} trainings, {name}", *(f"{cells[name][place]:.1f}" for cells in found["trainings"].values())]
+        for place, seeds in enumerate(TRAININGS)
+        for name in names
+    ]
+    lines += _table(["", *found["trainings"]], rows)
     lines += ["Seconds of one core for 10,000 resamples of 5,000 documents:", ""]
     lines += _table(["", "s"], [[name, f"{spent:.2f}"] for name, spent in found["seconds"]["all"].items()])
     return "\n".join(lines)
