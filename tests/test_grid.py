@@ -472,7 +472,9 @@ def test_steps_make_what_they_say_at_a_place_of_any_kind(
     assert set(one.best()) == {"finbench_mini_sentiment"}
 
 
-@pytest.mark.parametrize(("name", "count"), [("cpu", 18), ("finlora", 495), ("mission", 471)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("cpu", 18), ("finlora", 495), ("mission", 471), ("six-tasks", 180), ("four-bits", 20)]
+)
 def test_the_examples_are_grids_that_could_be_run(name: str, count: int) -> None:
     folder = Path(__file__).parent.parent / "examples"
     assert len(sweepfile.cells(sweepfile.read(folder / f"sweep-{name}.yaml"))) == count
