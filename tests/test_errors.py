@@ -117,6 +117,36 @@ def test_a_light_command_that_is_interrupted_says_so(seconds: float, tmp_path: P
     assert "Traceback" not in said
 
 
+_MADE_OF_CTRL_C = {
+    "torch": "raise ImportError('KeyboardInterrupt: <EMPTY MESSAGE>')",
+    "numpy": "raise SystemError('initialization of _multiarray_umath raised unreported exception')",
+    "ours": "from finbench.core.errors import FinbenchError; raise FinbenchError('A package is not whole.', 'Mend it.')",
+    "kept": "from finbench.core.errors import Interrupted; raise Interrupted('Stopped after 3 rows.', 'Repeat it.')",
+    "light": "raise ImportError('pydantic_core')",
+}
+
+
+@pytest.mark.parametrize("what", _MADE_OF_CTRL_C)
+@pytest.mark.parametrize("pressed", [True, False])
+def test_what_a_library_makes_of_ctrl_c_is_no_broken_installation(what: str, pressed: bool) -> None:
+    """A library in C that is interrupted while it is imported raises another fault, some without a word of it."""
+    press = "try:\n  signal.raise_signal(signal.SIGINT)\nexcept KeyboardInterrupt: pass\n" if pressed else ""
+    where = "import finbench.cli.app as a; a.app = work" if what != "light" else "sys.modules['typer'] = None"
+    code = (
+        "import signal, sys\nfrom finbench.cli import main, stopping\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\nstopping.note()\n"  # a background job ignores it
+        f"def work():\n  {_MADE_OF_CTRL_C[what]}\n{where}\n{press}main()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if not pressed:
+        assert run.returncode == (130 if what == "kept" else 1)
+        assert not run.stderr.startswith("Stopped.")
+    else:
+        assert (run.returncode, run.stdout) == (130, "")
+        assert run.stderr.startswith("Stopped after 3 rows.\nRepeat it." if what == "kept" else "Stopped.\n")
+        assert "Error" not in run.stderr
+
+
 def test_a_reason_is_one_line_and_goes_on_where_the_first_only_leads_to_it() -> None:
     assert reason(RuntimeError("Error(s) in loading M:\n\tsize mismatch for q\n\tsize mismatch for k")) == (
         "Error(s) in loading M: size mismatch for q"

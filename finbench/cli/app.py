@@ -14,13 +14,14 @@ from typing import Annotated, Any
 
 import typer
 
-from finbench.cli import cards, data, evaluation, hub, tasks, training
+from finbench.cli import cards, data, evaluation, hub, stopping, tasks, training
 from finbench.cli.command import declared, with_own_tasks
 from finbench.cli.helping import Command, Group, RunGroup
-from finbench.core.errors import FinbenchError
+from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.version import __version__
 
 _INTERRUPTED = 130  # the exit code of what Ctrl-C ended
+_STOPPED = "Stopped.", "What was there before is as it was; repeat the command to go on.", _INTERRUPTED
 _UNREAD = 141  # that of a program which SIGPIPE ended: whoever read its output, as `head` does, has seen enough
 
 app = typer.Typer(
@@ -157,6 +158,8 @@ def main() -> None:
     try:
         app()
     except Exception as fault:
+        if stopping.was_asked() and not isinstance(fault, Interrupted):  # "ImportError: KeyboardInterrupt", and such
+            _fail(*_STOPPED, fault)
         if (place := _too_many_open(fault)) is not None:  # whatever was made of it: no file is torn, and no disk full
             _fail(f"Too many files are open{place}.", "Allow more, then repeat the command: ulimit -n 4096", 1, fault)
         if isinstance(fault, FinbenchError):
@@ -173,7 +176,7 @@ def main() -> None:
         raise
     except SystemExit as end:
         if end.code == _INTERRUPTED:  # typer says nothing of Ctrl-C; what has more to say raised Interrupted
-            _fail("Stopped.", "What was there before is as it was; repeat the command to go on.", _INTERRUPTED, end)
+            _fail(*_STOPPED, end)
         if isinstance(end.__context__, BrokenPipeError):  # rich and typer end with 1, as a fault does, and say nothing
             sys.exit(_UNREAD)
         raise
