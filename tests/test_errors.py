@@ -120,7 +120,7 @@ def test_a_light_command_that_is_interrupted_says_so(seconds: float, tmp_path: P
 _MADE_OF_CTRL_C = {
     "torch": "raise ImportError('KeyboardInterrupt: <EMPTY MESSAGE>')",
     "numpy": "raise SystemError('initialization of _multiarray_umath raised unreported exception')",
-    "ours": "from finbench.core.errors import FinbenchError; raise FinbenchError('A package is not whole.', 'Mend it.')",
+    "ours": "from finbench.core.errors import FinbenchError; raise FinbenchError('A package is torn.', 'Mend it.')",
     "kept": "from finbench.core.errors import Interrupted; raise Interrupted('Stopped after 3 rows.', 'Repeat it.')",
     "light": "raise ImportError('pydantic_core')",
 }

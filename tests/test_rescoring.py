@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+import boards
 from finbench.cards import cardfiles
 from finbench.core import catalog
 from finbench.core.records import Scorecard
 from finbench.core.seal import salted
-from finbench.evaluation import evaluator, rescore_cards, verify
+from finbench.data import import_data
+from finbench.evaluation import Rescored, evaluator, rescore_cards, verify
 from finbench.scoring import clusters_of, metrics, prompts, split_metrics, values_of
+from make_data import write_sources
 
 TASK = "finbench_mini_sentiment"
 
@@ -84,6 +87,32 @@ def test_a_card_that_was_edited_stays_as_it_is(card: Path, change: Any, said: st
     before = card.read_bytes()
     assert said in rescore_cards([card])[0].refused
     assert card.read_bytes() == before
+
+
+def test_a_card_from_before_learns_that_its_rows_are_a_part_of_the_set(tmp_path: Path) -> None:
+    """As of the leaderboard's first cards: nobody knew then how many rows the authors' set has."""
+    import_data("fpb", write_sources(tmp_path / "s")["fpb"], tmp_path / "data")
+    path = boards.scored(tmp_path / "cards", tmp_path / "data", ["fpb"])
+    card, rows = cardfiles.read(path), cardfiles.read_samples(path)
+    [score] = card.scores
+    part = score.data.share
+    assert part
+
+    def written(**of_data: Any) -> bytes:
+        update = {"data": score.data.model_copy(update={"share": None, **of_data})}
+        cardfiles.write(path, card.model_copy(update={"scores": [score.model_copy(update=update)]}), rows)
+        return path.read_bytes()
+
+    before = written(digest="0" * 64)  # rows of another edition, of which nothing is known here
+    assert rescore_cards([path], data_dir=tmp_path / "data")[0] == Rescored(str(path))
+    assert path.read_bytes() == before
+    written()
+    [found] = rescore_cards([path], data_dir=tmp_path / "data")
+    assert found.changes == ["finbench_fpb: its rows are of 2.5 % of the authors' set"]
+    again = cardfiles.read(path)
+    assert (again.scores, again.status) == (card.scores, "partial")
+    assert verify(path, data_dir=tmp_path / "data").faults == []
+    assert rescore_cards([path], data_dir=tmp_path / "data")[0].changes == []
 
 
 def test_short_numbers_and_empty_lists_are_guessed(card: Path) -> None:

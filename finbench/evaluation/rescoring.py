@@ -11,20 +11,22 @@ import copy
 import functools
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import cardfiles
+from finbench.cards import cardfiles, percent
 from finbench.core import catalog, seal
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError, check_used
 from finbench.core.files import sha256_file, stable_json
 from finbench.core.records import Score, Scorecard, Task
 from finbench.core.seal import salted
+from finbench.data import describe_set
 from finbench.evaluation import rescore
 from finbench.evaluation.rerun import engine_of
+from finbench.evaluation.scored import status
 from finbench.scoring import baselines, clusters_of, metrics, prompts, split_metrics, values_of
 
 Rows = Sequence[dict[str, Any]]
@@ -55,6 +57,7 @@ def rescore_cards(
 ) -> list[Rescored]:
     """Score cards (files, or folders of them) anew where they lie; one of the present versions stays as it is.
 
+    But for ``data.share``: it is added where a card has none, and the very rows lie here as a part of the authors' set.
     A card is scored anew whole or not at all: only if nobody has edited it, its rows are here, and every answer is
     known. ``ask``: the model, found as for ``finbench verify --rerun``, is asked for the answers of which
     only a hash is known. Raises FinbenchError where the data or the model are not to be had.
@@ -68,9 +71,11 @@ def rescore_cards(
     model = (adapter, base) if ask else None
     for path in cardfiles.expand(cards):
         card = cardfiles.read(path)
-        older = [score for score in card.scores if _task(path, score).version > score.version]
+        older = {score.task for score in card.scores if _task(path, score).version > score.version}
+        shares = {score.task: share for score in card.scores if (share := _share(_task(path, score), score, data_dir))}
         try:
-            changes = _card(path, card, older, loaded, told, data_dir, model) if older else []
+            work = older | shares.keys()
+            changes = _card(path, card, older, shares, loaded, told, data_dir, model) if work else []
             found.append(Rescored(str(path), changes))
         except _Refused as reason:
             found.append(Rescored(str(path), refused=str(reason)))
@@ -88,41 +93,54 @@ def _task(path: Path, score: Score) -> Task:
     return task
 
 
+def _share(task: Task, score: Score, data_dir: Path | None) -> float | None:
+    """How much of the authors' set lies here, where that is known, and the score does not say it."""
+    if score.data.share is not None or task.shipped or task.own:
+        return None
+    return (describe_set(task.set, data_dir) or {}).get("share")
+
+
 def _card(
     path: Path,
     card: Scorecard,
-    older: Sequence[Score],
+    older: Set[str],
+    shares: Mapping[str, float],
     loaded: dict[str, Any],
     told: dict[str, str],
     data_dir: Path | None,
     where: tuple[str | None, str | None] | None,
 ) -> list[str]:
-    """Write the card with its older scores anew; a line for each."""
+    """Write the card with its older scores anew, and of ``shares`` those that are of its rows; a line for each."""
     if card.samples is None or card.origin != "finbench":
         raise _Refused("it holds no answers of finbench's own run")
-    if card.generation is not None:
+    if older and card.generation is not None:
         raise _Refused("its answers are of another profile than direct: score its subject again")
     if card.seal is None or seal.edited(cardfiles.raw(path)):
         raise _Refused("it was edited after it was written, or has no seal")
     before, by_task = sha256_file(path), cardfiles.rows_by_task(path, card)
-    names = {score.task for score in older}
-    lm_tasks = _loaded(card, names, loaded, data_dir)
-    engine = engine_of(card, lm_tasks, *where) if where else None
+    lm_tasks = _loaded(card, older | shares.keys(), loaded, data_dir)
+    engine = engine_of(card, {name: lm_tasks[name] for name in older}, *where) if where and older else None
     scores, lines = [], []
     try:
         for score in card.scores:
-            if score.task in names:
+            if score.task in older:
                 made, rows = _anew(card, score, by_task[score.task], lm_tasks[score.task], engine, told)
                 lines.append(_said(score, made, _moved(by_task[score.task], rows)))
                 score, by_task[score.task] = made, rows
+            if score.task in shares and _same_rows(card, score, lm_tasks[score.task]):
+                share = shares[score.task]
+                score = score.model_copy(update={"data": score.data.model_copy(update={"share": share})})
+                lines.append(f"{score.task}: its rows are of {percent(share)} % of the authors' set")
             scores.append(score)
     finally:
         if engine:
             engine.close()
+    if not lines:  # the rows here are others than the card's
+        return []
     with cardfiles.lock(path.parent):
         if sha256_file(path) != before:
             raise _Refused("another process has written it meanwhile")
-        made_card = card.model_copy(update={"scores": scores})
+        made_card = card.model_copy(update={"scores": scores, "status": status(scores, card.status == "complete")})
         cardfiles.write(path, made_card, [row for score in scores for row in by_task[score.task]])
     return lines
 
@@ -135,6 +153,11 @@ def _loaded(card: Scorecard, names: set[str], loaded: dict[str, Any], data_dir: 
         for name, lm_task in prompts.load(new, data_dir, card.shots, card.seed, chosen).items():
             loaded[keys[name]] = lm_task
     return {name: loaded[key] for name, key in keys.items()}
+
+
+def _same_rows(card: Scorecard, score: Score, lm_task: Any) -> bool:
+    docs = prompts.rows(lm_task, "test")[: prompts.taken(lm_task, card.limit, score.n)]
+    return prompts.data_id(catalog.tasks()[score.task], lm_task, "test", docs).digest == score.data.digest
 
 
 def _anew(
