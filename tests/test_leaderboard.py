@@ -120,9 +120,13 @@ def test_a_part_of_a_set_is_said_everywhere_and_is_no_whole_test(tmp_path: Path)
     assert "2.5 % of the set" in (path.parent / "report.html").read_text()
     place = tmp_path / "board"
     boards.renamed(path, place / "scorecards" / "one.json", **boards.adapter(1))
-    [test] = board(entries(place)).tests
+    made = board(entries(place))
+    [test] = made.tests
     assert not test.whole
     assert "2.5 % of the set" in test.conditions
+    text = tables.markdown(made, [])
+    assert f", 2.5 % of the set: macro-F1 in %, n = {test.score.n}" in text
+    assert "a sample of" not in text
 
 
 def test_first_rows_never_stand_beside_whole_tests(made: Board) -> None:

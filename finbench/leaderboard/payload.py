@@ -233,6 +233,7 @@ def _test(test: BoardTest) -> dict[str, Any]:
         "lower": test.lower_is_better,
         "seeds": tables.seeds(test),
         "n": score.n,
+        "imported": score.data.share,
         "of": len(test.rows),
         "version": score.version,
         "style": score.prompt_style,
