@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import json
 import re
 import shlex
@@ -81,9 +82,10 @@ def test_cards_of_several_sittings_are_compared_each_with_its_base() -> None:
 def test_what_was_not_tested_is_said_and_what_was_is_not(made: tuple[RiskPage, Path]) -> None:
     said = " ".join(made[0].untested)
     who = "finbench eval --adapter runs/fpb-smollm2-135m-lora-s0 --base smollm2-135m --bits 16 --no-chat "
-    assert f"{who}--metadata noise=all --tasks fpb,fpb_mc --out noisy." in said  # as it can be typed
-    assert f"{who}--tasks general." in said
-    assert f"{who}--prompts 8 --tasks fpb_mc." in said
+    assert f"`{who}--metadata noise=all --tasks fpb,fpb_mc --out noisy`" in said  # as it can be typed
+    assert f"`{who}--tasks general`" in said
+    assert f"`{who}--prompts 8 --tasks fpb_mc`" in said
+    assert "`finbench train fpb-smollm2-135m-lora --seed 1`" in said
     assert "part of the test" not in said
     suite = finbench.risk(SUITE, [SUITE])  # without its base, which takes seconds to test it against
     assert "Forgetting" in [one.title for one in suite.shown]
@@ -97,6 +99,28 @@ def test_what_was_not_tested_is_said_and_what_was_is_not(made: tuple[RiskPage, P
     assert "USD" not in cost.head  # nothing was paid
     assert {len(row) for row in cost.rows} == {len(cost.head)}
     assert shown_points("mcc", -0.0001, sign=False) == amount(-0.0001, share=False) == "0.000"
+
+
+def test_what_looks_like_a_command_can_be_copied_as_it_stands(made: tuple[RiskPage, Path], tmp_path: Path) -> None:
+    finbench.risk(ADAPTER, [ADAPTER], out=tmp_path / "risk.md")
+    for page, code in ((made[1], "<code>([^<]*)</code>"), (tmp_path / "risk.md", "`([^`]*)`")):
+        text = page.read_text(encoding="utf-8")
+        commands = [command for line in re.findall(code, text) for command in line.split("; ")]
+        assert len(commands) >= 8
+        for command in commands:
+            words = shlex.split(html.unescape(command))
+            assert words[0] == "finbench"
+            assert words[1:3] == ["card", "calibration"] or words[1] in app._COMMANDS
+            assert not {"N", "NAME", "..."} & {*words}
+        assert code[0] == "`" or "`" not in text
+    said = CliRunner().invoke(app.app, ["risk", str(ADAPTER), str(ADAPTER), "--out", str(tmp_path / "x.md")]).stdout
+    assert any(line.startswith("  finbench eval ") and line.endswith(" --tasks general") for line in said.splitlines())
+
+
+def test_a_recipe_that_is_not_of_the_zoo_is_not_named(tmp_path: Path) -> None:
+    card = copied(ADAPTER, tmp_path, adapter_name="mine-s0")
+    said = " ".join(finbench.risk(card, [card]).untested)
+    assert "over trainings (finbench train --seed, finbench sweep)." in said
 
 
 def test_an_imported_part_of_a_test_is_a_part(tmp_path: Path) -> None:
@@ -120,7 +144,7 @@ def test_wordings_stand_on_the_page_where_a_card_has_them() -> None:
     section = shifts.of_wording(found)
     around = "80.0 [75.0, 84.0]"
     assert section.rows == [["fpb", "8", around, "11.2", "no_instruction", "20.0", around, ""]]
-    assert section.missing.endswith("--tasks fpb_mc")  # a choice task, of which eight prompts cost least
+    assert section.to_test.endswith("--tasks fpb_mc")  # a choice task, of which eight prompts cost least
 
 
 def test_prompts_on_a_sample_of_a_whole_test_are_of_the_wording_alone(tmp_path: Path) -> None:

@@ -222,7 +222,8 @@ def _forgetting(found: SubjectCards) -> Section:
         ("task", "score", "base", "difference", "documents"),
         [] if alone else [[one.task, _main(one), *_beside(one), f"{one.score.n:,}"] for one in general],
         asked(found, general) + compared(found, general, " --tasks general"),
-        "nothing is forgotten by a base alone" if alone else f"what it forgot: {shifts.plainly(found)} --tasks general",
+        "nothing is forgotten by a base alone" if alone else "what it forgot",
+        to_test="" if alone else f"{shifts.plainly(found)} --tasks general",
     )
 
 
@@ -265,20 +266,21 @@ def _cost(found: SubjectCards, watts: float | None) -> Section:
         "As measured while it was scored, which is in batches and not one request at a time.",
         ("task", "seconds", "tokens a prompt", "peak memory, GB", "USD", "energy, Wh"),
         rows,
-        f"{asked(found, found.mains)}; for another power: finbench risk {file_of(found)} --watts N",
+        asked(found, found.mains),
         "not measured, the answers came from a file",
         notes=[
-            f"Energy is an estimate: seconds times {assumed}; nothing was measured, cooling and idling are left out.",
+            f"Energy is an estimate: seconds times {assumed}; nothing was measured, cooling and idling are left out. "
+            f"Of a machine that draws 120 W: {shifts.typed(f'finbench risk {file_of(found)} --watts 120')}",
             f"Measured on: {'; '.join(machines)}.",
         ],
     )
 
 
 def _untested(found: SubjectCards, sections: Sequence[Section]) -> Iterator[str]:
-    """What the page does not show, a sentence each, the reader's own cards first."""
+    """What the page does not show, a sentence each, the reader's own cards first; at its end what would tell it."""
     alone = found.subject.subject.kind == "base"
     yield from (
-        f"{one.title}: {one.missing}."
+        f"{one.title}: {one.missing}" + (f": {shifts.typed(one.to_test)}" if one.to_test else ".")
         for one in sections
         if not one.rows and not (alone and "base alone" in one.missing)
     )
@@ -288,6 +290,16 @@ def _untested(found: SubjectCards, sections: Sequence[Section]) -> Iterator[str]
     if part := [one.task for one in found.own if one.score.data.share or not one.score.is_whole(one.card.limit)]:
         yield f"A part of the test only: {'; '.join(part)}."
     if not alone:
-        yield "Another training of the same recipe: intervals are over documents, not over trainings (finbench sweep)."
+        again = _trained_again(found)
+        said = "Another training of the same recipe: intervals are over documents, not over trainings"
+        yield said + (f": {shifts.typed(again)}" if again else " (finbench train --seed, finbench sweep).")
     yield "Another language or another source than the test's, or documents of later years than those above."
     yield "Attacks: instructions hidden in documents, and answers that harm."
+
+
+def _trained_again(found: SubjectCards) -> str:
+    """The command that trains a recipe of the zoo with the next seed; empty where it is not known to be one."""
+    subject = found.subject.subject
+    recipe = (subject.adapter_name or "").removesuffix(f"-s{subject.seed}")
+    known = subject.seed is not None and recipe in catalog.recipe_files()
+    return f"finbench train {recipe} --seed {subject.seed + 1}" if known else ""

@@ -30,6 +30,7 @@ class Section:
     missing: str  # what is not known without it
     plots: Sequence[str] = ()
     notes: Sequence[str] = ()
+    to_test: str = ""  # the command that would tell it
 
     def dense(self) -> Section:
         """The section without columns that are empty in all rows."""
@@ -56,7 +57,8 @@ def of_wording(found: SubjectCards) -> Section:
         rows,
         f"{asked(found, [one for one, _ in told], ' --prompts 8')}; "
         f"finbench card prompts {found.words([one for one, _ in told])}",
-        f"not tested, {plainly(found)} --prompts 8 --tasks {example}",
+        "how far it moves the score",
+        to_test=f"{plainly(found)} --prompts 8 --tasks {example}",
     )
 
 
@@ -88,6 +90,7 @@ def of_years(found: SubjectCards, cutoff: str | None) -> Section:
 def of_noise(found: SubjectCards) -> Section:
     """The subject under each noise beside itself; why not, where the cards share no document."""
     rows, notes, faults = [], list[str](), []
+    labelled = ",".join(_changed_by_noise(found))
     homes = list(dict.fromkeys(map(_noisy_home, found.noisy)))
     for home in dict.fromkeys(one.path for one in found.mains):
         try:
@@ -109,10 +112,9 @@ def of_noise(found: SubjectCards) -> Section:
         rows,
         f"{_asked_under_noise(found, {row[0] for row in rows})}; "
         f"finbench card noise {file_of(found)} {' '.join(map(found.word, homes))}",
-        " ".join(faults)
-        or "what typing errors, other names, number formats and negation do: "
-        f"{plainly(found)} --metadata noise=all --tasks {','.join(_changed_by_noise(found)) or 'fpb_mc'} --out noisy",
+        " ".join(faults) or "what typing errors, other names, number formats and negation do",
         notes=[*notes, *undernoise.unreached(dict.fromkeys(path.parent.parent for path in found.noisy))],
+        to_test="" if faults else f"{plainly(found)} --metadata noise=all --tasks {labelled or 'fpb_mc'} --out noisy",
     )
 
 
@@ -188,6 +190,11 @@ def _changed_by_noise(found: SubjectCards) -> list[str]:
 def short(one: HeldScore) -> str:
     """The name of its task as users type it."""
     return one.score.task.removeprefix(catalog.PREFIX)
+
+
+def typed(command: str) -> str:
+    """A command within text, as the pages set it apart; a stranger's name cannot end it."""
+    return f"`{command.replace('`', '')}`"
 
 
 def file_of(found: SubjectCards) -> str:

@@ -174,5 +174,8 @@ def risky(page: RiskPage, file: Path) -> None:
     """What the page has, and what nobody tested."""
     put(f"[bold]{escape(page.subject)}[/]: {', '.join(one.title.lower() for one in page.shown)}", wrap=True)
     for one in page.untested:
-        put(f"[yellow]untested[/] {escape(one)}", wrap=True)
+        said, _, command = one.partition(": `")
+        put(f"[yellow]untested[/] {escape(said)}{':' if command else ''}", wrap=True)
+        if command:
+            put(f"  {escape(command.rstrip('`'))}")  # on one line, so that it can be copied
     put(f"Page: {escape(str(file))}")
