@@ -146,11 +146,43 @@ def test_where_interval_and_p_are_at_odds_it_is_said_why(cards: dict[str, Path])
     assert why not in both.verdict
 
 
-def test_a_card_against_itself_differs_nowhere(cards: dict[str, Path]) -> None:
-    [pair] = comparison.compare([cards["one"], cards["one"]])
+def test_a_card_against_its_copy_differs_nowhere(cards: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(FinbenchError, match="is named twice"):
+        comparison.compare([cards["one"], cards["one"].parent / "." / cards["one"].name])
+    [pair] = comparison.compare([cards["one"], copied(cards["one"], tmp_path / "copy")])
     for contest in pair.contests:
         assert (contest.p, contest.difference.value, contest.needed, contest.differing) == (1.0, 0.0, None, [])
     assert pair.verdict.startswith("No difference")
+
+
+def test_a_folder_compares_the_most_that_fit_and_says_where_none_do(
+    cards: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, card = tmp_path / "some", cardfiles.read(cards["one"])
+
+    def put(name: str, shots: int) -> Path:
+        place.mkdir(exist_ok=True)
+        subject = card.subject.model_copy(update={"name": name})
+        changed = card.model_copy(update={"subject": subject, "shots": shots})
+        cardfiles.write(place / f"{name}.json", changed, cardfiles.read_samples(cards["one"]))
+        return place / f"{name}.json"
+
+    first = put("a", 5)
+    with pytest.raises(FinbenchError, match="needs two scorecards"):
+        comparison.compare([place])
+    put("b", 4)
+    with pytest.raises(FinbenchError, match="shots: 5 and 4"):  # of one other card it is said why
+        comparison.compare([place])
+    put("c", 3)
+    none = r"None of the 2 other cards can be compared with \S*a.json"
+    with pytest.raises(FinbenchError, match=f"{none}, nor with each other: "):
+        comparison.compare([place])
+    put("d", 3)
+    [pair] = comparison.compare([place])
+    assert (pair.a, pair.b) == ("c", "d")
+    assert "than c.json: a.json, b.json." in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(FinbenchError, match=r"None of the 3 other cards can be compared with \S*a.json: "):
+        comparison.compare([first, place])  # who is named first is compared
 
 
 def test_documents_that_differ_are_shown_with_their_texts(cards: dict[str, Path]) -> None:

@@ -723,7 +723,7 @@ def test_of_several_cards_of_a_subject_the_one_that_fits_is_compared(scored: Pat
     done = run("compare", tmp_path)
     assert done.exit_code == 0, done.exception
     [left] = [one.name for one in tmp_path.glob("b-*.json") if cardfiles.read(one).limit]
-    assert f"Left out, of other rows or settings than {path.name}: {left}." in " ".join(done.stderr.split())
+    assert f"Left out, of other tasks, rows or settings than {path.name}: {left}." in " ".join(done.stderr.split())
     done = run("compare", tmp_path / left, tmp_path, "--tasks", "mini_sentiment")  # who is named first is compared
     assert done.exit_code == 1
     assert left in f"{done.stderr}{done.exception}"

@@ -48,6 +48,7 @@ class LoadedCard:
     name: str
     scores: dict[str, Score]
     rows: RowsByTask
+    documents: dict[str, list[tuple[Any, Any]]]
 
 
 def _load(path: Path) -> LoadedCard:
@@ -60,14 +61,21 @@ def _load(path: Path) -> LoadedCard:
     scores = {score.task: score for score in card.scores}
     for score in card.scores:
         catalog.recall(score.task, score.task_digest)
-    return LoadedCard(path, card, card.subject.name, scores, cardfiles.rows_by_task(path, card))
+    rows = cardfiles.rows_by_task(path, card)
+    return LoadedCard(path, card, card.subject.name, scores, rows, {task: documents(rows[task]) for task in rows})
 
 
 def _among(places: Sequence[Path | str]) -> list[Path]:
     """The cards of files and folders; of one folder alone, adapters before their base, whom they are to beat."""
     if not any(Path(place).is_dir() for place in places):
-        # a card beside itself, where that is asked for
-        return [path for path in map(Path, places) if not cardfiles.is_samples(path)]
+        paths = [path for path in map(Path, places) if not cardfiles.is_samples(path)]
+        twice = [path for path, times in Counter(path.resolve() for path in paths).items() if times > 1]
+        if twice:
+            raise FinbenchError(
+                f"{twice[0].name} is named twice, and a card does not differ from itself.",
+                "Name two cards, or the folder they lie in: finbench compare scorecards",
+            )
+        return paths
     found = cardfiles.expand(places)
     if len(places) == 1 and Path(places[0]).is_dir():
         found.sort(key=lambda path: cardfiles.read(path).subject.kind == "base")
@@ -91,7 +99,7 @@ def compare(
     found = [_load(path) for path in _among(cards)]
     folders = any(Path(place).is_dir() for place in cards)
     if folders:
-        found = _fitting(found, wanted, across_profiles, chosen=found[0].path == Path(cards[0]))
+        found = _fitting(found, wanted, across_profiles, named=found[0].path == Path(cards[0]))
     names = Counter(side.name for side in found)
     for side in found:
         if names[side.name] > 1:  # subjects of one name are called by their files
@@ -129,16 +137,16 @@ def compare(
 
 
 def _fitting(
-    found: Sequence[LoadedCard], wanted: Sequence[str], across_profiles: bool, chosen: bool
+    found: Sequence[LoadedCard], wanted: Sequence[str], across_profiles: bool, named: bool
 ) -> list[LoadedCard]:
-    """Of subjects with several cards in a folder those that can be compared: an earlier one may be of other rows.
+    """Of the cards of folders those that can be compared with one: with the first where it was ``named`` itself.
 
-    ``chosen``: the first card was named itself, so that no other of its subject takes its place.
+    Else with that which most subjects fit; of one subject's cards with the newest of these.
     """
-    groups: dict[Any, list[LoadedCard]] = {}
-    for side in sorted(found, key=lambda side: side.card.provenance.created, reverse=True):
-        subject = side.card.subject
-        groups.setdefault((subject.name, subject.base.fingerprint, subject.adapter, subject.bits), []).append(side)
+
+    def subject(side: LoadedCard) -> tuple[Any, ...]:
+        one = side.card.subject
+        return one.name, one.base.fingerprint, one.adapter, one.bits
 
     def fit(one: LoadedCard, other: LoadedCard) -> bool:
         shared = [task for task in one.scores if task in other.scores and (not wanted or task in wanted)]
@@ -147,19 +155,28 @@ def _fitting(
                 _same_setup(one, other, task, across_profiles)
         except FinbenchError:
             return False
-        return bool(shared)
+        return bool(shared) and one is not other
 
-    [own] = (group for group in groups.values() if found[0] in group)
-    first = found[0]
-    if not chosen:
-        first = max(own, key=lambda one: sum(any(fit(one, other) for other in group) for group in groups.values()))
-    kept = [first]
-    for group in groups.values():
-        fits = [one for one in group if one is not first and fit(first, one)]
-        kept += fits or (group[:1] if group is not own else [])  # of the newest it is said why not
-    if left := [side.path.name for side in found if side not in kept]:
-        say(f"Left out, of other rows or settings than {first.path.name}: {', '.join(left)}.")
-    return [first, *(side for side in found if side in kept and side is not first)]
+    def rank(one: LoadedCard) -> tuple[Any, ...]:
+        others = {subject(other) for other in found if fit(one, other)} - {subject(one)}
+        return len(others), -order.index(subject(one)), one.card.provenance.created
+
+    order = list(dict.fromkeys(map(subject, found)))
+    first = found[0] if named else max(found, key=rank)
+    kept = [side for side in found if fit(first, side)]
+    left = [side.path.name for side in found if side is not first and side not in kept]
+    if not kept and len(left) > 1:
+        most = "" if named else ", nor with each other"
+        raise FinbenchError(
+            f"None of the {len(left)} other cards can be compared with {first.path}{most}: they are of other tasks, rows or "
+            "settings.",
+            f"See why: finbench compare {shlex.quote(str(first.path))} CARD",
+        )
+    if not kept:  # of the only other one it is said why
+        return list(found)
+    if left:
+        say(f"Left out, of other tasks, rows or settings than {first.path.name}: {', '.join(left)}.")
+    return [first, *kept]
 
 
 def _same_setup(a: LoadedCard, b: LoadedCard, task: str, across_profiles: bool) -> None:
@@ -183,7 +200,7 @@ def _same_setup(a: LoadedCard, b: LoadedCard, task: str, across_profiles: bool) 
     if wrong:
         fault = f"{a.name} and {b.name} were not scored alike on {task.removeprefix(catalog.PREFIX)}; they differ in "
         fault += "; ".join(wrong) + "."
-    elif documents(a.rows[task]) != documents(b.rows[task]):
+    elif a.documents[task] != b.documents[task]:
         fault = f"The samples of {a.path} and {b.path} are not of the same documents of {task}."
     else:
         return
