@@ -18,11 +18,12 @@ from conftest import quick
 from finbench.cli.app import app
 from finbench.core import paths
 from finbench.core.errors import FinbenchError
+from finbench.data import import_data
 from finbench.data.audit import Audit, Finding, audit, audit_against, row_store
 from finbench.data.audit.figures import evaluate
 from finbench.data.audit.texts import damage
 from finbench.data.contamination import Index
-from make_data import LABELS, _prompt, sentences
+from make_data import LABELS, _prompt, sentences, write_sources
 
 CODES = {"negative": "0", "positive": "1", "neutral": "2"}
 
@@ -826,6 +827,25 @@ def test_ones_own_training_files_against_a_test(tmp_path: Path) -> None:
     assert audit_against([test], [jsonl(tmp_path / "clean.jsonl", rows(200, 3))]).findings == []
     code = CliRunner().invoke(app, ["data", "audit", str(test), "--against", str(own), "--strict"]).exit_code
     assert code == 1
+
+
+def test_a_set_that_is_here_is_looked_through_as_a_training_file_is(tmp_path: Path) -> None:
+    """By its name: of its rows those that it is trained on."""
+    import_data("fpb", write_sources(tmp_path / "s")["fpb"], tmp_path / "data")
+    lines = {
+        split: [json.loads(line) for line in (tmp_path / "data" / "fpb" / f"{split}.jsonl").read_text().splitlines()]
+        for split in ("train", "test")
+    }
+    test = jsonl(tmp_path / "news_test.jsonl", [*lines["train"][:5], *lines["test"][:7], *rows(50, 1)])
+    hit = one(audit_against([test], ["fpb"], tmp_path / "data"), "contamination")
+    assert (hit.count, hit.sources[-1]) == (5, "fpb/train.jsonl")
+    command = ["data", "audit", str(test), "--against", "fpb", "--data-dir", str(tmp_path / "data"), "--strict"]
+    assert CliRunner().invoke(app, command).exit_code == 1
+    with pytest.raises(FinbenchError, match="Unknown file or set 'fbp'. Did you mean fpb"):
+        audit_against([test], ["fbp"], tmp_path / "data")
+    (tmp_path / "data" / "fpb" / "train.jsonl").unlink()
+    with pytest.raises(FinbenchError, match="fpb has no rows to train on"):
+        audit_against([test], ["fpb"], tmp_path / "data")
 
 
 def renamed(made: list[dict[str, str]], text: str, label: str) -> list[dict[str, str]]:

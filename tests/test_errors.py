@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import finbench
-from finbench.core.errors import NOTHING_TO_TYPE, FinbenchError, reason
+from finbench.core.errors import NOTHING_TO_TYPE, FinbenchError, reason, unknown
 
 _PACKAGE = Path(finbench.__file__).parent
 _SOURCES = {path: path.read_text(encoding="utf-8") for path in sorted(_PACKAGE.rglob("*.py"))}
@@ -145,6 +145,24 @@ def test_what_a_library_makes_of_ctrl_c_is_no_broken_installation(what: str, pre
         assert (run.returncode, run.stdout) == (130, "")
         assert run.stderr.startswith("Stopped after 3 rows.\nRepeat it." if what == "kept" else "Stopped.\n")
         assert "Error" not in run.stderr
+
+
+def test_a_wrong_name_is_told_the_right_ones_all_where_they_are_few() -> None:
+    few, many = ["md", "latex", "html"], [f"task_{number}" for number in range(30)]
+    said = [
+        unknown("format", "late", few, "the list").message,
+        unknown("format", "zzz", few, "the list").message,
+        unknown("task", "tsak_7", many, "the list").message,
+        unknown("task", "zzz", many, "the list").message,
+        unknown("set", "zzz", [], "the list").message,
+    ]
+    assert said == [
+        "Unknown format 'late'. Did you mean latex? There are md, latex and html.",
+        "Unknown format 'zzz'. There are md, latex and html.",
+        "Unknown task 'tsak_7'. Did you mean task_7 or task_27 or task_17?",
+        "Unknown task 'zzz'.",
+        "Unknown set 'zzz'.",
+    ]
 
 
 def test_a_reason_is_one_line_and_goes_on_where_the_first_only_leads_to_it() -> None:

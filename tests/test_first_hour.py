@@ -740,6 +740,19 @@ def test_no_word_of_a_list_of_tasks_is_broken(columns: int) -> None:
     assert {part for task in listed for part in (task.family, task.form, task.main_metric)} <= words
 
 
+def test_a_list_of_tasks_says_what_can_be_run_now_and_begins_with_it(tmp_path: Path) -> None:
+    (tmp_path / "fpb").mkdir()
+    (tmp_path / "fpb" / "dataset.json").write_text("{}")
+    lines = run("tasks", "list", "--data-dir", tmp_path, columns=80).stdout.splitlines()
+    said = {words[0]: words[1:] for words in map(str.split, lines) if words}
+    assert lines[1].strip() == "mini"
+    assert said["mini_sentiment"] == ["generate", "macro_f1", "shipped"]
+    assert said["fpb"] == ["both", "macro_f1", "here"]
+    assert said["fingpt_fpb"] == ["generate", "macro_f1", "fpb:", "here"]
+    assert said["tfns"] == ["both", "macro_f1", "not", "here"]
+    assert list(said).index("sentiment") < list(said).index("finlora")
+
+
 def png_width(path: Path) -> int:
     """As the header of the file says."""
     return int.from_bytes(path.read_bytes()[16:20], "big")

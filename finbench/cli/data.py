@@ -81,7 +81,7 @@ def data_audit(
         typer.Argument(help="Files, folders, zips, sets that are here, hub:org/name\\[@rev]; default: every set here."),
     ] = None,
     against: Annotated[
-        list[Path] | None, "Your training files, repeatable: which test texts of these sets are in them?"
+        list[str] | None, "Training files, or sets that are here, repeatable: which test texts of WHAT are in them?"
     ] = None,
     map_: Annotated[
         str | None, "--map", "Which columns are what, where their names do not say it: text=body,answer=grade."

@@ -8,18 +8,19 @@ import typer
 
 from finbench import evaluation, models
 from finbench.cli import show
-from finbench.cli.command import Found, echo, taking
+from finbench.cli.command import DataDir, Found, echo, taking
 from finbench.core.errors import FinbenchError, counted
 from finbench.core.settings import TaskSettings
 
 
-def tasks_list() -> Found:
-    """Every task and group."""
-    from finbench.core import catalog
+def tasks_list(data_dir: DataDir = None) -> Found:
+    """Every task and group, and whether its data are here."""
+    from finbench.core import catalog, paths
 
-    found = catalog.tasks()
+    found, home = catalog.tasks(), paths.data_dir(data_dir)
+    here = {task.set for task in found.values() if (home / task.set / "dataset.json").is_file()}
     stated = {name: task.model_dump() for name, task in found.items()}
-    return Found(stated, lambda: show.listings.tasks(found.values(), catalog.groups()))
+    return Found(stated, lambda: show.listings.tasks(found.values(), catalog.groups(), here))
 
 
 def tasks_show(name: Annotated[str, "Task, such as fpb."]) -> Found:

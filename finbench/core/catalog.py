@@ -168,6 +168,25 @@ def recipe_files() -> dict[str, Path]:
     return {path.stem: path for path in files if path.stem not in ("bases", "published", "_defaults")}
 
 
+# what a family of tasks holds, in the order in which they are listed
+FAMILIES = {
+    "sentiment": "Sentiment",
+    "headline": "Headlines",
+    "ner": "Named entities",
+    "xbrl": "XBRL",
+    "qa": "Questions with a number as the answer",
+    "reports": "Questions about pages of annual reports",
+    "stance": "Stance and claims",
+    "textbook": "Textbook finance",
+    "general": "General ability: what fine-tuning forgets",
+    "finlora": "FinLoRA's own prompts (compatibility, never ranked)",
+    "fingpt": "FinGPT's instructions over our rows (for its adapters, never ranked)",
+    "published": "Tests as published (to compare with papers, never ranked)",
+    "noise": "Small changes that turn the answer (written for this project, never ranked)",
+    "mini": "Small sets written for this project (demos and tests, never ranked)",
+}
+
+
 # ---------------------------------------------------------------- tasks of others
 
 VARIABLE = "FINBENCH_TASKS"  # folders of tasks, separated as in PATH; processes that this one starts read it too

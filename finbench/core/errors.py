@@ -13,6 +13,7 @@ NOTHING_TO_TYPE = ""
 # The last range is of no text at all: bytes of a file's name.
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _LONGEST = 2_000  # characters of a line of a message
+_FEW = 8  # names that a message can list
 
 
 def harmless(text: str) -> str:
@@ -63,10 +64,12 @@ def near_misses(name: str, known: Iterable[str]) -> list[str]:
 
 
 def unknown(kind: str, name: str, known: Iterable[str], list_command: str) -> FinbenchError:
-    """The error for a name that is not among ``known``: the value, the near misses, the list."""
-    close = near_misses(name, known)
+    """The error for a name that is not among ``known``: the value, the near misses, all where they are few, the list."""
+    every = list(dict.fromkeys(known))
+    close = near_misses(name, every)
     did_you_mean = f" Did you mean {' or '.join(close)}?" if close else ""
-    return FinbenchError(f"Unknown {kind} {name!r}.{did_you_mean}", f"See them all: {list_command}")
+    few = f" There {'is' if len(every) == 1 else 'are'} {listed(every)}." if 0 < len(every) <= _FEW else ""
+    return FinbenchError(f"Unknown {kind} {name!r}.{did_you_mean}{few}", f"See them all: {list_command}")
 
 
 def check_used(given: Mapping[str, object], needed: str) -> None:

@@ -171,24 +171,6 @@ def _recipe_faults() -> Iterator[str]:
         yield from (f"{path.name}: {key} repeats the default" for key in stated if defaults.get(key) == stated[key])
 
 
-TITLES = {
-    "sentiment": "Sentiment",
-    "headline": "Headlines",
-    "ner": "Named entities",
-    "xbrl": "XBRL",
-    "qa": "Questions with a number as the answer",
-    "reports": "Questions about pages of annual reports",
-    "stance": "Stance and claims",
-    "textbook": "Textbook finance",
-    "general": "General ability: what fine-tuning forgets",
-    "finlora": "FinLoRA's own prompts (compatibility, never ranked)",
-    "fingpt": "FinGPT's instructions over our rows (for its adapters, never ranked)",
-    "published": "Tests as published (to compare with papers, never ranked)",
-    "noise": "Small changes that turn the answer (written for this project, never ranked)",
-    "mini": "Small sets written for this project (demos and tests, never ranked)",
-}
-
-
 def _code(text: str) -> str:
     """``text`` as code inside a table of Markdown."""
     text = text.replace("\n", "⏎").replace("|", "\\|")
@@ -200,7 +182,7 @@ def _code(text: str) -> str:
 def page() -> str:
     """Every task with its size, metrics, baselines, licence and what was corrected, as Markdown from the YAMLs."""
     known = catalog.shipped_tasks()
-    families: dict[str, list[Task]] = {family: [] for family in TITLES}
+    families: dict[str, list[Task]] = {family: [] for family in catalog.FAMILIES}
     others: dict[str, list[str]] = {}
     sets: dict[str, Task] = {}
     for task in (task for name, task in known.items() if not name.endswith("_mc")):
@@ -213,7 +195,7 @@ def page() -> str:
     text = from_template(
         "taskpage.md.j2",
         escape=False,
-        families=[(TITLES.get(family, family), tasks) for family, tasks in families.items() if tasks],
+        families=[(catalog.FAMILIES.get(family, family), tasks) for family, tasks in families.items() if tasks],
         others=others,
         known=known,
         sets=sets,

@@ -151,7 +151,7 @@ def _bases(wanted: TaskSettings) -> list[str]:
         chosen = _QUESTIONS
     known = [name for name in _metrics(chosen) if not name.endswith("_lenient") and name != "parse_rate"]
     if wanted.metric and wanted.metric not in known:
-        raise unknown(f"metric of kind {wanted.kind}", wanted.metric, known, ", ".join(known))
+        raise unknown(f"metric of kind {wanted.kind}", wanted.metric, known, "finbench tasks new --help")
     wrong = [
         (wanted.kind == "choice" and not wanted.choices, "choice needs --choices: a,b,c,d or one column with lists"),
         (wanted.kind != "choice" and wanted.choices, "--choices is for --kind choice"),

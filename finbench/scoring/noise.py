@@ -202,7 +202,7 @@ def named(stated: str) -> tuple[Noise, int]:
     """A noise and its seed, from ``typos`` or ``typos@7``."""
     name, _, seed = stated.partition("@")
     if name not in _EVERY:
-        raise unknown("noise", name, _EVERY, "finbench eval --metadata noise=typos; the list is in docs/risk.md")
+        raise unknown("noise", name, _EVERY, "docs/risk.md, or take all: --metadata noise=all")
     if seed and not seed.isdecimal():
         raise FinbenchError(f"noise={stated}: the seed {seed!r} is no number.", f"Write noise={name}@1.")
     return _EVERY[name], int(seed or 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from rich.text import Text
 
 from finbench.cli.show.layout import columned, put, put_facts
 from finbench.core import formats
-from finbench.core.catalog import PREFIX, BaseEntry
+from finbench.core.catalog import FAMILIES, PREFIX, BaseEntry
 from finbench.core.console import out
 from finbench.core.records import Recipe, Task
 from finbench.data import SPLITS, ImportReport
@@ -28,29 +28,42 @@ _MATTER = ("finbench", "hardware", "cache", "base", "Hub")  # of what the doctor
 _FACTS = "version family form main_metric labels baselines licence restricted split paper data"
 
 
-def tasks(found: Iterable[Task], groups: Mapping[str, list[str]]) -> None:
-    """Tasks below their family, both forms of one in one row, no word broken at 80 columns; then the groups."""
+def tasks(found: Iterable[Task], groups: Mapping[str, list[str]], here: Container[str]) -> None:
+    """Tasks below their family, both forms of one in one row, no word broken at 80 columns; then the groups.
+
+    In the order of the documents, but first those whose rows everybody has.
+    """
     known = list(found)
     names = {task.name for task in known}
-    table = columned("task", "forms", "main metric", "data set")
+    families = list(dict.fromkeys(["mini", *FAMILIES, *(task.family for task in known)]))
+    table = columned("task", "form", "main metric", "data")
     before = ""
-    for task in sorted(known, key=lambda task: (task.family, task.name)):
+    for task in sorted(known, key=lambda task: (families.index(task.family), task.name)):
         if task.name.endswith("_mc") and task.name.removesuffix("_mc") in names:
             continue
-        forms = [task.form] + (["_mc"] if f"{task.name}_mc" in names else [])
-        data = "shipped" if task.shipped else task.set
+        form = "both" if f"{task.name}_mc" in names else task.form
         if task.family != before:
             table.add_row(f"[bold]{task.family}[/]")
-        table.add_row(f"  {task.name.removeprefix(PREFIX)}", ", ".join(forms), task.main_metric, data)
+        table.add_row(f"  {task.name.removeprefix(PREFIX)}", form, task.main_metric, _data_of(task, here))
         before = task.family
     for column in table.columns:
         column.no_wrap = True
     out.print(table)
-    out.print()
+    put("\nform both: the answer is generated; NAME_mc chooses the label by its log-likelihood.", wrap=True)
+    put("data shipped: they come with finbench. Of what is not here, how to get it: finbench data list", wrap=True)
+    put("\nGroups, which --tasks takes as it takes a task:")
     for name, members in groups.items():
         shown = ", ".join(member.removeprefix(PREFIX) for member in members)
-        put(f"[bold]{name.removeprefix(PREFIX)}[/]: {shown}", wrap=True)
+        put(f"  [bold]{name.removeprefix(PREFIX)}[/]: {shown}", wrap=True)
     put("\nOne of them, with prompt, licence and paper: finbench tasks show NAME")
+
+
+def _data_of(task: Task, here: Container[str]) -> str:
+    """Whether the rows of a task are here; the name of their set where it is not the task's own."""
+    if task.shipped:
+        return "shipped"
+    there = "[green]here[/]" if task.own or task.set in here else "[dim]not here[/]"
+    return there if task.own or task.set == task.name.removeprefix(PREFIX) else f"{task.set}: {there}"
 
 
 def task_details(shown: Sequence[Mapping[str, Any]]) -> None:

@@ -99,8 +99,10 @@ def audit(what: Sequence[str | Path], data_dir: Path | None = None, columns: Map
         return reader.audit(found)
 
 
-def audit_against(what: Sequence[str | Path], files: Sequence[Path], data_dir: Path | None = None) -> Audit:
+def audit_against(what: Sequence[str | Path], files: Sequence[str | Path], data_dir: Path | None = None) -> Audit:
     """Look for the test texts of ``what`` (sets, files; default: every set that is here) in the rows of ``files``.
+
+    These are files, folders, data sets of the Hub, or sets that are here, of which the rows to train on count.
 
     A test text is found wherever it stands in a training row, in a prompt or a conversation too; near duplicates are
     looked for among the texts that the rows ask about. Raises FinbenchError where there is nothing to compare.
@@ -113,7 +115,7 @@ def audit_against(what: Sequence[str | Path], files: Sequence[Path], data_dir: P
             raise FinbenchError("No test rows to look for.", "Name a set or a test file: finbench data list")
         for source in reader.sources:
             source.split = "test"  # a file that was named here is a test, whatever it is called
-        trained = formats.inputs([Path(path) for path in files])
+        trained = [each for name in files for each in _to_train_on(str(name), data_dir)]
         for each in trained:
             reader.read(each, split="train")
         if not any(source.split == "train" for source in reader.sources):
@@ -124,6 +126,17 @@ def audit_against(what: Sequence[str | Path], files: Sequence[Path], data_dir: P
         found, seen = _contained(context, trained)
         found += [finding for finding in near.near(context, seen) if finding.check == "near-leak"]
         return reader.audit(found)
+
+
+def _to_train_on(name: str, data_dir: Path | None) -> list[Input]:
+    """A training file, or what a set is trained on."""
+    found = list(resolved([name], data_dir))
+    if sheet_of(Path(name))[0].exists() or name.startswith("hub:"):
+        return found
+    kept = [each for each in found if formats.split_in(each.name) == "train"]
+    if not kept:
+        raise FinbenchError(f"{name} has no rows to train on.", "Name a set that has, or a file: finbench data list")
+    return kept
 
 
 def _contained(context: AuditContext, trained: list[Input]) -> tuple[list[Finding], set[int]]:
