@@ -239,6 +239,30 @@ def test_faults_name_what_to_type(folder: Path, tmp_path: Path) -> None:
         reporting.report(files(folder, "base"), tasks=["fpb"])
 
 
+def test_columns_in_which_no_row_has_anything_are_left_out(folder: Path) -> None:
+    card = cardfiles.read(files(folder, "guess-s0")[0])
+    [first, *_] = card.scores
+    bare = first.model_copy(
+        update={
+            "lenient": {},
+            "metrics": {first.main_metric: first.main},
+            "baselines": {},
+            "main_metric": first.main_metric,
+        }
+    )
+    from finbench.cards import render
+
+    whole, lacking = (card.model_copy(update={"scores": [score]}) for score in (first, bare))
+    for name in ("accuracy", "lenient"):
+        assert f" {name} |" in render.markdown([whole])
+        assert f" {name} |" not in render.markdown([lacking])
+        assert f">{name}</th>" in render.html([whole])
+        assert f">{name}</th>" not in render.html([lacking])
+    assert {column.header for column in render.terminal_tables([lacking])[0].columns} & {"acc.", "lenient"} == set()
+    for line in render.markdown([lacking]).splitlines():
+        assert not line.startswith("|") or line.count("|") in (5, 8)
+
+
 def test_metrics_that_are_no_shares_are_shown_as_they_are(folder: Path) -> None:
     card = cardfiles.read(files(folder, "guess-s0")[0])
     measure = Measure(value=0.1234, low=-0.2, high=0.3, method="")

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter, Recipe
 from finbench.scoring import prompts
-from finbench.training import batches, checkpoints, curves, holdout, loops, recipes, runner, tuning
+from finbench.training import answering, batches, checkpoints, curves, holdout, loops, recipes, runner, tuning
 from finbench.training.validation import History
 
 HELD = {"validation": 0.2, "validate_every": 2}
@@ -449,6 +449,12 @@ def test_a_sparkline_by_hand() -> None:
     assert curves.running(log) == "loss 1.000 █▁  held out 2.500"
 
 
+def test_a_sample_answer_is_right_where_it_says_the_right_answer_and_nothing_else() -> None:
+    one = answering.SampleAnswer(prompt="p", right="neutral", before="Neutral.\n")
+    said = ["Neutral.\n", "neutral", "negative", "", "neutral, for nothing is said"]
+    assert [one.verdict(each) for each in said] == ["right", "right", "wrong", "wrong", "wrong"]
+
+
 def test_the_page_is_one_file_that_shows_every_curve_and_escapes_what_it_quotes(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -463,6 +469,7 @@ def test_the_page_is_one_file_that_shows_every_curve_and_escapes_what_it_quotes(
     assert "<b>" not in page
     assert "&lt;script&gt;" in page
     assert page.count('class="sample"') == 3
+    assert len(re.findall("<h3>(before|after): (right|wrong)</h3>", page)) == 6
     assert str(tmp_path) not in page
     for text in ("http://", "https://"):
         assert text not in page.replace("http://www.w3.org/2000/svg", "")

@@ -88,7 +88,11 @@ class TaskView(Heading):
     @property
     def generated(self) -> bool:
         """Answers were generated under another profile than direct, so that tokens were counted."""
-        return any(row.thinking is not None for row in self.rows)
+        return self.has("thinking")
+
+    def has(self, column: str) -> bool:
+        """A row has something to show there."""
+        return any(getattr(row, column) is not None for row in self.rows)
 
     @property
     def by_prompt(self) -> list[tuple[str, Prompts]]:
@@ -233,7 +237,7 @@ def terminal_tables(cards: Sequence[Scorecard], width: int = 100) -> list[Table]
 
 def _table(view: TaskView, width: int) -> Table:
     share = view.share
-    with_accuracy = any(row.accuracy for row in view.rows)
+    optional = [name for name in ("accuracy", "lenient", "parse_rate") if view.has(name)]
     table = Table(
         title=f"{view.title}: {view.measured}, n = {view.score.n}",
         title_justify="left",
@@ -251,18 +255,17 @@ def _table(view: TaskView, width: int) -> Table:
     table.add_column("95 % interval", justify="right", no_wrap=True, style="dim")
     if bars or not taken:
         table.add_column("0".ljust(length - 3) + "100" if share else "", no_wrap=True)
-    more = (("cut off", view.generated), ("thought", view.generated))
-    for name, shown in (("acc.", with_accuracy), ("lenient", True), ("parsed", True), *more):
-        if shown:
-            table.add_column(name, justify="right", no_wrap=True)
+    heads = {"accuracy": "acc.", "lenient": "lenient", "parse_rate": "parsed"}
+    for name in [*map(heads.__getitem__, optional), *(["cut off", "thought"] if view.generated else [])]:
+        table.add_column(name, justify="right", no_wrap=True)
     for row in view.rows:
         ends = "" if row.baseline else limits(row.main, share, " - ") if row.main.interval else "–"
         drawn = f"[{row.colour}]{bar(row.main, length)}[/]" if share else ""
         cells = [escape(shorten_name(row.name, names)), amount(row.main.value, share), ends]
         cells += [drawn] if bars or not taken else []
-        cells += [percent(row.accuracy.value) if row.accuracy else ""] if with_accuracy else []
-        cells += [amount(row.lenient.value, share) if row.lenient else ""]
-        cells += [percent(row.parse_rate.value) if row.parse_rate else ""]
+        for name in optional:
+            value: Measure | None = getattr(row, name)
+            cells.append(amount(value.value, share or name != "lenient") if value else "")
         if view.generated:
             cells += [percent(row.cut_off.value) if row.cut_off else ""]
             cells += ["" if row.thinking is None else f"{row.thinking:,.0f}"]

@@ -222,12 +222,20 @@ def _baselines(columns: list[Heading]) -> list[Line]:
 
 
 def _means(columns: list[Heading], lines: list[Line]) -> list[str]:
-    """Add the mean over each family of at least two tasks to the lines that have them all; return the headings."""
+    """Add the mean over each family of at least two tasks to the lines that have them all; return the headings.
+
+    A mean that no subject has is left out.
+    """
     members: dict[tuple[str, str], list[int]] = {}
     for number, column in enumerate(columns):
         if column.share and not column.conditions:
             members.setdefault((column.score.family, column.score.form), []).append(number)
-    chosen = {family: numbers for family, numbers in members.items() if len(numbers) > 1}
+    subjects = [line for line in lines if not line.baseline]
+    chosen = {
+        family: numbers
+        for family, numbers in members.items()
+        if len(numbers) > 1 and any(all(line.cells[n] for n in numbers) for line in subjects)
+    }
     for line in lines:
         for numbers in chosen.values():
             values = [cell.measure.value for n in numbers if (cell := line.cells[n]) is not None]

@@ -29,6 +29,11 @@ class SampleAnswer(Record):
     before: str
     after: str = ""
 
+    def verdict(self, said: str) -> str:
+        """Whether an answer is the right one, but for case and a full stop: no task's own scorer has read it."""
+        one, other = (text.strip().removesuffix(".").casefold() for text in (said, self.right))
+        return "right" if one == other else "wrong"
+
 
 class Answerer:
     """The engine of ``finbench eval`` around a model in training, which must not be at work in a loop of ours."""
