@@ -26,6 +26,7 @@ from finbench import evaluate
 from finbench.cards import cardfiles, reporting
 from finbench.cli import helping
 from finbench.cli.app import _COMMANDS, _GROUPS, app
+from finbench.cli.show import trainings
 from finbench.core import catalog, console, environment
 from finbench.core.errors import FinbenchError, Interrupted, counted, listed
 from finbench.core.installing import install
@@ -851,8 +852,11 @@ def test_runs_name_what_a_score_is_of_and_show_whole_models(
     (tmp_path / "pre").mkdir()
     (tmp_path / "pre" / "pretrain.json").write_text(json.dumps(stated))
     capsys.readouterr()
-    finbench.merge(str(tmp_path / "one"), tmp_path / "merged", base=str(llama), dtype="float32")
+    merged = finbench.merge(str(tmp_path / "one"), tmp_path / "merged", base=str(llama), dtype="float32")
     assert f" into {llama.name}; what is written is " in capsys.readouterr().err  # minutes with a large base
+    trainings.merged(merged, tmp_path / "merged")
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith(f"Next: finbench eval --adapter {tmp_path / 'merged'}")
     found = {Path(run["folder"]).name: run for run in json.loads(run("runs", tmp_path, "--json").stdout)}
     scores = found["one"]["scores"]
     assert list(scores) == [

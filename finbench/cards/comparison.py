@@ -35,6 +35,13 @@ from finbench.scoring import (
     values_of,
 )
 
+# fields in which two setups differ, where their names say little
+_IN_WORDS = {
+    "task_digest": "the definition of the task",
+    "data.digest": "the rows of the test",
+    "fewshot_digest": "the rows of the worked examples",
+    "subject.chat": "the chat template",
+}
 Rows = Sequence[Mapping[str, Any]]
 RowsByTask = dict[str, list[dict[str, Any]]]
 
@@ -182,7 +189,8 @@ def _fitting(
 def _same_setup(a: LoadedCard, b: LoadedCard, task: str, across_profiles: bool) -> None:
     one, other = (setup_of(side.card, side.scores[task]) for side in (a, b))
     apart = setups.apart(one, other, across_profiles)
-    wrong = [f"{field}: {_short(first)} and {_short(second)}" for field, (first, second) in apart.items()]
+    told = {field: f"{field}: {_short(first)} and {_short(second)}" for field, (first, second) in apart.items()}
+    wrong = [f"{_IN_WORDS[field]} ({said})" if field in _IN_WORDS else said for field, said in told.items()]
     if "profile" in apart and apart.keys() <= setups.OF_PROFILES:
         raise FinbenchError(
             f"{a.name} and {b.name} answered {task.removeprefix(catalog.PREFIX)} in different ways; they differ in "
@@ -190,7 +198,7 @@ def _same_setup(a: LoadedCard, b: LoadedCard, task: str, across_profiles: bool) 
             "Compare them all the same: finbench compare --across-profiles",
         )
     if apart.keys() & {"data.digest", "n"} and _part(a, task) != _part(b, task):
-        rest = [said for said in wrong if not said.startswith(("data.digest:", "n:"))]
+        rest = [said for field, said in told.items() if field not in ("data.digest", "n")]
         others = f" They differ in {'; '.join(rest)} too." if rest else ""
         raise FinbenchError(
             f"{a.name} and {b.name} were not scored on the same rows of {task.removeprefix(catalog.PREFIX)}: "
@@ -204,6 +212,9 @@ def _same_setup(a: LoadedCard, b: LoadedCard, task: str, across_profiles: bool) 
         fault = f"The samples of {a.path} and {b.path} are not of the same documents of {task}."
     else:
         return
+    older = min(a, b, key=lambda side: side.scores[task].version)
+    if "task_digest" in apart and a.scores[task].version != b.scores[task].version:
+        raise FinbenchError(fault, f"Score the older one anew: finbench card rescore {shlex.quote(str(older.path))}")
     raise FinbenchError(fault, "Score both with one command: finbench eval --adapter A --adapter B")
 
 

@@ -75,15 +75,17 @@ def choose(recipe: Recipe, stated: Collection[str], rows: int) -> Chosen:
             reasons.append(f"{key} {value:g}: {why}")
 
     rate = float(f"{start['lr'] * _share(size):.2g}")
-    put("lr", rate, f"{recipe.method} on {_shown(size)} parameters; finbench tune finds yours")
+    put("lr", rate, f"usual for {recipe.method} and {_shown(size)} parameters; finbench tune looks for a better one")
     batch = 8 if rows < _FEW else 16 if rows < _MANY else 32
-    put("batch_size", batch, f"{rows:,} rows")
+    put("batch_size", batch, f"usual for {rows:,} rows")
     taken = int(changes.get("batch_size", recipe.batch_size)) * recipe.accumulate
     epochs = min(_MOST, max(1, math.ceil(_STEPS * taken / max(1, rows))))
-    put("epochs", epochs, f"{math.ceil(rows * epochs / taken):,} steps of {taken} rows; {_STEPS} are wanted")
+    steps = math.ceil(rows * epochs / taken)
+    enough = f"{_STEPS} are enough" if steps >= _STEPS else f"{_STEPS} would be better, but {_MOST} epochs are the most"
+    put("epochs", epochs, f"they make {steps:,} steps of {taken} rows; {enough}")
     if "rank" in start:
         rank = int(start["rank"]) * (2 if rows >= _LARGE_RANK else 1)
-        put("rank", rank, f"{'many' if rows >= _LARGE_RANK else 'at most 50,000'} rows to hold")
+        put("rank", rank, f"usual for {_LARGE_RANK:,} rows {'or more' if rows >= _LARGE_RANK else 'or fewer'}")
         if "rank" in changes and "alpha" in start and "alpha" not in stated:
             changes["alpha"] = start["alpha"] * rank / start["rank"]  # the scale stays
     return Chosen(Recipe.parse({**recipe.model_dump(), **changes}, "defaults"), reasons)

@@ -49,7 +49,7 @@ def trained(adapter: Adapter, folder: Path, base: str) -> None:
             wrap=True,
         )
     put(f"Curves: {escape(str(folder / 'training.html'))}")
-    reference = str(folder) if "/" in str(folder) else f"./{folder}"
+    reference = _reference(folder)
     named = "" if base in catalog.bases() else f" --base {shlex.quote(base)}"
     own = (catalog.own(task) for task in adapter.recipe.tasks)
     folders = [str(one.root) for one in own if one and one.task.own == "folder"]
@@ -119,6 +119,15 @@ def merged(made: Made, folder: Path) -> None:
         f"{100 * close.agreement:.1f} % of next tokens and {100 * close.answers:.1f} % of answers agree.",
         wrap=True,
     )
+    line = f"finbench eval --model {shlex.quote(_reference(folder))} --tasks mini_sentiment"
+    if isinstance(made, Adapter):  # its recipe says of which tasks, and how it is asked
+        line = models.adopting.to_score(models.adapters.read(folder), str(folder))
+    put(f"Next: {escape(line)}")
+
+
+def _reference(folder: Path) -> str:
+    """A folder as eval takes it: a bare word is a name."""
+    return str(folder) if "/" in str(folder) else f"./{folder}"
 
 
 def combined(made: Combined, folder: Path) -> None:
@@ -128,7 +137,7 @@ def combined(made: Combined, folder: Path) -> None:
         put(f"  {part.weight:g} x {part.source or part.name} ({part.method}, rank {part.rank})", wrap=True)
     if made.lost:
         put(f"Cut to rank {made.rank}, no update moved by more than {100 * made.lost:.2g} % of its norm.", wrap=True)
-    put(f"Score it: finbench eval --adapter {shlex.quote(str(folder))}", wrap=True)
+    put(f"Next: finbench eval --adapter {shlex.quote(_reference(folder))}")
 
 
 def exported(made: Exported, folder: Path) -> None:
@@ -189,16 +198,22 @@ def planned(plan: Mapping[str, Any], folder: Path) -> None:
         "folder": folder,
         "base": f"{plan['base']['alias']} from {plan['base']['source']}",
         "method": f"{recipe['method']}, {_format(plan)}{rank}, lr {recipe['lr']:g}, seed {recipe['seed']}",
-        "becomes": plan["becomes"],
+        "saved as": plan["becomes"],
         unit: f"{plan['rows']:,} of " + ", ".join(Recipe.parse(recipe, "recipe").learnt),
         "steps": f"{plan['steps']:,} of {batch} {unit}, {epochs}",
-        "tokens": f"{plan['tokens']:,}; computed {plan['computed'] / plan['tokens']:.1%} of them, {plan['loop']}",
+        "tokens": f"{plan['tokens']:,}{_computed(plan)}",
         **({"checkpointing": "every layer's activations"} if plan["gradient_checkpointing"] else {}),
         **({"validation": _validation(plan["validation"])} if plan["validation"] else {}),
     }
     put_facts(columned("", ""), shown)
     out.print("\n[dim]first row, prompt and answer[/]")
     put("".join(plan["first_pair"]), markup=False)
+
+
+def _computed(plan: Mapping[str, Any]) -> str:
+    """How many positions run for the tokens of the rows, and why that is another number."""
+    ways = {"shared": "what rows share runs once", "padded": "with padding", "packed": "rows end to end"}
+    return f", of which {plan['computed'] / plan['tokens']:.1%} are computed ({ways[plan['loop']]})"
 
 
 def _validation(held: Mapping[str, Any]) -> str:
@@ -212,17 +227,18 @@ def _validation(held: Mapping[str, Any]) -> str:
 def costs(plan: dict[str, Any]) -> None:
     """What ``finbench plan`` found."""
     need = plan["memory_gib"]
-    parts = ", ".join(f"{name} {value:g}" for name, value in need.items() if name != "total")
+    words = {"trained": "trained weights with optimiser"}
+    parts = ", ".join(f"{words.get(name, name)} {value:g}" for name, value in need.items() if name != "total")
     count = f"{plan['processes']} x " if plan["processes"] > 1 else ""
     time = f"{plan['seconds']:,.{int(plan['seconds'] < 100)}f}"
     shown = {
-        "card": f"{count}{plan['gpu']}, {plan['gpu_gib']:g} GiB",
+        "machine": f"{count}{plan['gpu']}, {plan['gpu_gib']:g} GiB",
         "base": plan["shape"],
-        "memory": f"{need['total']:g} GiB: {parts}, and the libraries' own",
+        "memory": f"{need['total']:g} GiB: {parts}; the rest is the libraries'",
         **({"checkpointing": "on: layers are run again backwards"} if plan["gradient_checkpointing"] else {}),
-        "work": f"{plan['steps']:,} steps, {plan['tokens']:,} tokens, {plan['computed'] / plan['tokens']:.0%} computed",
-        "time": f"{time} s, {plan['tokens_per_second']:,} tokens/s, without loading{_alone(plan)}",
-        "from": f"{plan['source']}; the card computes {plan['busy']:.0%} of the time, else it waits for the host",
+        "work": f"{plan['steps']:,} steps, {plan['tokens']:,} tokens{_computed(plan)}",
+        "time": f"{time} s after loading, {plan['tokens_per_second']:,} tokens/s{_alone(plan)}",
+        "estimate": f"{plan['source']}; the machine computes {plan['busy']:.0%} of the time, else it waits for Python",
         **({} if plan["cost"] is None else {"cost": f"{plan['cost']:.2f}"}),
     }
     put_facts(Table.grid(padding=(0, 2)), shown)
@@ -233,7 +249,7 @@ def _alone(plan: Mapping[str, Any]) -> str:
     if plan["gpu"] != "cpu":
         return ""
     now = plan["seconds_now"]
-    return ", alone on this machine" + (f"; with what others leave of it now, {duration(now)}" if now else "")
+    return ", if nothing else runs here" + (f"; as busy as this machine is now, {duration(now)}" if now else "")
 
 
 def pretraining_planned(plan: Mapping[str, Any], folder: Path) -> None:
