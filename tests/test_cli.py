@@ -508,5 +508,8 @@ def test_a_plan_shows_a_rank_where_there_is_one(method: str, ranked: bool, capsy
         "validation": None,
     }
     said = {"first_pair": ("a", "b"), "becomes": "plain LoRA"}
-    trainings.planned({"recipe": recipe, "base": base, **said, **counts}, Path("runs/x"))
-    assert ("rank" in capsys.readouterr().out) is ranked
+    for folder in (Path("runs/x"), Path("runs") / recipe["name"]):
+        trainings.planned({"recipe": recipe, "base": base, **said, **counts}, folder)
+        shown = capsys.readouterr().out
+        assert ("rank" in shown) is ranked
+        assert (f"{recipe['name']}, in scorecards; --name gives another" in shown) is (folder.name == "x")

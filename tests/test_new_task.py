@@ -419,3 +419,12 @@ def test_rows_that_are_all_for_the_test_make_a_benchmark_without_train(tmp_path:
     assert card.scores[0].main.value == 1.0
     with pytest.raises(FinbenchError, match="no split for worked examples"):
         evaluate(engine="dummy", tasks=[str(made.folder)], shots=2, out=tmp_path / "shots")
+    plain = table(tmp_path / "plain.csv", sentences(60))
+    with pytest.raises(FinbenchError, match="Are all of them for the test\\? Then: --all-test"):
+        new(plain)
+    option = new(plain, all_test=True)
+    assert option.rows == made.rows
+    assert option.task.split == "all rows are test"
+    assert not any("--all-test" in note for note in option.notes)
+    with pytest.raises(FinbenchError, match="name one of the two"):
+        new(path, split="part", all_test=True, to=tmp_path / "both")

@@ -26,7 +26,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "serve list": ("serve list", "serve list --json"),
     "demo": ("demo", "demo --out /tmp/demo"),
     "doctor": ("doctor", "doctor --all"),
-    "export": ("export runs/a --to ollama --out ollama", "export runs/a --to mlx --out mlx"),
+    "export": ("export runs/a --to ollama --out mine", "export runs/a --to mlx --out mlx"),
     "merge": ("merge runs/a --out merged", "merge runs/a runs/b --how ties --weights 0.7,0.3 --out ab"),
     "tune": ("tune --task fpb --base smollm2-135m", "tune my-recipe.yaml --budget 4 --dry-run"),
     "methods": ("methods", "methods dora"),

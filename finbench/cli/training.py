@@ -23,7 +23,7 @@ Resume = Annotated[bool, "--resume", "Go on with a run that was stopped."]
 @taking(RecipeOptions, "Recipe")
 def train(
     stated: RecipeOptions,
-    out: Annotated[Path | None, "Adapter folder; default runs/<name>."] = None,
+    out: Annotated[Path | None, "Adapter folder; default runs/<name>. Scorecards say the name, not the folder."] = None,
     resume: Resume = False,
     gpus: Annotated[int | None, typer.Option(min=1, help="GPUs that share the rows of every step.")] = None,
     processes: Annotated[

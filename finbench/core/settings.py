@@ -177,6 +177,7 @@ class TaskSettings:
     prompt: Annotated[str | None, "Instruction, or a whole prompt with {{text}} and other columns in it."] = None
     metric: Annotated[str | None, "Main metric; the error for a wrong one names those there are."] = None
     split: Annotated[str | None, "Column that says train, validation or test; default: by a hash of the text."] = None
+    all_test: Annotated[bool, "--all-test", "All rows are the test; none is kept to train on."] = False
     licence: Annotated[str | None, "Licence of the rows; without one they are never published."] = None
     skip_bad: Annotated[bool, "--skip-bad", "Leave rows out that cannot be used, and count them."] = False
 

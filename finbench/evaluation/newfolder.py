@@ -55,6 +55,8 @@ def write(
         "finbench_main_metric": metric,
         "finbench_split": "as a column of its source says; no text in two"
         if wanted.split
+        else "all rows are test"
+        if wanted.all_test
         else "20 % test and 10 % validation by salted hash of the normalised text, with texts that are like it",
         "finbench_paper": "own rows",
         "finbench_prompt_style": "own",

@@ -336,7 +336,7 @@ def _number_choices(found: Reading) -> None:
 
 def _split(row: Mapping[str, Any], wanted: TaskSettings) -> str | None:
     if not wanted.split:
-        return None
+        return "test" if wanted.all_test else None
     stated = _folded(_written(row[wanted.split]))
     if stated not in _SPLITS:
         raise ValueError(f"{wanted.split} is {shortened(repr(stated))}, not train, validation or test")

@@ -78,14 +78,15 @@ def new_task(wanted: TaskSettings) -> NewTask:
     _tellable(labels, found)
     divided = _divide(found, name, by_author=bool(wanted.split))
     counts = {split: len(divided[split]) for split in SPLITS}
-    if counts["test"] < _LEAST or (counts["train"] < _LEAST and not wanted.split):
+    stated = bool(wanted.split) or wanted.all_test
+    if counts["test"] < _LEAST or (counts["train"] < _LEAST and not stated):
         raise FinbenchError(
             f"{len(found.rows):,} rows give {counts['train']} to train and {counts['test']} to test; "
             f"{_LEAST} each are the least.",
             "Mark more rows as test in the column of --split."
             if wanted.split
-            else "Label more rows: 300 tell large differences, 2,000 small ones. Are all of them for the test? Say so "
-            "in a column: --split COLUMN",
+            else "Label more rows: 300 tell large differences, 2,000 small ones."
+            + ("" if stated else " Are all of them for the test? Then: --all-test"),
         )
     if not counts["train"]:
         found.notes.append("all rows are test: there is nothing to train on, and no worked examples (--shots)")
@@ -93,8 +94,8 @@ def new_task(wanted: TaskSettings) -> NewTask:
         # half the width of a 95 % interval of the difference of two models that disagree on one row in four
         points = 100 * 1.96 * math.sqrt(0.25 / counts["test"])
         said = f"{counts['test']} test rows are few: differences below about {points:.0f} points will not show"
-        whole = "; a column that says test in every row makes all of them the test: --split COLUMN"
-        found.notes.append(said + (whole if counts["train"] and not wanted.split else ""))
+        whole = "; --all-test makes all rows the test"
+        found.notes.append(said + (whole if counts["train"] and not stated else ""))
     if name != newrows.title(folder):
         found.notes.append(f"finbench has a task of that name: this one is called {name}")
     with folder_atomic(folder) as staging:
@@ -153,6 +154,7 @@ def _bases(wanted: TaskSettings) -> list[str]:
     if wanted.metric and wanted.metric not in known:
         raise unknown(f"metric of kind {wanted.kind}", wanted.metric, known, "finbench tasks new --help")
     wrong = [
+        (bool(wanted.split) and wanted.all_test, "--split and --all-test: name one of the two"),
         (wanted.kind == "choice" and not wanted.choices, "choice needs --choices: a,b,c,d or one column with lists"),
         (wanted.kind != "choice" and wanted.choices, "--choices is for --kind choice"),
         (wanted.kind != "number" and wanted.tolerance != "0", "--tolerance is for --kind number"),

@@ -49,6 +49,8 @@ def trained(adapter: Adapter, folder: Path, base: str) -> None:
             wrap=True,
         )
     put(f"Curves: {escape(str(folder / 'training.html'))}")
+    if adapter.recipe.name != folder.resolve().name:
+        put(f"Scorecards call it {adapter.recipe.name}, as its recipe does; --name gives another.", wrap=True)
     reference = _reference(folder)
     named = "" if base in catalog.bases() else f" --base {shlex.quote(base)}"
     own = (catalog.own(task) for task in adapter.recipe.tasks)
@@ -194,8 +196,10 @@ def planned(plan: Mapping[str, Any], folder: Path) -> None:
     rank = "" if "rank" in method_named(recipe["method"]).unused else f", rank {recipe['rank']}"
     batch, unit = recipe["batch_size"] * recipe["accumulate"], "pairs" if recipe.get("preferences") else "rows"
     epochs = f"{recipe['epochs']:g} epoch{'' if recipe['epochs'] == 1 else 's'}"
+    other = recipe["name"] != folder.resolve().name
     shown = {
         "folder": folder,
+        **({"name": f"{recipe['name']}, in scorecards; --name gives another"} if other else {}),
         "base": f"{plan['base']['alias']} from {plan['base']['source']}",
         "method": f"{recipe['method']}, {_format(plan)}{rank}, lr {recipe['lr']:g}, seed {recipe['seed']}",
         "saved as": plan["becomes"],
