@@ -142,7 +142,7 @@ def test_listings_for_people_and_for_programs(arguments: tuple[str, ...], capsys
         monkeypatch.setattr(sys, "argv", ["finbench", *arguments, *extra])
         with pytest.raises(SystemExit) as stopped:
             app.main()
-        shown = capsys.readouterr().out
+        shown = " ".join(capsys.readouterr().out.split())
         assert stopped.value.code in (0, None)
         assert len(shown.split()) > 5
     assert json.loads(shown)
@@ -510,6 +510,6 @@ def test_a_plan_shows_a_rank_where_there_is_one(method: str, ranked: bool, capsy
     said = {"first_pair": ("a", "b"), "becomes": "plain LoRA"}
     for folder in (Path("runs/x"), Path("runs") / recipe["name"]):
         trainings.planned({"recipe": recipe, "base": base, **said, **counts}, folder)
-        shown = capsys.readouterr().out
+        shown = " ".join(capsys.readouterr().out.split())
         assert ("rank" in shown) is ranked
         assert (f"{recipe['name']}, in scorecards; --name gives another" in shown) is (folder.name == "x")
