@@ -171,18 +171,20 @@ def _fitting(
     order = list(dict.fromkeys(map(subject, found)))
     first = found[0] if named else max(found, key=rank)
     kept = [side for side in found if fit(first, side)]
-    left = [side.path.name for side in found if side is not first and side not in kept]
+    left = [side.path for side in found if side is not first and side not in kept]
     if not kept and len(left) > 1:
         most = "" if named else ", nor with each other"
         raise FinbenchError(
-            f"None of the {len(left)} other cards can be compared with {first.path}{most}: they are of other tasks, rows or "
-            "settings.",
-            f"See why: finbench compare {shlex.quote(str(first.path))} CARD",
+            f"None of the {len(left)} other cards can be compared with {first.path}{most}: they are of other tasks, "
+            "rows or settings.",
+            f"See why: finbench compare {shlex.join([str(first.path), str(left[0])])}",
         )
     if not kept:  # of the only other one it is said why
         return list(found)
     if left:
-        say(f"Left out, of other tasks, rows or settings than {first.path.name}: {', '.join(left)}.")
+        say(
+            f"Left out, of other tasks, rows or settings than {first.path.name}: {', '.join(path.name for path in left)}."
+        )
     return [first, *kept]
 
 

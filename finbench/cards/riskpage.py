@@ -301,5 +301,6 @@ def _trained_again(found: SubjectCards) -> str:
     """The command that trains a recipe of the zoo with the next seed; empty where it is not known to be one."""
     subject = found.subject.subject
     recipe = (subject.adapter_name or "").removesuffix(f"-s{subject.seed}")
-    known = subject.seed is not None and recipe in catalog.recipe_files()
-    return f"finbench train {recipe} --seed {subject.seed + 1}" if known else ""
+    if subject.seed is None or recipe not in catalog.recipe_files():
+        return ""
+    return f"finbench train {recipe} --seed {subject.seed + 1}"

@@ -64,7 +64,7 @@ def near_misses(name: str, known: Iterable[str]) -> list[str]:
 
 
 def unknown(kind: str, name: str, known: Iterable[str], list_command: str) -> FinbenchError:
-    """The error for a name that is not among ``known``: the value, the near misses, all where they are few, the list."""
+    """The error for a name that is not among ``known``: the value, the near misses, all of a few, the list."""
     every = list(dict.fromkeys(known))
     close = near_misses(name, every)
     did_you_mean = f" Did you mean {' or '.join(close)}?" if close else ""
