@@ -200,9 +200,9 @@ def _short(task: Task) -> str:
 def _families() -> dict[str, list[Task]]:
     """Tasks by the title of their family. The log-likelihood form of a task is shown on that task's page."""
     shown = [task for name, task in catalog.tasks().items() if not name.endswith("_mc")]
-    families = dict.fromkeys([*check.TITLES, *(task.family for task in shown)])
+    families = dict.fromkeys([*catalog.FAMILIES, *(task.family for task in shown)])
     return {
-        check.TITLES.get(family, family): own
+        catalog.FAMILIES.get(family, family): own
         for family in families
         if (own := [task for task in shown if task.family == family])
     }

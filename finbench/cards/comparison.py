@@ -182,9 +182,8 @@ def _fitting(
     if not kept:  # of the only other one it is said why
         return list(found)
     if left:
-        say(
-            f"Left out, of other tasks, rows or settings than {first.path.name}: {', '.join(path.name for path in left)}."
-        )
+        names = ", ".join(path.name for path in left)
+        say(f"Left out, of other tasks, rows or settings than {first.path.name}: {names}.")
     return [first, *kept]
 
 
