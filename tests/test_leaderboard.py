@@ -122,7 +122,7 @@ def test_a_part_of_a_set_is_said_everywhere_and_is_no_whole_test(tmp_path: Path)
     boards.renamed(path, place / "scorecards" / "one.json", **boards.adapter(1))
     made = board(entries(place))
     [test] = made.tests
-    assert not test.whole
+    assert (test.whole, test.sampled) == (False, False)
     assert "2.5 % of the set" in test.conditions
     text = tables.markdown(made, [])
     assert f", 2.5 % of the set: macro-F1 in %, n = {test.score.n}" in text

@@ -197,11 +197,11 @@ def test_an_address_names_tab_and_test(site: Path, visit: Any) -> None:
     page = visit(**DESKTOP).open(site, "ner")
     assert page.locator("h2").first.inner_text() == "fin_ner"
     page.locator(".pill.partial").click()
-    assert "partial: a sample of 10 rows" in page.locator("h2").first.inner_text()
+    page.locator("h2", has_text="partial: a sample of 10 rows").wait_for()  # its rows are read first
     address = page.url
     again = visit(**DESKTOP)
     again.open(address)
-    assert "partial: a sample of 10 rows" in again.page.locator("h2").first.inner_text()
+    again.page.locator("h2", has_text="partial: a sample of 10 rows").wait_for()
 
 
 def test_served_it_asks_for_nothing_else(site: Path, large: Path, visit: Any) -> None:

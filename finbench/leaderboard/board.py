@@ -101,8 +101,9 @@ def _tests(found: Sequence[BoardCard], history: _History) -> list[BoardTest]:
                 said = tuple(part for part in conditions_of(entry.card, score) if not part.endswith(" rows"))
                 tests[key] = BoardTest(score, said, key, whole=False)
             one = _QUESTIONS if score.family == "headline" else 1
-            whole = entry.card.limit is None or score.n + one <= entry.card.limit
-            tests[key].whole = tests[key].whole or (whole and score.data.share is None)
+            every = entry.card.limit is None or score.n + one <= entry.card.limit
+            tests[key].sampled = tests[key].sampled and not every
+            tests[key].whole = tests[key].whole or (every and score.data.share is None)
             tests[key].rows.append(BoardRow(entry, score))
     for test in tests.values():
         with known.kept("means", f"{test.key} of {history.of}") as means:

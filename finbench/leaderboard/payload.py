@@ -233,6 +233,7 @@ def _test(test: BoardTest) -> dict[str, Any]:
         "lower": test.lower_is_better,
         "seeds": tables.seeds(test),
         "n": score.n,
+        "sampled": test.sampled,
         "imported": score.data.share,
         "of": len(test.rows),
         "version": score.version,

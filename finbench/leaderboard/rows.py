@@ -196,11 +196,13 @@ class KnownSpread:
 class BoardTest(Heading):
     """One table of the leaderboard. ``whole``: the whole test was asked: not its first rows, no part of the set.
 
+    ``sampled``: not all rows that were imported were asked.
     What is asked of all rows is asked once: nobody may ask before they are there.
     """
 
     key: str
     whole: bool
+    sampled: bool = True
     rows: list[BoardRow] = field(default_factory=list)
     spread: KnownSpread | None = None  # between the seeds of one recipe, as far as the board knows
 

@@ -290,7 +290,7 @@
     count(rows.length, every.length);
     const title = `test-${test.key}`;
     return [
-      h("h2", { id: title }, test.title, " ", test.whole ? null : h("span", { class: "badge outside" }, `partial: ${test.imported ? "" : "a sample of "}${number(test.n, 0)} rows`), test.ranked ? null : h("span", { class: "badge outside" }, "never ranked")),
+      h("h2", { id: title }, test.title, " ", test.whole ? null : h("span", { class: "badge outside" }, `partial: ${test.sampled ? "a sample of " : ""}${number(test.n, 0)} rows`), test.ranked ? null : h("span", { class: "badge outside" }, "never ranked")),
       h("p", { class: "lead" }, `${capital(test.metric)}${test.share ? " in %" : ""}, n = ${number(test.n, 0)}. ${test.form === "choice" ? "Log-likelihoods of the labels" : "Generated answers, read strictly"}; prompt: ${test.style}. Task version ${test.version} (${test.digests[0]}), data ${test.digests[1]}, licence ${test.licence}.`),
       test.whole ? null : partialNotice(test),
       test.seeds ? h("p", { class: "note" }, test.seeds) : null,
@@ -308,7 +308,7 @@
       silent ? `On how many rows ${silent === 1 ? "1 subject was" : `${number(silent, 0)} subjects were`} trained is not stated.` : null].filter(Boolean);
     return taught.length > 1 && said.length ? h("p", { class: "notice" }, said.join(" ")) : null;
   }
-  const partialNotice = (test) => h("p", { class: "notice" }, `Partial: only ${number(test.n, 0)} rows of the test were asked, ${test.imported ? `of ${number(100 * test.imported, 1)} % of the authors' set` : "a random sample of it"}. Intervals are wider than of all rows, and nothing here stands beside whole tests.`);
+  const partialNotice = (test) => h("p", { class: "notice" }, `Partial: only ${number(test.n, 0)} rows of the test were asked, ${test.sampled ? "a random sample of " : "all of "}${test.imported ? `the ${number(100 * test.imported, 1)} % of the authors' set that were imported` : "it"}. Intervals are wider than of all rows, and nothing here stands beside whole tests.`);
 
   // ---------------------------------------------------------------- first screen
 
