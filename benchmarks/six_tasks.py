@@ -3,9 +3,11 @@
     finbench sweep examples/sweep-six-tasks.yaml --out OUT --data-dir DATA     hours; the same command goes on
     python benchmarks/six_tasks.py OUT                                         tables, on the terminal
     python benchmarks/six_tasks.py OUT --ask-base DATA                         first the base at its best, an hour
+    python benchmarks/six_tasks.py OUT --keep                                  what is finished, to benchmarks/six_tasks
 
 Reads OUT/scorecards, OUT/searches and OUT/base. Says which trainings are missing; the planned tests are made of all of
-them or not at all. What the base was asked already is not asked again.
+them or not at all. What the base was asked already is not asked again. A grid that was kept goes on anywhere, with the
+version that began it: cp -r benchmarks/six_tasks OUT, then the first command.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -46,6 +49,8 @@ PLANNED = (("LoRA+", "LoRA"), ("DoRA", "LoRA"), ("PiSSA", "LoRA"), ("QLoRA", "Lo
 BASE, LIMIT = "smollm2-135m", 600
 SHOTS = ((0, 0), (5, 0), (5, 1), (5, 2))  # worked examples, and the seed that draws them
 LABELS = tuple(f"{task}_mc" for task in TASKS[:-1])
+KEPT = Path(__file__).with_suffix("")
+_FINISHED = ("steps/*.json", "scorecards/*", "searches/*/search.json", "searches/*/*-tuned.yaml", "base/*/*")
 _RESAMPLES = 2_000
 Points = Mapping[tuple[str, str, int], float]  # way, task, seed -> main metric in points
 
@@ -207,6 +212,14 @@ def ask_base(out: Path, data_dir: Path) -> None:
             subprocess.run([sys.executable, "-m", "finbench", *command], check=True)
 
 
+def keep(out: Path) -> None:
+    """Copy what is finished, but no adapters: of one that is not scored yet only its training is lost."""
+    for path in sorted(path for pattern in _FINISHED for path in out.glob(pattern)):
+        target = KEPT / path.relative_to(out)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+
+
 def of_base(out: Path) -> dict[str, dict[str, list[float]]]:
     """By how it was asked and task the main metric of the base in points, a list over draws of worked examples."""
     found: dict[str, dict[str, list[float]]] = {}
@@ -292,10 +305,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--ask-base", type=Path, metavar="DATA", help="score the base first, with data from there")
+    parser.add_argument("--keep", action="store_true", help="copy what is finished to benchmarks/six_tasks")
     parser.add_argument("--json", action="store_true", help="the points alone")
     given = parser.parse_args()
     if given.ask_base:
         ask_base(given.out, given.ask_base)
+    if given.keep:
+        keep(given.out)
     cells = read(given.out)
     if given.json:
         print(json.dumps([[*key, cell.points] for key, cell in cells.items()]))

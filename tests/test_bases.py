@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -71,3 +72,18 @@ def test_a_base_that_is_nowhere_to_be_had_says_what_to_type() -> None:
     with pytest.raises(FinbenchError, match="Hub cannot be reached") as caught:
         bases.resolve("llama-3.1-8b")
     assert "hf download meta-llama/Llama-3.1-8B" in caught.value.hint
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_finite_weights_are_known_by_their_sum_and_large_ones_one_by_one(dtype: torch.dtype) -> None:
+    largest = torch.full((100, 100), torch.finfo(dtype).max, dtype=dtype)  # their sum is none
+    assert bases._finite(largest)
+    assert bases._finite(torch.randn(100, 100).to(dtype))
+    for odd in (math.nan, math.inf, -math.inf):
+        for around in (largest, torch.zeros_like(largest)):
+            around = around.clone()
+            around[7, 9] = odd
+            assert not bases._finite(around)
+    both = torch.zeros_like(largest)
+    both[0, 0], both[1, 1] = math.inf, -math.inf
+    assert not bases._finite(both)

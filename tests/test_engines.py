@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from finbench.core import environment
 from finbench.core.errors import FinbenchError
 from finbench.engines import choices, forward, products
 from finbench.engines.lm import TreeLM
@@ -1004,3 +1005,37 @@ def test_prompt_tuning_is_left_to_lm_eval(llama: Path, tmp_path: Path) -> None:
     peft.get_peft_model(model, config).save_pretrained(tmp_path)
     lm = TreeLM(pretrained=str(llama), peft=str(tmp_path), dtype="float32", device="cpu", batch_size=4)
     assert "acts on the prompt" in lm.slow
+
+
+@pytest.mark.parametrize("room", [0, 2**40])
+def test_what_dora_makes_of_its_weights_is_made_once_for_all_answers_where_memory_is_free(
+    room: int, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the answers are the same bit for bit."""
+    import peft
+    from peft.tuners.lora.dora import DoraLinearLayer
+
+    from finbench.engines.hf import HFEngine
+    from finbench.models import bases
+
+    config = peft.LoraConfig(r=4, target_modules=["q_proj"], use_dora=True, task_type="CAUSAL_LM")
+    folder = _saved(llama, config, tmp_path)
+    asked = _requests(6, 6)
+    for number, request in enumerate(asked):
+        request.request_type, request.doc_id = "loglikelihood", number
+    engine = HFEngine(bases.resolve(str(llama)), dtype="float32", merge=False)
+    engine.use(folder)
+    plain = engine._answer(asked, lambda part: None)
+    made: list[Any] = []
+    norms = torch.linalg.norm
+
+    def norm(*args: Any, **how: Any) -> Any:
+        made.append(norms(*args, **how))
+        return made[-1]
+
+    monkeypatch.setattr(torch.linalg, "norm", norm)
+    monkeypatch.setattr(environment, "free_memory", lambda: room)
+    assert engine.answer(asked, lambda part: None) == plain
+    layers = [module for module in engine.peft.modules() if isinstance(module, DoraLinearLayer)]
+    assert (len(made) == len(layers)) is bool(room)
+    assert all(not layer._dora_cache for layer in layers)

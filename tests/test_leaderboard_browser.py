@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import itertools
 import os
 import shutil
 import threading
@@ -462,6 +463,13 @@ def test_without_scripts_it_says_where_the_tables_are(site: Path, visit: Any) ->
     assert "leaderboard.md" in page.locator("noscript").inner_text()
 
 
+def _overlap(one: Any, other: Any) -> bool:
+    return all(
+        one[at] < other[at] + other[far] and other[at] < one[at] + one[far]
+        for at, far in (("x", "width"), ("y", "height"))
+    )
+
+
 def test_the_committed_page(visit: Any) -> None:
     one = visit(**DESKTOP)
     page = one.open(ROOT / "leaderboards")
@@ -469,6 +477,12 @@ def test_the_committed_page(visit: Any) -> None:
         tab.click()
         if page.locator(".plot").count():
             drawn(page)
+            for plot in page.locator(".plot").all():  # no name covers another
+                boxes = [
+                    one.bounding_box()
+                    for one in plot.locator(".role-mark.layer_3_marks text, .role-mark.layer_4_marks text").all()
+                ]
+                assert not [pair for pair in itertools.combinations(boxes, 2) if _overlap(*pair)]
     page.locator("#tab-overview").click()
     page.locator("tbody .open").first.click()
     page.locator("#drawer h3", has_text="Reproduce it").wait_for()

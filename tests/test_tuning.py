@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import subprocess
@@ -139,6 +140,32 @@ def test_the_winner_is_the_likeliest_on_held_out_rows_at_the_same_cost_for_any_m
     assert tuned.model_dump(exclude={"lr", "search"}) == chosen.model_dump(exclude={"lr", "search"})
 
 
+def test_passes_are_held_against_padded_ones_once_a_search(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All its trainings start from the same weights; one that finds nothing better is padded in all."""
+    plain, asked = loops.settled, []
+
+    def spy(passes: loops.Passes, *others: Any) -> tuple[loops.Passes, str]:
+        asked.append(passes.loop)
+        return dataclasses.replace(plain(passes, *others)[0], loop=answer), ""
+
+    monkeypatch.setattr(loops, "settled", spy)
+    begun, real = [], runner.fit
+
+    def fit(*args: Any, **how: Any) -> Any:
+        begun.append(real(*args, **how))
+        return begun[-1]
+
+    monkeypatch.setattr(runner, "fit", fit)
+    for answer in ("packed", "padded"):
+        tuning.tune(recipe(llama, loop="auto"), tmp_path / answer, budget=2)
+        assert [trainer.passes.loop for trainer, _ in begun] == [answer] * 6
+        assert len(asked) == 1
+        begun.clear()
+        asked.clear()
+
+
 def test_no_text_is_on_both_sides_and_none_is_of_another_split(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same sentences, whatever they are asked: two tasks on one text are held out together."""
     chosen = recipe(llama, limit=None)
@@ -178,11 +205,11 @@ def test_a_stopped_search_goes_on_and_ends_as_one_that_was_not(
     _, whole = tuning.tune(chosen, tmp_path / "whole", budget=2)
     real, asked = tuning._trial, []
 
-    def stopped(run: Any, held: Any, rung: int) -> Trial:
+    def stopped(run: Any, held: Any, rung: int, loop: Any) -> Any:
         asked.append((rung, run.recipe.lr))
         if len(asked) == 4:
             raise Interrupted("Stopped.")
-        return real(run, held, rung)
+        return real(run, held, rung, loop)
 
     monkeypatch.setattr(tuning, "_trial", stopped)
     with pytest.raises(Interrupted):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,7 +70,7 @@ class HFEngine(Engine):
         self.form = "base"
         self.merger = Merger()
         self._probe = functools.partial(self.lm.probe, _PROBE)
-        self.alone = self._probe()
+        self.alone: Any = None  # what the probe gives on the base, before any adapter is put on it
         self.proven: set[Path] = set()
 
     def close(self) -> None:
@@ -107,6 +108,8 @@ class HFEngine(Engine):
         if self.peft is not None and not attaching.stands_beside(self.peft, adapter):
             self.peft.unload()  # the base that is left is ``plain``
             self.peft, self.lm._model = None, self.plain
+        if self.alone is None:
+            self.alone = self._probe()
         self.peft = attaching.attach(self.peft if self.peft is not None else self.plain, adapter, self.base)
         self.lm._model = self.peft.eval()
 
@@ -142,7 +145,11 @@ class HFEngine(Engine):
         smaller = f"--arg batch_size={max(1, (self.lm.rows or self.stock_batch) // 4)}"
         fewer = ", fewer bits (--bits 4)" if self.bits == 16 else ""
         kept = "Answers so far are kept."
-        with environment.fitting(f"Smaller batches ({smaller}){fewer} or shorter prompts (--max-length 2048). {kept}"):
+        with contextlib.ExitStack() as around:
+            hint = f"Smaller batches ({smaller}){fewer} or shorter prompts (--max-length 2048). {kept}"
+            around.enter_context(environment.fitting(hint))
+            if self.form == "unmerged":
+                around.enter_context(attaching.unchanged(self.peft))
             return self._answer(requests, done)
 
     def _answer(self, requests: Sequence[Any], done: Done) -> list[Any]:

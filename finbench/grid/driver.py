@@ -28,6 +28,7 @@ from finbench.grid.watch import Watch
 from finbench.scoring import prompts
 
 WINDOW = 1000  # pieces of work that Ray is given ahead: what it waits with is what makes a cluster grow
+AHEAD = 2  # and the same for each core of a machine alone, which does not grow: the rest waits here, in order
 PATIENCE = 120  # seconds that workers get for a checkpoint after Ctrl-C
 STOP = "stop.json"  # while it is there, workers stop, and begin nothing
 
@@ -91,7 +92,7 @@ def sweep(
             check_gpus(steps, gpus, growing=ray_address is not None)
             check_nodes(steps, nodes_of(ray), growing=ray_address is not None)
             memory = forecast.planned_memory(steps, place, data_dir, alive=alive)
-            driver = Driver(ray, steps, place, data_dir, memory, alive, gpus)
+            driver = Driver(ray, steps, place, data_dir, memory, alive, gpus, growing=ray_address is not None)
             driver.run()
     return _summary(steps, place, driver.count)
 
@@ -194,8 +195,10 @@ class Driver:
         memory: Mapping[str, int] | None = None,
         alive: Callable[[], None] = lambda: None,
         gpus: int = 0,
+        growing: bool = True,
     ) -> None:
         self.ray, self.board, self.place, self.alive, self.gpus = ray, board, place, alive, gpus
+        self.growing = growing
         self.memory = memory or {}  # bytes that a step asks for where the file states none
         self.largest = Largest(ray)
         self.common = {
@@ -237,7 +240,8 @@ class Driver:
             self.largest.look()
             self.unplaced = unplaced(self.board, nodes_of(self.ray))
         idle = len(self.running) < self.capacity
-        for steps in self.board.take(WINDOW - len(self.running), idle):
+        most = WINDOW if self.growing else AHEAD * self.capacity
+        for steps in self.board.take(most - len(self.running), idle):
             self._submit(steps)
 
     def options(self, needs: Needs) -> dict[str, Any]:

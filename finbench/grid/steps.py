@@ -6,6 +6,7 @@ all that decides its result, so that a finished one is never done again, and a n
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -66,7 +67,9 @@ class Schedule:
             for key in step.after:
                 self.followers.setdefault(key, []).append(step)
         self.open = sum(1 for step in self.steps.values() if not step.outcome)
-        self.ready: deque[Step] = deque()
+        # first what was begun, in the order of the file, then searches: a stopped grid has whole cells
+        self.ready: list[tuple[bool, int, Step]] = []
+        self.number = {key: number for number, key in enumerate(self.steps)}
         self.grouped: dict[str, deque[Step]] = {}
         # group -> scorings that may still come
         self.left = Counter(step.group for step in self.steps.values() if step.group and not step.outcome)
@@ -137,7 +140,7 @@ class Schedule:
         if step.group:
             self.grouped.setdefault(step.group, deque()).append(step)
         else:
-            self.ready.append(step)
+            heapq.heappush(self.ready, (step.kind == SEARCH, self.number[step.key], step))
 
     def finish(self, step: Step, outcome: dict[str, Any]) -> None:
         """Note how a step ended, and release those that waited for it."""
@@ -162,7 +165,7 @@ class Schedule:
                     break
                 taken.append([waiting.popleft() for _ in range(min(size, len(waiting)))])
         while self.ready and len(taken) < room:
-            taken.append([self.ready.popleft()])
+            taken.append([heapq.heappop(self.ready)[-1]])
         return taken
 
     def payload(self, steps: Sequence[Step]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from finbench.core import catalog, tracking
+from finbench.core import catalog, environment, tracking
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Recipe
 from finbench.engines.vllm import memory
@@ -38,6 +38,7 @@ def run(step: Mapping[str, Any]) -> dict[str, Any]:
     except Exception as fault:  # noqa: BLE001  a bug, or a library's own fault, ends this cell and no other
         message = f"{type(fault).__name__}: {' '.join(str(fault).split())}"[:400]
         answer |= {"state": "failed", "message": message, "hint": "", "trace": traceback.format_exc()}
+    environment.release_memory()  # of the model that was scored; this process goes on with another step
     return {**answer, "seconds": round(time.time() - started, 3)}
 
 

@@ -119,9 +119,13 @@ def png(test: BoardTest) -> bytes:
     spec = json.loads(text)
     points = [made for row in test.rows if (made := point(test, row)) is not None]
     at = [one["x"] for one in points]
-    ends = sorted((one for one in points if one["front"]), key=lambda one: float(one["x"]))
-    # points of the front are named; of a long one its ends only, for names would cover each other
-    named = ends if len(ends) <= _NAMED else [ends[0], ends[-1]]
+    ends = sorted((one for one in points if one["front"]), key=lambda one: -float(one["score"]))
+    scores = [one[key] for one in points for key in ("score", "low", "high") if one[key] is not None]
+    # points of the front are named; of a long one its ends only, and none that another name would cover
+    named: list[dict[str, Any]] = []
+    for one in ends if len(ends) <= _NAMED else [ends[0], ends[-1]]:
+        if all(other["score"] - one["score"] >= (max(scores) - min(scores)) / 10 for other in named):
+            named.append(one)
     for one in points:
         one["named"] = any(one is end for end in named)
         one["right"] = one["x"] > (min(at) + max(at)) / 2

@@ -306,7 +306,6 @@ def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any
     bits only the first one reads the weights, into its memory, and the others have none. Raises FinbenchError for
     weights that are missing, of the wrong shape, or not finite, and for factors that are stored in other bits.
     """
-    import torch
     from transformers import AutoModelForCausalLM
 
     check_loadable(base, bits)
@@ -350,11 +349,18 @@ def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any
         name
         for name, tensor in model.named_parameters()
         # codes of 4 bits may be stored as numbers, and then are none
-        if tensor.is_floating_point() and not hasattr(tensor, "quant_state") and not torch.isfinite(tensor).all()
+        if tensor.is_floating_point() and not hasattr(tensor, "quant_state") and not _finite(tensor)
     ]
     if bad:
         raise damaged(f"{base.folder} has weights that are not finite: {', '.join(bad[:3])} ({len(bad)} tensors).")
     return model.eval(), tokenizer
+
+
+def _finite(tensor: Any) -> bool:
+    """Whether all its numbers are. A sum of finite ones may overflow, so only a finite sum says it at once."""
+    import torch
+
+    return math.isfinite(float(tensor.detach().sum(dtype=torch.float32))) or bool(tensor.float().isfinite().all())
 
 
 _OF_ITS_CODE = (ValueError, TypeError, AttributeError, LookupError)  # what a template's own expressions may raise

@@ -205,8 +205,12 @@ def fit(
     folder: Path,
     checkpoint: Path | None = None,
     told: Sequence[trackers.Tracker] = (),
+    settled: bool = False,
 ) -> tuple[AnswerTrainer, TrainingWatch]:
-    """Train ``model`` in place, with checkpoints in ``folder``; go on from ``checkpoint`` if there is one."""
+    """Train ``model`` in place, with checkpoints in ``folder``; go on from ``checkpoint`` if there is one.
+
+    ``settled``: the passes were held against padded ones before, in another training from the same start.
+    """
     from finbench.training import loops, packing
     from finbench.training.pairwise import PairTrainer
     from finbench.training.trainer import AnswerTrainer, TrainingWatch, arguments, stopping_gently
@@ -218,7 +222,7 @@ def fit(
             around.enter_context(speedups.liger(model))
         if recipe.sharding == "fsdp":
             speedups.shard(model, whole=recipe.bits != 16)
-        else:
+        elif not settled:
             passes, why = loops.settled(run.passes, model, run.rows)
             if why:
                 say(why)

@@ -22,6 +22,7 @@ from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.files import digest, write_atomic
 from finbench.core.records import Recipe, Search, Trial
+from finbench.core.training import Loop
 from finbench.models import bases
 from finbench.training import batches, planning, preparation, runner, speedups
 
@@ -89,12 +90,12 @@ def tune(recipe: Recipe, out: Path, *, budget: int = 3, data_dir: Path | None = 
         stated = {"lr": recipe.lr, "limit": recipe.limit, "budget": budget, "tasks": recipe.tasks, "rows": rows}
         key = digest({**held.decisive, **stated})
         trials = _earlier(path, key)
-        kept = rates
+        kept, loop = rates, None
         for rung, (run, (count, _)) in enumerate(zip(sides, rungs, strict=True)):
             for lr in kept[:count]:  # on the same rows, in the same order
                 found = next((trial for trial in trials if (trial.rung, trial.lr) == (rung, lr)), None)
                 if found is None:
-                    found = _trial(replace(run, recipe=_untouched(recipe, lr=lr)), held, rung)
+                    found, loop = _trial(replace(run, recipe=_untouched(recipe, lr=lr)), held, rung, loop)
                     trials.append(found)
                     environment.release_memory()  # the model of a rate that diverged too
                     stored = {"search": key, "trials": [trial.model_dump() for trial in trials]}
@@ -166,14 +167,18 @@ def _is_held(source: str, seed: int) -> bool:
     return number < HELD_OUT * 2**64
 
 
-def _trial(run: runner.Prepared, held: runner.Prepared, rung: int) -> Trial:
+def _trial(run: runner.Prepared, held: runner.Prepared, rung: int, loop: Loop | None) -> tuple[Trial, Loop | None]:
+    """(the trial, its loop). All trials start from the same weights, so one of them finds the ``loop`` for all."""
     from finbench.training.trainer import Diverged
 
     kept = "The trials that were finished are kept: the same command goes on."
     with tempfile.TemporaryDirectory() as folder, planning.explained(run, 1, kept):
         model, tokenizer = runner.begin(run, run.dtype)
         try:
-            trainer, _ = runner.fit(run, model, tokenizer, Path(folder))
+            if loop:
+                run = run.begun(loop, run.passes.checkpointed)
+            trainer, _ = runner.fit(run, model, tokenizer, Path(folder), settled=loop is not None)
+            loop = trainer.passes.loop
             loss: float | None = answer_loss(model, held.rows, trainer.passes)
             trainer.release()
         except Diverged:
@@ -183,7 +188,8 @@ def _trial(run: runner.Prepared, held: runner.Prepared, rung: int) -> Trial:
                 "Stopped; every trial that was finished is kept.", "Go on with the same command."
             ) from fault
     finite = loss is not None and math.isfinite(loss)
-    return Trial(rung=rung, lr=run.recipe.lr, rows=len(run.rows), steps=run.steps, loss=loss if finite else None)
+    loss = loss if finite else None
+    return Trial(rung=rung, lr=run.recipe.lr, rows=len(run.rows), steps=run.steps, loss=loss), loop
 
 
 def answer_loss(model: Any, rows: Sequence[batches.TrainingRow], passes: loops.Passes) -> float:
