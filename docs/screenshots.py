@@ -16,12 +16,13 @@ PAGE = f"file://{HERE.parent / 'leaderboards' / 'index.html'}"
 
 
 def main() -> None:
-    """The first family's first task on a desktop."""
+    """Financial PhraseBank, of which 74 % are in the data here, on a desktop."""
     with sync_playwright() as api:
         chromium = os.environ.get("FINBENCH_CHROMIUM") or shutil.which("chromium")
         browser = api.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 860})
         page.goto(f"{PAGE}#sentiment")
+        page.locator("[data-test]", has_text="fpb, ").first.click()
         expect(page.locator(".plot svg")).to_have_count(2, timeout=30_000)  # the page's policy forbids waiting by eval
         page.screenshot(path=HERE / "leaderboard.png", full_page=True)
         browser.close()

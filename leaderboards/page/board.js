@@ -291,9 +291,9 @@
     count(rows.length, every.length);
     const title = `test-${test.key}`;
     return [
-      h("h2", { id: title }, test.title, " ", test.whole ? null : h("span", { class: "badge outside" }, `partial: a sample of ${number(test.n, 0)} rows`), test.ranked ? null : h("span", { class: "badge outside" }, "never ranked")),
+      h("h2", { id: title }, test.title, " ", test.whole ? null : h("span", { class: "badge outside" }, `partial: ${test.sampled ? "a sample of " : ""}${number(test.n, 0)} rows`), test.ranked ? null : h("span", { class: "badge outside" }, "never ranked")),
       h("p", { class: "lead" }, `${capital(test.metric)}${test.share ? " in %" : ""}, n = ${number(test.n, 0)}. ${test.form === "choice" ? "Log-likelihoods of the labels" : "Generated answers, read strictly"}; prompt: ${test.style}. Task version ${test.version} (${test.digests[0]}), data ${test.digests[1]}, licence ${test.licence}.`),
-      test.whole ? null : partialNotice(test.n),
+      test.whole ? null : partialNotice(test),
       test.seeds ? h("p", { class: "note" }, test.seeds) : null,
       unlike(rows, card),
       ...grid({ label: { "aria-labelledby": title }, headings: columns.map(([label, key, , options]) => heading(label, key, options)), rows, line,
@@ -309,7 +309,7 @@
       silent ? `On how many rows ${silent === 1 ? "1 subject was" : `${number(silent, 0)} subjects were`} trained is not stated.` : null].filter(Boolean);
     return taught.length > 1 && said.length ? h("p", { class: "notice" }, said.join(" ")) : null;
   }
-  const partialNotice = (n) => h("p", { class: "notice" }, `Partial: only ${number(n, 0)} rows of the test were asked, a random sample of it. Intervals are wide, and nothing here stands beside whole tests.`);
+  const partialNotice = (test) => h("p", { class: "notice" }, `Partial: only ${number(test.n, 0)} rows of the test were asked, ${test.sampled ? "a random sample of " : "all of "}${test.imported ? `the ${number(100 * test.imported, 1)} % of the authors' set that were imported` : "it"}. Intervals are wider than of all rows, and nothing here stands beside whole tests.`);
 
   // ---------------------------------------------------------------- first screen
 
@@ -339,7 +339,7 @@
       }));
     const baseline = (name) => tests.some((test) => name in test.baselines) ? h("tr", { class: "baseline" }, h("th", { scope: "row", class: "who" }, name),
       tests.map((test) => h("td", { class: "n cell" }, name in test.baselines ? amount(test.baselines[name], test.share) : ""))) : null;
-    const headings = [heading("Subject", `${prefix}name`, { down: false }), ...tests.map((test) => heading([test.task, ...test.conditions].join(", "), prefix + test.key, { class: "n", down: !test.lower, below: [test.metric, `n = ${number(test.n, 0)}`] }))];
+    const headings = [heading("Subject", `${prefix}name`, { down: false }), ...tests.map((test) => heading(test.task, prefix + test.key, { class: "n", down: !test.lower, below: [...test.conditions, test.metric, `n = ${number(test.n, 0)}`] }))];
     return {
       rows: passed ? rows.length : table.of,
       parts: grid({ label: { "aria-label": prefix === "w-" ? "Scores of whole tests" : "Scores of partial tests" }, kind: "matrix", headings, rows, of: passed ? rows.length : table.of, line, whose: (one) => subject(one).who, longer: () => overviews[prefix === "w-" ? 0 : 1].lines,
@@ -361,7 +361,7 @@
     if (whole.of) {
       const found = matrix(whole, passed, "w-");
       [shown, of] = [found.rows, whole.of];
-      made.push(h("h2", {}, "Whole tests"), h("p", { class: "lead" }, "Main metric of each task; a tinted number is in group 1 of its task: nothing there is significantly better. There is no mean over tasks, for their metrics differ. Click a number for how it comes about."), ...found.parts);
+      made.push(h("h2", {}, "Whole tests"), h("p", { class: "lead" }, "Main metric of each task; a tinted number is in group 1 of its task: the best there, or one that tests cannot separate from the best. There is no mean over tasks, for their metrics differ. Click a number for how it comes about."), ...found.parts);
     } else made.push(h("h2", {}, "Whole tests"), h("p", { class: "lead" }, "No subject has been scored on a whole test yet."));
     if (partial.of) {
       const found = matrix(partial, passed, "p-");
@@ -370,7 +370,7 @@
       const toggle = (event) => { state.open.partial = event.target.open; if (event.target.open) for (const one of windows) one.start(); };
       made.push(h("details", { class: "partial", open: opened_, on: { toggle } },
         h("summary", {}, `Partial results: not the whole test, ${partial.tests.length} task${partial.tests.length === 1 ? "" : "s"}, ${number(partial.of, 0)} subject${partial.of === 1 ? "" : "s"}`),
-        h("p", { class: "lead" }, "Only some rows of each test were asked (n below the task): a random sample, or what was imported of the set. Intervals are wide. Nothing here stands beside whole tests."), ...found.parts));
+        h("p", { class: "lead" }, "Only some rows of each test were asked (n below the task): a random sample, or what was imported of the set. Intervals are wider than of all rows. Nothing here stands beside whole tests."), ...found.parts));
     }
     count(shown, of);
     return made;
@@ -486,8 +486,11 @@
         score: scale * row[VALUE], low: row[LOW] === null ? null : scale * row[LOW], high: row[HIGH] === null ? null : scale * row[HIGH], said: amount(row[VALUE], test.share), front: Boolean(row[FRONTS] & { cost: 1, memory: 2, thinking: 4, price: 8 }[axis]) };
     }).filter((point) => point.x !== null);
     const middle = (Math.min(...made.map((point) => point.x)) + Math.max(...made.map((point) => point.x))) / 2;
-    const front = made.filter((point) => point.front).sort((a, b) => a.x - b.x);
-    const named = front.length <= 4 ? front : [front[0], front[front.length - 1]]; // of a long one its ends only
+    const front = made.filter((point) => point.front).sort((a, b) => b.score - a.score);
+    const scores = made.flatMap((point) => [point.score, point.low ?? point.score, point.high ?? point.score]);
+    const apart = (Math.max(...scores) - Math.min(...scores)) / 10, named = []; // names nearer than that cover each other
+    for (const point of front.length <= 4 ? front : [front[0], front[front.length - 1]]) // of a long one its ends only
+      if (named.every((other) => other.score - point.score >= apart)) named.push(point);
     for (const point of made) Object.assign(point, { right: point.x > middle, named: named.includes(point) });
     return made;
   }

@@ -338,7 +338,7 @@
       }));
     const baseline = (name) => tests.some((test) => name in test.baselines) ? h("tr", { class: "baseline" }, h("th", { scope: "row", class: "who" }, name),
       tests.map((test) => h("td", { class: "n cell" }, name in test.baselines ? amount(test.baselines[name], test.share) : ""))) : null;
-    const headings = [heading("Subject", `${prefix}name`, { down: false }), ...tests.map((test) => heading([test.task, ...test.conditions].join(", "), prefix + test.key, { class: "n", down: !test.lower, below: [test.metric, `n = ${number(test.n, 0)}`] }))];
+    const headings = [heading("Subject", `${prefix}name`, { down: false }), ...tests.map((test) => heading(test.task, prefix + test.key, { class: "n", down: !test.lower, below: [...test.conditions, test.metric, `n = ${number(test.n, 0)}`] }))];
     return {
       rows: passed ? rows.length : table.of,
       parts: grid({ label: { "aria-label": prefix === "w-" ? "Scores of whole tests" : "Scores of partial tests" }, kind: "matrix", headings, rows, of: passed ? rows.length : table.of, line, whose: (one) => subject(one).who, longer: () => overviews[prefix === "w-" ? 0 : 1].lines,
