@@ -21,8 +21,7 @@ from finbench.core import environment
 from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.files import digest, write_atomic
-from finbench.core.records import Recipe, Search, Trial
-from finbench.core.training import Loop
+from finbench.core.records import Loop, Recipe, Search, Trial
 from finbench.models import bases
 from finbench.training import batches, planning, preparation, runner, speedups
 
