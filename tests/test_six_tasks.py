@@ -77,3 +77,16 @@ def test_single_tasks_are_corrected_for_all_thirty() -> None:
     raw.sort()
     expected = np.maximum.accumulate([min(1.0, p * (30 - number)) for number, (p, _) in enumerate(raw)])
     assert [one for _, one in raw] == pytest.approx(list(expected))
+
+
+def test_what_is_finished_is_kept_and_no_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished = {"steps/a.json", "scorecards/a.json", "scorecards/a.samples.jsonl.zst"}
+    finished |= {"searches/a/search.json", "searches/a/a-tuned.yaml", "base/raw-labels/b.json"}
+    for name in finished | {"adapters/a/adapter_model.safetensors", "running/a.json", "searches/a/.lock", "sweep.yaml"}:
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_text(name)
+    kept = tmp_path / "kept"
+    monkeypatch.setitem(BENCH["keep"].__globals__, "KEPT", kept)
+    BENCH["keep"](tmp_path / "out")
+    assert {str(path.relative_to(kept)) for path in kept.rglob("*") if path.is_file()} == finished
+    assert all((kept / name).read_text() == name for name in finished)
