@@ -50,7 +50,9 @@ BASE, LIMIT = "smollm2-135m", 600
 SHOTS = ((0, 0), (5, 0), (5, 1), (5, 2))  # worked examples, and the seed that draws them
 LABELS = tuple(f"{task}_mc" for task in TASKS[:-1])
 KEPT = Path(__file__).with_suffix("")
-_FINISHED = ("steps/*.json", "scorecards/*", "searches/*/search.json", "searches/*/*-tuned.yaml", "base/*/*")
+_CARDS = ("*.json", "*.samples.jsonl.zst")
+_FINISHED = ("steps/*.json", "searches/*/search.json", "searches/*/*-tuned.yaml")
+_FINISHED += tuple(f"{folder}/{name}" for folder in ("scorecards", "base/*") for name in _CARDS)
 _RESAMPLES = 2_000
 Points = Mapping[tuple[str, str, int], float]  # way, task, seed -> main metric in points
 
@@ -193,7 +195,7 @@ def rates(out: Path) -> dict[tuple[str, str], tuple[float, bool]]:
         tried = [trial["lr"] for trial in recipe["search"]["trials"]]
         [task] = recipe["tasks"]
         way = WAYS[recipe["method"], recipe["bits"]]
-        found[way, task] = recipe["lr"], recipe["lr"] in (min(tried), max(tried))
+        found[way, task.removeprefix(PREFIX)] = recipe["lr"], recipe["lr"] in (min(tried), max(tried))
     return found
 
 

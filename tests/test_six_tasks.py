@@ -82,7 +82,14 @@ def test_single_tasks_are_corrected_for_all_thirty() -> None:
 def test_what_is_finished_is_kept_and_no_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finished = {"steps/a.json", "scorecards/a.json", "scorecards/a.samples.jsonl.zst"}
     finished |= {"searches/a/search.json", "searches/a/a-tuned.yaml", "base/raw-labels/b.json"}
-    for name in finished | {"adapters/a/adapter_model.safetensors", "running/a.json", "searches/a/.lock", "sweep.yaml"}:
+    for name in finished | {
+        "adapters/a/adapter_model.safetensors",
+        "running/a.json",
+        "searches/a/.lock",
+        "sweep.yaml",
+        "scorecards/.journal/a",
+        "scorecards/.lock",
+    }:
         (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / name).write_text(name)
     kept = tmp_path / "kept"
@@ -90,3 +97,14 @@ def test_what_is_finished_is_kept_and_no_adapter(tmp_path: Path, monkeypatch: py
     BENCH["keep"](tmp_path / "out")
     assert {str(path.relative_to(kept)) for path in kept.rglob("*") if path.is_file()} == finished
     assert all((kept / name).read_text() == name for name in finished)
+
+
+def test_of_a_task_that_is_kept_all_trainings_and_rates_are() -> None:
+    cells, rates = BENCH["read"](BENCH["KEPT"]), BENCH["rates"](BENCH["KEPT"])
+    kept = {task for _, task, _ in cells}
+    assert kept
+    assert cells.keys() == set(itertools.product(WAYS, kept, SEEDS))
+    assert rates.keys() == set(itertools.product(WAYS, kept))
+    for (way, task, _), cell in cells.items():
+        trained = cell.card.subject
+        assert (trained.rank, cell.card.limit) == (8, BENCH["LIMIT"]), (way, task)
