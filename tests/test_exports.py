@@ -32,7 +32,7 @@ def test_the_hub_reads_the_entries(tmp_path: Path) -> None:
     data = found.scores[0].data.model_copy(update={"share": None})
     whole = [score.model_copy(update={"data": data}) for score in found.scores]
     card = tmp_path / "whole.json"
-    card.write_text(found.model_copy(update={"scores": whole}).to_json())
+    card.write_text(found.model_copy(update={"scores": whole, "status": "complete"}).to_json())
     named = {"benchmark": "hub:org/fin@" + "a" * 40, "source": "https://huggingface.co/org/a"}
     [path] = exports.export_card(card, format="eval-results", out=tmp_path, **named)
     assert result_faults(path.read_text()) == []

@@ -216,7 +216,7 @@ def planned(plan: Mapping[str, Any], folder: Path) -> None:
 
 def _computed(plan: Mapping[str, Any]) -> str:
     """How many positions run for the tokens of the rows, and why that is another number."""
-    ways = {"shared": "what rows share runs once", "padded": "with padding", "packed": "rows end to end"}
+    ways = {"shared": "shared starts run once", "padded": "with padding", "packed": "rows end to end"}
     return f", of which {plan['computed'] / plan['tokens']:.1%} are computed ({ways[plan['loop']]})"
 
 
