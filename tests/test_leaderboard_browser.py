@@ -463,10 +463,15 @@ def test_without_scripts_it_says_where_the_tables_are(site: Path, visit: Any) ->
     assert "leaderboard.md" in page.locator("noscript").inner_text()
 
 
+_BOXES = """plot => [...plot.querySelectorAll(".layer_3_marks text, .layer_4_marks text")].map(text => {
+    const { left, right, top, bottom } = text.getBoundingClientRect();
+    return { left, right, top, bottom };
+})"""
+
+
 def _overlap(one: Any, other: Any) -> bool:
     return all(
-        one[at] < other[at] + other[far] and other[at] < one[at] + one[far]
-        for at, far in (("x", "width"), ("y", "height"))
+        one[low] < other[high] and other[low] < one[high] for low, high in (("left", "right"), ("top", "bottom"))
     )
 
 
@@ -478,10 +483,7 @@ def test_the_committed_page(visit: Any) -> None:
         if page.locator(".plot").count():
             drawn(page)
             for plot in page.locator(".plot").all():  # no name covers another
-                boxes = [
-                    one.bounding_box()
-                    for one in plot.locator(".role-mark.layer_3_marks text, .role-mark.layer_4_marks text").all()
-                ]
+                boxes = plot.evaluate(_BOXES)
                 assert not [pair for pair in itertools.combinations(boxes, 2) if _overlap(*pair)]
     page.locator("#tab-overview").click()
     page.locator("tbody .open").first.click()
