@@ -2,12 +2,14 @@
 
     finbench sweep examples/sweep-six-tasks.yaml --out OUT --data-dir DATA     hours; the same command goes on
     python benchmarks/six_tasks.py OUT                                         tables, on the terminal
-    python benchmarks/six_tasks.py OUT --ask-base DATA                         first the base at its best, an hour
+    python benchmarks/six_tasks.py OUT --beside DATA                           first the base at its best, an hour, and
+                                                                               linear models of the same rows
     python benchmarks/six_tasks.py OUT --keep                                  what is finished, to benchmarks/six_tasks
+    python benchmarks/six_tasks.py OUT --page                                  docs/study.md and its pictures
 
-Reads OUT/scorecards, OUT/searches and OUT/base. Says which trainings are missing; the planned tests are made of all of
-them or not at all. What the base was asked already is not asked again. A grid that was kept goes on anywhere, with the
-version that began it: cp -r benchmarks/six_tasks OUT, then the first command.
+Reads OUT/scorecards, OUT/adapters, OUT/base and OUT/linear.json. Says which trainings are missing; the planned tests
+are made of all of them or not at all. What stands beside them is asked once. A grid that was kept goes on anywhere,
+with the version that began it: cp -r benchmarks/six_tasks OUT, then the first command.
 """
 
 from __future__ import annotations
@@ -27,12 +29,17 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from finbench.cards import cardfiles, contextual
+from finbench.cards import Heading, cardfiles, contextual, plots
 from finbench.cards.comparison import aggregation_of
+from finbench.core import catalog
 from finbench.core.catalog import PREFIX
-from finbench.core.records import Scorecard
+from finbench.core.files import write_atomic
+from finbench.core.prose import wrapped
+from finbench.core.records import Adapter, Measure, Score, Scorecard
 from finbench.core.seal import edited
-from finbench.scoring import clusters_of, holm, metrics, values_of
+from finbench.leaderboard import attested
+from finbench.models import adapters
+from finbench.scoring import clusters_of, holm, metrics, seed_spread, values_of
 from finbench.scoring.stats import by_cluster
 
 TASKS = ("fpb", "tfns", "fiqa_sa", "fin_ner_typing", "headlines", "xbrl_values")
@@ -50,8 +57,10 @@ BASE, LIMIT = "smollm2-135m", 600
 SHOTS = ((0, 0), (5, 0), (5, 1), (5, 2))  # worked examples, and the seed that draws them
 LABELS = tuple(f"{task}_mc" for task in TASKS[:-1])
 KEPT = Path(__file__).with_suffix("")
+DOCS = KEPT.parent.parent / "docs"
+MARKS = "<!-- written by `python benchmarks/six_tasks.py OUT --page` -->", "<!-- end -->"
 _CARDS = ("*.json", "*.samples.jsonl.zst")
-_FINISHED = ("steps/*.json", "searches/*/search.json", "searches/*/*-tuned.yaml")
+_FINISHED = ("steps/*.json", "searches/*/search.json", "searches/*/*-tuned.yaml", "linear.json")
 _FINISHED += tuple(f"{folder}/{name}" for folder in ("scorecards", "base/*") for name in _CARDS)
 _RESAMPLES = 2_000
 Points = Mapping[tuple[str, str, int], float]  # way, task, seed -> main metric in points
@@ -120,27 +129,29 @@ def single(points: Points) -> dict[tuple[str, str], list[tuple[str, float, float
 
 @dataclass(frozen=True)
 class Cell:
-    """An adapter that was trained on a task, and its card."""
+    """An adapter that was trained on a task, its card and the record of its training."""
 
     way: str
     task: str
     seed: int
     card: Scorecard
     path: Path
+    record: Adapter
 
     @property
     def points(self) -> float:
         """Its main metric on that task."""
-        return 100 * self._score.main.value
+        return 100 * self.score.main.value
 
     @property
-    def _score(self) -> Any:
+    def score(self) -> Score:
+        """Its score on the task it was trained on."""
         return next(score for score in self.card.scores if score.task == PREFIX + self.task)
 
     def sums(self) -> tuple[Any, Any]:
         """(sums of each source, shape (sources, k); the statistic of their total) of the main metric."""
         rows = cardfiles.rows_by_task(self.path, self.card)[PREFIX + self.task]
-        name = self._score.main_metric
+        name = self.score.main_metric
         how = metrics.known_as(aggregation_of(PREFIX + self.task, name))
         made = metrics.summed(how, values_of(rows)[name])
         if made is None:
@@ -149,7 +160,10 @@ class Cell:
         return by_cluster(made.parts[None], sources.tolist())[0][0], made.statistic
 
 
-def by_documents(cells: Mapping[tuple[str, str, int], Cell], pair: tuple[str, str]) -> tuple[float, float]:
+Cells = Mapping[tuple[str, str, int], Cell]  # by way, task and seed
+
+
+def by_documents(cells: Cells, pair: tuple[str, str]) -> tuple[float, float]:
     """Not planned: the interval of a planned difference over documents of these adapters, resampled by source."""
     draws = np.zeros((len(TASKS), _RESAMPLES))
     for number, task in enumerate(TASKS):
@@ -165,9 +179,20 @@ def by_documents(cells: Mapping[tuple[str, str, int], Cell], pair: tuple[str, st
     return float(low), float(high)
 
 
+def records(out: Path) -> dict[str, Adapter]:
+    """By identity the record of each training: of its adapter's folder, or of the file that was kept of it."""
+    folders = [adapters.read(path.parent) for path in sorted((out / "adapters").glob("*/finbench.json"))]
+    kept = [
+        attested.AttestedAdapter.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
+        for path in sorted((out / "adapters").glob("*.json"))
+    ]
+    found = {one.identity: one.record for one in folders if one.record is not None}
+    return found | {one.identity: one.record for one in kept}
+
+
 def read(out: Path) -> dict[tuple[str, str, int], Cell]:
     """The adapters of the grid by way, task and seed; a card that was edited, or is of another grid, ends it."""
-    found: dict[tuple[str, str, int], Cell] = {}
+    trained, found = records(out), dict[tuple[str, str, int], Cell]()
     for path in sorted((out / "scorecards").glob("*.json")):
         card = cardfiles.read(path)
         subject = card.subject
@@ -175,27 +200,28 @@ def read(out: Path) -> dict[tuple[str, str, int], Cell]:
             continue
         if wrong := edited(cardfiles.raw(path)):
             sys.exit(f"{path} was edited: {', '.join(wrong[:3])}.")
-        tasks = [task for task in TASKS if any(score.task == PREFIX + task for score in card.scores)]
-        way = WAYS.get((str(subject.method), subject.bits))
-        if way is None or len(tasks) != 1 or subject.seed not in SEEDS:
+        if subject.adapter not in trained:
+            sys.exit(f"{path}: the record of its training is not in {out / 'adapters'}.")
+        recipe = trained[subject.adapter].recipe
+        tasks = [task for task in TASKS if list(recipe.tasks) == [PREFIX + task]]
+        way = WAYS.get((recipe.method, recipe.bits))
+        if way is None or not tasks or recipe.seed not in SEEDS or recipe.search is None:
             sys.exit(f"{path} is no training of the plan.")
-        cell = Cell(way, tasks[0], int(subject.seed), card, path)
+        cell = Cell(way, tasks[0], recipe.seed, card, path, trained[subject.adapter])
         if found.setdefault((cell.way, cell.task, cell.seed), cell) is not cell:
             sys.exit(f"{path}: another card is of the same training.")
     return found
 
 
-def rates(out: Path) -> dict[tuple[str, str], tuple[float, bool]]:
+def rates(cells: Cells) -> dict[tuple[str, str], tuple[float, bool]]:
     """By way and task the rate that was found, and whether it is an end of what was tried."""
-    found = {}
-    for path in sorted((out / "searches").glob("*/*-tuned.yaml")):
-        import yaml
-
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-        tried = [trial["lr"] for trial in recipe["search"]["trials"]]
-        [task] = recipe["tasks"]
-        way = WAYS[recipe["method"], recipe["bits"]]
-        found[way, task.removeprefix(PREFIX)] = recipe["lr"], recipe["lr"] in (min(tried), max(tried))
+    found: dict[tuple[str, str], tuple[float, bool]] = {}
+    for (way, task, _), cell in cells.items():
+        recipe = cell.record.recipe
+        tried = [trial.lr for trial in recipe.search.trials] if recipe.search else []
+        told = recipe.lr, recipe.lr in (min(tried), max(tried))
+        if found.setdefault((way, task), told) != told:
+            sys.exit(f"{cell.path}: its rate is not that of the other seeds.")
     return found
 
 
@@ -214,12 +240,43 @@ def ask_base(out: Path, data_dir: Path) -> None:
             subprocess.run([sys.executable, "-m", "finbench", *command], check=True)
 
 
-def keep(out: Path) -> None:
-    """Copy what is finished, but no adapters: of one that is not scored yet only its training is lost."""
+def linear(out: Path, cells: Cells, data_dir: Path) -> None:
+    """What needs no language model, in points, of the test rows of the cards: trained on the rows of each seed's
+    adapters, a value a seed, and on the whole train split (``linear.py`` has the models)."""
+    from linear import answered, by_nearest, by_text
+
+    from finbench.scoring import prompts
+    from finbench.training.batches import choose
+
+    told: dict[str, dict[str, list[float]]] = {}
+    for task in TASKS:
+        one = catalog.tasks()[PREFIX + task]
+        lm_task = prompts.load([one], data_dir)[one.name]
+        train, test = (list(prompts.rows(lm_task, split)) for split in ("train", "test"))
+        test = test[: prompts.whole(lm_task, LIMIT)]
+        guess = by_text if "choices" in train[0] else by_nearest
+        told[task] = {"all": [100 * answered(lm_task, test, guess(train, test))], "same": []}
+        for seed in SEEDS:
+            cell = cells["LoRA", task, seed]
+            rows = choose(train, cell.record.data[0].rows, seed)
+            same = prompts.data_id(one, lm_task, "train", rows).digest == cell.record.data[0].digest
+            if not same or prompts.data_id(one, lm_task, "test", test).digest != cell.score.data.digest:
+                sys.exit(f"{data_dir}: the rows of {task} are not those of {cell.path}.")
+            told[task]["same"].append(100 * answered(lm_task, test, guess(rows, test)))
+    write_atomic(out / "linear.json", json.dumps(told, indent=1) + "\n")
+
+
+def keep(out: Path, cells: Cells, to: Path = KEPT) -> None:
+    """Copy what is finished, of adapters the records: of one that is not scored yet only its training is lost."""
     for path in sorted(path for pattern in _FINISHED for path in out.glob(pattern)):
-        target = KEPT / path.relative_to(out)
+        target = to / path.relative_to(out)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
+    scored = {str(cell.card.subject.adapter): cell.card.subject for cell in cells.values()}
+    for folder in sorted(path.parent for path in (out / "adapters").glob("*/finbench.json")):
+        subject = scored.get(adapters.identity(folder))
+        if subject is not None:
+            attested.keep_training(to, str(folder), subject)
 
 
 def of_base(out: Path) -> dict[str, dict[str, list[float]]]:
@@ -259,33 +316,39 @@ def gap(value: float, low: float, high: float) -> str:
     return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−")
 
 
-def shown(
-    cells: Mapping[tuple[str, str, int], Cell],
-    found: Mapping[tuple[str, str], tuple[float, bool]],
-    base: Mapping[str, Mapping[str, Sequence[float]]],
-) -> str:
-    """All tables."""
-    parts, rows = [], [[f"base: {how}", *(spread(own.get(task, ()), 0) for task in TASKS)] for how, own in base.items()]
+def scores(out: Path, cells: Cells) -> str:
+    """Table of what stands beside the adapters, and of these."""
+    rows = []
+    asked = [next((cell.score for cell in cells.values() if cell.task == task), None) for task in TASKS]
+    for kind in ("random", "majority", "question_majority"):
+        own = [one.baselines.get(kind) if one else None for one in asked]
+        told = [f"{100 * v[one.main_metric]:.1f}" if one and v else "–" for one, v in zip(asked, own, strict=True)]
+        rows.append([kind.replace("_", " "), *told])
+    if (out / "linear.json").is_file():
+        found = json.loads((out / "linear.json").read_text(encoding="utf-8"))
+        for kind, name in (
+            ("same", "linear model, the adapters' rows"),
+            ("all", "linear model, the whole train split"),
+        ):
+            rows.append([name, *(spread(found[task][kind], 0) for task in TASKS)])
+    rows += [[f"base: {how}", *(spread(own.get(task, ()), 0) for task in TASKS)] for how, own in of_base(out).items()]
     for way in WAYS.values():
-        row = [way]
-        for task in TASKS:
-            own = [cells[way, task, seed].points for seed in SEEDS if (way, task, seed) in cells]
-            row.append(spread(own, len(SEEDS)))
-        rows.append(row)
-    parts.append(table(["", *TASKS], rows))
-    tried = [
-        [
-            way,
-            *(f"{found[way, task][0]:g}{'*' * found[way, task][1]}" if (way, task) in found else "–" for task in TASKS),
-        ]
-        for way in WAYS.values()
-    ]
-    parts.append(table(["rate (* an end of what was tried)", *TASKS], tried))
+        rows.append([way, *(spread(points_of(cells, way, task), len(SEEDS)) for task in TASKS)])
+    head = [f"{task}, {one.main_metric}, n = {one.n}" if one else task for task, one in zip(TASKS, asked, strict=True)]
+    return table(["", *head], rows)
+
+
+def points_of(cells: Cells, way: str, task: str) -> list[float]:
+    """A value a seed."""
+    return [cells[way, task, seed].points for seed in SEEDS if (way, task, seed) in cells]
+
+
+def tests(cells: Cells) -> list[str]:
+    """Tables of the planned tests and of the single tasks, once all trainings are there."""
     missing = len(WAYS) * len(TASKS) * len(SEEDS) - len(cells)
     if missing:
-        return "\n\n".join([*parts, f"{missing} trainings are missing: no planned test is made.", ""])
-    points = {key: cell.points for key, cell in cells.items()}
-    lines = []
+        return [f"{missing} trainings are missing: no planned test is made."]
+    points, lines = {key: cell.points for key, cell in cells.items()}, []
     for one in planned(points):
         left = min(one.without.items(), key=lambda item: item[1] * (1 if one.value > 0 else -1))
         lines.append([
@@ -294,31 +357,97 @@ def shown(
             gap(one.value, *by_documents(cells, one.pair)),
         ])  # fmt: skip
     head = ["planned", "mean of six", "p", "Holm", "least without a task", "found", "over documents, not planned"]
-    parts.append(table(head, lines))
     every = [
         [" against ".join(pair), *(gap(*one[1:4]) + f", p {one[4]:.2f}" for one in own)]
         for pair, own in single(points).items()
     ]
-    return "\n\n".join([*parts, table(["not planned; p corrected for thirty", *TASKS], every), ""])
+    return [table(head, lines), table(["not planned; p corrected for thirty", *TASKS], every)]
+
+
+def costs(cells: Cells) -> list[str]:
+    """Tables of the rates that were found, and of what a training took: medians over seeds."""
+    found = rates(cells)
+    tried = [[way, *(_rate(found.get((way, task))) for task in TASKS)] for way in WAYS.values()]
+    rows = []
+    for way in WAYS.values():
+        own = [
+            [cells[way, task, seed].record.training for seed in SEEDS if (way, task, seed) in cells] for task in TASKS
+        ]
+        numbers = max((one.trainable_parameters for many in own for one in many), default=0)
+        took = [f"{statistics.median(one.seconds for one in many):.0f}" if many else "–" for many in own]
+        rows.append([way, f"{numbers:,}", *took])
+    return [
+        table(["rate (* an end of what was tried)", *TASKS], tried),
+        table(["seconds of a training", "trained numbers", *TASKS], rows),
+    ]
+
+
+def _rate(told: tuple[float, bool] | None) -> str:
+    return "–" if told is None else f"{told[0]:g}{'*' * told[1]}"
+
+
+def plot(out: Path, cells: Cells, task: str) -> str:
+    """A forest of the ways on a task: the mean over seeds, its interval, pale the trainings; dashed the floors."""
+    shown: list[plots.Line] = []
+    for way in WAYS.values():
+        own = [cells[way, task, seed] for seed in SEEDS]
+        spread = seed_spread([cell.score.main.value for cell in own])
+        mean = Measure(value=spread.mean, low=spread.low, high=spread.high, method="Student's t over seeds")
+        runs = [plots.SeedRun(cell.card, cell.score, None) for cell in own]
+        shown.append(plots.Line(way, "", [plots.TableCell(mean, True, runs)]))
+    floors = {"majority": 100 * own[0].score.baselines["majority"][own[0].score.main_metric]}
+    if (out / "linear.json").is_file():
+        floors["linear model"] = json.loads((out / "linear.json").read_text(encoding="utf-8"))[task]["all"][0]
+    if asked := [statistics.mean(found[task]) for found in of_base(out).values() if task in found]:
+        floors["base at its best"] = max(asked)
+    for name, value in floors.items():
+        exact = Measure(value=value / 100, low=None, high=None, method="none")
+        shown.append(plots.Line(name, "", [plots.TableCell(exact, True)], baseline=True))
+    return plots.forest(plots.Table([Heading(own[0].score, ())], [], shown, "seeds", False), 0)
+
+
+def page(out: Path, cells: Cells) -> None:
+    """Write the measured part of docs/study.md, and its pictures."""
+    first = next(iter(cells.values())).record
+    hours = sum(cell.record.training.seconds for cell in cells.values()) / 3600
+    names = ("torch", "transformers", "peft", "bitsandbytes")
+    versions = ", ".join(f"{name} {first.provenance.packages[name]}" for name in names)
+    told, made, took = tests(cells), scores(out, cells), costs(cells)
+    parts = [
+        f"{len(cells)} adapters, {hours:.1f} core-hours of training; {first.provenance.hardware['cpu']}, one thread "
+        f"each; {versions}.",
+        "**Planned tests**, in points with 95 % intervals:\n\n" + told[0],
+        "**Scores** in points, mean ± standard deviation over five seeds (of the base, over draws of its examples):"
+        "\n\n" + made,
+        "**Single tasks**, not planned:\n\n" + told[-1],
+        "**Rates** that the searches found:\n\n" + took[0],
+        "**Cost**, medians of five trainings with another one beside them:\n\n" + took[1],
+    ]
+    for task in dict.fromkeys(cell.task for cell in cells.values()):
+        write_atomic(DOCS / f"study-{task}.svg", plot(out, cells, task))
+    text = (DOCS / "study.md").read_text(encoding="utf-8")
+    before, after = text.partition(MARKS[0])[0], text.partition(MARKS[1])[2]
+    write_atomic(DOCS / "study.md", before + "\n\n".join([MARKS[0], wrapped("\n\n".join(parts)), MARKS[1]]) + after)
 
 
 def main() -> None:
     """See above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--ask-base", type=Path, metavar="DATA", help="score the base first, with data from there")
+    parser.add_argument("--beside", type=Path, metavar="DATA", help="score the base first, with data from there")
     parser.add_argument("--keep", action="store_true", help="copy what is finished to benchmarks/six_tasks")
-    parser.add_argument("--json", action="store_true", help="the points alone")
+    parser.add_argument("--page", action="store_true", help="write docs/study.md and docs/study-*.svg")
     given = parser.parse_args()
-    if given.ask_base:
-        ask_base(given.out, given.ask_base)
-    if given.keep:
-        keep(given.out)
     cells = read(given.out)
-    if given.json:
-        print(json.dumps([[*key, cell.points] for key, cell in cells.items()]))
+    if given.beside:
+        ask_base(given.out, given.beside)
+        linear(given.out, cells, given.beside)
+    if given.keep:
+        keep(given.out, cells)
+    if given.page:
+        page(given.out, cells)
         return
-    print(shown(cells, rates(given.out), of_base(given.out)))
+    print("\n\n".join([scores(given.out, cells), *tests(cells), *costs(cells)]))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import runpy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,8 @@ def test_single_tasks_are_corrected_for_all_thirty() -> None:
     assert [one for _, one in raw] == pytest.approx(list(expected))
 
 
-def test_what_is_finished_is_kept_and_no_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    finished = {"steps/a.json", "scorecards/a.json", "scorecards/a.samples.jsonl.zst"}
+def test_what_is_finished_is_kept_and_no_adapter(tmp_path: Path) -> None:
+    finished = {"steps/a.json", "scorecards/a.json", "scorecards/a.samples.jsonl.zst", "linear.json"}
     finished |= {"searches/a/search.json", "searches/a/a-tuned.yaml", "base/raw-labels/b.json"}
     for name in finished | {
         "adapters/a/adapter_model.safetensors",
@@ -93,18 +94,40 @@ def test_what_is_finished_is_kept_and_no_adapter(tmp_path: Path, monkeypatch: py
         (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / name).write_text(name)
     kept = tmp_path / "kept"
-    monkeypatch.setitem(BENCH["keep"].__globals__, "KEPT", kept)
-    BENCH["keep"](tmp_path / "out")
+    BENCH["keep"](tmp_path / "out", {}, kept)
     assert {str(path.relative_to(kept)) for path in kept.rglob("*") if path.is_file()} == finished
     assert all((kept / name).read_text() == name for name in finished)
 
 
 def test_of_a_task_that_is_kept_all_trainings_and_rates_are() -> None:
-    cells, rates = BENCH["read"](BENCH["KEPT"]), BENCH["rates"](BENCH["KEPT"])
+    cells = BENCH["read"](BENCH["KEPT"])
     kept = {task for _, task, _ in cells}
     assert kept
     assert cells.keys() == set(itertools.product(WAYS, kept, SEEDS))
-    assert rates.keys() == set(itertools.product(WAYS, kept))
-    for (way, task, _), cell in cells.items():
-        trained = cell.card.subject
-        assert (trained.rank, cell.card.limit) == (8, BENCH["LIMIT"]), (way, task)
+    assert BENCH["rates"](cells).keys() == set(itertools.product(WAYS, kept))
+    for (way, task, seed), cell in cells.items():
+        recipe, subject = cell.record.recipe, cell.card.subject
+        assert (recipe.rank, recipe.seed, cell.card.limit) == (8, seed, BENCH["LIMIT"]), (way, task)
+        assert (recipe.method, recipe.bits, recipe.seed) == (subject.method, subject.bits, subject.seed)
+        assert cell.record.data[0].rows == recipe.limit == (200 if task == "xbrl_values" else 400)
+
+
+def test_a_card_needs_the_record_of_its_training(tmp_path: Path) -> None:
+    shutil.copytree(BENCH["KEPT"] / "scorecards", tmp_path / "scorecards")
+    with pytest.raises(SystemExit, match="the record of its training is not in"):
+        BENCH["read"](tmp_path)
+
+
+def test_the_page_has_every_table_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = BENCH["MARKS"]
+    (tmp_path / "study.md").write_text(f"before\n\n{marks[0]}\nold\n{marks[1]}\n\nafter\n")
+    monkeypatch.setitem(BENCH["page"].__globals__, "DOCS", tmp_path)
+    BENCH["page"](BENCH["KEPT"], BENCH["read"](BENCH["KEPT"]))
+    text = (tmp_path / "study.md").read_text()
+    assert text.startswith(f"before\n\n{marks[0]}\n")
+    assert text.endswith(f"{marks[1]}\n\nafter\n")
+    assert "old" not in text
+    assert all(text.count(f"\n| {way} |") == 3 for way in WAYS)  # scores, rates, costs
+    picture = (tmp_path / "study-fpb.svg").read_text()
+    assert all(f">{way}</text>" in picture for way in WAYS)
+    assert picture.count('class="r"') == len(WAYS) * len(SEEDS)  # a pale dot a training
