@@ -160,7 +160,8 @@ The recipes are in that script; [pretrain.md](pretrain.md) says how to run your 
 structures are.
 
 There is one seed, one learning rate for all, and very little text.
-This shows what the program measures, and the direction of the differences at this size.
+This shows what the program measures, and the direction of large differences at this size: of 0.02
+one seed says nothing.
 It cannot settle what FinGPT-HPC (arXiv:2402.13533) claims for 1.5 billion parameters.
 A larger model that is behind a smaller one has had too little text at this rate.
 So compare structures with the dense models of as many parameters and of as many operations.
