@@ -18,7 +18,6 @@ import argparse
 import ast
 import json
 import re
-import runpy
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -157,10 +156,12 @@ def trained(part: str, name: str, filings: Path, out: Path) -> dict[str, Any]:
 HEAD = """# Low-rank pretraining, measured
 
 Written by `python benchmarks/pretrain_cpu.py page` from `benchmarks/pretrain_cpu.json`.
-The recipes are in that script; [pretrain.md](pretrain.md) says how to run your own.
+The recipes are in that script; [pretrain.md](pretrain.md) says how to run your own, and how fast
+structures are.
 
 There is one seed, one learning rate for all, and very little text.
-This shows what the program measures, and the direction of the differences at this size.
+This shows what the program measures, and the direction of large differences at this size: of 0.02
+one seed says nothing.
 It cannot settle what FinGPT-HPC (arXiv:2402.13533) claims for 1.5 billion parameters.
 A larger model that is behind a smaller one has had too little text at this rate.
 So compare structures with the dense models of as many parameters and of as many operations.
@@ -174,11 +175,6 @@ embeddings stay as they were.
 
 TITLES = {"scratch": "Small Llamas from nothing", "compress": "SmolLM2-135M cut down, then trained"}
 TITLES["optimizers"] = "The dense Llama by optimisers of less memory"
-SPEED = """## Speed
-
-By `python benchmarks/pretrain_speed.py run`: one forward and one backward pass over the same tokens,
-in float32 on one thread, by processor time. The ways take turns.
-"""
 
 
 def page() -> str:
@@ -191,9 +187,6 @@ def page() -> str:
         parts.append(_optimizers(found["optimizers"], found.get("rates", {}), found["scratch"]))
     if found.get("compress"):
         parts.append(_compress(found["compress"]))
-    speed = runpy.run_path(str(HERE / "pretrain_speed.py"))
-    if speed["FOUND"].is_file():
-        parts += [SPEED, speed["table"](json.loads(speed["FOUND"].read_text(encoding="utf-8")))]
     return wrapped("\n".join(parts))
 
 
@@ -262,7 +255,8 @@ def _scratch(runs: dict[str, Any]) -> str:
         "## From nothing",
         "",
         f"Small Llamas (width 192, 4 layers, vocabulary {one['vocabulary']:,}), {model['steps']} steps, "
-        f"{model['tokens']:,} tokens of {sum(part['tokens'] for part in one['sources']):,}, {one['dtype']}.",
+        f"{model['tokens']:,} tokens of {sum(part['tokens'] for part in one['sources']):,}, {one['dtype']}. "
+        f"The Bible is read {one['sources'][0]['epochs']:.1f} times, the filings {one['sources'][1]['epochs']:.1f}.",
         "",
         "| model | parameters | operations a token | bits per byte | general | financial | in int8 | in NF4 "
         "| training loss |",
