@@ -827,6 +827,11 @@ def test_ones_own_training_files_against_a_test(tmp_path: Path) -> None:
     assert audit_against([test], [jsonl(tmp_path / "clean.jsonl", rows(200, 3))]).findings == []
     code = CliRunner().invoke(app, ["data", "audit", str(test), "--against", str(own), "--strict"]).exit_code
     assert code == 1
+    other = tmp_path / "b" / own.name
+    other.parent.mkdir()
+    other.write_bytes(own.read_bytes())
+    found = audit_against([test], [own, other, own]).findings
+    assert [hit.sources[-1] for hit in found] == ["mine.jsonl", "b/mine.jsonl"]  # two files, told apart
 
 
 def test_a_set_that_is_here_is_looked_through_as_a_training_file_is(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
-from finbench.models import bases, ggufs
+from finbench.models import bases, ggufs, modelfiles
 
 pytestmark = pytest.mark.slow
 
@@ -77,13 +77,13 @@ def test_a_base_that_is_nowhere_to_be_had_says_what_to_type() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_finite_weights_are_known_by_their_sum_and_large_ones_one_by_one(dtype: torch.dtype) -> None:
     largest = torch.full((100, 100), torch.finfo(dtype).max, dtype=dtype)  # their sum is none
-    assert bases._finite(largest)
-    assert bases._finite(torch.randn(100, 100).to(dtype))
+    assert modelfiles._finite(largest)
+    assert modelfiles._finite(torch.randn(100, 100).to(dtype))
     for odd in (math.nan, math.inf, -math.inf):
         for around in (largest, torch.zeros_like(largest)):
             around = around.clone()
             around[7, 9] = odd
-            assert not bases._finite(around)
+            assert not modelfiles._finite(around)
     both = torch.zeros_like(largest)
     both[0, 0], both[1, 1] = math.inf, -math.inf
-    assert not bases._finite(both)
+    assert not modelfiles._finite(both)

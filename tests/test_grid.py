@@ -21,7 +21,7 @@ import yaml
 
 from conftest import files_of, make_llama, upload
 from finbench.cards import cardfiles
-from finbench.core import catalog
+from finbench.core import catalog, environment
 from finbench.core.errors import FinbenchError
 from finbench.grid import driver, sweepfile, watch, work
 from finbench.grid.places import Place
@@ -437,7 +437,11 @@ def test_status_of_nothing_of_a_torn_file_and_of_a_dead_driver(tmp_path: Path) -
             watch.sweep_status(str(tmp_path))
 
 
-def test_a_bug_in_a_step_is_its_answer_and_not_the_worker_s_end() -> None:
+def test_a_bug_in_a_step_is_its_answer_and_not_the_worker_s_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")  # of all that comes after one
+
+    monkeypatch.setattr(environment, "release_memory", broken)
     answer = work.run({"kind": "train", "place": "memory://x", "recipe": {}})
     assert answer["state"] == "failed"
     assert "recipe" in answer["message"]

@@ -31,6 +31,9 @@ class Ray:
         found = [{"Alive": True, "Resources": {"CPU": 8, **({"GPU": count} if count else {})}} for count in self.gpus]
         return [*found, {"Alive": False, "Resources": {"GPU": 64}}]
 
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 8.0 * len(self.gpus)}
+
     def remote(self, *_: Any, **__: Any) -> Any:
         def options(**stated: Any) -> Any:
             return SimpleNamespace(remote=lambda payload: self.asked.append((stated, payload)) or len(self.asked))
@@ -54,6 +57,19 @@ def asked(ray: Ray, one: Schedule, folder: Path) -> list[tuple[dict[str, Any], d
     for step in one.steps.values():
         made._submit([step])
     return ray.asked
+
+
+@pytest.mark.parametrize(
+    ("cpus", "growing", "expected"), [(1, False, 2 * 8), (4, False, 2 * 8), (0.25, False, 2 * 8 * 4), (1, True, 101)]
+)
+def test_a_machine_alone_is_given_twice_what_it_can_do_at_once(
+    cpus: float, growing: bool, expected: int, tmp_path: Path
+) -> None:
+    """So that what is begun comes before what is not; a cluster is given all, for it grows by what waits."""
+    ray, one = Ray(0), board(tmp_path, axes={"seed": list(range(100))}, needs={"cpus": cpus})
+    one.settle(0)
+    driver.Driver(ray, one, Place(str(tmp_path)), None, growing=growing)._hand_out()
+    assert len(ray.asked) == expected  # of a hundred trainings, and the base that is scored beside them
 
 
 def test_a_cell_without_needs_gets_a_gpu_of_its_own_where_there_are_any(tmp_path: Path) -> None:

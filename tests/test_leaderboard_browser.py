@@ -484,6 +484,7 @@ def test_the_committed_page(visit: Any) -> None:
             drawn(page)
             for plot in page.locator(".plot").all():  # no name covers another
                 boxes = plot.evaluate(_BOXES)
+                assert boxes  # the best one's, at least
                 assert not [pair for pair in itertools.combinations(boxes, 2) if _overlap(*pair)]
     page.locator("#tab-overview").click()
     page.locator("tbody .open").first.click()

@@ -171,3 +171,14 @@ def test_a_part_whose_inputs_nobody_knows_is_made_each_time(place: Path, tmp_pat
     made = leaderboard.build(place).board
     assert [inputs for _, inputs, _ in details.of(made)] == [None] * 5
     assert leaderboard.build(place, check=True).stale == []
+
+
+@pytest.mark.parametrize("lower", [False, True])
+def test_the_best_of_a_front_has_its_name_and_no_other_covers_it(lower: bool) -> None:
+    def point(score: float, front: bool = True) -> dict[str, Any]:
+        return {"score": score, "low": None, "high": None, "front": front}
+
+    best, near, far, behind = (point(score) for score in ((10, 11, 30, 90) if lower else (90, 89, 70, 10)))
+    behind["front"] = False
+    assert charts._with_names([near, behind, far, best], lower) == [best, far]
+    assert charts._with_names([behind], lower) == []

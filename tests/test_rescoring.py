@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import boards
 from finbench.cards import cardfiles
+from finbench.cli.app import app
 from finbench.core import catalog
 from finbench.core.records import Scorecard
 from finbench.core.seal import salted
@@ -113,6 +115,31 @@ def test_a_card_from_before_learns_that_its_rows_are_a_part_of_the_set(tmp_path:
     assert (again.scores, again.status) == (card.scores, "partial")
     assert verify(path, data_dir=tmp_path / "data").faults == []
     assert rescore_cards([path], data_dir=tmp_path / "data")[0].changes == []
+
+
+def test_a_card_whose_data_are_missing_is_named_and_the_others_are_scored(card: Path, tmp_path: Path) -> None:
+    import_data("fpb", write_sources(tmp_path / "s")["fpb"], tmp_path / "data")
+    absent = boards.scored(tmp_path / "a", tmp_path / "data", ["fpb"])
+    old = cardfiles.read(absent)
+    scores = [score.model_copy(update={"version": score.version - 1}) for score in old.scores]
+    cardfiles.write(absent, old.model_copy(update={"scores": scores}), cardfiles.read_samples(absent))
+    before = absent.read_bytes()
+    strange = absent.with_name("strange.json")
+    scores = [score.model_copy(update={"task": "finbench_gone"}) for score in scores]
+    rows = [{**row, "task": "finbench_gone"} for row in cardfiles.read_samples(absent)]
+    cardfiles.write(strange, old.model_copy(update={"scores": scores}), rows)
+    aged(card, [f"{gold}." for gold in golds()])
+    command = ["card", "rescore", str(absent), str(strange), str(card), "--data-dir", str(tmp_path / "none")]
+    done = CliRunner().invoke(app, command, env={"COLUMNS": "400"})
+    new, *left = done.stdout.splitlines()
+    assert done.exit_code == 1
+    assert new.startswith(f"new   {card}: mini_sentiment: version ")
+    assert left[0].startswith(f"left  {absent}: No data for fpb in {tmp_path}")
+    assert left[1] == f"left  {strange}: finbench_gone is not a task of this finbench"
+    assert any("finbench data import fpb" in line for line in left[2:])
+    assert left[-1] == "See them all: finbench tasks list"
+    assert absent.read_bytes() == before
+    assert cardfiles.read(card).scores[0].main.value == 1.0
 
 
 def test_short_numbers_and_empty_lists_are_guessed(card: Path) -> None:

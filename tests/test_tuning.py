@@ -148,7 +148,8 @@ def test_passes_are_held_against_padded_ones_once_a_search(
 
     def spy(passes: loops.Passes, *others: Any) -> tuple[loops.Passes, str]:
         asked.append(passes.loop)
-        return dataclasses.replace(plain(passes, *others)[0], loop=answer), ""
+        found = plain(passes, *others)[0]
+        return (found if passes.loop == "padded" else dataclasses.replace(found, loop=answer)), ""
 
     monkeypatch.setattr(loops, "settled", spy)
     begun, real = [], runner.fit
@@ -164,6 +165,11 @@ def test_passes_are_held_against_padded_ones_once_a_search(
         assert len(asked) == 1
         begun.clear()
         asked.clear()
+    planned = iter(["packed", "packed", "padded"])  # held out, and the rungs: rows of the second are too long
+    monkeypatch.setattr(loops, "choose", lambda *_: (next(planned), ""))
+    answer = "packed"
+    tuning.tune(recipe(llama), tmp_path / "longer", budget=2)
+    assert [trainer.passes.loop for trainer, _ in begun] == ["packed"] * 4 + ["padded"] * 2
 
 
 def test_no_text_is_on_both_sides_and_none_is_of_another_split(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,11 +211,11 @@ def test_a_stopped_search_goes_on_and_ends_as_one_that_was_not(
     _, whole = tuning.tune(chosen, tmp_path / "whole", budget=2)
     real, asked = tuning._trial, []
 
-    def stopped(run: Any, held: Any, rung: int, loop: Any) -> Any:
-        asked.append((rung, run.recipe.lr))
+    def stopped(run: Any, *others: Any) -> Trial:
+        asked.append((others[1], run.recipe.lr))
         if len(asked) == 4:
             raise Interrupted("Stopped.")
-        return real(run, held, rung, loop)
+        return real(run, *others)
 
     monkeypatch.setattr(tuning, "_trial", stopped)
     with pytest.raises(Interrupted):

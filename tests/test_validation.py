@@ -75,6 +75,18 @@ def test_a_share_is_held_out_by_source_and_nothing_of_it_is_learnt(llama: Path) 
     assert {tuple(row.ids) for row in other.rows} != held
 
 
+def test_rows_to_validate_on_decide_with_those_that_are_learnt_whether_all_are_packed(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same passes run them: one that is longer than the attention of the base reaches back would read too much."""
+    own = file_of(tmp_path / "v.jsonl", [(f"Say {number}.", "yes") for number in range(9)] + [("one " * 150, "yes")])
+    learnt = max(len(row.ids) for row in runner.prepare(recipe(llama, validation=None)).rows)
+    assert learnt < 150
+    monkeypatch.setattr(loops, "without_packing", lambda model, longest: "too long" * (longest > learnt))
+    assert runner.prepare(recipe(llama, validation=None)).passes.loop != "padded"
+    assert runner.prepare(recipe(llama, validation=own)).passes.loop == "padded"
+
+
 @pytest.fixture
 def divided(monkeypatch: pytest.MonkeyPatch) -> None:
     """The shipped sets have no validation split: the first 30 rows of train are taken for one."""

@@ -36,11 +36,12 @@ _CHANCE, _DRAWS = 0.3, 100  # temperature and tries: rounding changes tokens tha
 
 @dataclass(frozen=True)
 class Rescored:
-    """What became of a card: a line for each score that is new, or why the card stays as it was."""
+    """What became of a card: a line for each score that is new, or why the card stays as it was, and what to type."""
 
     card: str
     changes: list[str] = field(default_factory=list)
     refused: str = ""
+    hint: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -60,7 +61,7 @@ def rescore_cards(
     But for ``data.share``: it is added where a card has none, and the very rows lie here as a part of the authors' set.
     A card is scored anew whole or not at all: only if nobody has edited it, its rows are here, and every answer is
     known. ``ask``: the model, found as for ``finbench verify --rerun``, is asked for the answers of which
-    only a hash is known. Raises FinbenchError where the data or the model are not to be had.
+    only a hash is known. A card of which data or model are not to be had is left, and it goes on with the others.
     """
     quiet()
     found: list[Rescored] = []
@@ -70,15 +71,17 @@ def rescore_cards(
         check_used({"--adapter": adapter, "--base": base}, "--ask")
     model = (adapter, base) if ask else None
     for path in cardfiles.expand(cards):
-        card = cardfiles.read(path)
-        older = {score.task for score in card.scores if _task(path, score).version > score.version}
-        shares = {score.task: share for score in card.scores if (share := _share(_task(path, score), score, data_dir))}
         try:
+            card = cardfiles.read(path)
+            older = {score.task for score in card.scores if _task(score).version > score.version}
+            shares = {score.task: share for score in card.scores if (share := _share(_task(score), score, data_dir))}
             work = older | shares.keys()
             changes = _card(path, card, older, shares, loaded, told, data_dir, model) if work else []
             found.append(Rescored(str(path), changes))
         except _Refused as reason:
             found.append(Rescored(str(path), refused=str(reason)))
+        except FinbenchError as fault:
+            found.append(Rescored(str(path), refused=fault.message.removesuffix("."), hint=fault.hint))
     return found
 
 
@@ -86,10 +89,10 @@ class _Refused(Exception):
     """Why a card stays as it was."""
 
 
-def _task(path: Path, score: Score) -> Task:
+def _task(score: Score) -> Task:
     task = catalog.tasks().get(score.task)
     if task is None:
-        raise FinbenchError(f"{path}: {score.task} is not a task of this finbench.", "finbench tasks list")
+        raise FinbenchError(f"{score.task} is not a task of this finbench.", "See them all: finbench tasks list")
     return task
 
 

@@ -28,7 +28,7 @@ from finbench.grid.watch import Watch
 from finbench.scoring import prompts
 
 WINDOW = 1000  # pieces of work that Ray is given ahead: what it waits with is what makes a cluster grow
-AHEAD = 2  # and the same for each core of a machine alone, which does not grow: the rest waits here, in order
+AHEAD = 2  # and the same for each that a machine alone, which does not grow, can do at once: the rest waits in order
 PATIENCE = 120  # seconds that workers get for a checkpoint after Ctrl-C
 STOP = "stop.json"  # while it is there, workers stop, and begin nothing
 
@@ -240,7 +240,8 @@ class Driver:
             self.largest.look()
             self.unplaced = unplaced(self.board, nodes_of(self.ray))
         idle = len(self.running) < self.capacity
-        most = WINDOW if self.growing else AHEAD * self.capacity
+        least = min([1.0, *(step.needs.cpus for step in self.board.steps.values())])
+        most = WINDOW if self.growing else min(WINDOW, int(AHEAD * self.capacity / least))
         for steps in self.board.take(most - len(self.running), idle):
             self._submit(steps)
 

@@ -5,6 +5,7 @@ Every step is what a command of finbench does, and goes on where a killed one st
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -38,7 +39,8 @@ def run(step: Mapping[str, Any]) -> dict[str, Any]:
     except Exception as fault:  # noqa: BLE001  a bug, or a library's own fault, ends this cell and no other
         message = f"{type(fault).__name__}: {' '.join(str(fault).split())}"[:400]
         answer |= {"state": "failed", "message": message, "hint": "", "trace": traceback.format_exc()}
-    environment.release_memory()  # of the model that was scored; this process goes on with another step
+    with contextlib.suppress(RuntimeError):  # of a GPU that fails since the step did, of which the answer tells
+        environment.release_memory()  # of the model that was scored; this process goes on with another step
     return {**answer, "seconds": round(time.time() - started, 3)}
 
 

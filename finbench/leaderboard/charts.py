@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -108,6 +109,18 @@ def point(test: BoardTest, row: BoardRow) -> dict[str, Any] | None:
     }
 
 
+def _with_names(points: Sequence[Mapping[str, Any]], lower_is_better: bool) -> list[Mapping[str, Any]]:
+    """Points of the front, the best first; of a long one its ends only, and none whose name another would cover."""
+    front = sorted((one for one in points if one["front"]), key=lambda one: float(one["score"]))
+    best_first = front if lower_is_better else front[::-1]
+    scores = [one[key] for one in points for key in ("score", "low", "high") if one[key] is not None]
+    named: list[Mapping[str, Any]] = []
+    for one in best_first if len(front) <= _NAMED else [best_first[0], best_first[-1]]:
+        if all(abs(other["score"] - one["score"]) >= (max(scores) - min(scores)) / 10 for other in named):
+            named.append(one)
+    return named
+
+
 def png(test: BoardTest) -> bytes:
     """Score against cost in a test as PNG, for model cards and documents."""
     import vl_convert
@@ -119,13 +132,7 @@ def png(test: BoardTest) -> bytes:
     spec = json.loads(text)
     points = [made for row in test.rows if (made := point(test, row)) is not None]
     at = [one["x"] for one in points]
-    ends = sorted((one for one in points if one["front"]), key=lambda one: -float(one["score"]))
-    scores = [one[key] for one in points for key in ("score", "low", "high") if one[key] is not None]
-    # points of the front are named; of a long one its ends only, and none that another name would cover
-    named: list[dict[str, Any]] = []
-    for one in ends if len(ends) <= _NAMED else [ends[0], ends[-1]]:
-        if all(other["score"] - one["score"] >= (max(scores) - min(scores)) / 10 for other in named):
-            named.append(one)
+    named = _with_names(points, test.lower_is_better)
     for one in points:
         one["named"] = any(one is end for end in named)
         one["right"] = one["x"] > (min(at) + max(at)) / 2

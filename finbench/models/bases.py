@@ -345,22 +345,9 @@ def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any
         quantise.cure_cpu_repacking(model)
     elif computed == 8:
         quantise.keep_cpu_scales(model)
-    bad = [
-        name
-        for name, tensor in model.named_parameters()
-        # codes of 4 bits may be stored as numbers, and then are none
-        if tensor.is_floating_point() and not hasattr(tensor, "quant_state") and not _finite(tensor)
-    ]
-    if bad:
+    if bad := modelfiles.not_finite(model):
         raise damaged(f"{base.folder} has weights that are not finite: {', '.join(bad[:3])} ({len(bad)} tensors).")
     return model.eval(), tokenizer
-
-
-def _finite(tensor: Any) -> bool:
-    """Whether all its numbers are. A sum of finite ones may overflow, so only a finite sum says it at once."""
-    import torch
-
-    return math.isfinite(float(tensor.detach().sum(dtype=torch.float32))) or bool(tensor.float().isfinite().all())
 
 
 _OF_ITS_CODE = (ValueError, TypeError, AttributeError, LookupError)  # what a template's own expressions may raise

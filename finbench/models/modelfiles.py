@@ -1,4 +1,4 @@
-"""Model folders: checked and named exactly without loading their weights."""
+"""Model folders: checked and named exactly without loading their weights; those of a loaded model are finite."""
 
 from __future__ import annotations
 
@@ -178,3 +178,20 @@ def template_digest(folder: Path) -> str:
         return sha256_file(folder / "chat_template.jinja")
     config = folder / "tokenizer_config.json"
     return digest(read_json(config, folder, LARGEST_JSON).get("chat_template") if config.is_file() else None)
+
+
+def not_finite(model: Any) -> list[str]:
+    """Names of the weights of a loaded model in which a number is not finite."""
+    return [
+        name
+        for name, tensor in model.named_parameters()
+        # codes of 4 bits may be stored as numbers, and then are none
+        if tensor.is_floating_point() and not hasattr(tensor, "quant_state") and not _finite(tensor)
+    ]
+
+
+def _finite(tensor: Any) -> bool:
+    """Whether all its numbers are. A sum of finite ones may overflow, so only a finite sum says it at once."""
+    import torch
+
+    return math.isfinite(float(tensor.detach().sum(dtype=torch.float32))) or bool(tensor.float().isfinite().all())

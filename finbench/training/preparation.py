@@ -185,13 +185,14 @@ def prepare(
     steps = max(1, math.ceil(recipe.epochs * len(sampler)))  # as transformers' Trainer counts them
     if select is None:  # a trial's rows may be no run at all, but what it is ranked on
         method.check_steps(recipe, steps)
-    loop, slower = loops.choose(recipe, skeleton, max(lengths, default=0))
-    vocabulary = skeleton.config.get_text_config().vocab_size
-    passes = loops.Passes.of(recipe, loop, vocabulary, tokenizer.pad_token_id)
     held = None
     if recipe.validation is not None and select is None:
         learnt = max(1, round(recipe.epochs * sum(lengths)))
         recipe, held = _held(recipe, gathered, lm_tasks, surveys, tests, (learnt, steps))
+        lengths = [*lengths, *(len(row.ids) for row in held.rows)]  # which the same passes run
+    loop, slower = loops.choose(recipe, skeleton, max(lengths, default=0))
+    vocabulary = skeleton.config.get_text_config().vocab_size
+    passes = loops.Passes.of(recipe, loop, vocabulary, tokenizer.pad_token_id)
     found = contamination.with_editions(index.counted(gathered.seen), data_dir)
     families = contamination.of_one_family(part.set for part in gathered.data)
     for line in (*contamination.warnings(found), *families):

@@ -89,12 +89,12 @@ def tune(recipe: Recipe, out: Path, *, budget: int = 3, data_dir: Path | None = 
         stated = {"lr": recipe.lr, "limit": recipe.limit, "budget": budget, "tasks": recipe.tasks, "rows": rows}
         key = digest({**held.decisive, **stated})
         trials = _earlier(path, key)
-        kept, loop = rates, None
+        kept, settled = rates, dict[Loop, Loop]()
         for rung, (run, (count, _)) in enumerate(zip(sides, rungs, strict=True)):
             for lr in kept[:count]:  # on the same rows, in the same order
                 found = next((trial for trial in trials if (trial.rung, trial.lr) == (rung, lr)), None)
                 if found is None:
-                    found, loop = _trial(replace(run, recipe=_untouched(recipe, lr=lr)), held, rung, loop)
+                    found = _trial(replace(run, recipe=_untouched(recipe, lr=lr)), held, rung, settled)
                     trials.append(found)
                     environment.release_memory()  # the model of a rate that diverged too
                     stored = {"search": key, "trials": [trial.model_dump() for trial in trials]}
@@ -166,19 +166,23 @@ def _is_held(source: str, seed: int) -> bool:
     return number < HELD_OUT * 2**64
 
 
-def _trial(run: runner.Prepared, held: runner.Prepared, rung: int, loop: Loop | None) -> tuple[Trial, Loop | None]:
-    """(the trial, its loop). All trials start from the same weights, so one of them finds the ``loop`` for all."""
+def _trial(run: runner.Prepared, held: runner.Prepared, rung: int, settled: dict[Loop, Loop]) -> Trial:
+    """A training and its loss. All start from the same weights: one settles a loop for all of which it is planned.
+
+    Rows of another rung may be longer, and another loop be planned for them.
+    """
     from finbench.training.trainer import Diverged
 
     kept = "The trials that were finished are kept: the same command goes on."
     with tempfile.TemporaryDirectory() as folder, planning.explained(run, 1, kept):
         model, tokenizer = runner.begin(run, run.dtype)
         try:
-            if loop:
-                run = run.begun(loop, run.passes.checkpointed)
-            trainer, _ = runner.fit(run, model, tokenizer, Path(folder), settled=loop is not None)
-            loop = trainer.passes.loop
-            loss: float | None = answer_loss(model, held.rows, trainer.passes)
+            planned = run.passes.loop
+            run = run.begun(settled.get(planned, planned), run.passes.checkpointed)
+            trainer, _ = runner.fit(run, model, tokenizer, Path(folder), settled=planned in settled)
+            settled[planned] = trainer.passes.loop
+            judge = held if held.passes.loop == "padded" else trainer  # its rows may be longer
+            loss: float | None = answer_loss(model, held.rows, judge.passes)
             trainer.release()
         except Diverged:
             loss = None
@@ -187,8 +191,7 @@ def _trial(run: runner.Prepared, held: runner.Prepared, rung: int, loop: Loop | 
                 "Stopped; every trial that was finished is kept.", "Go on with the same command."
             ) from fault
     finite = loss is not None and math.isfinite(loss)
-    loss = loss if finite else None
-    return Trial(rung=rung, lr=run.recipe.lr, rows=len(run.rows), steps=run.steps, loss=loss), loop
+    return Trial(rung=rung, lr=run.recipe.lr, rows=len(run.rows), steps=run.steps, loss=loss if finite else None)
 
 
 def answer_loss(model: Any, rows: Sequence[batches.TrainingRow], passes: loops.Passes) -> float:

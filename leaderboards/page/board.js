@@ -486,11 +486,11 @@
         score: scale * row[VALUE], low: row[LOW] === null ? null : scale * row[LOW], high: row[HIGH] === null ? null : scale * row[HIGH], said: amount(row[VALUE], test.share), front: Boolean(row[FRONTS] & { cost: 1, memory: 2, thinking: 4, price: 8 }[axis]) };
     }).filter((point) => point.x !== null);
     const middle = (Math.min(...made.map((point) => point.x)) + Math.max(...made.map((point) => point.x))) / 2;
-    const front = made.filter((point) => point.front).sort((a, b) => b.score - a.score);
+    const front = made.filter((point) => point.front).sort((a, b) => test.lower ? a.score - b.score : b.score - a.score);
     const scores = made.flatMap((point) => [point.score, point.low ?? point.score, point.high ?? point.score]);
     const apart = (Math.max(...scores) - Math.min(...scores)) / 10, named = []; // names nearer than that cover each other
     for (const point of front.length <= 4 ? front : [front[0], front[front.length - 1]]) // of a long one its ends only
-      if (named.every((other) => other.score - point.score >= apart)) named.push(point);
+      if (named.every((other) => Math.abs(other.score - point.score) >= apart)) named.push(point);
     for (const point of made) Object.assign(point, { right: point.x > middle, named: named.includes(point) });
     return made;
   }

@@ -151,15 +151,18 @@ def _differing(pair: Comparison, contest: Contest, show: int) -> None:
 
 
 def rescored(found: Sequence[Rescored]) -> None:
-    """A line for each new score, and for each card that stays as it was."""
+    """A line for each new score; then one for each card that stays as it was, and what to type."""
     for one in found:
         for change in one.changes:
             put(f"[green]new [/]  {escape(one.card)}: {escape(change.removeprefix(PREFIX))}", wrap=True)
-        if one.refused:
-            put(f"[bold red]left[/]  {escape(one.card)}: {escape(one.refused)}", wrap=True)
     same = sum(not one.changes and not one.refused for one in found)
     if same:
         put(f"{same:,} of {len(found):,} cards are of the present versions already")
+    for one in found:
+        if one.refused:
+            put(f"[bold red]left[/]  {escape(one.card)}: {escape(one.refused)}", wrap=True)
+    for hint in dict.fromkeys(one.hint for one in found if one.hint):
+        put(escape(hint))
 
 
 def verified(found: Verification) -> None:

@@ -115,7 +115,7 @@ def audit_against(what: Sequence[str | Path], files: Sequence[str | Path], data_
             raise FinbenchError("No test rows to look for.", "Name a set or a test file: finbench data list")
         for source in reader.sources:
             source.split = "test"  # a file that was named here is a test, whatever it is called
-        trained = [each for name in files for each in _to_train_on(str(name), data_dir)]
+        trained = _to_train_on(list(dict.fromkeys(map(str, files))), data_dir)
         for each in trained:
             reader.read(each, split="train")
         if not any(source.split == "train" for source in reader.sources):
@@ -128,15 +128,18 @@ def audit_against(what: Sequence[str | Path], files: Sequence[str | Path], data_
         return reader.audit(found)
 
 
-def _to_train_on(name: str, data_dir: Path | None) -> list[Input]:
-    """A training file, or what a set is trained on."""
-    found = list(resolved([name], data_dir))
-    if sheet_of(Path(name))[0].exists() or name.startswith("hub:"):
-        return found
-    kept = [each for each in found if formats.split_in(each.name) == "train"]
-    if not kept:
-        raise FinbenchError(f"{name} has no rows to train on.", "Name a set that has, or a file: finbench data list")
-    return kept
+def _to_train_on(names: list[str], data_dir: Path | None) -> list[Input]:
+    """Training files, told apart by their names, and what sets are trained on."""
+    sets = [name for name in names if not (sheet_of(Path(name))[0].exists() or name.startswith("hub:"))]
+    given = [name for name in names if name not in sets]
+    found = list(resolved(given, data_dir)) if given else []  # of no name it would be every set
+    for name in sets:
+        kept = [each for each in resolved([name], data_dir) if formats.split_in(each.name) == "train"]
+        if not kept:
+            message = f"{name} has no rows to train on."
+            raise FinbenchError(message, "Name a set that has, or a file: finbench data list")
+        found += kept
+    return found
 
 
 def _contained(context: AuditContext, trained: list[Input]) -> tuple[list[Finding], set[int]]:

@@ -81,7 +81,8 @@ def inputs(paths: list[Path]) -> list[Input]:
             if f"{file}" not in {str(known.file) for known in found.values()}:
                 base, number = name, 2
                 while name in found:  # two folders may hold files of one name
-                    name, number = f"{path.name}/{base}" if number == 2 else f"{base} ({number})", number + 1
+                    above = path if path.is_dir() or file.member else path.parent
+                    name, number = f"{above.name}/{base}" if number == 2 else f"{base} ({number})", number + 1
                 found[name] = Input(file, name, folder)
     return list(found.values())
 
