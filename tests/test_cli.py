@@ -142,7 +142,7 @@ def test_listings_for_people_and_for_programs(arguments: tuple[str, ...], capsys
         monkeypatch.setattr(sys, "argv", ["finbench", *arguments, *extra])
         with pytest.raises(SystemExit) as stopped:
             app.main()
-        shown = " ".join(capsys.readouterr().out.split())
+        shown = capsys.readouterr().out
         assert stopped.value.code in (0, None)
         assert len(shown.split()) > 5
     assert json.loads(shown)

@@ -56,6 +56,17 @@ def test_freed_memory_is_kept_for_the_next_tensors() -> None:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_memory_that_was_freed_in_pieces_goes_back() -> None:
+    """glibc keeps what lies below something that is still held."""
+    held = [bytes([1]) * (1 << 16) for _ in range(1600)]  # of 100 MB
+    full = Path("/proc/self/statm").read_text().split()[1]
+    del held[:-1]
+    environment.release_memory()
+    pages = int(full) - int(Path("/proc/self/statm").read_text().split()[1])
+    assert pages * os.sysconf("SC_PAGE_SIZE") > 60e6
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_thresholds_set_as_tunables_of_glibc_stay() -> None:
     assert faults("keep", GLIBC_TUNABLES="glibc.malloc.trim_threshold=131072")[0] == "False"
 

@@ -21,9 +21,12 @@ from safetensors.torch import load_file
 
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter, Recipe
+from finbench.data import import_data
+from finbench.models import bases
 from finbench.scoring import prompts
 from finbench.training import answering, batches, checkpoints, curves, holdout, loops, recipes, runner, tuning
 from finbench.training.validation import History
+from make_data import write_sources
 
 HELD = {"validation": 0.2, "validate_every": 2}
 
@@ -298,7 +301,6 @@ def test_the_metric_is_what_eval_gives_on_the_same_rows(llama: Path, tmp_path: P
     """Oracle: finbench's own evaluation, with the held-out rows in the place of the test."""
     from finbench.core import catalog
     from finbench.engines import HFEngine
-    from finbench.models import bases
     from finbench.training.answering import Answerer
 
     run = runner.prepare(recipe(llama, validate="metric", validation="split"))
@@ -462,10 +464,43 @@ def test_a_sparkline_by_hand() -> None:
     assert curves.running(log) == "loss 1.000 █▁  held out 2.500"
 
 
-def test_a_sample_answer_is_right_where_it_says_the_right_answer_and_nothing_else() -> None:
-    one = answering.SampleAnswer(prompt="p", right="neutral", before="Neutral.\n")
+def test_a_sample_answer_of_no_task_is_right_where_it_says_the_right_one_and_nothing_else() -> None:
     said = ["Neutral.\n", "neutral", "negative", "", "neutral, for nothing is said"]
-    assert [one.verdict(each) for each in said] == ["right", "right", "wrong", "wrong", "wrong"]
+    assert [answering.is_right(each, "neutral", None) for each in said] == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize("validation", [None, 0.2])
+def test_a_sample_answer_of_a_task_is_right_where_its_own_scorer_says_so(
+    validation: float | None, llama: Path, tmp_path: Path
+) -> None:
+    mine = file_of(tmp_path / "mine.jsonl", [(f"Say {number}.", f"{number}") for number in range(20)])
+    stated = {"tasks": ["mini_headline", "mini_sentiment"], "data": [mine], "limit": None}
+    run = runner.prepare(recipe(llama, validation=validation, **stated))
+    model, tokenizer = runner.begin(run, torch.float32)
+    shown = answering.shown(run, model, tokenizer, answering.shown(run, model, tokenizer))
+    assert [(one.before_right, one.after_right) for one in shown] == [(False, False)] * 3
+    assert all(one.before == one.after for one in shown)
+    assert run.samples[-1][1] is None  # a row of one's own
+    assert [asked and asked.name for _, asked in run.samples[:2]] == [
+        "finbench_mini_headline",
+        "finbench_mini_sentiment",
+    ]
+    for row, asked in run.samples[:2]:
+        assert asked is not None
+        [doc] = asked.docs
+        assert tokenizer.decode(row.ids, skip_special_tokens=True) == "".join(prompts.pair(asked.lm_task, doc))
+        right = prompts.gold_answer(asked.lm_task, doc)
+        wrong = {"Yes": "No", "No": "Yes"}.get(right, "no label")
+        for said in (right, f" {right.upper()}.", f" {right}\n{wrong}", f" The answer is **{right}**."):
+            assert answering.is_right(said, right, asked)
+        for said in ("", wrong, f"\n{right}", f" {wrong}\n{right}"):
+            assert not answering.is_right(said, right, asked)
+
+
+def test_no_scorer_reads_an_answer_where_labels_are_chosen(llama: Path, tmp_path: Path) -> None:
+    import_data("fpb", write_sources(tmp_path / "s")["fpb"], tmp_path / "data")
+    run = runner.prepare(recipe(llama, tasks=["fpb_mc"], validation=None), tmp_path / "data")
+    assert [asked for _, asked in run.samples] == [None] * 3
 
 
 def test_the_page_is_one_file_that_shows_every_curve_and_escapes_what_it_quotes(
@@ -495,7 +530,6 @@ def test_the_page_is_one_file_that_shows_every_curve_and_escapes_what_it_quotes(
 
 
 def test_defaults_follow_base_and_rows_and_leave_what_is_stated(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from finbench.models import bases
     from finbench.training import suited
 
     plain = recipes.recipe(None, {"base": str(llama), "tasks": ["mini_sentiment"]})

@@ -13,7 +13,7 @@ from finbench.engines import TreeLM
 from finbench.scoring import prompts
 from finbench.training import ranks
 from finbench.training.batches import TrainingRow
-from finbench.training.holdout import ROOM, AskedTask
+from finbench.training.holdout import ROOM, AskedTask, Sample
 
 if TYPE_CHECKING:
     from finbench.training.preparation import Prepared
@@ -22,17 +22,22 @@ _LONGEST = 96  # of a sample
 
 
 class SampleAnswer(Record):
-    """A row, its right answer, and what the model said before and after training."""
+    """A row, its right answer, and what the model said before and after training, right or not."""
 
     prompt: str
     right: str
     before: str
+    before_right: bool
     after: str = ""
+    after_right: bool = False
 
-    def verdict(self, said: str) -> str:
-        """Whether an answer is the right one, but for case and a full stop: no task's own scorer has read it."""
-        one, other = (text.strip().removesuffix(".").casefold() for text in (said, self.right))
-        return "right" if one == other else "wrong"
+
+def is_right(said: str, right: str, asked: AskedTask | None) -> bool:
+    """By the scorer of the row's task; without one only what says the right answer, but for case and a full stop."""
+    if asked is not None:
+        return asked.right(said)
+    one, other = (text.strip().removesuffix(".").casefold() for text in (said, right))
+    return one == other
 
 
 class Answerer:
@@ -62,7 +67,7 @@ class Answerer:
         return self._text(out[0, len(ids) :].tolist())
 
     def _text(self, ids: list[int]) -> str:
-        return str(self.lm.tok_decode(ids, skip_special_tokens=True)).strip()
+        return str(self.lm.tok_decode(ids, skip_special_tokens=True))
 
     def metric(self, asked: Sequence[AskedTask], template: Callable[..., str] | None) -> float:
         """The mean of the tasks' main metrics on these rows, which several processes share.
@@ -111,32 +116,34 @@ class Answerer:
             self.lm.changed()
 
 
-def before(model: Any, tokenizer: Any, rows: Sequence[TrainingRow]) -> list[SampleAnswer]:
+def before(model: Any, tokenizer: Any, samples: Sequence[Sample]) -> list[SampleAnswer]:
     """What a model says to some rows before it is trained, or gets the weights of a checkpoint."""
-    said = Answerer(model, tokenizer).samples(rows)
+    said = Answerer(model, tokenizer).samples([row for row, _ in samples])
     made = []
-    for row, answer in zip(rows, said, strict=True):
+    for (row, asked), answer in zip(samples, said, strict=True):
         prompt = tokenizer.decode(row.ids[: row.prompt], skip_special_tokens=True)
         (start, end), *_ = row.spans
         right = tokenizer.decode(row.ids[start:end], skip_special_tokens=True).strip()
-        made.append(SampleAnswer(prompt=prompt, right=right, before=answer))
+        found = is_right(answer, right, asked)
+        made.append(SampleAnswer(prompt=prompt, right=right, before=answer.strip(), before_right=found))
     return made
 
 
-def after(made: Sequence[SampleAnswer], model: Any, tokenizer: Any, rows: Sequence[TrainingRow]) -> list[SampleAnswer]:
+def after(made: Sequence[SampleAnswer], model: Any, tokenizer: Any, samples: Sequence[Sample]) -> list[SampleAnswer]:
     """The same rows, with what the model says now."""
-    said = Answerer(model, tokenizer).samples(rows) if made else []
-    return [one.model_copy(update={"after": answer}) for one, answer in zip(made, said, strict=True)]
+    said = Answerer(model, tokenizer).samples([row for row, _ in samples]) if made else []
+    return [
+        one.model_copy(update={"after": answer.strip(), "after_right": is_right(answer, one.right, asked)})
+        for one, (_, asked), answer in zip(made, samples[: len(made)], said, strict=True)
+    ]
 
 
 def shown(run: Prepared, model: Any, tokenizer: Any, made: Sequence[SampleAnswer] | None = None) -> list[SampleAnswer]:
-    """Answers to three rows before the first step, or after the last; none of a base in shards. It is no result."""
-    every = run.held.rows if run.held else run.rows
+    """Answers to the run's samples before the first step, or after the last; none of a base in shards: no result."""
     if run.recipe.sharding != "none":
         return []
-    rows = [run.passes.apart([every[at]])[0] for at in dict.fromkeys((0, len(every) // 2, len(every) - 1))]
     try:
-        return before(model, tokenizer, rows) if made is None else after(made, model, tokenizer, rows)
+        return before(model, tokenizer, run.samples) if made is None else after(made, model, tokenizer, run.samples)
     except Exception as fault:  # noqa: BLE001  a page without samples is no reason to end a training
         say(f"No sample answers: {reason(fault)}")
         return []

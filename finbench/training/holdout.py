@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from finbench.core import catalog, paths
@@ -20,6 +20,7 @@ from finbench.core.records import OwnData, Recipe, name_of_source
 from finbench.data import contamination
 from finbench.scoring import metrics, prompts, sample_rows
 from finbench.training.batches import TrainingRow
+from finbench.training.token_rows import TokenWriter
 
 MOST = 0.1  # of the training's work, where validate_every is auto
 ANSWERED = 64  # rows that are answered for a metric, of all tasks together
@@ -46,9 +47,28 @@ class AskedTask:
 
     def value(self, instances: Sequence[Any]) -> float:
         """The main metric of answered requests, by the task's own scorer and aggregation."""
+        return float(self.lm_task.aggregation()[self.main](self._values(instances)))
+
+    def right(self, answer: str) -> bool:
+        """Whether the scorer finds a generated answer to the first row as good as the right one."""
+        [instance] = prompts.asked(self.lm_task, self.docs[:1])
+        stops = instance.args[1].get("until") or []
+        for stop in [stops] if isinstance(stops, str) else stops:  # which finbench eval ends an answer at
+            answer = answer.partition(stop)[0]
+        values = []
+        for said in (answer, prompts.gold_answer(self.lm_task, self.docs[0])):
+            instance.resps = [said]
+            values += self._values([instance])
+        return bool(values[0] == values[1])
+
+    def _values(self, instances: Sequence[Any]) -> list[Any]:
         choice = catalog.tasks()[self.name].form == "choice"
         _, values = sample_rows(self.lm_task, instances, choice=choice, restricted=False)
-        return float(self.lm_task.aggregation()[self.main](values[self.main]))
+        return values[self.main]
+
+
+Numbered = tuple[range, AskedTask]  # numbers of rows in a TokenWriter, and what asks them
+Sample = tuple[TrainingRow, AskedTask | None]  # a row of which answers are shown, and the task that asks it so
 
 
 @dataclass(frozen=True)
@@ -156,6 +176,27 @@ class Sieve:
 def texts_of(lm_task: Any, docs: Sequence[dict[str, Any]]) -> list[contamination.Known]:
     """The texts by which rows of a task are known."""
     return contamination.texts_of(docs) or [prompts.shown(lm_task, doc) for doc in docs]
+
+
+def texts_asked(asked: Iterable[Numbered]) -> list[contamination.Known]:
+    """The same of all rows of some tasks."""
+    return [text for _, one in asked for text in texts_of(one.lm_task, one.docs)]
+
+
+def spread(count: int) -> list[int]:
+    """The first of so many, one in the middle, the last."""
+    return list(dict.fromkeys((0, count // 2, count - 1)))[:count]
+
+
+def samples(writer: TokenWriter, order: Sequence[int], asked: Sequence[Numbered]) -> list[Sample]:
+    """Three of the rows with these numbers, each with what asks it, if that is a task whose answers are generated."""
+    numbers = [order[at] for at in spread(len(order))]
+    judges = [(own, one) for own, one in asked if catalog.tasks()[one.name].form == "generate"]
+    found = [
+        next((replace(one, docs=[one.docs[number - own.start]]) for own, one in judges if number in own), None)
+        for number in numbers
+    ]
+    return list(zip(writer.rows(numbers), found, strict=True))
 
 
 def spoken(recipe: Recipe) -> str:

@@ -35,15 +35,8 @@ from finbench.training.token_rows import TokenWriter
 if TYPE_CHECKING:
     from finbench.training import loops
 
-_HOW = (
-    "loop",
-    "pass_tokens",
-    "gradient_checkpointing",
-    "sharding",
-    "compile",
-    "kernels",
-)  # the way to the same weights, but for the last bits
-
+# the way to the same weights, but for the last bits
+_HOW = ("loop", "pass_tokens", "gradient_checkpointing", "sharding", "compile", "kernels")
 _ELSEWHERE = ("validation", "preferences", "start")  # keys that may name what lies on this machine
 
 
@@ -62,6 +55,7 @@ class Prepared:
     passes: loops.Passes
     slower: str  # why the passes are not faster ones; empty where they are the fastest, or asked for
     held: holdout.HeldOut | None = None
+    samples: Sequence[holdout.Sample] = ()  # of those held out, else of those learnt
 
     @property
     def method(self) -> Method:
@@ -185,10 +179,10 @@ def prepare(
     steps = max(1, math.ceil(recipe.epochs * len(sampler)))  # as transformers' Trainer counts them
     if select is None:  # a trial's rows may be no run at all, but what it is ranked on
         method.check_steps(recipe, steps)
-    held = None
+    held, samples = None, holdout.samples(gathered.writer, gathered.order, gathered.asked)
     if recipe.validation is not None and select is None:
         learnt = max(1, round(recipe.epochs * sum(lengths)))
-        recipe, held = _held(recipe, gathered, lm_tasks, surveys, tests, (learnt, steps))
+        recipe, held, samples = _held(recipe, gathered, lm_tasks, surveys, tests, (learnt, steps))
         lengths = [*lengths, *(len(row.ids) for row in held.rows)]  # which the same passes run
     loop, slower = loops.choose(recipe, skeleton, max(lengths, default=0))
     vocabulary = skeleton.config.get_text_config().vocab_size
@@ -197,7 +191,8 @@ def prepare(
     families = contamination.of_one_family(part.set for part in gathered.data)
     for line in (*contamination.warnings(found), *families):
         say(f"Warning: {line}")
-    return Prepared(recipe, base, rows, gathered.data, gathered.first_pair, sampler, steps, found, passes, slower, held)
+    how = gathered.data, gathered.first_pair, sampler, steps
+    return Prepared(recipe, base, rows, *how, found, passes, slower, held, samples)
 
 
 def _of_pairs(recipe: Recipe, base: bases.Base, skeleton: Any, tokenizer: Any, data_dir: Path | None) -> Prepared:
@@ -212,8 +207,9 @@ def _of_pairs(recipe: Recipe, base: bases.Base, skeleton: Any, tokenizer: Any, d
     loop, slower = loops.choose(recipe, skeleton, longest)
     vocabulary = skeleton.config.get_text_config().vocab_size
     passes = pairwise.PairPasses.of(recipe, loop, vocabulary, tokenizer.pad_token_id)
-    seen = found.contamination
-    return Prepared(recipe, base, found.pairs, found.data, found.first, sampler, steps, seen, passes, slower)
+    samples = [(found.pairs[at].chosen, None) for at in holdout.spread(len(found.pairs))]
+    how = found.data, found.first, sampler, steps, found.contamination
+    return Prepared(recipe, base, found.pairs, *how, passes, slower, None, samples)
 
 
 def _side(recipe: Recipe, held: bool, select: Select | None = None) -> Select:
@@ -239,8 +235,8 @@ def _held(
     surveys: Sequence[own.Survey],
     tests: dict[str, list[contamination.Known]],
     work: tuple[int, int],
-) -> tuple[Recipe, holdout.HeldOut]:
-    """(the recipe with the file pinned, if it is one; what the run validates on), all checked before the first step.
+) -> tuple[Recipe, holdout.HeldOut, list[holdout.Sample]]:
+    """(the recipe with its file pinned; what the run validates on; samples of it), checked before the first step.
 
     ``work``: tokens and steps of the training.
     """
@@ -248,8 +244,7 @@ def _held(
     for name, lm_task in lm_tasks.items():  # the tests of its own tasks, ranked or not
         name = catalog.tasks()[name].set
         tests = {**tests, name: [*tests.get(name, ()), *holdout.texts_of(lm_task, prompts.rows(lm_task, "test"))]}
-    texts = [text for name, docs in learnt.docs.items() for text in holdout.texts_of(lm_tasks[name], docs)]
-    sieve = holdout.Sieve(tests, texts, learnt.prompts)
+    sieve = holdout.Sieve(tests, holdout.texts_asked(learnt.asked), learnt.prompts)
     plain = recipe.model_copy(update={"tasks": dict.fromkeys(recipe.tasks, 1.0)})  # each row once
     select = _side(recipe, True) if isinstance(source, float) else None
     taken = _Rows(plain, learnt.base, learnt.tokenizer, None, select, False, sieve)
@@ -269,10 +264,8 @@ def _held(
         for found in surveys if split == "train" else ():
             taken.take_own(found)
         sieve.refuse(shown, (catalog.tasks()[name].set for name in lm_tasks if catalog.own(name)))
-    held = holdout.Sieve(
-        {}, [text for name, docs in taken.docs.items() for text in holdout.texts_of(lm_tasks[name], docs)], set()
-    )
-    if taken.docs and source == "split":  # rows of the user's own may be the very rows of the split
+    held = holdout.Sieve({}, holdout.texts_asked(taken.asked), set())
+    if taken.asked and source == "split":  # rows of the user's own may be the very rows of the split
         for found in surveys:
             for turns, _ in found.contents():
                 held.fits(text for _, text in turns)
@@ -285,13 +278,15 @@ def _held(
         )
     asked = []
     if recipe.validate_on == "metric":
-        asked = [holdout.AskedTask(name, lm_tasks[name], docs) for name, docs in taken.docs.items() if docs]
+        asked = [one for _, one in taken.asked]
         holdout.check_metric(recipe, asked)
     plan = holdout.schedule(recipe, rows, asked, *work)
     each = max(1, plan.answered // len(asked)) if asked else 0
     few = [replace(one, docs=choose(one.docs, min(each, len(one.docs)), recipe.seed)) for one in asked]
-    left, chosen = sieve.counts["any"], choose(rows, plan.rows, recipe.seed)
-    return recipe, holdout.HeldOut(shown, chosen, left, plan.every, plan.times, plan.work, few)
+    order = choose(taken.order, plan.rows, recipe.seed)
+    chosen, left = list(taken.writer.rows(order)), sieve.counts["any"]
+    made = holdout.HeldOut(shown, chosen, left, plan.every, plan.times, plan.work, few)
+    return recipe, made, holdout.samples(taken.writer, order, taken.asked)
 
 
 class _Rows:
@@ -309,7 +304,7 @@ class _Rows:
     ) -> None:
         self.recipe, self.tokenizer, self.index, self.select, self.tell = recipe, tokenizer, index, select, tell
         self.base, self.sieve = base, sieve
-        self.docs: dict[str, list[dict[str, Any]]] = {}  # of each task
+        self.asked: list[holdout.Numbered] = []
         self.prompts: set[int] = set()  # hashes of what own rows ask
         self.template = bases.chat_template(tokenizer, recipe.base) if recipe.chat else None
         self.longest = min(recipe.max_length, bases.context_length(base) or recipe.max_length)
@@ -334,7 +329,6 @@ class _Rows:
         docs = [docs[number] for number in self._chosen(name, len(docs), lambda n: source_of(lm_task, docs[n]))]
         if self.sieve:
             docs = [doc for doc in docs if self.sieve.fits(contamination.fields(doc))]
-        self.docs[name] = docs
         if not docs:
             return
         for doc in docs if self.index else ():
@@ -345,7 +339,9 @@ class _Rows:
         first = len(self.writer)
         for row in rows:
             self.writer.add(row)
-        self.order += batches.share_of(range(first, len(self.writer)), self.recipe.tasks[name], self.recipe.seed)
+        numbers = range(first, len(self.writer))
+        self.asked.append((numbers, holdout.AskedTask(name, lm_task, docs)))
+        self.order += batches.share_of(numbers, self.recipe.tasks[name], self.recipe.seed)
         stated = prompts.data_id(catalog.tasks()[name], lm_task, "train", docs)
         self.data.append(LearntData(**stated.model_dump()))
         self.first_pair = self.first_pair or list(pairs[0])
