@@ -1,6 +1,6 @@
 """Financial PhraseBank on the embedded base: three seeds of the zoo's recipe beside the base.
 
-    python benchmarks/fpb_smollm2.py run --data-dir DATA     trains and scores into runs/fpb (about 25 minutes, 2 cores)
+    python benchmarks/fpb_smollm2.py run --data-dir DATA     trains and scores into runs/fpb (17 minutes of one core)
     python benchmarks/fpb_smollm2.py table                   the table of docs/quickstart.md, from the scorecards
     python benchmarks/fpb_smollm2.py terminal                what `finbench eval` prints (README)
 

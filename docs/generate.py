@@ -53,7 +53,7 @@ Schema {number} will stay readable: later ones only add keys that may be absent.
 |--|--|
 | `self-reported` | there are no samples: the numbers are possible (a share of n documents is k/n, counts fit) and nothing more |
 | `samples-attached` | every value, interval and count follows from the samples, by the task's own scorer; where the data lie on the machine, golds and answers too |
-| `reproduced` | with `--rerun auto` (or N): the model that the card names was asked again on documents of each task, drawn at that moment, and answered the same (all of them in float32 with the same versions, else 49 in 50; if more differ, that proves nothing and the level stays as it is). [What that is worth](threats.md) |
+| `reproduced` | with `--rerun auto` (or N): the model that the card names was asked again on documents of each task, drawn at that moment, and answered the same: all of them in float32 with the same versions, else 49 in 50. There, one document too many proves nothing, and the level stays as it is; whatever differs beyond that is a fault, and the level is `none`. [What that is worth](threats.md) |
 
 Samples do not decide names, settings, versions and times. Two keys cover these:
 

@@ -195,7 +195,8 @@ training. Scoring the rows held out, a fifth of train and at most 200 a task, co
 Rates are ranked by the likelihood of answers held out of the train split; the test split is not
 touched. The recipe that is written holds the winner and the whole search.
 A stopped search continues with the same command.
-`--dry-run` shows the rates, rows, steps and tokens of every round before anything is trained.
+`--dry-run` shows the rates, the rows, steps and tokens of every round, and how many whole trainings
+it takes, before anything is trained.
 """
 TUNERS_HEAD = """
 ## peft's other tuners

@@ -575,10 +575,12 @@ def test_answers_that_are_a_missing_value_of_another_kind_or_known_from_train(tm
             for c in ("Alder", "Birch", "Cedar", "Elm")
             for y in years
         ]
+        # an answer that others have by chance counts nowhere
+        asked += [{"input": f"Is {c} sound?", "output": "yes", "company": c} for c in ("Alder", "Birch")]
         table(tmp_path / f"formula_{split}.csv", asked)
     known = one(audit([tmp_path / "formula_train.csv", tmp_path / "formula_test.csv"]), "answers-in-train")
-    assert (known.level, known.count, known.of) == ("error", 60, 60)
-    assert "the same company" in known.said
+    assert (known.level, known.count, known.of) == ("error", 60, 62)
+    assert "; 60 of 62 (96.8 %) with the same company: " in known.said
 
 
 def test_net_present_values_that_ignore_the_outlay(tmp_path: Path) -> None:

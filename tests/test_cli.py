@@ -275,6 +275,12 @@ def test_a_null_takes_back_what_a_recipe_states(tmp_path: Path) -> None:
         RecipeOptions(str(tmp_path / "r.yaml"), set=["rank=null"]).resolved()
 
 
+def test_tasks_to_learn_have_commas_between_or_an_option_each() -> None:
+    wanted = {"finbench_mini_ner": 0.5, "finbench_mini_headline": 1.0, "finbench_mini_sentiment": 1.0}
+    for stated in (["mini_ner:0.5, mini_headline,mini_sentiment"], ["mini_ner:0.5", "mini_headline,mini_sentiment"]):
+        assert RecipeOptions(task=stated, base="smollm2-135m").resolved(fitted=False).tasks == wanted
+
+
 def test_near_misses_among_files(tmp_path: Path) -> None:
     (tmp_path / "tiny-s0.json").write_text("{}")
     with pytest.raises(FinbenchError, match=r"Did you mean .*tiny-s0\.json\?"):

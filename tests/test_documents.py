@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import finbench
+from finbench.cli import app
 from finbench.core.prose import wrapped
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -142,6 +143,10 @@ def test_every_command_in_the_documents_exists() -> None:
     assert {command: name for command, name in called.items() if command not in offered} == {}
     page = _read("docs/commands.md")
     assert [command for command in sorted(offered) if not re.search(rf"`(finbench )?{command}\b", page)] == []
+    inside = [(group, name) for group, (_, members) in app._GROUPS.items() for name in members if name != "run"]
+    assert ("card", "years") in inside
+    rows = "\n".join(line for line in page.splitlines() if line.startswith("| `finbench "))
+    assert [one for one in inside if not re.search(rf"`finbench {one[0]} [^|]*\b{one[1]}\b", rows)] == []
 
 
 # ---------------------------------------------------------------- results

@@ -456,6 +456,15 @@ def test_an_adapter_never_chooses_an_unknown_base(adapter: Path, tmp_path: Path)
         evaluator.evaluate([str(adapter)], tasks=["mini_sentiment"], out=tmp_path)
 
 
+def test_a_known_alias_beside_another_repository_chooses_no_base(adapter: Path, tmp_path: Path) -> None:
+    folder = damaged(adapter, tmp_path / "a")
+    record = json.loads((folder / "finbench.json").read_text())
+    other = {"alias": "smollm2-135m", "hub_id": "org/other", "revision": "f" * 40, "source": "hub"}
+    (folder / "finbench.json").write_text(json.dumps({**record, "base": {**record["base"], **other}}))
+    with pytest.raises(FinbenchError, match="names the base 'org/other', which bases.yaml does not know"):
+        evaluator.evaluate([str(folder)], tasks=["mini_sentiment"], out=tmp_path)
+
+
 def test_all_faulty_adapters_are_reported_at_once(adapter: Path, llama: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(FinbenchError, match=r"(?s)nowhere.*adapter_config.json is missing"):

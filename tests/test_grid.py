@@ -83,6 +83,21 @@ def test_an_axis_may_set_several_keys_and_cells_are_excluded_and_included(tmp_pa
     assert cells[2].name == "mini-sentiment-smollm2-135m-lora-4bit-r4-s0"
 
 
+def test_what_is_common_is_left_out_where_the_method_has_no_use_for_it(tmp_path: Path) -> None:
+    common = {**COMMON, "base": "smollm2-135m", "alpha": 16}
+    axes = {"method": ["lora", "vera"], "task": ["mini_sentiment"]}
+    cells = sweepfile.cells(sweepfile.read(write(tmp_path, "", axes=axes, common=common)))
+    assert [(cell.recipe.method, cell.recipe.rank, cell.recipe.alpha) for cell in cells] == [
+        ("lora", 4, 16),
+        ("vera", 4, 32),
+    ]
+    for own in ({"axes": {**axes, "alpha": [16]}}, {"include": [{"method": "vera", "alpha": 16}]}):
+        with pytest.raises(FinbenchError, match="Cell .*method vera has no alpha"):
+            names(write(tmp_path, "", **{"axes": axes, "common": common, **own}))
+    with pytest.raises(FinbenchError, match="method vera has no alpha"):  # of no axis: it is common to no other method
+        names(write(tmp_path, "", axes={"task": ["mini_sentiment"]}, common={**common, "method": "vera"}))
+
+
 def test_the_same_cell_twice_is_one(tmp_path: Path) -> None:
     path = write(tmp_path, "smollm2-135m", include=[{"method": "lora"}])
     assert len(names(path)) == 8
@@ -151,11 +166,13 @@ def test_the_plan_of_a_grid_is_that_of_its_trainings(llama: Path, tmp_path: Path
     for each in found.values():
         assert (each.memory, each.seconds, each.cost) == (one["memory_gib"]["total"], one["seconds"], one["cost"])
     whole = forecast.total(board, found)
-    assert whole["seconds"] == pytest.approx((4 + 2 * 2) * one["seconds"])  # four trainings, two searches of two each
+    # four trainings, two searches of two; after each of their six trials all 24 rows at most, at half of a step's work
+    searches = 2 * (2 + 6 / 2)
+    assert whole["seconds"] == pytest.approx((4 + searches) * one["seconds"])
     assert (whole["unknown"], whole["scorings"]) == (0, 5)
     trained = next(step for step in board.steps.values() if step.kind == work.TRAIN)
     trained.outcome = {"state": "done"}
-    assert forecast.total(board, found)["seconds"] == pytest.approx((3 + 2 * 2) * one["seconds"])
+    assert forecast.total(board, found)["seconds"] == pytest.approx((3 + searches) * one["seconds"])
     assert {each.gpu for each in forecast.forecasts(board).values()} == {"cpu"}
 
 

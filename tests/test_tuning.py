@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -71,10 +72,23 @@ def test_a_dry_run_says_the_same_work_for_every_method_and_writes_nothing(
         assert [rung["trials"] for rung in found["rungs"]] == [8, 4, 2]
         assert found["tokens"] == sum(rung["trials"] * rung["tokens"] for rung in found["rungs"])
         assert len(found["rates"]) == 8
+        whole, rows = found["tokens"] / 3, found["validation_rows"]
+        scored = (found["trainings"] - 3) / 14 * 2 * whole  # of each of fourteen trials, at half of a step's work
+        assert scored / rows == pytest.approx(whole / (2 * found["rungs"][-1]["rows"]), rel=0.1)  # tokens a row
         seen[name] = (found["rungs"], found["tokens"], found["validation_rows"])
     assert len({str(work) for work in seen.values()}) == 1
     assert set(asked) == {"train"}
     assert {path.name for path in tmp_path.iterdir()} <= {"cache", "xdg"}
+
+
+def test_a_plan_takes_a_fifth_of_the_rows_to_be_held_out_or_where_some_are_left_out_as_many_as_may_be() -> None:
+    def share(limit: int | None) -> float:
+        parts = [SimpleNamespace(rows=min(rows, limit or rows)) for rows in (100, 3000)]
+        run: Any = SimpleNamespace(recipe=SimpleNamespace(limit=limit, epochs=2), data=parts)
+        return tuning.held_share(run)
+
+    assert share(None) == (20 + 200) / (2 * 3100)
+    assert share(150) == (20 + 150) / (2 * 250)
 
 
 def test_what_is_outlined_is_what_is_done(llama: Path, tmp_path: Path) -> None:

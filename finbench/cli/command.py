@@ -108,7 +108,7 @@ class RecipeOptions:
 
     recipe: Annotated[str | None, typer.Argument(help="Recipe: a name of `finbench zoo list` or a YAML file.")] = None
     base: Annotated[str | None, "Alias of `finbench bases`, hub:org/name[@rev] or ./folder."] = None
-    task: Annotated[list[str] | None, "Task to learn, repeatable; fpb:0.5 takes half its rows."] = None
+    task: Annotated[list[str] | None, "Tasks to learn, commas between, repeatable; fpb:0.5 takes half its rows."] = None
     data: Annotated[
         list[str] | None, "Rows of your own, repeatable: a file, a folder, hub:org/name; mine.jsonl:0.5 takes half."
     ] = None
@@ -142,6 +142,8 @@ class RecipeOptions:
         from finbench.training import recipes, suit
 
         named = {key: value for key, value in vars(self).items() if value is not None and key not in ("recipe", "set")}
+        if self.task:
+            named["task"] = [name.strip() for text in self.task for name in text.split(",") if name.strip()]
         if self.map:
             named["map"] = columns(self.map)
         stated = {**named, **settings(self.set or [])}

@@ -86,7 +86,8 @@ def plan(
 def tune(
     stated: RecipeOptions,
     budget: Annotated[
-        int, typer.Option(min=1, max=6, help="Cost in whole trainings: 2^budget rates, halved after each.")
+        int,
+        typer.Option(min=1, max=6, help="Whole trainings that trials add up to: 2^budget rates, halved after each."),
     ] = 3,
     out: Annotated[Path | None, "Folder of the search; default runs/tune-<name>."] = None,
     dry_run: Annotated[bool, "--dry-run", "Show what would be trained, and how much of it."] = False,

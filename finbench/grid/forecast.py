@@ -33,7 +33,10 @@ STAND_IN = "smollm2-135m"  # counts the tokens where the base itself is not here
 
 @dataclass(frozen=True)
 class Forecast:
-    """Of one training: GiB and seconds on each card, the money; or why nobody knows. ``shape``: see planning."""
+    """Of one training: GiB and seconds on each card, the money; or why nobody knows. ``shape``: see planning.
+
+    ``held``: rows that a search holds out for one that the training learns.
+    """
 
     gpu: str
     memory: float | None = None
@@ -41,6 +44,7 @@ class Forecast:
     cost: float | None = None
     shape: str = ""
     unknown: str = ""
+    held: float = 0.0
 
 
 def forecasts(
@@ -81,6 +85,8 @@ class Planner:
 
     def of(self, cell: Cell, card: str) -> Forecast:
         """The forecast of one cell."""
+        from finbench.training import held_share  # imports torch
+
         if not card:
             return Forecast("", unknown="which GPU? --gpu h100")
         recipe, shape = self._shaped(cell.recipe)
@@ -90,7 +96,8 @@ class Planner:
         except FinbenchError as fault:
             said = f"{fault.message} {fault.hint}".strip()
             return Forecast(card, unknown=said, shape=shape or "")
-        return Forecast(card, planned["memory_gib"]["total"], planned["seconds"], planned["cost"], shape or "")
+        memory, held = planned["memory_gib"]["total"], held_share(run)
+        return Forecast(card, memory, planned["seconds"], planned["cost"], shape or "", held=held)
 
     def memory(self, recipe: Recipe) -> float:
         """GiB of the training on a processor, whatever this machine has."""
@@ -117,11 +124,14 @@ class Planner:
 def total(board: Schedule, found: Mapping[str, Forecast]) -> dict[str, Any]:
     """What is left to do: seconds of one worker and cost of searches and trainings, how many of them are unknown.
 
-    A search costs its budget in whole trainings; scorings come on top, for a plan does not foresee them.
+    Scorings of tasks come on top, for a plan does not foresee them.
     """
+    from finbench.training import in_trainings  # imports torch
+
     seconds, unknown, scorings = 0.0, 0, 0
     cost: float | None = None
-    owners = {step.key: cell for cell in board.cells for step in board.steps_of(cell)}
+    # the first: what a search is of, where several cells share it
+    owners = {step.key: cell for cell in reversed(board.cells) for step in board.steps_of(cell)}
     for key, step in board.steps.items():
         if step.outcome:
             continue
@@ -129,7 +139,7 @@ def total(board: Schedule, found: Mapping[str, Forecast]) -> dict[str, Any]:
             scorings += 1
             continue
         forecast = found[owners[key].key]
-        times = step.payload["budget"] if step.kind == SEARCH else 1
+        times = in_trainings(step.payload["budget"], forecast.held, 1) if step.kind == SEARCH else 1
         if forecast.seconds is None:
             unknown += 1
             continue

@@ -19,6 +19,7 @@ from finbench.core.records import OwnData, Recipe, name_of_source
 from finbench.core.settings import Settings
 from finbench.core.strict import Record
 from finbench.grid.identity import Identities
+from finbench.methods import method_named
 from finbench.training import check_sharding, recipes
 
 LARGEST = 100_000  # cells
@@ -179,7 +180,11 @@ def _fits(values: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
 
 def _cell(sweep: Sweep, values: dict[str, Any], varied: set[str], known: Identities) -> Cell:
     try:
-        recipe = recipes.recipe(None, {**recipes.keyed(sweep.common), **recipes.keyed(values)})
+        common = recipes.keyed(sweep.common)
+        if "method" in values:  # what is common to all methods of the grid may mean nothing to this one
+            unused = method_named(str(values["method"])).unused
+            common = {key: value for key, value in common.items() if key not in unused}
+        recipe = recipes.recipe(None, {**common, **recipes.keyed(values)})
     except FinbenchError as fault:
         shown = ", ".join(f"{key} {value}" for key, value in values.items())
         raise FinbenchError(f"Cell {shown}: {fault.message}", fault.hint or "Leave such cells out: exclude") from fault

@@ -267,12 +267,11 @@ def _of_another_base(adapter: AdapterFolder, trained_on: BaseModelId, found: Bas
 
 def _known_base(adapter: AdapterFolder, trained_on: BaseModelId | None) -> str:
     stated = str(adapter.config.get("base_model_name_or_path") or "")
-    names = [trained_on.alias, trained_on.hub_id] if trained_on else [stated]
+    name = trained_on.hub_id or trained_on.alias if trained_on else stated  # an alias says nothing beside a repository
     for entry in catalog.bases().values():
-        if entry.alias in names or entry.hub_id in names:
+        if name in (entry.alias, entry.hub_id):
             return entry.alias
-    shown = trained_on.alias if trained_on else stated
     raise FinbenchError(
-        f"{adapter.name} names the base {shown!r}, which bases.yaml does not know.",
+        f"{adapter.name} names the base {name!r}, which bases.yaml does not know.",
         "If you trust it, name it yourself: --base ./folder or --base hub:org/name",
     )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from finbench.training.speedups import check_sharding
     from finbench.training.suited import suit
     from finbench.training.trainer import Keeper, StepTrainer, stopping_gently
-    from finbench.training.tuning import search_outline, tune
+    from finbench.training.tuning import held_share, in_trainings, search_outline, tune
 else:
     __getattr__ = face(__name__)
 
@@ -48,6 +48,8 @@ __all__ = [
     "curves",
     "export",
     "exported_in_words",
+    "held_share",
+    "in_trainings",
     "leaks",
     "machines",
     "merge",

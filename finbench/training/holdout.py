@@ -24,7 +24,7 @@ from finbench.training.token_rows import TokenWriter
 
 MOST = 0.1  # of the training's work, where validate_every is auto
 ANSWERED = 64  # rows that are answered for a metric, of all tasks together
-_FORWARD = 0.5  # of the work of a step, forward and backward through frozen weights, that its forward part is
+FORWARD = 0.5  # of the work of a step, forward and backward through frozen weights, that its forward part is
 _DECODED = 8  # tokens of a forward pass that take as long as one that is generated, many answers side by side
 ROOM = 16  # tokens that an answer may have beyond the longest right one
 _FEWEST, _OFTEN = 5, 20  # validations of a run that auto aims at
@@ -217,13 +217,13 @@ def schedule(
     validations: where these would take more than a tenth, of fewer rows, and where that is not enough, fewer. The first
     answers, of a model that has not learnt when to end, are taken to be as long as they may be.
     """
-    each = _FORWARD * sum(len(row.ids) for row in rows) / len(rows)  # of a row, in tokens of training
+    each = FORWARD * sum(len(row.ids) for row in rows) / len(rows)  # of a row, in tokens of training
     count = len(rows)
     answered = min(ANSWERED, count) if asked else 0
-    answer = each + _DECODED * _FORWARD * max(row.answer for row in rows)
+    answer = each + _DECODED * FORWARD * max(row.answer for row in rows)
 
     def cost(times: float) -> float:
-        return times * (count * each + answered * answer) + answered * ROOM * _DECODED * _FORWARD
+        return times * (count * each + answered * answer) + answered * ROOM * _DECODED * FORWARD
 
     if recipe.validate_every != "auto":
         every = min(recipe.validate_every, steps)

@@ -13,10 +13,10 @@ from finbench.core.errors import FinbenchError, unknown
 
 GIB = 2**30
 # Seconds of the host for an operation of eager torch, forward or backward: what a small base is bound by on a GPU.
-# benchmarks/host_overhead.py: 14.6 us on a busy processor that also did the sums.
+# benchmarks/host_overhead.py: 10.3 us.
 HOST = 10e-6
 # Share of what a processor's matrix products allow that a training with shared starts reaches (docs/training.md:
-# 384 tokens/s of a core where the best products of its day, 215 GFLOP/s, allow 881; packed rows reach 47 %).
+# 384 tokens/s of a core where the best products of its day, 215 GFLOP/s, allow 882; packed rows reach 47 %).
 _CPU_SHARE = 0.44
 
 _TRIES, _WARM = 43, 3  # of this machine's products: some milliseconds each

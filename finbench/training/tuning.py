@@ -24,6 +24,7 @@ from finbench.core.files import digest, write_atomic
 from finbench.core.records import Loop, Recipe, Search, Trial
 from finbench.models import bases
 from finbench.training import batches, planning, preparation, runner, speedups
+from finbench.training.holdout import FORWARD
 
 if TYPE_CHECKING:
     from finbench.training import loops
@@ -47,6 +48,25 @@ def plan(lr: float, budget: int) -> tuple[list[float], list[tuple[int, float]]]:
     return rates, [(2 ** (budget - rung), 0.5 ** (budget - rung)) for rung in range(budget)]
 
 
+def in_trainings(budget: int, held: float, learnt: float) -> float:
+    """What a search takes, in whole trainings: its budget, and a forward pass over the rows held out after each trial.
+
+    ``held`` and ``learnt``: rows, or tokens, of such a pass, and of a whole training.
+    """
+    trials = sum(count for count, _ in plan(1.0, budget)[1])
+    return budget + trials * FORWARD * held / learnt
+
+
+def held_share(run: preparation.Prepared) -> float:
+    """Rows that a search would hold out, for one that the training ``run`` learns in all its epochs.
+
+    Where ``limit`` leaves rows out, nobody has counted those: the most that may be held out.
+    """
+    limit, counts = run.recipe.limit, [part.rows for part in run.data]
+    held = sum(min(MOST_HELD_OUT, count if count == limit else HELD_OUT * count) for count in counts)
+    return held / (run.recipe.epochs * sum(counts))
+
+
 def search_outline(recipe: Recipe, *, budget: int = 3, data_dir: Path | None = None) -> dict[str, Any]:
     """What ``tune`` would do: the rates, and how many of them are trained on how many rows in each rung.
 
@@ -59,6 +79,7 @@ def search_outline(recipe: Recipe, *, budget: int = 3, data_dir: Path | None = N
         {"trials": count, "rows": len(run.rows), "steps": run.steps, "tokens": run.tokens(run.passes)[0]}
         for (count, _), run in zip(rungs, sides, strict=True)
     ]
+    tokens = sum(stage["trials"] * stage["tokens"] for stage in stages)
     return {
         "recipe": recipe.model_dump(),
         "base": held.base.id.model_dump(),
@@ -66,12 +87,13 @@ def search_outline(recipe: Recipe, *, budget: int = 3, data_dir: Path | None = N
         "rates": rates,
         "validation_rows": len(held.rows),
         "rungs": stages,
-        "tokens": sum(stage["trials"] * stage["tokens"] for stage in stages),
+        "tokens": tokens,
+        "trainings": round(in_trainings(budget, sum(held.sampler.lengths), tokens / budget), 2),
     }
 
 
 def tune(recipe: Recipe, out: Path, *, budget: int = 3, data_dir: Path | None = None) -> tuple[Recipe, Path]:
-    """Find a learning rate for ``recipe`` at the cost of ``budget`` trainings; return the tuned recipe and its file.
+    """Find a learning rate for ``recipe`` by trials of ``budget`` trainings; return the tuned recipe and its file.
 
     A fifth of the train rows, at most 200 a task, is held out, by source, so that no text is on both sides; the test
     split is not touched. Rates are ranked by the mean negative log-likelihood of the held-out answers. Each finished

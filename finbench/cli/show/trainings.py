@@ -179,8 +179,9 @@ def outlined(plan: Mapping[str, Any], folder: Path) -> None:
         table.add_row(str(number), *(f"{rung[key]:,}" for key in ("trials", "rows", "steps", "tokens")))
     out.print(table)
     put(
-        f"{plan['tokens']:,} training tokens in all, about {plan['budget']} whole trainings; ranked on "
-        f"{plan['validation_rows']:,} rows held out of train. Would be written to {escape(str(folder))}.",
+        f"{plan['tokens']:,} training tokens in all, about {plan['budget']} whole trainings; with "
+        f"{plan['validation_rows']:,} rows held out of train, scored after each trial, about {plan['trainings']:.1f}. "
+        f"Would be written to {escape(str(folder))}.",
         wrap=True,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Any
 
 from finbench.data.audit.context import AuditContext, AuditedFile, share
@@ -113,7 +113,7 @@ def _known(context: AuditContext, train: AuditedFile, test: AuditedFile) -> Iter
     if count < (0.5 if numbers else 0.2) * rows and not prose:
         return
     said = f"{share(count, rows)} test answers are answers in {train.stem} too ({len(found):,} different ones)"
-    best, column = _by_column(context, train, test)
+    best, column = _by_column(context, train, test, found)
     if column and best >= 0.5 * count:
         said += f"; {share(best, rows)} with the same {column}"
     if count >= 0.5 * rows:
@@ -128,12 +128,15 @@ def _known(context: AuditContext, train: AuditedFile, test: AuditedFile) -> Iter
     )
 
 
-def _by_column(context: AuditContext, train: AuditedFile, test: AuditedFile) -> tuple[int, str]:
-    """(test rows whose answer and value in a column occur together in train, that column), the one of most values."""
+def _by_column(context: AuditContext, train: AuditedFile, test: AuditedFile, golds: Container[str]) -> tuple[int, str]:
+    """(test rows whose answer, of ``golds``, and value in a column occur together in train, that column).
+
+    The column of most values.
+    """
     best = (0, 0, "")
     for name in test.layout.meta:
         if name in train.layout.meta:
-            pairs = set(_answers_by(context, train, name))
+            pairs = {pair for pair in _answers_by(context, train, name) if pair[1] in golds}
             found = list(_answers_by(context, test, name))
             hits, values = sum(pair in pairs for pair in found), len({value for value, _ in found})
             if hits and values > 1:
