@@ -110,7 +110,7 @@ def _readers() -> dict[str, tuple[Callable[[Path], bytes], Callable[[Path], Any]
     table = b"text,label\n" + b'"profit, rose",positive\nloss fell,negative\n' * 5
     row = {"text": "profit rose", "label": "positive", "spans": [{"a": 1.5}]}
     here = Path(__file__).resolve().parent.parent
-    report = (here / "examples" / "sweep-study.yaml").read_bytes()
+    report = (here / "examples" / "sweep-six-tasks.yaml").read_bytes()
     filing = (
         b'<?xml version="1.0"?><xbrl xmlns="http://www.xbrl.org/2003/instance"><context id="c"><entity>'
         b'<identifier scheme="s">1</identifier></entity><period><instant>2024-12-31</instant></period></context>'

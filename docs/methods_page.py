@@ -46,7 +46,7 @@ What does not work together is refused, with the reason, before any weight is lo
 | knowing what a low rank costs | `full`, on a small base |
 
 No method is known to be best: once each has its own learning rate, published studies find them
-close together ([Learning rates](#learning-rates)). [A study](study-smollm2.md) compares eight.
+close together ([Learning rates](#learning-rates)). [A study](study.md) compares six.
 
 ## The methods
 

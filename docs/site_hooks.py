@@ -85,8 +85,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, name, content=page))
         for picture, content in pictures.items():
             files.append(File.generated(config, f"tutorials/{picture}", content=content))
-    for path in _outside_pictures(files):
-        files.append(File.generated(config, _copied(path), abs_src_path=str(path)))
     return files
 
 
@@ -112,15 +110,15 @@ def relinked(markdown: str, source: Path, uri: str, repo_url: str) -> str:
     def moved(match: re.Match[str]) -> str:
         path = Path(os.path.normpath(source.parent / match["target"]))
         inside, anchor = _on_site(path), match["anchor"] or ""
-        if inside is None and not path.exists():
-            LOG.warning("%s: no such file: %s", uri, match["target"])
-        if inside is None and not match["before"].startswith("!"):
+        if inside is None and (match["before"].startswith("!") or not path.exists()):
+            LOG.warning("%s: no such file of the site: %s", uri, match["target"])
+        if inside is None:
             kind, where = "tree" if path.is_dir() else "blob", path.relative_to(ROOT).as_posix()
             if not repo_url:
                 said = match["before"][1:-2]
                 return said if where in said else f"{said} (`{where}`)"
             return f"{match['before']}{repo_url.rstrip('/')}/{kind}/main/{where}{anchor})"
-        return f"{match['before']}{os.path.relpath(inside or _copied(path), os.path.dirname(uri) or '.')}{anchor})"
+        return f"{match['before']}{os.path.relpath(inside, os.path.dirname(uri) or '.')}{anchor})"
 
     return _outside_code(markdown, lambda text: _LINK.sub(moved, text))
 
@@ -147,24 +145,6 @@ def _on_site(path: Path) -> str | None:
     if not path.is_relative_to(DOCS) or path.suffix == ".py":
         return None
     return path.relative_to(DOCS).as_posix().replace(".ipynb", ".md")
-
-
-def _copied(path: Path) -> str:
-    return f"assets/repository/{path.relative_to(ROOT).as_posix()}"
-
-
-def _outside_pictures(files: Files) -> Iterator[Path]:
-    """Pictures outside docs/ that pages show."""
-    seen = set()
-    for file in files.documentation_pages():
-        source = _source(file)
-        if source is None:
-            continue
-        for match in _LINK.finditer(source.read_text(encoding="utf-8")):
-            path = Path(os.path.normpath(source.parent / match["target"]))
-            if match["before"].startswith("!") and not path.is_relative_to(DOCS) and path.is_file():
-                seen.add(path)
-    yield from sorted(seen)
 
 
 # ---------------------------------------------------------------- nav

@@ -18,7 +18,7 @@ from finbench.cli import app
 from finbench.core.prose import wrapped
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ("leaderboards/scorecards/", "leaderboards/study/", "tests/golden/")  # what programs wrote, not prose
+RESULTS = ("leaderboards/scorecards/", "tests/golden/")  # what programs wrote, not prose
 LONGEST = 100  # characters of a line of prose
 
 

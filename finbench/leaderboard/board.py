@@ -61,15 +61,15 @@ class Board:
         return [test for test in self.tests if test.score.family == name]
 
 
-def board(found: Sequence[BoardCard], study: Sequence[BoardCard] = (), refused: Sequence[RefusedCard] = ()) -> Board:
+def board(found: Sequence[BoardCard], refused: Sequence[RefusedCard] = ()) -> Board:
     """Tests of the entries, each with its rows in order, in tied groups and with its Pareto fronts.
 
-    ``study``: cards without a row, whose trainings show how far seeds scatter. ``refused``: files that are not shown.
+    ``refused``: files that are not shown.
     """
     found = trainings.with_recipes(_told_apart(found))
     history = _History()
-    tests, others = _tests(found, history), _tests(trainings.with_recipes(study), _History("study"))
-    spreads = trainings.known_spreads(tests, others)
+    tests = _tests(found, history)
+    spreads = trainings.known_spreads(tests)
     for test in tests:
         test.spread = trainings.known_spread(test, spreads)
     half = len(tests) // 2
@@ -106,7 +106,7 @@ def _tests(found: Sequence[BoardCard], history: _History) -> list[BoardTest]:
             tests[key].whole = tests[key].whole or (every and score.data.share is None)
             tests[key].rows.append(BoardRow(entry, score))
     for test in tests.values():
-        with known.kept("means", f"{test.key} of {history.of}") as means:
+        with known.kept("means", test.key) as means:
             test.rows = trainings.joined(_counting(test.rows, history), means)
     return [test for test in tests.values() if test.rows]
 
@@ -139,8 +139,7 @@ def _told_apart(found: Sequence[BoardCard]) -> list[BoardCard]:
 class _History:
     """Which cards count nowhere, for which others; and those of which nothing tells whether they should."""
 
-    def __init__(self, of: str = "board") -> None:
-        self.of = of
+    def __init__(self) -> None:
         self.counting: set[str] = set()
         self.behind: dict[str, tuple[str, list[str]]] = {}  # key -> the card that counts, tasks
         self._open: dict[str, RefusedCard] = {}  # by file

@@ -21,7 +21,7 @@ from finbench.leaderboard import charts, known, page, published, tables
 from finbench.leaderboard.board import Board, board
 from finbench.leaderboard.known import Kept
 from finbench.leaderboard.page import PagePart
-from finbench.leaderboard.reading import beside, entries, read
+from finbench.leaderboard.reading import entries, read
 from finbench.leaderboard.store import SCORECARDS
 
 _PATIENCE = 3600  # seconds for which a build waits for another one of the same folder, which may be of thousands
@@ -74,12 +74,12 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: 
     Every card is verified first; one in which something is wrong is not shown, stops no other and stands in
     ``board.refused``. With ``check`` nothing is written, and ``stale`` names the files that are not what the cards
     give. Raises FinbenchError for a folder without cards.
-    ``trusted``: a leaderboard whose keys, order of arrival and study are believed, not those in ``folder``.
+    ``trusted``: a leaderboard whose keys and order of arrival are believed, not those in ``folder``.
     """
     _has_cards(folder)
     with contextlib.nullcontext() if check else cardfiles.lock(folder / page.PAGE, _PATIENCE):
         cards = read(folder, trusted)
-        made, blocks = board(cards.entries, beside(trusted or folder), cards.refused), published.read(folder)
+        made, blocks = board(cards.entries, cards.refused), published.read(folder)
         shown = _tables(made, blocks)
         if check:
             return _checked(folder, made, shown, blocks)
@@ -194,7 +194,7 @@ def pictures(folder: Path, out: Path) -> list[Path]:
     """PNG of score against cost for every test of at least two subjects, for model cards and documents."""
     _has_cards(folder)
     written = []
-    for test in board(entries(folder), beside(folder)).tests:
+    for test in board(entries(folder)).tests:
         if len(test.rows) > 1 and any(row.cost is not None for row in test.rows):
             path = out / f"{cardfiles.slug(test.title)}-{test.key}.png"
             write_atomic(path, charts.png(test))

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from finbench.cards import cardfiles, follows
+from finbench.cards import cardfiles
 from finbench.core import catalog, lifeline
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Score, Scorecard
@@ -55,18 +55,6 @@ def present(score: Score) -> bool:
     """Whether a score is of the version that its task has here, or of a task that is not known here."""
     tasks = catalog.tasks()
     return score.task not in tasks or score.version >= tasks[score.task].version
-
-
-def of_study(path: Path) -> KnownCard:
-    """A card of the study, which has no row: its scores of present versions follow from its samples, or it raises."""
-    card = cardfiles.read(path)
-    rows = cardfiles.rows_by_task(path, card)
-    scores = [score for score in card.scores if present(score) and score.task in rows]
-    for score in scores:
-        follows(score, rows[score.task], path)
-    kept = {score.task: evidence.of(score, rows[score.task]) for score in scores}
-    proofs = {task: one for task, one in kept.items() if one is not None}
-    return KnownCard(known.outlined(card), "samples-attached", [], [], proofs)
 
 
 def examined(path: Path) -> list[str]:

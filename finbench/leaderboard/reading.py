@@ -18,15 +18,13 @@ from finbench.cards import cardfiles
 from finbench.core import threads
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
-from finbench.core.files import digest
 from finbench.evaluation import Verification
 from finbench.leaderboard import attested, examine, known, precedence, store
 from finbench.leaderboard.evidence import Samples
 from finbench.leaderboard.known import KnownCard
 from finbench.leaderboard.rows import BoardCard, RefusedCard
-from finbench.leaderboard.store import SCORECARDS, CardPlace
+from finbench.leaderboard.store import CardPlace
 
-STUDY = "study"  # folder beside it with cards of many trainings, which tell how far seeds scatter and have no row
 _FEW = 6  # cards for which no process is started: that takes as long as they do
 
 
@@ -177,21 +175,3 @@ def _ask(waiting: queue.SimpleQueue[CardPlace], answers: queue.SimpleQueue[tuple
                 process.stdin.write(os.fsencode(place.path) + b"\n")
                 process.stdin.flush()
                 answers.put((place, json.loads(process.stdout.readline())))  # no JSON: it died, and the parent does it
-
-
-def beside(folder: Path) -> list[BoardCard]:
-    """Cards of ``folder/study/scorecards`` with their scores of present versions, each of which its samples give."""
-    place, found = folder / STUDY / SCORECARDS, []
-    for path in cardfiles.expand([place]) if place.is_dir() else ():
-        card = cardfiles.read(path)
-        key = known.key_of(path)
-        key = key and digest([key, STUDY])  # less is asked of it than of a row
-        kept = known.read(key) if key else None
-        if kept is None:
-            kept = examine.of_study(path)
-            if key:
-                known.write(key, kept)
-        made = card.model_copy(update={"scores": [score for score in card.scores if score.task in kept.evidence]})
-        samples = Samples(path, made, kept.evidence)
-        found.append(BoardCard(path.stem, made, samples, Verification(path.name), "samples-attached"))
-    return found

@@ -16,7 +16,7 @@ from finbench.core.files import sha256_file
 from finbench.core.records import Measure
 from finbench.leaderboard import attested, intake, precedence, signing, store
 from finbench.leaderboard.board import board
-from finbench.leaderboard.reading import beside, read
+from finbench.leaderboard.reading import read
 from finbench.leaderboard.rows import BoardTest
 
 _SHOWN = 40  # rows of a comment, and faults
@@ -117,7 +117,7 @@ def review(folder: Path, against: Path) -> Review:
     if faults or not new:
         return Review(sorted(keys), sorted(faults), [])
     cards = read(folder, against)
-    made = board(cards.entries, beside(against), cards.refused)
+    made = board(cards.entries, cards.refused)
     known = {one.file for one in read(against).refused} if made.refused else set()
     faults = [f"{one.file}: {one.faults[0]}" for one in made.refused if one.file not in known]
     return Review(
@@ -132,7 +132,7 @@ def _changed(folder: Path, against: Path, places: Sequence[store.CardPlace]) -> 
     for place in places:
         with contextlib.suppress(FinbenchError):  # which is said elsewhere
             new.add(attested.training_file(cardfiles.read(place.path).subject))
-    for part in (store.SCORECARDS, "adapters", "attestations", "study"):
+    for part in (store.SCORECARDS, "adapters", "attestations"):
         mine, theirs = ({path.relative_to(root).as_posix(): path for path in sorted((root / part).rglob("*"))
                          if path.is_symlink() or path.is_file()} for root in (folder, against))  # fmt: skip
         for name in sorted(mine.keys() | theirs.keys()):

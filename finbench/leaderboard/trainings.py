@@ -171,19 +171,19 @@ def _kind(test: BoardTest) -> tuple[str, str, str]:
     return test.score.family, test.score.form, test.score.main_metric
 
 
-def known_spreads(tests: Sequence[BoardTest], study: Sequence[BoardTest]) -> Spreads:
+def known_spreads(tests: Sequence[BoardTest]) -> Spreads:
     """The spread between seeds pooled over the recipes with several trainings on a task, in whatever rows of it.
 
-    Of ``tests``, which hold cards of strangers, those of the strongest evidence count, beside those of ``study``.
+    Of a task those cards count whose evidence is the strongest, for strangers bring cards too.
     """
     found: dict[tuple[str, str, str], dict[str, list[tuple[BoardTest, BoardRow]]]] = {}
     counted, most = set(), dict[str, int]()
-    own, others = ([(one, row) for one in seen for row in one.rows if len(row.runs) > 1] for seen in (tests, study))
-    for test, row in own:
+    several = [(test, row) for test in tests for row in test.rows if len(row.runs) > 1]
+    for test, row in several:
         most[test.score.task] = max(most.get(test.score.task, 0), precedence.STRENGTH[row.entry.level])
-    own = [(test, row) for test, row in own if precedence.STRENGTH[row.entry.level] == most[test.score.task]]
-    for test, row in own + others:
-        if (test.key, row.entry.recipe) not in counted:
+    for test, row in several:
+        strongest = precedence.STRENGTH[row.entry.level] == most[test.score.task]
+        if strongest and (test.key, row.entry.recipe) not in counted:
             counted.add((test.key, row.entry.recipe))
             found.setdefault(_kind(test), {}).setdefault(test.score.task, []).append((test, row))
     return {kind: {task: _pool(rows) for task, rows in by_task.items()} for kind, by_task in found.items()}
