@@ -724,3 +724,27 @@ def test_an_import_says_whether_the_files_are_the_whole_set(tmp_path: Path, monk
     lm_task = load()[task.name]
     assert prompts.data_id(task, lm_task, "test", prompts.rows(lm_task, "test")).share is None
     assert json.loads((tmp_path / "d" / "fpb" / "dataset.json").read_text())["complete"] is True
+
+
+def test_of_sets_divided_by_their_authors_files_the_share_is_that_of_the_test_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, valid = sorted(write_sources(tmp_path / "s")["tfns"])
+    assert "valid" in valid.name
+
+    def share(*files: Path) -> float | None:
+        import_data("tfns", list(files), tmp_path / "d")
+        told: float | None = json.loads((tmp_path / "d" / "tfns" / "dataset.json").read_text())["share"]
+        return told
+
+    whole = import_data("tfns", [train, valid], tmp_path / "d").by_file[valid.name]
+    assert share(train, valid) == round(whole / 2388, 4)
+    monkeypatch.setitem(SETS, "tfns", SETS["tfns"]._replace(tests={"other*": 3, "*valid*": whole}))
+    few = tmp_path / train.name
+    few.write_bytes(b"".join(train.read_bytes().splitlines(keepends=True)[:60]))
+    assert share(few, valid) is None  # the test is whole, though train is not
+    part = tmp_path / valid.name
+    part.write_bytes(b"".join(valid.read_bytes().splitlines(keepends=True)[: whole // 2 + 1]))  # its head, and half
+    assert share(train, part) == round((whole // 2) / whole, 4)
+    monkeypatch.setitem(SETS, "tfns", SETS["tfns"]._replace(tests={"other*": 3}))
+    assert share(train, part) is None  # a file that nobody counted

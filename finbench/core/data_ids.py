@@ -19,7 +19,9 @@ class DataId(Record):
     pinned: bool | None = Field(default=None, description="whether that commit was named before; null off the Hub")
     choices: dict[str, str] = Field(default={}, description="what was chosen of the set, such as agreement")
     share: float | None = Field(
-        default=None, gt=0, description="imported rows over those of the authors' whole set; null: all, or not known"
+        default=None,
+        gt=0,
+        description="rows read over those of the authors' test file, else of all files; null: all, or not known",
     )
 
 

@@ -16,6 +16,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +152,7 @@ def _divide(
             task = catalog.of_set(name)
             about = {"source": chosen.origin, "licence": task.licence, "restricted": task.restricted}
             about |= {"split_rule": task.split, "complete": not report.note}
-            # where the authors divide by files, a test may be whole though others are missing
-            known = given < chosen.whole and (chosen.verbatim or not report.divided)
-            about["share"] = round(given / chosen.whole, 4) if known else None
+            about["share"] = _share(chosen, report, given)
             _write(report, divided.rows, {**about, **origin})
     except (OSError, sqlite3.Error) as fault:  # of the disk; what a source raises is a FinbenchError already
         raise cannot_write(report.folder, fault) from fault
@@ -166,6 +165,19 @@ def _divide(
         raise FinbenchError(f"{fault}.", hint) from fault
     if earlier and earlier["rows"] != report.rows:
         say(f"It takes the place of an earlier import with {sum(earlier['rows'].values()):,} rows.")
+
+
+def _share(chosen: Any, report: ImportReport, given: int) -> float | None:
+    """How much of the authors' test was read; None for all of it, or where that is unknown."""
+    whole = chosen.whole
+    if report.divided and not chosen.verbatim:  # by the authors' files: a test may be whole though others are missing
+        whole = given = 0
+        for pattern, rows in chosen.tests.items():
+            read = sum(count for name, count in report.by_file.items() if fnmatch(name.lower(), pattern))
+            if read:
+                whole, given = rows, read
+                break
+    return round(given / whole, 4) if given < whole else None
 
 
 def _write(report: ImportReport, rows: Callable[[str], Iterator[dict[str, Any]]], about: dict[str, Any]) -> None:

@@ -70,6 +70,7 @@ SETS = {
         split_in,
         1111,
         Hub("TheFinAI/fiqa-sentiment-classification", (*parts("train", "test"), Part("validation", "valid"))),
+        tests={"task1_*_absa_test.json": 200, "*test.json": 230},  # of the challenge; of FLaME's division
         corrected=(
             "One family of files only, for the published re-splits contradict each other. Sentences whose "
             "targets differ in label are dropped."
@@ -82,6 +83,7 @@ SETS = {
         _tfns_split,
         11931,
         Hub("zeroshot/twitter-financial-news-sentiment", (Part("train", "train"), Part("test", "validation"))),
+        tests={"*valid*": 2388},
         corrected=(
             "The codes are 0 bearish, 1 bullish, 2 neutral; FinLoRA's copy has positive and neutral swapped "
             "in 85 % of its rows. Links are ignored when texts are compared; overlaps leave train."
@@ -94,6 +96,7 @@ SETS = {
         split_in,
         20231,
         Hub("oliverwang15/news_with_gpt_instructions", parts("train", "test")),
+        tests={"*test*.json*": 4047},
         trains=False,
         corrected="Labels are a GPT's and unchecked: read differences with care.",
     ),
@@ -122,6 +125,7 @@ SETS = {
             tuple(Part(split, file=f"fin/{split}/0000.parquet") for split in SPLITS),
             _SCRIPTLESS,
         ),
+        tests={"fin3*": 303},
         text="conll",
         corrected="MISC, ten tokens such as Chinese and French, is left out. Sentences of FIN3 leave FIN5.",
     ),
@@ -136,6 +140,7 @@ SETS = {
             tuple(Part(split, file=f"fin/{split}/0000.parquet") for split in SPLITS),
             _SCRIPTLESS,
         ),
+        tests={"fin3*": 303},
         text="conll",
         corrected=(
             "One row for each distinct entity of a sentence, where the published test has 3,502 paraphrases "
@@ -149,6 +154,7 @@ SETS = {
         split_in,
         116721,
         Hub("gtfintechlab/finer-ord", _LIKE_NAMED),
+        tests={"*test*.csv": 25957},
         joined=True,
         corrected=(
             "Sentences that occur twice with different entities are dropped, those of test leave train. An "
@@ -162,6 +168,7 @@ SETS = {
         split_in,
         1000,
         Hub("KirkHan/XBRL_Formula_Calculation", parts("train")),
+        tests={"*test*.json*": 200},
         corrected=(
             "The published net present values discount from t = 0 and forget the outlay: worked out anew "
             "from the wording, and left out where it is not certain. Answers that the formula does not give with "
@@ -175,6 +182,7 @@ SETS = {
         _always_test,
         150,
         Hub("PatronusAI/financebench", (Part("test", "train"),)),
+        tests={"*open_source*": 150},
         trains=False,
         corrected="Only questions whose answer is one number: free text cannot be scored exactly.",
     ),

@@ -173,6 +173,7 @@ CONVERSATION_SETS = {
         "train.json dev.json convfinqa_*.json",
         split_in,
         3458,
+        tests={"*dev*.json": 421},
         trains=False,
         family="finqa",
         corrected=(

@@ -341,7 +341,7 @@ REPORT_SETS = {
         "TAT-QA (Zhu et al. 2021), tatqa_dataset_{train,dev,test_gold}.json, one row a context",
         "tatqa_dataset_train.json tatqa_dataset_dev.json tatqa_dataset_test_gold.json",
         split_in,
-        2757,
+        2756,
         Hub(
             "next-tat/TAT-QA",
             (
@@ -351,6 +351,7 @@ REPORT_SETS = {
             ),
             "c96247f5077eac447f63527fd3dcfdc58bb56d6a",
         ),
+        tests={"*test_gold*": 277, "*dev*": 278},
         trains=False,
         shas={"tatqa_dataset_dev.json": "8da095a819af6db3c14877c6df2d4d29960e41d1a63dd1fa853507bd2a616af5"},
         corrected=(
@@ -371,6 +372,7 @@ REPORT_SETS = {
             "refs/convert/parquet",
             known="1d0076a",
         ),
+        tests={"*test*.json": 1147, "*dev*.json": 883},
         trains=False,
         shas={
             "train.json": "49f237eb9779b569473b26b08048867d04635a7cc39ad6a7a5664c55bb428db6",

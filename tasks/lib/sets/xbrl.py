@@ -166,6 +166,7 @@ XBRL_SETS = {
         "*_sample.csv",
         split_in,
         2973,
+        tests={"*test*.csv": 988},
         corrected=(
             "Figures that have two tags in one sentence are left out, as are train and dev sentences of the test. Most "
             "tags of the test do not occur in the train sample."
@@ -178,6 +179,7 @@ XBRL_SETS = {
         "*train*.json* *val*.json* *dev*.json* *test*.json* *.parquet",
         split_in,
         1121256,
+        tests={"*test*.json*": 108378},
         corrected=(
             "One row a tagged figure; sentences without one, and figures with two tags, are left out. Figures without "
             "a tag are not asked about."
@@ -190,6 +192,7 @@ XBRL_SETS = {
         "*xbrl_term_*.jsonl",
         split_in,
         6507,
+        tests={"*test*.json*": 651},
         corrected=(
             'Terms and explanations that are "nan" are left out, and train rows whose term or explanation is in the '
             "test; of a term with two explanations the first stands."
