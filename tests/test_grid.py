@@ -363,6 +363,37 @@ def test_every_step_comes_once_and_after_those_it_needs(tmp_path: Path) -> None:
     assert one.seconds_left() == 0
 
 
+def test_a_base_is_asked_in_other_ways_once_for_all_its_cells(tmp_path: Path) -> None:
+    ways = [{"shots": 5, "seed": 1}, {"tasks": ["mini_ner"], "metadata": {"noise": "typos"}}]
+    path = write(tmp_path, "smollm2-135m", beside=[*ways, {"limit": 6}])
+    one = board(path)
+    plain = board(write(tmp_path, "smollm2-135m"))
+    more = [step for key, step in one.steps.items() if key not in plain.steps]
+    assert plain.steps.keys() < one.steps.keys()  # another way to ask does nothing again; the last is the usual one
+    asked = [(step.name.partition(", ")[2], [name[9:] for name in step.payload["tasks"]]) for step in more]
+    assert sorted(asked) == [
+        ("shots 5, seed 1", ["mini_headline"]),
+        ("shots 5, seed 1", ["mini_sentiment"]),
+        ("tasks mini_ner, metadata noise=typos", ["mini_ner"]),
+    ]
+    assert all(step.kind == "score" and not step.payload["folders"] and not step.after for step in more)
+    assert more[0].payload["how"]["shots"] == 5
+    play(one, fail="shots 5")
+    assert [one.state(cell, set()) for cell in one.cells] == ["done"] * 8
+    assert [failed["cell"] for failed in one.failures()] == ["score smollm2-135m, shots 5, seed 1"] * 2
+
+
+def test_every_setting_of_eval_reaches_the_scoring(tmp_path: Path) -> None:
+    stated: dict[str, Any] = {"profile": "chat", "max_tokens": 40, "samples": 2, "temperature": 0.5, "shots": 1}
+    stated |= {"system_prompt": "Be short.", "arguments": {"dtype": "float32"}, "max_length": 512, "limit": 6}
+    one = board(write(tmp_path, "smollm2-135m", eval=stated))
+    arguments = {**stated["arguments"], "max_length": stated.pop("max_length")}
+    for step in one.steps.values():
+        if step.kind == "score":
+            wanted = {**stated, "arguments": arguments}
+            assert {key: step.payload["how"][key] for key in wanted} == wanted
+
+
 def test_adapters_of_one_base_are_scored_together(tmp_path: Path) -> None:
     together = [steps for steps in play(board(write(tmp_path, "smollm2-135m")), room=50) if len(steps) > 1]
     assert sorted(len(steps) for steps in together) == [4, 4]
@@ -530,19 +561,19 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_sweep_from_the_command_line(llama: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     broken = {"method": "lora", "task": "mini_sentiment", "max_length": 8}  # every row is longer: refused by train
-    path = write(
-        tmp_path, llama, axes={"method": ["lora"], "task": ["mini_sentiment"], "seed": [0, 1]}, include=[broken]
-    )
+    axes = {"method": ["lora"], "task": ["mini_sentiment"], "seed": [0, 1]}
+    path = write(tmp_path, llama, axes=axes, include=[broken], beside=[{"shots": 1}])
     first = run(path, str(out))
     assert first.returncode == 1
     assert "2 of 4 cells failed" in first.stderr.replace("\n", " ")
     assert "2 of 4 cells are done" in first.stdout
     cards = {card.name for card in (out / "scorecards").glob("*.json")}
-    assert len(cards) == 3  # two adapters, one base
+    assert len(cards) == 4  # two adapters, one base in two ways
+    assert {cardfiles.read(out / "scorecards" / name).shots for name in cards} == {0, 1}
     before = contents(out)
     again = run(path, str(out), "--json")
     done = {name: text for name, text in before.items() if json.loads(text)["state"] == "done"}
-    assert len(done) == 2 + 2 + 1
+    assert len(done) == 2 + 2 + 2
     assert done.items() <= contents(out).items()
     assert json.loads(again.stdout)["steps_run"] == 2  # the two that failed, once more
     status = subprocess.run(

@@ -100,7 +100,8 @@ def sweep(
 def prepared(stated: Sweep, data_dir: Path | None) -> list[Cell]:
     """Every cell, with the sets of the Hub fetched: steps are known by their rows, and would be others afterwards."""
     cells = sweepfile.cells(stated, data_dir)
-    names = dict.fromkeys(name for cell in cells for name in (*cell.recipe.tasks, *cell.scored["tasks"]))
+    asked = ((cell.recipe.tasks, *(one["tasks"] for one in (cell.scored, *cell.beside))) for cell in cells)
+    names = dict.fromkeys(name for parts in asked for part in parts for name in part)
     absent = prompts.missing([catalog.tasks()[name] for name in names], data_dir)
     with contextlib.suppress(FinbenchError):  # nodes may have what is not here
         prompts.fetch(absent, data_dir)

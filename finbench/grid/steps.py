@@ -9,14 +9,17 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from finbench.core import formats
 from finbench.core.files import digest
 from finbench.core.records import Recipe
+from finbench.core.settings import Settings
 from finbench.grid.sweepfile import Cell, Needs, Sweep
 from finbench.grid.work import SCORE, SEARCH, TRAIN
+
+_APART = ("tasks", "max_length", "gpu_memory")  # stated otherwise: the latter two are arguments
 
 
 @dataclass
@@ -39,6 +42,26 @@ class Step:
         return bool(self.outcome and self.outcome["state"] == "done")
 
 
+def _how(wanted: Settings, recipe: Recipe) -> dict[str, Any]:
+    """What ``evaluate`` is told beside subject and tasks. A share of a GPU decides no result, so it is not in it."""
+    stated = {one.name: getattr(wanted, one.name) for one in fields(Settings) if one.name not in _APART}
+    stated["arguments"] = {key: value for key, value in wanted.arguments.items() if key != "gpu_memory"}
+    stated["bits"] = wanted.bits or recipe.bits
+    stated["chat"] = recipe.chat if wanted.chat is None else wanted.chat
+    return stated
+
+
+def _shown(wanted: Settings) -> str:
+    """What a way of asking states, for people: ``shots 5, metadata noise=typos``."""
+    usual, told = Settings(), []
+    for one in fields(Settings):
+        value = getattr(wanted, one.name)
+        if value != getattr(usual, one.name):
+            parts = [f"{key}={part}" for key, part in value.items()] if isinstance(value, Mapping) else value
+            told.append(f"{one.name} {','.join(parts) if isinstance(parts, (list, tuple)) else parts}")
+    return ", ".join(told)
+
+
 class Schedule:
     """Every step of a sweep, and what is known of it. ``there`` says whether an adapter's folder is still there."""
 
@@ -52,6 +75,7 @@ class Schedule:
         self.sweep, self.cells = sweep, list(cells)
         self.steps: dict[str, Step] = {}
         self.score_of: dict[str, Step] = {}  # key of a cell -> its last step
+        self.beside: dict[str, list[str]] = {}  # key of a cell -> keys of other scorings of its base
         for cell in self.cells:
             self._add(cell)
         for key, step in self.steps.items():
@@ -89,22 +113,28 @@ class Schedule:
         train = digest({"train": cell.key})
         payload = {"recipe": recipe.model_dump(), "folder": cell.folder, "processes": cell.needs.processes}
         self.steps[train] = Step(train, TRAIN, f"train {cell.name}", cell.needs, payload, after, cell)
-        how: dict[str, Any] = {"engine": wanted.engine, "limit": wanted.limit, "shots": wanted.shots}
-        # a share of a GPU decides no result: another one makes no other step
-        arguments = {key: value for key, value in wanted.arguments.items() if key != "gpu_memory"}
-        how |= {"bits": wanted.bits or recipe.bits, "arguments": arguments}
-        how["chat"] = recipe.chat if wanted.chat is None else wanted.chat
-        how |= {"seed": wanted.seed, "metadata": wanted.metadata}
-        payload = {"base": recipe.base, "folders": [], "tasks": list(cell.scored["tasks"]), "how": how}
-        scored = {"score": payload, "is": cell.scored}
+        scored = self._base(cell, wanted, cell.scored)
         group = digest(scored)
-        if group not in self.steps:
-            bits = "" if how["bits"] == 16 else f" in {formats.asked(how['bits'])}"
-            self.steps[group] = Step(group, SCORE, f"score {recipe.base}{bits}", wanted.needs or cell.needs, payload)
-        key = digest({**scored, "adapter": cell.key})
-        step = Step(key, SCORE, f"score {cell.name}", self.steps[group].needs, {**payload, "folders": [cell.folder]})
+        key, payload = digest({**scored, "adapter": cell.key}), {**scored["score"], "folders": [cell.folder]}
+        step = Step(key, SCORE, f"score {cell.name}", self.steps[group].needs, payload)
         step.after, step.cell, step.group = [train, group], cell, group
         self.steps[key] = self.score_of[cell.key] = step
+        for way, asked in zip(self.sweep.beside, cell.beside, strict=True):
+            self.beside.setdefault(cell.key, []).append(digest(self._base(cell, way, asked)))
+
+    def _base(self, cell: Cell, wanted: Settings, scored: dict[str, Any]) -> dict[str, Any]:
+        """Add the scoring of a cell's base, which others may share, and return all that decides it."""
+        recipe = cell.recipe
+        how = _how(wanted, recipe)
+        payload = {"base": recipe.base, "folders": [], "tasks": list(scored["tasks"]), "how": how}
+        decisive = {"score": payload, "is": scored}
+        key = digest(decisive)
+        name = f"score {recipe.base}" + ("" if how["bits"] == 16 else f" in {formats.asked(how['bits'])}")
+        if wanted is not self.sweep.eval and (shown := _shown(wanted)):
+            name += f", {shown}"
+        if key not in self.steps:
+            self.steps[key] = Step(key, SCORE, name, self.sweep.eval.needs or cell.needs, payload)
+        return decisive
 
     def settle(self, there: int) -> None:
         """Decide the GPUs of cells that state none; ``there``: those of the node that has most."""
@@ -115,9 +145,9 @@ class Schedule:
             step.cell = by_key[step.cell.key] if step.cell else None
 
     def steps_of(self, cell: Cell) -> list[Step]:
-        """Its scoring, its training, the scoring of its base, its search."""
+        """Its scoring, its training, the scorings of its base, its search."""
         last = self.score_of[cell.key]
-        before = [self.steps[key] for key in last.after]
+        before = [self.steps[key] for key in (*last.after, *self.beside.get(cell.key, ()))]
         return [last, *before, *(self.steps[key] for step in before for key in step.after)]
 
     def _release(self, step: Step) -> None:
@@ -193,8 +223,10 @@ class Schedule:
         return self.open == 0
 
     def failures(self) -> list[dict[str, str]]:
-        """The cells that failed, with message and hint."""
+        """The cells that failed, and scorings of bases besides, with message and hint."""
         found = [(cell.name, self.score_of[cell.key]) for cell in self.cells]
+        others = dict.fromkeys(key for keys in self.beside.values() for key in keys)
+        found += [(self.steps[key].name, self.steps[key]) for key in others]
         failed = [(name, step.outcome) for name, step in found if step.outcome and not step.done]
         return [
             {"cell": name, "message": said.get("message", ""), "hint": said.get("hint", "")} for name, said in failed

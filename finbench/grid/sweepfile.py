@@ -75,6 +75,11 @@ class CellSettings(Settings):
     needs: Needs | None = Field(default=None, description="of a scoring; default: those of its cell")
 
 
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True)
+class BaseSettings(Settings):
+    """One more way in which each base is asked, on the tasks of its cells or on tasks of its own."""
+
+
 class Sweep(Record):
     """A grid. Every axis and every key of ``common`` is a key of a recipe."""
 
@@ -85,6 +90,7 @@ class Sweep(Record):
     exclude: list[dict[str, JsonValue]] = Field(default=[], description="cells of which all of these are true")
     tune: Tuning | None = None
     eval: CellSettings = CellSettings()
+    beside: list[BaseSettings] = Field(default=[], description="ways to ask each base, besides that of its adapters")
     needs: Needs = Needs()
     needs_of: list[Rule] = Field(default=[], description="the last rule that fits decides")
     report: list[str] = Field(default=[], description="trackers that get every training and scorecard")
@@ -101,6 +107,7 @@ class Cell:
     needs: Needs
     key: str  # of the training
     scored: dict[str, Any]  # its base's weights and the tasks it is scored on, as they are now
+    beside: list[dict[str, Any]]  # the same for each other way in which its base is asked
     search: str | None  # key of the search that gives the learning rate
     searched: Recipe | None  # what is searched, for this cell and those that share its search
 
@@ -205,9 +212,12 @@ def _cell(sweep: Sweep, values: dict[str, Any], varied: set[str], known: Identit
         of = {key: value for key, value in of.items() if key not in first}
         search = digest({"of": of, "first": first, "budget": sweep.tune.budget})
     key = digest({"recipe": decisive, "search": search})
-    tasks = [task.name for task in catalog.expand([*(sweep.eval.named or recipe.tasks), *sweep.eval.also])]
-    scored = {"weights": known.base(recipe.base), "tasks": known.tasks(tasks)}
-    return Cell(recipe.name, values, recipe, needs, key, scored, search, searched)
+    own = [*(sweep.eval.named or recipe.tasks), *sweep.eval.also]
+    scored, *beside = (
+        {"weights": known.base(recipe.base), "tasks": known.tasks([task.name for task in catalog.expand(tasks)])}
+        for tasks in (own, *(way.named or own for way in sweep.beside))
+    )
+    return Cell(recipe.name, values, recipe, needs, key, scored, beside, search, searched)
 
 
 def _together(sweep: Sweep, recipe: Recipe, needs: Needs) -> None:
