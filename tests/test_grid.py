@@ -116,6 +116,10 @@ def test_the_same_cell_twice_is_one(tmp_path: Path) -> None:
         ({"axes": {"method": ["kasa"], "bits": [4], "task": ["mini_sentiment"]}}, "Cell method kasa, bits 4"),
         ({"axes": {"seed": list(range(400)), "rank": list(range(1, 400))}}, "at most 100,000"),
         ({"eval": {"group": 0}}, "eval.group"),
+        ({"beside": [{"shot": 5}]}, "unknown key 'beside.0.shot'"),
+        ({"beside": {"shots": 5}}, "beside"),
+        ({"beside": [5]}, "beside.0"),
+        ({"beside": [{"tasks": "mini_sentimen"}]}, "Unknown task 'mini_sentimen'"),
         ({"needs": {"cpus": 0}}, "needs.cpus"),
         ({"needs": {"gpus": 1.5}}, "needs.gpus"),
         ({"eval": {"gpu_memory": 46}}, "gpu_memory is a share of a GPU, above 0 and at most 1, got 46"),
@@ -365,22 +369,22 @@ def test_every_step_comes_once_and_after_those_it_needs(tmp_path: Path) -> None:
 
 def test_a_base_is_asked_in_other_ways_once_for_all_its_cells(tmp_path: Path) -> None:
     ways = [{"shots": 5, "seed": 1}, {"tasks": ["mini_ner"], "metadata": {"noise": "typos"}}]
-    path = write(tmp_path, "smollm2-135m", beside=[*ways, {"limit": 6}])
+    path = write(tmp_path, "smollm2-135m", beside=[*ways, {}])
     one = board(path)
     plain = board(write(tmp_path, "smollm2-135m"))
     more = [step for key, step in one.steps.items() if key not in plain.steps]
     assert plain.steps.keys() < one.steps.keys()  # another way to ask does nothing again; the last is the usual one
     asked = [(step.name.partition(", ")[2], [name[9:] for name in step.payload["tasks"]]) for step in more]
     assert sorted(asked) == [
-        ("shots 5, seed 1", ["mini_headline"]),
-        ("shots 5, seed 1", ["mini_sentiment"]),
-        ("tasks mini_ner, metadata noise=typos", ["mini_ner"]),
+        ("shots 5, limit 6, seed 1", ["mini_headline"]),
+        ("shots 5, limit 6, seed 1", ["mini_sentiment"]),
+        ("tasks mini_ner, limit 6, metadata noise=typos", ["mini_ner"]),
     ]
     assert all(step.kind == "score" and not step.payload["folders"] and not step.after for step in more)
     assert more[0].payload["how"]["shots"] == 5
     play(one, fail="shots 5")
     assert [one.state(cell, set()) for cell in one.cells] == ["done"] * 8
-    assert [failed["cell"] for failed in one.failures()] == ["score smollm2-135m, shots 5, seed 1"] * 2
+    assert [failed["cell"] for failed in one.failures()] == ["score smollm2-135m, shots 5, limit 6, seed 1"] * 2
 
 
 def test_every_setting_of_eval_reaches_the_scoring(tmp_path: Path) -> None:
@@ -569,7 +573,10 @@ def test_a_sweep_from_the_command_line(llama: Path, tmp_path: Path) -> None:
     assert "2 of 4 cells are done" in first.stdout
     cards = {card.name for card in (out / "scorecards").glob("*.json")}
     assert len(cards) == 4  # two adapters, one base in two ways
-    assert {cardfiles.read(out / "scorecards" / name).shots for name in cards} == {0, 1}
+    assert {(one.shots, one.limit) for one in map(cardfiles.read, (out / "scorecards").glob("*.json"))} == {
+        (0, 6),
+        (1, 6),
+    }
     before = contents(out)
     again = run(path, str(out), "--json")
     done = {name: text for name, text in before.items() if json.loads(text)["state"] == "done"}

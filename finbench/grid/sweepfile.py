@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pydantic.dataclasses
-from pydantic import Field, JsonValue, field_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from finbench.core import catalog, tracking
 from finbench.core.errors import FinbenchError, unknown
@@ -77,7 +77,7 @@ class CellSettings(Settings):
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True)
 class BaseSettings(Settings):
-    """One more way in which each base is asked, on the tasks of its cells or on tasks of its own."""
+    """One more way in which each base is asked: by the settings of ``eval`` but those that it states."""
 
 
 class Sweep(Record):
@@ -95,6 +95,16 @@ class Sweep(Record):
     needs_of: list[Rule] = Field(default=[], description="the last rule that fits decides")
     report: list[str] = Field(default=[], description="trackers that get every training and scorecard")
     retries: int = Field(default=2, ge=0, le=20, description="how often a step whose worker died is begun again")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _like_the_adapters(cls, stated: Any) -> Any:
+        """What is not stated of another way to ask is as it is of the adapters', so that it is of the same rows."""
+        usual, ways = (stated.get(key) for key in ("eval", "beside")) if isinstance(stated, dict) else (None, None)
+        if not isinstance(usual, dict) or not isinstance(ways, list):
+            return stated
+        usual = {key: value for key, value in usual.items() if key not in ("tasks", "also", "group", "needs")}
+        return {**stated, "beside": [{**usual, **way} if isinstance(way, dict) else way for way in ways]}
 
 
 @dataclass(frozen=True)
