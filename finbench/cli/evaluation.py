@@ -16,7 +16,6 @@ import finbench
 from finbench import evaluation, serving, training
 from finbench.cli import command, show
 from finbench.cli.command import DataDir, Found, echo, taking
-from finbench.core import catalog
 from finbench.core.settings import Evaluation
 
 if TYPE_CHECKING:
@@ -147,6 +146,8 @@ def demo(
     from finbench.core.errors import Interrupted
 
     stated = [*(["--base", base] if base != "smollm2-135m" else []), *(["--out", str(out)] if out else [])]
+    from finbench.core import catalog
+
     out = out or Path("runs/demo" if base == "smollm2-135m" else f"runs/demo-{re.sub(r'[^A-Za-z0-9.-]+', '-', base)}")
     say(f"1. Train a LoRA adapter of {base} on 600 invented news sentences.")
     adapter, scorecards = (out / "adapter").resolve(), out / "scorecards"

@@ -11,17 +11,18 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+import finbench
+from finbench import data, evaluation, training
 from finbench.cli.show.layout import columned, put, put_facts
 from finbench.core import formats
 from finbench.core.catalog import FAMILIES, PREFIX, BaseEntry
 from finbench.core.console import out
 from finbench.core.records import Recipe, Task
-from finbench.data import SPLITS, ImportReport
-from finbench.evaluation import DoctorLine, NewTask
-from finbench.methods import SERVED, Method, Tuner
-from finbench.training import recipes as recipe_files
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # each brings what only some of these tables need
+    from finbench.data import ImportReport
+    from finbench.evaluation import DoctorLine, NewTask
+    from finbench.methods import Method, Tuner
     from finbench.serving import Server
 
 _MATTER = ("finbench", "hardware", "cache", "base", "Hub")  # of what the doctor finds, by its first word
@@ -132,7 +133,7 @@ def data_sets(tasks_by_set: Mapping[str, Task], found: Mapping[str, dict[str, An
         card = found[name]
         if not card:
             continue
-        counts = [f"{count:,}" if (count := card["rows"].get(split, 0)) else "-" for split in SPLITS]
+        counts = [f"{count:,}" if (count := card["rows"].get(split, 0)) else "-" for split in data.SPLITS]
         hub = card.get("hub")
         origin = ("Hub" if hub["pinned"] else "Hub, unpinned") if hub else "files"
         if not card.get("complete", True):
@@ -185,7 +186,7 @@ def methods(found: Iterable[Method], others: Iterable[Tuner]) -> None:
     out.print()
     meaning = Table.grid(padding=(0, 2))
     meaning.add_row("[dim]becomes[/]", "[dim]and is served[/]")
-    for kind, how in SERVED.items():
+    for kind, how in finbench.methods.SERVED.items():
         meaning.add_row(kind, escape(how.replace("`", "")))
     put(meaning, wrap=True)
     out.print("\nTuners of peft, by peft's own name (*: not on GPT-2's Conv1D layers)")
@@ -208,7 +209,7 @@ def method(found: Method) -> None:
     whole = found.becomes == "model"
     reason = f": {found.refused}" if found.refused and found.bits != (16, 8, 4) else ""
     defaults = ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
-                         for key, value in recipe_files.defaults_of(found).items())  # fmt: skip
+                         for key, value in training.recipes.defaults_of(found).items())  # fmt: skip
     layers = [] if found.conv1d else ["nn.Linear, not GPT-2's Conv1D"]
     for name, text in (
         ("computes", found.equation),
@@ -216,7 +217,7 @@ def method(found: Method) -> None:
         ("paper", found.paper.removeprefix("-")),
         ("bits", ("" if whole else "any of " if len(found.bits) > 1 else "only ") + _bits(found) + reason),
         ("layers", ", ".join(layers)),
-        ("becomes", f"{found.becomes}: {SERVED[found.becomes].replace('`', '')}"),
+        ("becomes", f"{found.becomes}: {finbench.methods.SERVED[found.becomes].replace('`', '')}"),
         ("defaults", defaults),
         ("not used", ", ".join(found.unused)),
     ):
@@ -256,7 +257,7 @@ def doctor(findings: Sequence[DoctorLine], everything: bool) -> None:
         here = [finding.what.removeprefix("data ") for finding in sets if finding.state == "ok"]
         named = f": {', '.join(here[:6])}{', ...' if len(here) > 6 else ''}" if here else ""
         state = f"{len(here)} of {len(sets)} sets are here{named}; the mini tasks need none"
-        shown.append(DoctorLine("data", "ok" if here else "note", state, "" if here else "finbench data list"))
+        shown.append(evaluation.DoctorLine("data", "ok" if here else "note", state, "" if here else "finbench data list"))
     table = columned("", "", "")
     for finding in [*faults, *shown]:
         mend = f"\n[cyan]{escape(finding.mend)}[/]" if finding.mend else ""
