@@ -1,6 +1,7 @@
 """Scoring, side by side: lm-eval's HFLM at its best batch size, and finbench's token trees, on the same requests.
 
     python benchmarks/eval_cpu.py run --data-dir DATA --adapter ./folder [--dtype bfloat16] [--threads 2]
+    python benchmarks/eval_cpu.py start          # what commands take that compute nothing, or next to nothing
     python benchmarks/eval_cpu.py page           # docs/speed.md, from what was written to benchmarks/eval_cpu.json
 
 Both answer the same encoded requests in one process, in turns: no loading, no rendering, and for log-likelihoods no
@@ -16,7 +17,11 @@ import functools
 import gc
 import json
 import os
+import resource
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -282,6 +287,21 @@ documents: the largest difference. Our goal is 5e-5.
 - A step of generation reads every weight, for two rows as for sixty. An answer of a few tokens
   cannot be much faster than lm-eval's, but for the prompts.
 """
+START = """
+## The start
+
+Processor time of one thread of whole commands, from a cold process to its end, medians of {repeats}.
+The base lay in the cache, as after its first use.
+
+| command | s | goal |
+|--|--:|--:|
+{lines}
+"""
+STARTS = {  # command -> the most seconds that it is meant to take
+    "finbench eval --shot 5": 0.3,  # no such option
+    "finbench tasks list": 0.5,
+    f"finbench eval --model {BASE} --tasks mini_sentiment --limit 1": 6,
+}
 CLOCKS = {
     "cpu": "Processor time of one thread. Other work shared the machine (load {low} to {high}).",
     "wall": "By the clock, {threads} threads, on an idle machine (load {low} to {high}).",
@@ -314,7 +334,28 @@ def page(kept: dict[str, Any]) -> str:
     left = [work.name for work in WORKS if work.name not in {row["work"] for row in rows}]
     text += f"The script can also measure: {'; '.join(left)}.\n\n" if left else ""
     told = f"- Generated texts that differ from lm-eval's: {', '.join(counts)}.\n" if counts else ""
-    return wrapped(text + TAIL.format(errors=errors, exact=EXACT, told=told))
+    starts = []
+    for one in kept["starts"]:
+        least, *_, most = one["seconds"]
+        took, goal = statistics.median(one["seconds"]), STARTS[one["command"]]
+        told_goal = f"{goal:g}" + (", missed" if round(took, 2) > goal else "")
+        starts.append(f"| `{one['command']}` | {took:.2f} ({least:.2f} to {most:.2f}) | {told_goal} |")
+    start = START.format(repeats=REPEATS, lines="\n".join(starts))
+    return wrapped(text + TAIL.format(errors=errors, exact=EXACT, told=told) + start)
+
+
+def started(command: str) -> dict[str, Any]:
+    """Processor seconds of a command, each time in a new process and an empty folder."""
+    taken = []
+    for _ in range(REPEATS):
+        with tempfile.TemporaryDirectory() as folder:
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            own = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(PAGE.parents[1])}
+            words = [sys.executable, "-m", *command.split()]
+            subprocess.run(words, cwd=folder, env=own, capture_output=True, check=False)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return {"command": command, "seconds": sorted(taken), "load": os.getloadavg()[0]}
 
 
 def _line(row: dict[str, Any], work: Work) -> str:
@@ -335,7 +376,7 @@ def _line(row: dict[str, Any], work: Work) -> str:
 def main() -> None:
     """See the top of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["run", "page"])
+    parser.add_argument("what", choices=["run", "start", "page"])
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--adapter", help=f"an adapter of {BASE} that was trained on fpb")
     parser.add_argument("--only", default="", help="works whose name has this in it")
@@ -346,6 +387,10 @@ def main() -> None:
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": []}
     if given.what == "page":
         PAGE.write_text(page(kept), encoding="utf-8")
+        return
+    if given.what == "start":
+        kept["starts"] = [started(command) for command in STARTS]
+        RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
         return
     quiet()
     torch.set_num_threads(given.threads)
