@@ -178,6 +178,14 @@ def test_the_plan_of_a_grid_is_that_of_its_trainings(llama: Path, tmp_path: Path
     trained.outcome = {"state": "done"}
     assert forecast.total(board, found)["seconds"] == pytest.approx((3 + searches) * one["seconds"])
     assert {each.gpu for each in forecast.forecasts(board).values()} == {"cpu"}
+    # a search of a quarter of the rows is planned as a training of those
+    few = sweepfile.read(write(tmp_path, llama, axes=axes, tune={"budget": 2, "limit": 6}))
+    board = Schedule(few, sweepfile.cells(few), {})
+    assert {(cell.recipe.limit, cell.searched.limit) for cell in board.cells if cell.searched} == {(24, 6)}
+    assert {step.payload["recipe"]["limit"] for step in board.steps.values() if step.kind == work.SEARCH} == {6}
+    small = planning.plan(board.cells[0].recipe.model_copy(update={"limit": 6}), "h100", price=2.5)
+    total = forecast.total(board, forecast.forecasts(board, "h100", 2.5))["seconds"]
+    assert total == pytest.approx(4 * one["seconds"] + searches * small["seconds"])
 
 
 @pytest.mark.slow

@@ -50,7 +50,9 @@ class Forecast:
 def forecasts(
     board: Schedule, gpu: str | None = None, price: float | None = None, data_dir: Path | None = None
 ) -> dict[str, Forecast]:
-    """Key of a cell -> its forecast. ``gpu``: a card of ``finbench plan``; default: this machine, for cells without.
+    """Key of a cell -> its forecast, and key of a search -> that of its recipe, where it is of fewer rows.
+
+    ``gpu``: a card of ``finbench plan``; default: this machine, for cells without.
 
     Cells that differ only in what a plan does not depend on are planned once. A cell that no card of this name holds,
     whose rows are not here, or whose base is neither here nor of a known shape, has a forecast that says so.
@@ -61,10 +63,14 @@ def forecasts(
         task = bar.add_task("planning", total=len(board.cells), note="")
         for cell in board.cells:
             card = gpu or ("" if cell.needs.gpus else "cpu")
-            key = digest({**decisive(cell.recipe), "card": card, "processes": cell.needs.processes})
-            if key not in known:
-                known[key] = planner.of(cell, card)
-            found[cell.key] = known[key]
+            wanted = {cell.key: cell.recipe}
+            if cell.search and cell.searched and cell.searched.limit != cell.recipe.limit:
+                wanted[cell.search] = cell.searched
+            for name, recipe in wanted.items():
+                key = digest({**decisive(recipe), "card": card, "processes": cell.needs.processes})
+                if key not in known:
+                    known[key] = planner.of(recipe, card, cell.needs.processes)
+                found[name] = known[key]
             bar.advance(task, 1)
     return found
 
@@ -83,15 +89,15 @@ class Planner:
         self.runs: dict[str, Any] = {}
         self.shapes: dict[str, str | None] = {}  # base -> the size it is planned by, if it is not here
 
-    def of(self, cell: Cell, card: str) -> Forecast:
-        """The forecast of one cell."""
+    def of(self, recipe: Recipe, card: str, count: int) -> Forecast:
+        """The forecast of one training in ``count`` processes."""
         from finbench.training import held_share  # imports torch
 
         if not card:
             return Forecast("", unknown="which GPU? --gpu h100")
-        recipe, shape = self._shaped(cell.recipe)
+        recipe, shape = self._shaped(recipe)
         try:
-            count, run = cell.needs.processes, self._run(recipe)
+            run = self._run(recipe)
             planned = plan(recipe, card, price=self.price, shape=shape, processes=count, run=run)
         except FinbenchError as fault:
             said = f"{fault.message} {fault.hint}".strip()
@@ -138,7 +144,8 @@ def total(board: Schedule, found: Mapping[str, Forecast]) -> dict[str, Any]:
         if step.kind == SCORE:
             scorings += 1
             continue
-        forecast = found[owners[key].key]
+        cell = owners[key]
+        forecast = found.get(str(cell.search), found[cell.key]) if step.kind == SEARCH else found[cell.key]
         times = in_trainings(step.payload["budget"], forecast.held, 1) if step.kind == SEARCH else 1
         if forecast.seconds is None:
             unknown += 1

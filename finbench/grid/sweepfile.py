@@ -64,6 +64,7 @@ class Tuning(Record):
 
     budget: int = Field(ge=1, le=6, description="whole trainings: finbench tune --budget")
     over: list[str] = Field(default=["seed"], description="searched once, at the first value of these axes")
+    limit: int | None = Field(default=None, ge=1, description="rows a task of a search at most; default: the cell's")
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True)
@@ -217,6 +218,8 @@ def _cell(sweep: Sweep, values: dict[str, Any], varied: set[str], known: Identit
         first = recipes.keyed({axis: sweep.axes[axis][0] for axis in sweep.tune.over})
         if isinstance(first.get("tasks"), str):
             first["tasks"] = {task.name: 1.0 for task in catalog.expand([first["tasks"]])}
+        if sweep.tune.limit is not None:
+            first["limit"] = min(sweep.tune.limit, recipe.limit or sweep.tune.limit)
         searched = Recipe.parse({**recipe.model_dump(), **first}, recipe.name)
         of = {**decisive, "data": known.learnt(searched), "weights": known.base(searched.base)}
         of = {key: value for key, value in of.items() if key not in first}

@@ -257,7 +257,8 @@ def doctor(findings: Sequence[DoctorLine], everything: bool) -> None:
         here = [finding.what.removeprefix("data ") for finding in sets if finding.state == "ok"]
         named = f": {', '.join(here[:6])}{', ...' if len(here) > 6 else ''}" if here else ""
         state = f"{len(here)} of {len(sets)} sets are here{named}; the mini tasks need none"
-        shown.append(evaluation.DoctorLine("data", "ok" if here else "note", state, "" if here else "finbench data list"))
+        hint = "" if here else "finbench data list"
+        shown.append(evaluation.DoctorLine("data", "ok" if here else "note", state, hint))
     table = columned("", "", "")
     for finding in [*faults, *shown]:
         mend = f"\n[cyan]{escape(finding.mend)}[/]" if finding.mend else ""
