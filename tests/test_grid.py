@@ -83,6 +83,14 @@ def test_an_axis_may_set_several_keys_and_cells_are_excluded_and_included(tmp_pa
     assert cells[2].name == "mini-sentiment-smollm2-135m-lora-4bit-r4-s0"
 
 
+def test_a_task_may_have_settings_of_its_own(tmp_path: Path) -> None:
+    tasks = ["mini_sentiment", {"task": "mini_headline", "epochs": 2}, {"mini_ner": 0.5, "mini_sentiment": 1}]
+    path = write(tmp_path, "smollm2-135m", axes={"task": tasks}, exclude=[{"task": "mini_sentiment"}])
+    found = [(list(cell.recipe.tasks.items()), cell.recipe.epochs) for cell in sweepfile.cells(sweepfile.read(path))]
+    weights = [("finbench_mini_ner", 0.5), ("finbench_mini_sentiment", 1.0)]
+    assert found == [([("finbench_mini_headline", 1.0)], 2), (weights, 1)]
+
+
 def test_what_is_common_is_left_out_where_the_method_has_no_use_for_it(tmp_path: Path) -> None:
     common = {**COMMON, "base": "smollm2-135m", "alpha": 16}
     axes = {"method": ["lora", "vera"], "task": ["mini_sentiment"]}
@@ -544,7 +552,8 @@ def test_steps_make_what_they_say_at_a_place_of_any_kind(
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("cpu", 18), ("finlora", 495), ("mission", 471), ("six-tasks", 180), ("four-bits", 20)]
+    ("name", "count"),
+    [("cpu", 18), ("finlora", 495), ("mission", 471), ("six-tasks", 180), ("four-bits", 20), ("flagship", 92)],
 )
 def test_the_examples_are_grids_that_could_be_run(name: str, count: int) -> None:
     folder = Path(__file__).parent.parent / "examples"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +24,7 @@ from finbench.methods import method_named
 from finbench.training import check_sharding, recipes
 
 LARGEST = 100_000  # cells
+_NAMED = ("base", "task", "tasks", "data")  # keys that the name of every cell says
 
 
 class Needs(Record):
@@ -170,20 +172,33 @@ def cells(sweep: Sweep, data_dir: Path | None = None) -> list[Cell]:
         chosen += [_flat(axes, values) for values in itertools.product(*axes.values())]
     if not chosen:
         raise FinbenchError(f"{sweep.name} has no cells: everything is excluded.", "Look at exclude.")
-    varied = {key for one in chosen for key in one if any(other.get(key) != one.get(key) for other in chosen)}
     made: dict[str, Cell] = {}
     known = Identities(data_dir)
-    for values in chosen:
+    for values, varied in zip(chosen, _telling(chosen), strict=True):
         cell = _cell(sweep, values, varied, known)
         made.setdefault(cell.key, cell)
     return list(made.values())
 
 
+def _telling(chosen: Sequence[Mapping[str, Any]]) -> list[set[str]]:
+    """Of each cell the keys in which those of its base and tasks differ: what its name has to say besides."""
+    told = [json.dumps([one.get(key) for key in _NAMED], sort_keys=True) for one in chosen]
+    alike: dict[str, list[Mapping[str, Any]]] = {}
+    for name, one in zip(told, chosen, strict=True):
+        alike.setdefault(name, []).append(one)
+    differ: dict[str, set[str]] = {}
+    for name, group in alike.items():
+        keys = set[str]().union(*group)
+        differ[name] = {key for key in keys if len({json.dumps(one.get(key), sort_keys=True) for one in group}) > 1}
+    return [differ[name] for name in told]
+
+
 def _flat(axes: Iterable[str], values: Iterable[Any]) -> dict[str, Any]:
-    """The values of one cell; a mapping stands for several keys, unless it is a value itself."""
+    """The values of one cell; a mapping stands for several keys, unless it is a value itself (``fpb: 0.5``)."""
     found: dict[str, Any] = {}
     for axis, value in zip(axes, values, strict=True):
         itself = recipes.ALIASES.get(axis, axis) in ("tasks", "options", "map")
+        itself = itself and not (isinstance(value, dict) and axis in value)
         if isinstance(value, dict) and not itself and "source" not in value:  # one with a source is a file of rows
             found.update(value)
         else:
@@ -254,7 +269,7 @@ def _together(sweep: Sweep, recipe: Recipe, needs: Needs) -> None:
 def _name(recipe: Recipe, varied: set[str]) -> str:
     """The recipe's own name with what else differs between the cells; for people, never parsed."""
     name = recipe.name.removesuffix(f"-s{recipe.seed}")
-    for key in sorted(varied - {"base", "method", "task", "tasks", "data", "map", "seed", "options"}):
+    for key in sorted(varied - {*_NAMED, "method", "map", "seed", "options"}):
         key = recipes.ALIASES.get(key, key)
         stated = getattr(recipe, key)
         value = (name_of_source(stated.source) if isinstance(stated, OwnData) else str(stated)).lower()
