@@ -290,8 +290,9 @@ documents: the largest difference. Our goal is 5e-5.
 START = """
 ## The start
 
-Processor time of one thread of whole commands, from a cold process to its end, medians of {repeats}.
-The base lay in the cache, as after its first use.
+Processor time of one thread of whole commands, from a cold process to its end, medians of
+{repeats}. The base lay in the cache, as after its first use. Other work shared the machine (load
+{low:.1f} to {high:.1f}).
 
 | command | s | goal |
 |--|--:|--:|
@@ -340,7 +341,8 @@ def page(kept: dict[str, Any]) -> str:
         took, goal = statistics.median(one["seconds"]), STARTS[one["command"]]
         told_goal = f"{goal:g}" + (", missed" if round(took, 2) > goal else "")
         starts.append(f"| `{one['command']}` | {took:.2f} ({least:.2f} to {most:.2f}) | {told_goal} |")
-    start = START.format(repeats=REPEATS, lines="\n".join(starts))
+    loads = [one["load"] for one in kept["starts"]]
+    start = START.format(repeats=REPEATS, lines="\n".join(starts), low=min(loads), high=max(loads))
     return wrapped(text + TAIL.format(errors=errors, exact=EXACT, told=told) + start)
 
 
@@ -352,7 +354,9 @@ def started(command: str) -> dict[str, Any]:
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             own = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(PAGE.parents[1])}
             words = [sys.executable, "-m", *command.split()]
-            subprocess.run(words, cwd=folder, env=own, capture_output=True, check=False)
+            done = subprocess.run(words, cwd=folder, env=own, capture_output=True, text=True, check=False)
+            if done.returncode != (2 if "--shot " in command else 0):
+                sys.exit(f"{command}: {done.stderr}")
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
         taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     return {"command": command, "seconds": sorted(taken), "load": os.getloadavg()[0]}

@@ -111,7 +111,8 @@ def relinked(markdown: str, source: Path, uri: str, repo_url: str) -> str:
         path = Path(os.path.normpath(source.parent / match["target"]))
         inside, anchor = _on_site(path), match["anchor"] or ""
         if inside is None and (match["before"].startswith("!") or not path.exists()):
-            LOG.warning("%s: no such file: %s", uri, match["target"])
+            why = "a picture has to lie in docs/" if path.exists() else "no such file"
+            LOG.warning("%s: %s: %s", uri, why, match["target"])
         if inside is None:
             kind, where = "tree" if path.is_dir() else "blob", path.relative_to(ROOT).as_posix()
             if not repo_url:

@@ -233,7 +233,7 @@ def test_a_part_and_the_whole_are_told_in_words(cards: dict[str, Path], tmp_path
     with pytest.raises(FinbenchError, match="were not scored on the same rows of mini_sentiment") as caught:
         comparison.compare([cards["one"], other], tasks=["mini_sentiment"])
     assert "is of the whole test (n = 150)" in caught.value.message
-    assert "is of a part (25.0 % of the set; n = 40)" in caught.value.message
+    assert "is of a part (25.0 % of the test; n = 40)" in caught.value.message
     assert "They differ in shots: 0 and 5; " in caught.value.message
 
 
@@ -295,10 +295,10 @@ def test_a_part_of_a_test_is_named_in_the_verdict_and_beside_its_documents(
 
     parts = [edit(copied(cards[name], tmp_path / name), scores__1__data__share=0.248) for name in ("gold", "one")]
     [pair] = comparison.compare(parts, tasks=["mini_sentiment"])
-    assert "on mini_sentiment (24.8 % of the set): " in pair.verdict
+    assert "on mini_sentiment (24.8 % of the test): " in pair.verdict
     [both] = comparison.compare(parts)
-    assert both.verdict.endswith(" Not whole tests: mini_sentiment (24.8 % of the set).")
+    assert both.verdict.endswith(" Not whole tests: mini_sentiment (24.8 % of the test).")
     scorecards.compared([both], 0)
-    assert "mini_sentiment (24.8 % of the set): " in " ".join(capsys.readouterr().out.split())
+    assert "mini_sentiment (24.8 % of the test): " in " ".join(capsys.readouterr().out.split())
     [whole] = comparison.compare([cards["gold"], cards["one"]])
     assert "whole" not in whole.verdict

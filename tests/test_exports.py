@@ -66,7 +66,7 @@ def test_a_part_of_a_test_is_named_where_the_hub_shows_its_score() -> None:
         for score in card.scores
     ]
     part = card.model_copy(update={"limit": 30, "scores": scores, "status": "partial"})
-    said = "74.3 % of the set, a sample of 30 rows"
+    said = "74.3 % of the test, a sample of 30 rows"
     _, results = model_index_to_eval_results(exports.model_index(part)["model-index"])
     assert {result.dataset_name for result in results} == {f"fpb ({said})"}
     with pytest.raises(FinbenchError, match=f"is of {said}; the Hub would show it as of the whole"):

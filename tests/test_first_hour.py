@@ -861,7 +861,7 @@ def test_runs_name_what_a_score_is_of_and_show_whole_models(
     scores = found["one"]["scores"]
     assert list(scores) == [
         "finbench_mini_sentiment, base in nf4",
-        "finbench_mini_sentiment, 25.0 % of the set",
+        "finbench_mini_sentiment, 25.0 % of the test",
         "finbench_mini_sentiment",
     ]
     assert (found["dense"]["what"], found["dense"]["loss"], found["b"]["scores"]) == (

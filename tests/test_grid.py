@@ -18,9 +18,11 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from conftest import files_of, make_llama, upload
 from finbench.cards import cardfiles
+from finbench.cli.app import app
 from finbench.core import catalog, environment
 from finbench.core.errors import FinbenchError
 from finbench.grid import driver, sweepfile, watch, work
@@ -80,7 +82,7 @@ def test_an_axis_may_set_several_keys_and_cells_are_excluded_and_included(tmp_pa
         ("pissa", 16, 4, 0),
         ("vera", 16, 16, 7),
     ]
-    assert cells[2].name == "mini-sentiment-smollm2-135m-lora-4bit-r4-s0"
+    assert cells[2].name == "mini-sentiment-smollm2-135m-lora-4bit-s0"
 
 
 def test_a_task_may_have_settings_of_its_own(tmp_path: Path) -> None:
@@ -230,6 +232,30 @@ def test_a_cell_of_two_processes_is_the_cell_of_one(llama: Path, tmp_path: Path)
         made[count] = json.loads((tmp_path / str(count) / step.payload["folder"] / "finbench.json").read_text())
     losses = [[entry[-1] for entry in made[count]["training"]["loss_curve"]] for count in (1, 2)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_cells_share_the_search_of_the_first_values_whatever_these_set(turned: bool, tmp_path: Path) -> None:
+    tasks = [{"task": "mini_headline", "epochs": 2}, "mini_sentiment"]
+    axes = {"task": tasks[::-1] if turned else tasks, "seed": [0, 1]}
+    path = write(tmp_path, "smollm2-135m", axes=axes, tune={"budget": 1, "over": ["task", "seed"]})
+    cells = sweepfile.cells(sweepfile.read(path))
+    assert {cell.recipe.epochs for cell in cells} == {1, 2}
+    assert len({cell.search for cell in cells}) == 1
+    searched = {(*cell.searched.tasks, cell.searched.epochs, cell.searched.seed) for cell in cells if cell.searched}
+    assert searched == {("finbench_mini_sentiment", 1, 0) if turned else ("finbench_mini_headline", 2, 0)}
+    rows = {"task": ["mini_sentiment"], "limit": [10, 50]}
+    path = write(tmp_path, "smollm2-135m", axes=rows, tune={"budget": 1, "over": ["limit"], "limit": 20})
+    few = sweepfile.cells(sweepfile.read(path))
+    assert [cell.searched.limit for cell in few if cell.searched] == [10, 10]
+    assert len({cell.search for cell in few}) == 1
+
+
+def test_adapters_of_one_task_have_names_of_their_own(tmp_path: Path) -> None:
+    axes = {"task": [["mini_sentiment"]]}
+    more = [{"task": "mini_sentiment", "rank": 16}, {"base": "smollm2-135m", "bits": 4}]
+    found = names(write(tmp_path, "smollm2-135m", axes=axes, include=more))
+    assert len(set(found)) == len(found) == 3
 
 
 def test_tasks_may_share_a_search(tmp_path: Path) -> None:
@@ -392,15 +418,67 @@ def test_a_base_is_asked_in_other_ways_once_for_all_its_cells(tmp_path: Path) ->
     assert plain.steps.keys() < one.steps.keys()  # another way to ask does nothing again; the last is the usual one
     asked = [(step.name.partition(", ")[2], [name[9:] for name in step.payload["tasks"]]) for step in more]
     assert sorted(asked) == [
-        ("shots 5, limit 6, seed 1", ["mini_headline"]),
-        ("shots 5, limit 6, seed 1", ["mini_sentiment"]),
-        ("tasks mini_ner, limit 6, metadata noise=typos", ["mini_ner"]),
+        ("metadata noise=typos", ["mini_ner"]),
+        ("shots 5, seed 1", ["mini_headline"]),
+        ("shots 5, seed 1", ["mini_sentiment"]),
     ]
     assert all(step.kind == "score" and not step.payload["folders"] and not step.after for step in more)
     assert more[0].payload["how"]["shots"] == 5
     play(one, fail="shots 5")
     assert [one.state(cell, set()) for cell in one.cells] == ["done"] * 8
-    assert [failed["cell"] for failed in one.failures()] == ["score smollm2-135m, shots 5, limit 6, seed 1"] * 2
+    assert [failed["cell"] for failed in one.failures()] == [
+        f"score smollm2-135m on {task}, shots 5, seed 1" for task in ("mini_sentiment", "mini_headline")
+    ]
+
+
+def test_ways_to_ask_a_base_come_with_the_searches_and_not_before_what_was_begun(tmp_path: Path) -> None:
+    one = board(write(tmp_path, "smollm2-135m", tune={"budget": 1}, beside=[{"shots": 5}]))
+    names = [steps[0].name for steps in play(one, room=1)]
+    first = names.index("train mini-sentiment-smollm2-135m-lora-s0")
+    assert [name for name in names[:first] if "shots" in name or name.startswith("search")] == [
+        "search mini-sentiment-smollm2-135m-lora-s0"
+    ]
+
+
+def test_a_way_changes_single_arguments_and_choices_of_rows(tmp_path: Path) -> None:
+    usual = {"arguments": {"dtype": "float32"}, "metadata": {"split": "validation"}, "gpu_memory": 0.5, "limit": 6}
+    way = {"arguments": {"batch_size": 4}, "metadata": {"noise": "typos"}, "gpu_memory": 0.25}
+    [found] = sweepfile.read(write(tmp_path, "smollm2-135m", eval=usual, beside=[way])).beside
+    assert found.metadata == {"split": "validation", "noise": "typos"}
+    assert found.arguments == {"dtype": "float32", "batch_size": 4, "gpu_memory": 0.25}
+    one = board(tmp_path / "small.yaml")
+    shares = {(step.key in one.ways, step.gpu_memory) for step in one.steps.values() if step.kind == "score"}
+    assert shares == {(False, 0.5), (True, 0.25)}
+
+
+@pytest.mark.parametrize("part", ["eval", "beside"])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"samples": 3, "profile": "chat"}, "temperature"),
+        ({"metadata": {"noise": "typoz"}}, "typoz"),
+        ({"shots": 2, "metadata": {"split": "train"}}, "Worked examples are rows of train"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_are_told_before_anything_starts(
+    part: str, settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(FinbenchError, match=f"^{'eval' if part == 'eval' else 'beside.0'}: .*{message}"):
+        names(write(tmp_path, "smollm2-135m", **{part: settings if part == "eval" else [settings]}))
+
+
+def test_what_failed_is_told_by_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = [{"cell": "a", "message": "no", "hint": ""}, {"cell": "score b, shots 5", "message": "no", "hint": ""}]
+    for cells, done, failed, said in (
+        (2, 1, told, "1 of 2 cells and 1 scoring of bases failed; the first, a: no"),
+        (2, 2, told[1:] * 2, "2 scorings of bases failed; the first, score b, shots 5: no"),
+        (2, 1, told[:1], "1 of 2 cells failed; the first, a: no"),
+    ):
+        summary = driver.Summary(cells, done, failed, 3, {}, "here")
+        monkeypatch.setattr("finbench.sweep", lambda *_, summary=summary, **__: summary)
+        with pytest.raises(FinbenchError) as caught:
+            CliRunner().invoke(app, ["sweep", "grid.yaml"], catch_exceptions=False)
+        assert caught.value.message == said
 
 
 def test_every_setting_of_eval_reaches_the_scoring(tmp_path: Path) -> None:
@@ -549,6 +627,31 @@ def test_steps_make_what_they_say_at_a_place_of_any_kind(
     assert trained[0]["search"]["budget"] == 1
     assert trained[0]["lr"] == trained[1]["lr"]  # one search for both seeds
     assert set(one.best()) == {"finbench_mini_sentiment"}
+
+
+def test_cards_of_a_run_that_several_nodes_scored_are_one_where_they_are_fetched(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    dummy = {"limit": 4, "engine": "dummy"}
+    one, place = board(write(tmp_path, llama, eval=dummy, beside=[{"shots": 1}])), Place("memory://several-nodes")
+    for step in one.steps.values():
+        if step.kind == "score" and not step.cell:
+            answer = work.run({**one.payload([step]), "place": place.url, "data_dir": ""})
+            assert answer["state"] == "done", answer
+            shutil.rmtree(place.work())  # the next one falls to another node
+    assert place.fetch_cards(tmp_path / "here") == 2
+    cards = [cardfiles.read(path) for path in sorted((tmp_path / "here").glob("*.json"))]
+    assert sorted(card.shots for card in cards) == [0, 1]
+    wanted = ["finbench_mini_headline", "finbench_mini_sentiment"]
+    assert all([score.task for score in card.scores] == wanted for card in cards)
+    assert place.fetch_cards(tmp_path / "here") == 2  # again: they are the same
+    # one that was edited is not sealed anew among others
+    name = next(name for name in place.files.ls("several-nodes/scorecards", detail=False) if name.endswith(".json"))
+    text = place.files.cat_file(name).decode().replace('"n": 4', '"n": 5', 1)
+    place.files.pipe_file(name, text.encode())
+    assert place.fetch_cards(tmp_path / "there") == 3
+    assert (tmp_path / "there" / Path(name).name).read_text() == text
 
 
 @pytest.mark.parametrize(

@@ -136,8 +136,8 @@ def test_another_share_makes_no_other_step(tmp_path: Path) -> None:
     shared = board(tmp_path, eval={"max_length": 256})
     assert shared.steps.keys() == stated.steps.keys() != plain.steps.keys()
     for _, payload in asked(Ray(1), stated, tmp_path):
-        assert payload["gpu_memory"] == 0.4
         if payload["kind"] == work.SCORE:
+            assert payload["gpu_memory"] == 0.4
             assert payload["how"]["arguments"] == {"max_length": 256}
 
 

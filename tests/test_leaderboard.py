@@ -117,15 +117,15 @@ def test_a_part_of_a_set_is_said_everywhere_and_is_no_whole_test(tmp_path: Path)
     card = cardfiles.read(path)
     assert card.status == "partial"
     assert card.scores[0].data.share == round(120 / 4846, 4)
-    assert "2.5 % of the set" in (path.parent / "report.html").read_text()
+    assert "2.5 % of the test" in (path.parent / "report.html").read_text()
     place = tmp_path / "board"
     boards.renamed(path, place / "scorecards" / "one.json", **boards.adapter(1))
     made = board(entries(place))
     [test] = made.tests
     assert (test.whole, test.sampled) == (False, False)
-    assert "2.5 % of the set" in test.conditions
+    assert "2.5 % of the test" in test.conditions
     text = tables.markdown(made, [])
-    assert f", 2.5 % of the set: macro-F1 in %, n = {test.score.n}" in text
+    assert f", 2.5 % of the test: macro-F1 in %, n = {test.score.n}" in text
     assert "a sample of" not in text
 
 

@@ -23,7 +23,6 @@ from finbench.leaderboard.evidence import of
 from finbench.leaderboard.examine import present
 from finbench.leaderboard.groups import Rival, tied
 from finbench.leaderboard.payload import Payload
-from finbench.leaderboard.reading import beside
 from finbench.leaderboard.rows import BoardCard
 from finbench.scoring import EXACT, SeedVariance, seed_variance
 
@@ -153,6 +152,8 @@ def test_without_several_seeds_on_the_task_the_task_of_the_family_where_they_sca
             rows = [row | {"task": task} for row in made.samples["finbench_fpb"]]
             card = made.card.model_copy(update={"scores": [score]})
             others.append(replace(made, key=f"{task}-{seed}", card=card, samples={task: rows}))
+    one_task = next(one for one in board([*alone, *others[:2]]).tests if one.task == test.task)
+    assert one_task.spread is None  # nobody knows whether that is where they scatter most
     found = next(one for one in board([*alone, *others]).tests if one.task == test.task)
     assert found.spread
     assert found.spread.tasks == ("finbench_fiqa_sa",)
@@ -160,6 +161,20 @@ def test_without_several_seeds_on_the_task_the_task_of_the_family_where_they_sca
     assert test.spread
     again = next(one for one in board([*lucky.entries, *others]).tests if one.task == test.task)
     assert again.spread == test.spread  # its own task goes first
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_card_that_does_not_say_its_share_makes_no_table_whole(turned: bool, lucky: Board) -> None:
+    def of_share(made: BoardCard, share: float | None) -> BoardCard:
+        scores = [s.model_copy(update={"data": s.data.model_copy(update={"share": share})}) for s in made.card.scores]
+        return replace(made, card=made.card.model_copy(update={"scores": scores}))
+
+    cards = [of_share(lucky.entries[0], 0.25), of_share(lucky.entries[1], None)]
+    [test] = board(cards[::-1] if turned else cards).tests
+    assert not test.whole
+    assert "25.0 % of the test" in test.conditions
+    [alone] = board([cards[1]]).tests
+    assert alone.whole
 
 
 def test_trainings_of_the_same_seed_are_not_counted_twice() -> None:
@@ -282,14 +297,18 @@ def test_rows_steps_and_rate_are_those_of_the_adapters_record(lucky: Board) -> N
 
 def test_rslora_is_not_above_lora_on_tfns() -> None:
     """8.6 points between two trainings of one seed each, where seeds of one method lie up to 31 points apart."""
-    cards = []
-    for name in ("rslora", "lora"):
-        path = COMMITTED / "scorecards" / f"board-smollm2-135m-{name}-s0.json"
+
+    def read(path: Path) -> BoardCard:
         card = cardfiles.read(path)
         kept = card.model_copy(update={"scores": [score for score in card.scores if present(score)]})
         rows = cardfiles.rows_by_task(path, card)
-        cards.append(BoardCard(path.stem, kept, rows, Verification(path.name), "samples-attached", arrival=0))
-    test = next(test for test in board(cards, beside(COMMITTED)).tests if test.task == "tfns")
+        return BoardCard(path.stem, kept, rows, Verification(path.name), "samples-attached", arrival=0)
+
+    place = COMMITTED / "scorecards"
+    cards = [read(place / f"board-smollm2-135m-{name}-s0.json") for name in ("rslora", "lora")]
+    study = [read(path) for path in sorted(place.glob("tfns-smollm2-135m-*-s[0-4].json"))]
+    assert len(study) == 30
+    test = next(test for test in board([*cards, *study]).tests if test.task == "tfns" and len(test.rows) == 2)
     assert test.rows[0].score.main.value - test.rows[1].score.main.value == pytest.approx(0.086, abs=1e-3)
     assert [row.group for row in test.rows] == [1, 1]
     assert test.spread
@@ -303,7 +322,7 @@ def test_the_committed_page_has_the_seeds_of_fpb_as_one_row() -> None:
     names = ("heads", "cards")
     parts = dict(read_script((COMMITTED / "page" / f"{name}.js").read_text()) for name in names)
     fpb = next(test for test in parts["heads"]["tests"] if test["task"] == "fpb")
-    assert (fpb["conditions"], fpb["whole"]) == (["74.3 % of the set"], False)
+    assert (fpb["conditions"], fpb["whole"]) == (["74.3 % of the test"], False)
     rows = read_script((COMMITTED / "page" / "task" / f"{fpb['file']}.js").read_text())[1]
     [row] = [row for row in rows if isinstance(row[11], list)]
     assert parts["cards"][row[0]]["name"] == "fpb-smollm2-135m-lora"

@@ -30,7 +30,7 @@ from finbench.scoring import calibration
 CARDS = Path(__file__).parent.parent / "leaderboards" / "scorecards"
 ADAPTER, SUITE = CARDS / "fpb-smollm2-135m-lora-s0.json", CARDS / "suite-smollm2-135m-lora-s0.json"
 
-PART = ", 74.3 % of the set"  # of fpb, which these cards are of
+PART = ", 74.3 % of the test"  # of fpb, which these cards are of
 
 
 def copied(card: Path, folder: Path, **subject: Any) -> Path:
@@ -132,7 +132,7 @@ def test_an_imported_part_of_a_test_is_a_part(tmp_path: Path) -> None:
     card, rows = cardfiles.read(path), cardfiles.read_samples(path)
     part = [one.model_copy(update={"data": one.data.model_copy(update={"share": 0.25})}) for one in card.scores]
     cardfiles.write(path, card.model_copy(update={"scores": part}), rows)
-    assert "A part of the test only: fpb, 25.0 % of the set; fpb_mc, 25.0 % of the set." in " ".join(
+    assert "A part of the test only: fpb, 25.0 % of the test; fpb_mc, 25.0 % of the test." in " ".join(
         finbench.risk(path, [path]).untested
     )
 

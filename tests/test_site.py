@@ -78,6 +78,16 @@ def test_links_of_the_repository_become_links_of_the_site(
     assert hooks["relinked"](link, ROOT / source, uri, "https://a.b/c/") == becomes
 
 
+def test_what_a_page_cannot_show_is_told(hooks: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    text = "![a](../README.md) ![b](../none.png) [c](../none.md)"
+    hooks["relinked"](text, ROOT / "docs/a.md", "a.md", "")
+    assert [record.getMessage() for record in caplog.records] == [
+        "a.md: a picture has to lie in docs/: ../README.md",
+        "a.md: no such file: ../none.png",
+        "a.md: no such file: ../none.md",
+    ]
+
+
 def test_where_the_address_of_the_repository_is_not_known_files_of_it_are_named(hooks: dict[str, Any]) -> None:
     text = (
         "[e](../examples/slurm.sh), [CONTRIBUTING.md](../tests/conftest.py), [examples/slurm.sh](../examples/slurm.sh)"

@@ -19,7 +19,7 @@ import zstandard
 from finbench.core.errors import FinbenchError, near_misses
 from finbench.core.files import cannot_write, digest, json_lines, sha256_file, stable_json, strict_json, write_atomic
 from finbench.core.records import Scorecard
-from finbench.core.seal import card_seal
+from finbench.core.seal import card_seal, edited
 
 _PATIENCE = 120  # seconds; a writer holds the lock for a fraction of one
 # of samples, unpacked: values, which take more memory than bytes (17,000 rows have 400,000); bytes, beyond a few
@@ -365,6 +365,29 @@ def store(folder: Path, card: Scorecard, samples: dict[str, list[dict[str, Any]]
                     samples[score.task] = rows[score.task]
         merged = card.model_copy(update={"scores": [scores[name] for name in sorted(scores)]})
         return path, write(path, merged, [row for name in sorted(scores) for row in samples[name]])
+
+
+def gather(paths: Iterable[Path], folder: Path) -> list[Path]:
+    """Copy cards with their samples into a folder, where those of one run are one card; return where they are.
+
+    A card that was edited, or whose samples are not whole, stays a file of its own, as it is.
+    """
+    found = []
+    for path in paths:
+        card, whole = read(path), not edited(raw(path))
+        try:
+            rows = rows_by_task(path, card) if whole else {}
+        except FinbenchError:
+            whole = False
+        if whole:
+            found.append(store(folder, card, rows)[0])
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (samples_path(path).name, path.name):  # a card comes after its samples: a stop leaves none without
+            if path.with_name(name).is_file():
+                write_atomic(folder / name, path.with_name(name).read_bytes())
+        found.append(folder / path.name)
+    return list(dict.fromkeys(found))
 
 
 def run_key(card: Scorecard) -> str:

@@ -152,7 +152,7 @@ def parts_of(card: Scorecard, score: Score | None = None) -> tuple[str, ...]:
     known = catalog.tasks().get(score.task) if score else None
     drawn = "first" if known and known.own == "lm_eval" else "a sample of"
     limit = [] if whole else [f"{drawn} {score.n if score else card.limit} rows"]
-    share = [f"{percent(score.data.share)} % of the set"] if score and score.data.share else []
+    share = [f"{percent(score.data.share)} % of the test"] if score and score.data.share else []
     chosen = score.data.choices.items() if score else ()
     return (*share, *(f"{name} {value}" for name, value in chosen if name in noise.OF_EVERY), *limit)
 

@@ -142,12 +142,11 @@ def demo(
     out: Annotated[Path | None, "Folder for everything it makes; default: runs/demo, or runs/demo-BASE."] = None,
 ) -> Found:
     """The whole path in a few minutes: train a small adapter, score it beside its base, show the result."""
+    from finbench.core import catalog
     from finbench.core.console import say
     from finbench.core.errors import Interrupted
 
     stated = [*(["--base", base] if base != "smollm2-135m" else []), *(["--out", str(out)] if out else [])]
-    from finbench.core import catalog
-
     out = out or Path("runs/demo" if base == "smollm2-135m" else f"runs/demo-{re.sub(r'[^A-Za-z0-9.-]+', '-', base)}")
     say(f"1. Train a LoRA adapter of {base} on 600 invented news sentences.")
     adapter, scorecards = (out / "adapter").resolve(), out / "scorecards"

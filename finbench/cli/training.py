@@ -202,8 +202,13 @@ def sweep_run(
     fault = None
     if result.failed:
         first = result.failed[0]
+        cells = result.cells - result.done
+        others = len(result.failed) - cells
+        parts = [f"{cells} of {result.cells} cells"] * (cells > 0) + [f"{counted(others, 'scoring')} of bases"] * (
+            others > 0
+        )
         fault = FinbenchError(
-            f"{len(result.failed)} of {result.cells} cells failed; the first, {first['cell']}: {first['message']}",
+            f"{' and '.join(parts)} failed; the first, {first['cell']}: {first['message']}",
             first["hint"] or "The same command tries them again.",
         )
     return Found(asdict(result), lambda: show.grids.ended(result), fault)

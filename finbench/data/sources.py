@@ -177,7 +177,7 @@ def _share(chosen: Any, report: ImportReport, given: int) -> float | None:
             if read:
                 whole, given = rows, read
                 break
-    return round(given / whole, 4) if given < whole else None
+    return max(round(given / whole, 4), 0.0001) if given < whole else None
 
 
 def _write(report: ImportReport, rows: Callable[[str], Iterator[dict[str, Any]]], about: dict[str, Any]) -> None:

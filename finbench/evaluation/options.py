@@ -123,25 +123,34 @@ def checked(wanted: Evaluation) -> tuple[Evaluation, dict[str, Any], list[Task]]
 
     FinbenchError for settings that do not fit each other, an unknown name, and a folder that is not there.
     """
-    parsed = arguments(wanted.engine, wanted.arguments)
     tracking.named(wanted.report)
-    wanted = profiles.in_template(wanted)
     named = catalog.expand(wanted.named)
-    if wanted.budget is not None and wanted.engine not in ENDPOINTS:
-        raise FinbenchError("--budget is for engines that are paid for: server and api.", "Leave --budget out.")
-    wanted = at_endpoint(wanted) if wanted.engine in ENDPOINTS else wanted
-    profiles.check_fit(wanted, named)
     if not named and not wanted.adapters:
         raise no_tasks()
-    noise.checked(named or list(catalog.tasks().values()), wanted.metadata)
-    if wanted.shots and str(wanted.metadata.get("split")) == "train":
-        raise FinbenchError("Worked examples are rows of train, and so are the rows to ask.", "Leave --shots out.")
+    wanted, parsed = fitting(wanted, named)
     if wanted.engine not in (*ENDPOINTS, "dummy"):
         check_folders(wanted.adapters, wanted.model, wanted.base)
     if wanted.prompts is not None:
         wordings.check_known(named, wanted.prompts)
     check_writable(wanted.out)
     return wanted, parsed, named
+
+
+def fitting(wanted: Evaluation, named: Sequence[Task]) -> tuple[Evaluation, dict[str, Any]]:
+    """(settings with the chat template that they need, the engine's arguments), or why they do not fit each other.
+
+    ``named``: the tasks that are asked; none: those of adapters, which nobody has looked at yet.
+    """
+    parsed = arguments(wanted.engine, wanted.arguments)
+    wanted = profiles.in_template(wanted)
+    if wanted.budget is not None and wanted.engine not in ENDPOINTS:
+        raise FinbenchError("--budget is for engines that are paid for: server and api.", "Leave --budget out.")
+    wanted = at_endpoint(wanted) if wanted.engine in ENDPOINTS else wanted
+    profiles.check_fit(wanted, named)
+    noise.checked(named or list(catalog.tasks().values()), wanted.metadata)
+    if wanted.shots and str(wanted.metadata.get("split")) == "train":
+        raise FinbenchError("Worked examples are rows of train, and so are the rows to ask.", "Leave --shots out.")
+    return wanted, parsed
 
 
 def no_tasks() -> FinbenchError:

@@ -58,7 +58,7 @@ def rescore_cards(
 ) -> list[Rescored]:
     """Score cards (files, or folders of them) anew where they lie; one of the present versions stays as it is.
 
-    But for ``data.share``: it is added where a card has none, and the very rows lie here as a part of the authors' set.
+    But for ``data.share``: it is added where a card has none, and the very rows lie here as a part of the authors'.
     A card is scored anew whole or not at all: only if nobody has edited it, its rows are here, and every answer is
     known. ``ask``: the model, found as for ``finbench verify --rerun``, is asked for the answers of which
     only a hash is known. A card of which data or model are not to be had is left, and it goes on with the others.
@@ -97,7 +97,7 @@ def _task(score: Score) -> Task:
 
 
 def _share(task: Task, score: Score, data_dir: Path | None) -> float | None:
-    """How much of the authors' set lies here, where that is known, and the score does not say it."""
+    """How much of the authors' test lies here, where that is known, and the score does not say it."""
     if score.data.share is not None or task.shipped or task.own:
         return None
     return (describe_set(task.set, data_dir) or {}).get("share")
@@ -133,7 +133,7 @@ def _card(
             if score.task in shares and _same_rows(card, score, lm_tasks[score.task]):
                 share = shares[score.task]
                 score = score.model_copy(update={"data": score.data.model_copy(update={"share": share})})
-                lines.append(f"{score.task}: its rows are of {percent(share)} % of the authors' set")
+                lines.append(f"{score.task}: its rows are of {percent(share)} % of the authors' test")
             scores.append(score)
     finally:
         if engine:

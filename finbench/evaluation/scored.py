@@ -30,7 +30,7 @@ def asked_rows(task: Task, lm_task: Any, limit: int | None) -> tuple[DataId, str
 
 
 def status(scores: Iterable[Score], done: bool) -> Literal["complete", "partial"]:
-    """Of a card: partial where not everything is ``done``, or where a score is of a part of the authors' rows."""
+    """Of a card: partial where not everything is ``done``, or where a score is of a part of the authors' test."""
     return "complete" if done and all(score.data.share is None for score in scores) else "partial"
 
 

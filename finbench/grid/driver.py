@@ -257,7 +257,7 @@ class Driver:
 
     def _submit(self, steps: Sequence[Step]) -> None:
         needs, payload = steps[0].needs, {**self.board.payload(steps), **self.common}
-        payload |= {"gpus": needs.gpus or 0, "gpu_memory": self.board.sweep.eval.arguments.get("gpu_memory")}
+        payload["gpus"] = needs.gpus or 0
         options = {**self.options(needs), "max_retries": 0, "name": payload["name"]}
         planned = max(self.memory.get(step.key, 0) for step in steps)
         if planned and not needs.memory:

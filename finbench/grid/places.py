@@ -19,10 +19,11 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from finbench.cards import cardfiles
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest, write_atomic
 
@@ -112,28 +113,26 @@ class Place:
             with self._said(name):
                 self.files.put(f"{self.work() / name}/", f"{self.root}/{name}/", recursive=True)
 
-    def fetch_file(self, name: str) -> None:
-        """A file of the results, on this node, if it is there."""
-        target = self.work() / name
-        if self.folder is None and not target.exists():
-            with self._said(name), contextlib.suppress(FileNotFoundError):
-                write_atomic(target, bytes(self.files.cat_file(f"{self.root}/{name}")))
+    def fetch_cards(self, target: Path, wanted: Collection[str] | None = None) -> int:
+        """Copy the scorecards into a folder, those of one run as one; return how many. FinbenchError without any.
 
-    def fetch_cards(self, target: Path) -> int:
-        """Copy the scorecards with their samples into a folder; return how many cards. FinbenchError without any."""
+        ``wanted``: names of files; what is not there is passed over.
+        """
         with self._said("scorecards"):
             try:
                 names = self.files.ls(f"{self.root}/scorecards", detail=False, refresh=True)
             except FileNotFoundError:
                 names = []
+            names = [name for name in names if wanted is None or Path(name).name in wanted]
             cards = [name for name in names if name.endswith(".json")]
-            if not cards:
+            if not cards and wanted is None:
                 raise FinbenchError(f"No scorecard is in {self.url} yet.", f"finbench sweep status {self.url}")
-            target.mkdir(parents=True, exist_ok=True)
-            samples = [name for name in names if name.endswith(".samples.jsonl.zst")]
-            for name in [*samples, *cards]:  # a card comes after its samples: a stop leaves none without
-                write_atomic(target / Path(name).name, bytes(self.files.cat_file(name)))
-        return len(cards)
+            with tempfile.TemporaryDirectory() as scratch:
+                for name in names:
+                    if name.endswith((".json", ".samples.jsonl.zst")):
+                        (Path(scratch) / Path(name).name).write_bytes(bytes(self.files.cat_file(name)))
+                target.mkdir(parents=True, exist_ok=True)
+                return len(cardfiles.gather(sorted(Path(scratch).glob("*.json")), target))
 
     def send_file(self, path: Path, name: str) -> None:
         """A file that was made on this node, to the results at a URL."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from finbench.core import formats
+from finbench.core.catalog import PREFIX
 from finbench.core.files import digest
 from finbench.core.records import Recipe
 from finbench.core.settings import Settings
@@ -20,6 +21,7 @@ from finbench.grid.sweepfile import Cell, Needs, Sweep
 from finbench.grid.work import SCORE, SEARCH, TRAIN
 
 _APART = ("tasks", "max_length", "gpu_memory")  # stated otherwise: the latter two are arguments
+_ALWAYS = ("engine", "limit", "shots", "arguments", "bits", "chat", "seed", "metadata")
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Step:
     after: list[str] = field(default_factory=list)  # keys of the steps it waits for
     cell: Cell | None = None
     group: str = ""  # scorings of one group may share an engine
+    gpu_memory: float | None = None  # share of a GPU that the file states for a scoring; it decides no result
     outcome: dict[str, Any] | None = None  # what the worker answered, or an earlier one
 
     @property
@@ -43,22 +46,26 @@ class Step:
 
 
 def _how(wanted: Settings, recipe: Recipe) -> dict[str, Any]:
-    """What ``evaluate`` is told beside subject and tasks. A share of a GPU decides no result, so it is not in it."""
-    stated = {one.name: getattr(wanted, one.name) for one in fields(Settings) if one.name not in _APART}
+    """What ``evaluate`` is told beside subject and tasks. A share of a GPU decides no result, so it is not in it.
+
+    It decides the key of a step: a setting that is as usual is left out, so that a new one makes no other steps.
+    """
+    usual, own = Settings(), {one.name: getattr(wanted, one.name) for one in fields(Settings) if one.name not in _APART}
+    stated = {name: value for name, value in own.items() if name in _ALWAYS or value != getattr(usual, name)}
     stated["arguments"] = {key: value for key, value in wanted.arguments.items() if key != "gpu_memory"}
     stated["bits"] = wanted.bits or recipe.bits
     stated["chat"] = recipe.chat if wanted.chat is None else wanted.chat
     return stated
 
 
-def _shown(wanted: Settings) -> str:
-    """What a way of asking states, for people: ``shots 5, metadata noise=typos``."""
-    usual, told = Settings(), []
+def _shown(wanted: Settings, usual: Settings) -> str:
+    """What a way of asking states that is not as usual, for people: ``shots 5, metadata noise=typos``."""
+    told = []
     for one in fields(Settings):
         value = getattr(wanted, one.name)
-        if value != getattr(usual, one.name):
-            parts = [f"{key}={part}" for key, part in value.items()] if isinstance(value, Mapping) else value
-            told.append(f"{one.name} {','.join(parts) if isinstance(parts, (list, tuple)) else parts}")
+        if one.name not in _APART and value != getattr(usual, one.name):
+            parts = [f"{key}={part}" for key, part in value.items()] if isinstance(value, Mapping) else [str(value)]
+            told.append(f"{one.name} {','.join(parts)}")
     return ", ".join(told)
 
 
@@ -86,12 +93,15 @@ class Schedule:
             train = self.steps[last.after[0]]
             if train.done and not last.done and not there(cell.folder):
                 train.outcome = None
+        groups = {step.group for step in self.steps.values()}
+        self.ways = {key for keys in self.beside.values() for key in keys} - groups
         self.followers: dict[str, list[Step]] = {}
         for step in self.steps.values():
             for key in step.after:
                 self.followers.setdefault(key, []).append(step)
         self.open = sum(1 for step in self.steps.values() if not step.outcome)
-        # first what was begun, in the order of the file, then searches: a stopped grid has whole cells
+        # first what was begun, in the order of the file, then searches and other ways to ask: a stopped grid has whole
+        # cells
         self.ready: list[tuple[bool, int, Step]] = []
         self.number = {key: number for number, key in enumerate(self.steps)}
         self.grouped: dict[str, deque[Step]] = {}
@@ -116,11 +126,12 @@ class Schedule:
         scored = self._base(cell, wanted, cell.scored)
         group = digest(scored)
         key, payload = digest({**scored, "adapter": cell.key}), {**scored["score"], "folders": [cell.folder]}
-        step = Step(key, SCORE, f"score {cell.name}", self.steps[group].needs, payload)
+        base = self.steps[group]
+        step = Step(key, SCORE, f"score {cell.name}", base.needs, payload, gpu_memory=base.gpu_memory)
         step.after, step.cell, step.group = [train, group], cell, group
         self.steps[key] = self.score_of[cell.key] = step
-        for way, asked in zip(self.sweep.beside, cell.beside, strict=True):
-            self.beside.setdefault(cell.key, []).append(digest(self._base(cell, way, asked)))
+        ways = [digest(self._base(cell, *one)) for one in zip(self.sweep.beside, cell.beside, strict=True)]
+        self.beside[cell.key] = [key for key in ways if key != group]
 
     def _base(self, cell: Cell, wanted: Settings, scored: dict[str, Any]) -> dict[str, Any]:
         """Add the scoring of a cell's base, which others may share, and return all that decides it."""
@@ -130,10 +141,12 @@ class Schedule:
         decisive = {"score": payload, "is": scored}
         key = digest(decisive)
         name = f"score {recipe.base}" + ("" if how["bits"] == 16 else f" in {formats.asked(how['bits'])}")
-        if wanted is not self.sweep.eval and (shown := _shown(wanted)):
+        name += f" on {','.join(task.removeprefix(PREFIX) for task in scored['tasks'])}"
+        if shown := _shown(wanted, self.sweep.eval):
             name += f", {shown}"
         if key not in self.steps:
-            self.steps[key] = Step(key, SCORE, name, self.sweep.eval.needs or cell.needs, payload)
+            needs, share = self.sweep.eval.needs or cell.needs, wanted.arguments.get("gpu_memory")
+            self.steps[key] = Step(key, SCORE, name, needs, payload, gpu_memory=share)
         return decisive
 
     def settle(self, there: int) -> None:
@@ -170,7 +183,8 @@ class Schedule:
         if step.group:
             self.grouped.setdefault(step.group, deque()).append(step)
         else:
-            heapq.heappush(self.ready, (step.kind == SEARCH, self.number[step.key], step))
+            later = step.kind == SEARCH or step.key in self.ways
+            heapq.heappush(self.ready, (later, self.number[step.key], step))
 
     def finish(self, step: Step, outcome: dict[str, Any]) -> None:
         """Note how a step ended, and release those that waited for it."""
@@ -202,7 +216,7 @@ class Schedule:
         """What a worker is told of a step, or of several scorings of a group."""
         first = steps[0]
         payload = {**first.payload, "kind": first.kind, "keys": [step.key for step in steps], "beside": []}
-        payload["report"] = self.sweep.report
+        payload |= {"report": self.sweep.report, "gpu_memory": first.gpu_memory}
         payload["name"] = first.name if len(steps) == 1 else f"{first.name} and {len(steps) - 1} more"
         if first.group:
             payload["folders"] = [folder for step in steps for folder in step.payload["folders"]]
@@ -223,10 +237,9 @@ class Schedule:
         return self.open == 0
 
     def failures(self) -> list[dict[str, str]]:
-        """The cells that failed, and scorings of bases besides, with message and hint."""
+        """The cells that failed, then other scorings of bases, with message and hint."""
         found = [(cell.name, self.score_of[cell.key]) for cell in self.cells]
-        others = dict.fromkeys(key for keys in self.beside.values() for key in keys)
-        found += [(self.steps[key].name, self.steps[key]) for key in others]
+        found += [(self.steps[key].name, self.steps[key]) for key in sorted(self.ways, key=self.number.__getitem__)]
         failed = [(name, step.outcome) for name, step in found if step.outcome and not step.done]
         return [
             {"cell": name, "message": said.get("message", ""), "hint": said.get("hint", "")} for name, said in failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import re
@@ -11,20 +12,20 @@ from pathlib import Path
 from typing import Any, Self
 
 import pydantic.dataclasses
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError, field_validator, model_validator
 
+from finbench import evaluation
 from finbench.core import catalog, tracking
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
 from finbench.core.records import OwnData, Recipe, name_of_source
-from finbench.core.settings import Settings
+from finbench.core.settings import Evaluation, Settings
 from finbench.core.strict import Record
 from finbench.grid.identity import Identities
 from finbench.methods import method_named
 from finbench.training import check_sharding, recipes
 
 LARGEST = 100_000  # cells
-_NAMED = ("base", "task", "tasks", "data")  # keys that the name of every cell says
 
 
 class Needs(Record):
@@ -80,7 +81,14 @@ class CellSettings(Settings):
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True)
 class BaseSettings(Settings):
-    """One more way in which each base is asked: by the settings of ``eval`` but those that it states."""
+    """One more way to ask each base: the settings of ``eval``, except those that are stated here."""
+
+
+def _over(usual: Mapping[str, Any], way: Mapping[str, Any]) -> dict[str, Any]:
+    """A way with what it does not state; so of single arguments and choices of rows, too."""
+    both = {key: {**usual[key], **value} for key, value in way.items()
+            if isinstance(value, dict) and isinstance(usual.get(key), dict)}  # fmt: skip
+    return {**usual, **way, **both}
 
 
 class Sweep(Record):
@@ -106,8 +114,12 @@ class Sweep(Record):
         usual, ways = (stated.get(key) for key in ("eval", "beside")) if isinstance(stated, dict) else (None, None)
         if not isinstance(usual, dict) or not isinstance(ways, list):
             return stated
+        try:
+            TypeAdapter(CellSettings).validate_python(usual)
+        except ValidationError:  # is said of ``eval`` alone
+            return stated
         usual = {key: value for key, value in usual.items() if key not in ("tasks", "also", "group", "needs")}
-        return {**stated, "beside": [{**usual, **way} if isinstance(way, dict) else way for way in ways]}
+        return {**stated, "beside": [_over(usual, way) if isinstance(way, dict) else way for way in ways]}
 
 
 @dataclass(frozen=True)
@@ -174,15 +186,30 @@ def cells(sweep: Sweep, data_dir: Path | None = None) -> list[Cell]:
         raise FinbenchError(f"{sweep.name} has no cells: everything is excluded.", "Look at exclude.")
     made: dict[str, Cell] = {}
     known = Identities(data_dir)
-    for values, varied in zip(chosen, _telling(chosen), strict=True):
-        cell = _cell(sweep, values, varied, known)
+    parsed = [_recipe(sweep, values) for values in chosen]
+    told = [recipe.name.removesuffix(f"-s{recipe.seed}") for recipe in parsed]
+    for values, recipe, name, varied in zip(chosen, parsed, told, _telling(chosen, told), strict=True):
+        cell = _cell(sweep, values, recipe.model_copy(update={"name": _name(recipe, name, varied)}), known)
         made.setdefault(cell.key, cell)
+    _check_scorings(sweep, list(made.values()))
     return list(made.values())
 
 
-def _telling(chosen: Sequence[Mapping[str, Any]]) -> list[set[str]]:
-    """Of each cell the keys in which those of its base and tasks differ: what its name has to say besides."""
-    told = [json.dumps([one.get(key) for key in _NAMED], sort_keys=True) for one in chosen]
+def _check_scorings(sweep: Sweep, made: Sequence[Cell]) -> None:
+    """Refuse, before hours of training, settings of a scoring that do not fit each other."""
+    asked = [[cell.scored, *cell.beside] for cell in made]
+    for number, (wanted, parts) in enumerate(zip((sweep.eval, *sweep.beside), zip(*asked, strict=True), strict=True)):
+        names = dict.fromkeys(name for part in parts for name in part["tasks"])
+        stated = {one.name: getattr(wanted, one.name) for one in dataclasses.fields(Settings) if one.name != "tasks"}
+        try:
+            evaluation.options.fitting(Evaluation(**stated), [catalog.tasks()[name] for name in names])
+        except FinbenchError as fault:
+            where = f"beside.{number - 1}" if number else "eval"
+            raise FinbenchError(f"{where}: {fault.message}", fault.hint) from fault
+
+
+def _telling(chosen: Sequence[Mapping[str, Any]], told: Sequence[str]) -> list[set[str]]:
+    """Of each cell the keys that differ among those which are ``told`` apart by nothing else."""
     alike: dict[str, list[Mapping[str, Any]]] = {}
     for name, one in zip(told, chosen, strict=True):
         alike.setdefault(name, []).append(one)
@@ -211,17 +238,33 @@ def _fits(values: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
     return all(values.get(key) in (wanted if isinstance(wanted, list) else [wanted]) for key, wanted in rule.items())
 
 
-def _cell(sweep: Sweep, values: dict[str, Any], varied: set[str], known: Identities) -> Cell:
+def _recipe(sweep: Sweep, values: Mapping[str, Any]) -> Recipe:
     try:
         common = recipes.keyed(sweep.common)
         if "method" in values:  # what is common to all methods of the grid may mean nothing to this one
             unused = method_named(str(values["method"])).unused
             common = {key: value for key, value in common.items() if key not in unused}
-        recipe = recipes.recipe(None, {**common, **recipes.keyed(values)})
+        return recipes.recipe(None, {**common, **recipes.keyed(values)})
     except FinbenchError as fault:
         shown = ", ".join(f"{key} {value}" for key, value in values.items())
         raise FinbenchError(f"Cell {shown}: {fault.message}", fault.hint or "Leave such cells out: exclude") from fault
-    recipe = recipe.model_copy(update={"name": _name(recipe, varied)})
+
+
+def _searched(sweep: Sweep, tune: Tuning, values: Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:
+    """What is searched for a cell, and what of it is that of the first values of ``tune.over``, not the cell's own."""
+    first = recipes.keyed(_flat(tune.over, [sweep.axes[axis][0] for axis in tune.over]))
+    free = {key for axis in tune.over for value in sweep.axes[axis] for key in recipes.keyed(_flat([axis], [value]))}
+    own = {key: value for key, value in recipes.keyed(values).items() if key not in free}
+    searched = _recipe(sweep, {**own, **first})
+    if "tasks" in first:
+        first["tasks"] = searched.tasks
+    if tune.limit is not None:
+        first["limit"] = min(tune.limit, searched.limit or tune.limit)
+        searched = searched.model_copy(update={"limit": first["limit"]})
+    return searched, first
+
+
+def _cell(sweep: Sweep, values: dict[str, Any], recipe: Recipe, known: Identities) -> Cell:
     full = {**recipe.model_dump(), **values}
     rules = [rule for rule in sweep.needs_of if _fits(full, rule.when)]
     ruled = rules[-1].model_dump(exclude={"when"}, exclude_unset=True) if rules else {}
@@ -230,14 +273,10 @@ def _cell(sweep: Sweep, values: dict[str, Any], varied: set[str], known: Identit
     decisive = {**recipe.model_dump(exclude={"name"}), "data": known.learnt(recipe), "weights": known.base(recipe.base)}
     search = searched = None
     if sweep.tune:
-        first = recipes.keyed({axis: sweep.axes[axis][0] for axis in sweep.tune.over})
-        if isinstance(first.get("tasks"), str):
-            first["tasks"] = {task.name: 1.0 for task in catalog.expand([first["tasks"]])}
-        if sweep.tune.limit is not None:
-            first["limit"] = min(sweep.tune.limit, recipe.limit or sweep.tune.limit)
-        searched = Recipe.parse({**recipe.model_dump(), **first}, recipe.name)
-        of = {**decisive, "data": known.learnt(searched), "weights": known.base(searched.base)}
-        of = {key: value for key, value in of.items() if key not in first}
+        searched, first = _searched(sweep, sweep.tune, values)
+        searched = searched.model_copy(update={"name": recipe.name})
+        of = {key: value for key, value in searched.model_dump(exclude={"name"}).items() if key not in first}
+        of |= {"data": known.learnt(searched), "weights": known.base(searched.base)}
         search = digest({"of": of, "first": first, "budget": sweep.tune.budget})
     key = digest({"recipe": decisive, "search": search})
     own = [*(sweep.eval.named or recipe.tasks), *sweep.eval.also]
@@ -266,10 +305,9 @@ def _together(sweep: Sweep, recipe: Recipe, needs: Needs) -> None:
         )
 
 
-def _name(recipe: Recipe, varied: set[str]) -> str:
-    """The recipe's own name with what else differs between the cells; for people, never parsed."""
-    name = recipe.name.removesuffix(f"-s{recipe.seed}")
-    for key in sorted(varied - {*_NAMED, "method", "map", "seed", "options"}):
+def _name(recipe: Recipe, name: str, varied: set[str]) -> str:
+    """A recipe's own name with what else differs between the cells; for people, never parsed."""
+    for key in sorted(varied - {"base", "method", "task", "tasks", "data", "map", "seed", "options"}):
         key = recipes.ALIASES.get(key, key)
         stated = getattr(recipe, key)
         value = (name_of_source(stated.source) if isinstance(stated, OwnData) else str(stated)).lower()

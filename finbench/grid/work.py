@@ -10,7 +10,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,8 @@ def _score(step: Mapping[str, Any]) -> dict[str, Any]:
 
     place, folders = Place(step["place"]), step["folders"]
     out = place.work() / "scorecards"
-    for name in step["beside"]:
-        place.fetch_file(f"scorecards/{name}")
+    if place.folder is None and step["beside"]:  # the base's own card, which the adapters' scoring takes from there
+        place.fetch_cards(out, step["beside"])
     here = [place.fetch(folder) for folder in folders]
     cards = evaluate(
         [str(folder) for folder in here],
@@ -117,7 +117,7 @@ def _score(step: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "parts": [
             {
-                "files": _sent(place, out, card),
+                "files": _sent(place, out, card, step["tasks"]),
                 "scores": {s.task: [s.main_metric, s.main.value] for s in card.scores if s.task in step["tasks"]},
             }
             for card in wanted
@@ -125,15 +125,16 @@ def _score(step: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _sent(place: Place, out: Path, card: Any) -> list[str]:
-    """Names of a card's files in the results, where no other node's card of the same name can lie."""
+def _sent(place: Place, out: Path, card: Any, tasks: Sequence[str]) -> list[str]:
+    """Names of a card's files in the results, where no other node's card of the same name or run can lie."""
     from finbench.cards import cardfiles
+    from finbench.core.files import digest
 
     path = cardfiles.place_for(out, card.subject.name, card.run_key)
     names = [path.name, cardfiles.samples_path(path).name]
-    if place.folder is None:
-        own = f"-{card.run_key[:8]}"
-        others = [name if own in name else name.replace(path.stem, path.stem + own, 1) for name in names]
+    if place.folder is None:  # of a run that several nodes score, each has other tasks
+        own = f"{cardfiles.slug(card.subject.name)}-{card.run_key[:8]}-{digest(sorted(tasks))[:8]}"
+        others = [name.replace(path.stem, own, 1) for name in names]
         for name, other in zip(names, others, strict=True):
             place.send_file(out / name, f"scorecards/{other}")
         return others

@@ -97,15 +97,17 @@ def _tests(found: Sequence[BoardCard], history: _History) -> list[BoardTest]:
             setup = setup_of_score(score)
             told = (common, score.task, *setup.values())
             key = keys.get(told) or keys.setdefault(told, digest({**setup, **own, "task": score.task})[:10])
-            if key not in tests:
+            if key not in tests or (score.data.share and not tests[key].score.data.share):  # older cards do not say it
                 said = tuple(part for part in conditions_of(entry.card, score) if not part.endswith(" rows"))
-                tests[key] = BoardTest(score, said, key, whole=False)
+                before = tests.get(key, BoardTest(score, said, key, whole=False))
+                tests[key] = replace(before, score=score, conditions=said)
             one = _QUESTIONS if score.family == "headline" else 1
             every = entry.card.limit is None or score.n + one <= entry.card.limit
             tests[key].sampled = tests[key].sampled and not every
-            tests[key].whole = tests[key].whole or (every and score.data.share is None)
+            tests[key].whole = tests[key].whole or every
             tests[key].rows.append(BoardRow(entry, score))
     for test in tests.values():
+        test.whole = test.whole and test.score.data.share is None
         with known.kept("means", test.key) as means:
             test.rows = trainings.joined(_counting(test.rows, history), means)
     return [test for test in tests.values() if test.rows]

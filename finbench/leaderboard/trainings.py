@@ -193,11 +193,12 @@ def known_spread(test: BoardTest, spreads: Spreads) -> KnownSpread | None:
     """The spread between seeds on a test's task.
 
     Where none is known, that of the task of the same family, metric and form where seeds scatter most: another task
-    says little, so the worst is taken. None if there is none either.
+    says little, so the worst is taken, and of one alone nobody knows whether it is that. None without two.
     """
     pools = spreads.get(_kind(test), {})
-    own = pools.get(test.score.task)
-    return own or max(pools.values(), key=lambda pool: pool.variance.value, default=None)
+    if test.score.task in pools:
+        return pools[test.score.task]
+    return max(pools.values(), key=lambda pool: pool.variance.value) if len(pools) > 1 else None
 
 
 def _pool(rows: Sequence[tuple[BoardTest, BoardRow]]) -> KnownSpread:

@@ -69,7 +69,7 @@ class Set(NamedTuple):
     detail: Callable[[str], str | None]  # of a file's name, lower case and without ending
     whole: int  # rows of the authors' complete files
     hub: Hub | None = None
-    tests: Mapping[str, int] = {}  # name of its test file, as a pattern, to its rows; the first that is here counts
+    tests: Mapping[str, int] = {}  # its test: pattern of a file's name, lower case -> its rows; the first that is here
     text: str | None = None  # how files without a telling ending are written
     nested: bool = False  # each file holds the rows of the stricter ones
     trains: bool = True  # False: published as a test alone, by one source at least
