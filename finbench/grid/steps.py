@@ -146,7 +146,7 @@ class Schedule:
             name += f", {shown}"
         if key not in self.steps:
             needs, share = self.sweep.eval.needs or cell.needs, wanted.arguments.get("gpu_memory")
-            self.steps[key] = Step(key, SCORE, name, needs, payload, gpu_memory=share)
+            self.steps[key] = Step(key, SCORE, name, needs, payload, gpu_memory=None if share is None else float(share))
         return decisive
 
     def settle(self, there: int) -> None:
