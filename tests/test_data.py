@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError
-from finbench.data.sources import describe_set, import_data
+from finbench.data.sources import ImportReport, _share, describe_set, import_data
 from finbench.scoring import prompts
 from make_data import LABELS, sentences, write_sources
 
@@ -724,6 +724,25 @@ def test_an_import_says_whether_the_files_are_the_whole_set(tmp_path: Path, monk
     lm_task = load()[task.name]
     assert prompts.data_id(task, lm_task, "test", prompts.rows(lm_task, "test")).share is None
     assert json.loads((tmp_path / "d" / "fpb" / "dataset.json").read_text())["complete"] is True
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "share"),
+    [
+        ("tatqa", {"tatqa_dataset_test_gold.json": 200, "tatqa_dataset_dev.json": 278}, round(200 / 277, 4)),
+        ("tatqa", {"tatqa_dataset_dev.json": 139}, 0.5),
+        ("fiqa_sa", {"task1_headline_ABSA_test.json": 100, "task1_post_ABSA_test.json": 50, "train.json": 9}, 0.75),
+        ("fiqa_sa", {"flame_task1_test.json": 115}, 0.5),
+        ("fin_ner", {"FIN3.txt": 303, "FIN5.txt": 1}, None),
+        ("fin_ner", {"FIN5.txt": 1164}, None),
+        ("fin_ner", {"test": 150, "train": 1014, "validation": 303}, None),  # of the Hub, which divides otherwise
+        ("finer139", {"test.jsonl": 1}, 0.0001),
+        ("piqa", {"piqa.jsonl": 919}, 0.5),
+    ],
+)
+def test_the_share_is_of_the_file_that_is_the_test(name: str, read: dict[str, int], share: float | None) -> None:
+    report = ImportReport(name, Path("here"), by_file=Counter(read), divided=True)
+    assert _share(SETS[name], report, sum(read.values())) == share
 
 
 def test_of_sets_divided_by_their_authors_files_the_share_is_that_of_the_test_file(
