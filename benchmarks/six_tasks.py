@@ -21,7 +21,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from finbench.core import catalog
 from finbench.core.catalog import PREFIX
 from finbench.core.files import write_atomic
 from finbench.core.prose import wrapped
-from finbench.core.records import Adapter, Measure, Score, Scorecard
+from finbench.core.records import Adapter, Measure, Score, Scorecard, Subject
 from finbench.core.seal import edited
 from finbench.leaderboard import attested
 from finbench.models import adapters
@@ -266,15 +266,15 @@ def linear(out: Path, cells: Cells, data_dir: Path) -> None:
     write_atomic(out / "linear.json", json.dumps(told, indent=1) + "\n")
 
 
-def keep(out: Path, cells: Cells, to: Path = KEPT) -> None:
-    """Copy what is finished, of adapters the records: of one that is not scored yet only its training is lost."""
+def keep(out: Path, scored: Iterable[Subject], to: Path) -> None:
+    """Copy what is finished, of ``scored`` adapters the records: of others only the training is lost."""
     for path in sorted(path for pattern in _FINISHED for path in out.glob(pattern)):
         target = to / path.relative_to(out)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    scored = {str(cell.card.subject.adapter): cell.card.subject for cell in cells.values()}
+    subjects = {subject.adapter: subject for subject in scored}
     for folder in sorted(path.parent for path in (out / "adapters").glob("*/finbench.json")):
-        subject = scored.get(adapters.identity(folder))
+        subject = subjects.get(adapters.identity(folder))
         if subject is not None:
             attested.keep_training(to, str(folder), subject)
 
@@ -443,7 +443,7 @@ def main() -> None:
         ask_base(given.out, given.beside)
         linear(given.out, cells, given.beside)
     if given.keep:
-        keep(given.out, cells)
+        keep(given.out, [cell.card.subject for cell in cells.values()], KEPT)
     if given.page:
         page(given.out, cells)
         return

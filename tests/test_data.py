@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -765,5 +766,9 @@ def test_of_sets_divided_by_their_authors_files_the_share_is_that_of_the_test_fi
     part = tmp_path / valid.name
     part.write_bytes(b"".join(valid.read_bytes().splitlines(keepends=True)[: whole // 2 + 1]))  # its head, and half
     assert share(train, part) == round((whole // 2) / whole, 4)
+    with zipfile.ZipFile(tmp_path / "tfns.zip", "w") as packed:
+        packed.write(train, f"tfns/{train.name}")
+        packed.write(part, f"tfns/{part.name}")
+    assert share(tmp_path / "tfns.zip") == round((whole // 2) / whole, 4)
     monkeypatch.setitem(SETS, "tfns", SETS["tfns"]._replace(tests={"other*": 3}))
     assert share(train, part) is None  # a file that nobody counted

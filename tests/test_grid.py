@@ -25,7 +25,7 @@ from finbench.cards import cardfiles
 from finbench.cli.app import app
 from finbench.core import catalog, environment
 from finbench.core.errors import FinbenchError
-from finbench.grid import driver, sweepfile, watch, work
+from finbench.grid import driver, forecast, sweepfile, watch, work
 from finbench.grid.places import Place
 from finbench.grid.steps import Schedule, Step
 from finbench.hub.dev.server import DevHub
@@ -438,6 +438,24 @@ def test_ways_to_ask_a_base_come_with_the_searches_and_not_before_what_was_begun
     assert [name for name in names[:first] if "shots" in name or name.startswith("search")] == [
         "search mini-sentiment-smollm2-135m-lora-s0"
     ]
+
+
+def test_what_only_a_way_asks_for_is_fetched_and_needs_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, "smollm2-135m", beside=[{"tasks": ["mini_ner"]}])
+    asked: list[str] = []
+
+    def missing(tasks: list[catalog.Task], data_dir: Path | None) -> list[catalog.Task]:
+        asked.extend(one.name for one in tasks)
+        return []
+
+    monkeypatch.setattr(driver.prompts, "missing", missing)
+    driver.prepared(sweepfile.read(path), None)
+    assert sorted(asked) == ["finbench_mini_headline", "finbench_mini_ner", "finbench_mini_sentiment"]
+    monkeypatch.setattr(forecast, "_planned", lambda planner, cell, made: 2.0)
+    one = board(path)
+    wanted = forecast.planned_memory(one, Place(str(tmp_path / "out")))
+    assert wanted.keys() == one.steps.keys()
+    assert {wanted[key] for key in one.ways} == {int(1.2 * 2 * 2**30)}
 
 
 def test_a_way_changes_single_arguments_and_choices_of_rows(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_what_is_finished_is_kept_and_no_adapter(tmp_path: Path) -> None:
         (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / name).write_text(name)
     kept = tmp_path / "kept"
-    BENCH["keep"](tmp_path / "out", {}, kept)
+    BENCH["keep"](tmp_path / "out", [], kept)
     assert {str(path.relative_to(kept)) for path in kept.rglob("*") if path.is_file()} == finished
     assert all((kept / name).read_text() == name for name in finished)
 

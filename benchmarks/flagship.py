@@ -1,0 +1,185 @@
+"""What an adapter reaches on the embedded bases once it has seen the whole train split of its task.
+
+    finbench sweep examples/sweep-flagship.yaml --out OUT --data-dir DATA    hours; the same command goes on
+    python benchmarks/flagship.py OUT --linear DATA                          a linear model where none is known
+    python benchmarks/flagship.py OUT                                        the tables, on the terminal
+    python benchmarks/flagship.py OUT --keep                                 what is finished, to benchmarks/flagship
+    python benchmarks/flagship.py OUT --page                                 docs/results.md
+
+Reads OUT/scorecards, OUT/adapters and OUT/linear.json. Cells that are not finished are left open. A grid that was kept
+goes on anywhere: copy benchmarks/flagship to OUT first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from linear import answered, by_nearest, by_text
+from six_tasks import DOCS, keep, records, spread, table
+
+from finbench.cards import cardfiles, contextual
+from finbench.core import catalog
+from finbench.core.catalog import PREFIX
+from finbench.core.files import write_atomic
+from finbench.core.prose import wrapped
+from finbench.core.records import Adapter, Score, Scorecard
+from finbench.core.seal import edited
+from finbench.scoring import floors, prompts
+
+KEPT, PAGE = Path(__file__).with_suffix(""), DOCS / "results.md"
+MARKS = "<!-- written by `python benchmarks/flagship.py OUT --page` -->", "<!-- end -->"
+SINGLE, JOINT, CALIBRATED = "adapter", "one for all", "labels, calibrated"
+LEARNT = ("linear model", "nearest train row")
+COLUMNS = ("base", "5 examples", CALIBRATED, SINGLE, JOINT)
+
+
+@dataclass
+class Grid:
+    """What is known of one base: its cards' scores, by column and task, and how its adapters were trained."""
+
+    scores: defaultdict[tuple[str, str], list[Score]] = field(default_factory=lambda: defaultdict(list))
+    points: defaultdict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
+    trained: defaultdict[str, list[Adapter]] = field(default_factory=lambda: defaultdict(list))  # of one task
+    subjects: list[Scorecard] = field(default_factory=list)
+
+    @property
+    def tasks(self) -> list[str]:
+        """Those that an adapter was trained on."""
+        return sorted({task for column, task in self.scores if column in (SINGLE, JOINT)})
+
+
+def read(out: Path) -> dict[str, Grid]:
+    """By base what its cards say; a card that was edited, or of no training that is there, ends it."""
+    known, found = records(out), defaultdict[str, Grid](Grid)
+    asked: dict[tuple[str, bool], Path] = {}  # by base, and whether there was nothing to read
+    for path in sorted((out / "scorecards").glob("*.json")):
+        card = cardfiles.read(path)
+        if wrong := edited(cardfiles.raw(path)):
+            sys.exit(f"{path} was edited: {', '.join(wrong[:3])}.")
+        grid, column = found[card.subject.base.alias], "5 examples" if card.shots else "base"
+        if card.subject.adapter:
+            if card.subject.adapter not in known:
+                sys.exit(f"{path}: the record of its training is not in {out / 'adapters'}.")
+            record = known[card.subject.adapter]
+            column = SINGLE if len(record.recipe.tasks) == 1 else JOINT
+            grid.subjects.append(card)
+            for task in record.recipe.tasks if column == SINGLE else ():
+                grid.trained[task.removeprefix(PREFIX)].append(record)
+        elif not card.shots:
+            empty = "metadata.noise" in card.arguments
+            asked[card.subject.base.alias, empty] = path
+            if empty:
+                continue
+        for score in card.scores:
+            key = column, score.task.removeprefix(PREFIX)
+            grid.scores[key].append(score)
+            grid.points[key].append(100 * score.main.value)
+    for name, grid in found.items():
+        if (name, False) in asked and (name, True) in asked:
+            for one in contextual(asked[name, False], asked[name, True]):
+                task = one.task.removeprefix(PREFIX).removesuffix("_mc")
+                grid.points[CALIBRATED, task].append(100 * one.calibrated.value)
+    return found
+
+
+def made(out: Path) -> dict[str, float]:
+    """Points of the linear models that ``--linear`` trained, by digest of the test rows."""
+    path = out / "linear.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def beside(score: Score, own: dict[str, float]) -> tuple[float | None, float | None]:
+    """In points the best constant, and the best model that is none of language, trained on the whole train split."""
+    values = {name: 100 * value[score.main_metric] for name, value in floors(score).items()}
+    constants = [value for name, value in values.items() if name.startswith(("majority", "question", "always"))]
+    models = [value for name, value in values.items() if name in LEARNT]
+    models += [own[score.data.digest]] if score.data.digest in own else []
+    return max(constants, default=None), max(models, default=None)
+
+
+def linear(out: Path, grids: dict[str, Grid], data_dir: Path) -> None:
+    """Train the linear models of test rows that ``tasks/linear.json`` does not have."""
+    own = made(out)
+    for score in {
+        s.data.digest: s for grid in grids.values() for task in grid.tasks for s in grid.scores[SINGLE, task]
+    }.values():
+        if beside(score, own)[1] is not None:
+            continue
+        task = catalog.tasks()[score.task]
+        lm_task = prompts.load([task], data_dir)[task.name]
+        train, test = (list(prompts.rows(lm_task, split)) for split in ("train", "test"))
+        test = test[: score.n]
+        if prompts.data_id(task, lm_task, "test", test).digest != score.data.digest:
+            sys.exit(f"{data_dir}: the test rows of {score.task} are not those of the cards.")
+        guess = by_text if "choices" in train[0] else by_nearest
+        own[score.data.digest] = 100 * answered(lm_task, test, guess(train, test))
+        write_atomic(out / "linear.json", json.dumps(own, indent=1) + "\n")
+
+
+def scores(grid: Grid, own: dict[str, float]) -> str:
+    """The table of one base; an adapter that is not above the linear model is marked."""
+    rows = []
+    for task in grid.tasks:
+        one = (grid.scores[SINGLE, task] or grid.scores[JOINT, task])[0]
+        constant, model = beside(one, own)
+        shown = [spread(grid.points[column, task], 0) for column in COLUMNS]
+        for place, column in enumerate(COLUMNS):
+            values = grid.points[column, task]
+            if column in (SINGLE, JOINT) and values and model is not None and statistics.mean(values) <= model:
+                shown[place] += " ↓"
+        floor = ["–" if value is None else f"{value:.1f}" for value in (constant, model)]
+        rows.append([task, one.main_metric, f"{one.n:,}", *floor, *shown])
+    return table(["task", "metric", "n", "best constant", "linear model", *COLUMNS], rows)
+
+
+def costs(grid: Grid) -> str:
+    """How each adapter was trained: medians over seeds."""
+    rows = []
+    for task, many in sorted(grid.trained.items()):
+        one = many[0]
+        took = statistics.median(record.training.seconds for record in many) / 60
+        rows.append([
+            task, f"{sum(data.rows for data in one.data):,}", f"{one.recipe.epochs:g}", f"{one.training.steps:,}",
+            f"{one.recipe.lr:g}", str(len(many)), f"{took:.0f}",
+        ])  # fmt: skip
+    return table(["task", "train rows", "epochs", "steps", "rate", "seeds", "minutes"], rows)
+
+
+def page(grids: dict[str, Grid], own: dict[str, float]) -> None:
+    """Write the measured part of docs/results.md."""
+    parts = [MARKS[0]]
+    for name, grid in grids.items():
+        parts += [f"### {name}", scores(grid, own), "How they were trained; minutes of one core:", costs(grid)]
+    text = PAGE.read_text(encoding="utf-8")
+    before, after = text.partition(MARKS[0])[0], text.partition(MARKS[1])[2]
+    write_atomic(PAGE, before + wrapped("\n\n".join([*parts, MARKS[1]])) + after)
+
+
+def main() -> None:
+    """See above."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--linear", type=Path, metavar="DATA", help="train linear models first, on rows from there")
+    parser.add_argument("--keep", action="store_true", help="copy what is finished to benchmarks/flagship")
+    parser.add_argument("--page", action="store_true", help="write docs/results.md")
+    given = parser.parse_args()
+    grids = read(given.out)
+    if given.linear:
+        linear(given.out, grids, given.linear)
+    if given.keep:
+        keep(given.out, [card.subject for grid in grids.values() for card in grid.subjects], KEPT)
+    if given.page:
+        page(grids, made(given.out))
+        return
+    for name, grid in grids.items():
+        print("\n\n".join([name, scores(grid, made(given.out)), costs(grid)]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The table of the whole train splits, on cards of real trainings."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finbench.cards import cardfiles
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+NAME = "fpb-smollm2-135m-lora-16bit-s{}"
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+    return runpy.run_path(str(BENCHMARKS / "flagship.py"))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Two adapters of fpb, and their base."""
+    kept, out = BENCHMARKS / "six_tasks", tmp_path / "out"
+    shutil.copytree(kept / "adapters", out / "adapters")
+    (out / "scorecards").mkdir()
+    for name in (NAME.format(0), NAME.format(1), "smollm2-135m"):
+        for path in (kept / "scorecards").glob(f"{name}.*"):
+            shutil.copyfile(path, out / "scorecards" / path.name)
+    return out
+
+
+def test_the_table_has_the_numbers_of_the_cards(bench: dict[str, Any], out: Path) -> None:
+    grid = bench["read"](out)["smollm2-135m"]
+    assert grid.tasks == ["fpb"]
+    values = [
+        100 * cardfiles.read(out / "scorecards" / f"{NAME.format(seed)}.json").scores[0].main.value for seed in (0, 1)
+    ]
+    assert grid.points["adapter", "fpb"] == values
+    [row] = [line for line in bench["scores"](grid, {}).splitlines() if line.startswith("| fpb")]
+    assert f" {sum(values) / 2:.1f} ± " in row
+    assert "↓" not in row
+    digest = grid.scores["adapter", "fpb"][0].data.digest
+    [row] = [line for line in bench["scores"](grid, {digest: 99.0}).splitlines() if line.startswith("| fpb")]
+    assert " 99.0 |" in row
+    assert "↓" in row  # below the linear model
+    assert "| fpb | 400 | 1 | 50 | " in bench["costs"](grid)
+
+
+def test_a_card_that_was_edited_or_whose_training_is_unknown_ends_it(bench: dict[str, Any], out: Path) -> None:
+    card = out / "scorecards" / f"{NAME.format(0)}.json"
+    text = card.read_text(encoding="utf-8")
+    stated = json.loads(text)
+    stated["scores"][0]["n"] += 1
+    card.write_text(json.dumps(stated), encoding="utf-8")
+    with pytest.raises(SystemExit, match="was edited"):
+        bench["read"](out)
+    card.write_text(text, encoding="utf-8")
+    shutil.rmtree(out / "adapters")
+    (out / "adapters").mkdir()
+    with pytest.raises(SystemExit, match="record of its training"):
+        bench["read"](out)
