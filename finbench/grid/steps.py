@@ -100,8 +100,8 @@ class Schedule:
             for key in step.after:
                 self.followers.setdefault(key, []).append(step)
         self.open = sum(1 for step in self.steps.values() if not step.outcome)
-        # first what was begun, in the order of the file, then searches and other ways to ask: a stopped grid has whole
-        # cells
+        # first what was begun, in the order of the file, then what begins a cell (its search, its base), and other ways
+        # to ask: a stopped grid has whole cells
         self.ready: list[tuple[bool, int, Step]] = []
         self.number = {key: number for number, key in enumerate(self.steps)}
         self.grouped: dict[str, deque[Step]] = {}
@@ -183,7 +183,7 @@ class Schedule:
         if step.group:
             self.grouped.setdefault(step.group, deque()).append(step)
         else:
-            later = step.kind == SEARCH or step.key in self.ways
+            later = step.key in self.ways or (self.sweep.tune is not None and step.kind != TRAIN)
             heapq.heappush(self.ready, (later, self.number[step.key], step))
 
     def finish(self, step: Step, outcome: dict[str, Any]) -> None:
