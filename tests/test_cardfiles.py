@@ -290,3 +290,35 @@ def test_ctrl_c_leaves_no_half_of_a_file(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(KeyboardInterrupt):
         files.write_atomic(tmp_path / "a.json", "{}")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_a_run_s_cards_the_newer_score_counts_whatever_their_files_are_called(tmp_path: Path) -> None:
+    source = ROOT / "leaderboards" / "scorecards" / "suite-smollm2-135m.json"
+    card = cardfiles.read(source)
+    rows = cardfiles.rows_by_task(source, card)
+    first, other = card.scores[:2]
+
+    def part(file: str, created: str, share: float | None, *scores: Any) -> Path:
+        """A card with the share as its mark, by which the test knows it again."""
+        made = [one.model_copy(update={"data": one.data.model_copy(update={"share": share})}) for one in scores]
+        when = card.provenance.model_copy(update={"created": created})
+        stated = card.model_copy(update={"scores": made, "provenance": when, "status": "complete"})
+        cardfiles.write(tmp_path / "parts" / file, stated, [row for one in scores for row in rows[one.task]])
+        return tmp_path / "parts" / file
+
+    older = part("z.json", "2026-01-01T00:00:00Z", 0.1, first, other)
+    newer = part("a.json", "2026-02-01T00:00:00Z", 0.9, first)
+    [one] = cardfiles.gather([newer, older], tmp_path / "both")
+    found = cardfiles.read(one)
+    assert [score.data.share for score in found.scores] == [0.9, 0.1]
+    assert found.status == "partial"
+    cardfiles.excerpt(one, [other.task], tmp_path / "own" / "b.json")
+    alone = cardfiles.read(tmp_path / "own" / "b.json")
+    assert [score.task for score in alone.scores] == [other.task]
+    assert cardfiles.rows_by_task(tmp_path / "own" / "b.json", alone) == {other.task: rows[other.task]}
+    whole = part("c.json", "2026-03-01T00:00:00Z", None, first)
+    assert cardfiles.read(cardfiles.gather([whole], tmp_path / "both")[0]).status == "partial"  # of the other's part
+    bare = tmp_path / "bare.json"
+    bare.write_text(card.model_copy(update={"samples": None}).to_json())
+    assert cardfiles.gather([bare], tmp_path / "apart") == [tmp_path / "apart" / "bare.json"]
+    assert (tmp_path / "apart" / "bare.json").read_bytes() == bare.read_bytes()

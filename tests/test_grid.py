@@ -410,6 +410,25 @@ def test_every_step_comes_once_and_after_those_it_needs(tmp_path: Path) -> None:
     assert one.seconds_left() == 0
 
 
+def test_a_grid_that_grows_knows_its_folders_by_their_keys(tmp_path: Path) -> None:
+    """The names of its cells change, for they say what tells them apart."""
+    axes = {"task": ["mini_sentiment"], "seed": [0, 1]}
+    tuned = {"budget": 1}
+    before = board(write(tmp_path, "smollm2-135m", axes=axes, tune=tuned))
+    place = Place(str(tmp_path / "out"))
+    kept = {step.payload["folder"] for step in before.steps.values() if step.kind != "score"}
+    for folder in kept:
+        (tmp_path / "out" / folder).mkdir(parents=True)
+    stated = sweepfile.read(write(tmp_path, "smollm2-135m", axes={**axes, "rank": [8, 4]}, tune=tuned))
+    grown = sweepfile.cells(stated)
+    assert not {cell.name for cell in before.cells} & {cell.name for cell in grown}
+    after = Schedule(stated, grown, {}, folders=place.folders())
+    assert before.steps.keys() < after.steps.keys()
+    found = {after.steps[key].payload["folder"] for key in before.steps if after.steps[key].kind != "score"}
+    assert found == kept
+    assert {cell.folder for cell in before.cells} < {cell.folder for cell in after.cells}
+
+
 def test_a_base_is_asked_in_other_ways_once_for_all_its_cells(tmp_path: Path) -> None:
     ways = [{"shots": 5, "seed": 1}, {"tasks": ["mini_ner"], "metadata": {"noise": "typos"}}]
     path = write(tmp_path, "smollm2-135m", beside=[*ways, {}])
@@ -477,6 +496,9 @@ def test_a_way_changes_single_arguments_and_choices_of_rows(tmp_path: Path) -> N
         ({"samples": 3, "profile": "chat"}, "temperature"),
         ({"metadata": {"noise": "typoz"}}, "typoz"),
         ({"shots": 2, "metadata": {"split": "train"}}, "Worked examples are rows of train"),
+        ({"shots": 2, "fewshot_as_multiturn": True}, "turns in a chat template only"),
+        ({"profile": "chat", "chat": False}, "needs the chat template"),
+        ({"engine": "server", "arguments": {"url": "http://127.0.0.1:1/v1"}}, "not at an endpoint"),
     ],
 )
 def test_settings_that_do_not_fit_each_other_are_told_before_anything_starts(
@@ -484,6 +506,17 @@ def test_settings_that_do_not_fit_each_other_are_told_before_anything_starts(
 ) -> None:
     with pytest.raises(FinbenchError, match=f"^{'eval' if part == 'eval' else 'beside.0'}: .*{message}"):
         names(write(tmp_path, "smollm2-135m", **{part: settings if part == "eval" else [settings]}))
+
+
+def test_what_a_way_has_of_eval_is_told_and_null_takes_it_away(tmp_path: Path) -> None:
+    usual = {"profile": "cot", "max_tokens": 100, "max_length": 512}
+    with pytest.raises(FinbenchError, match="beside.0: --max-tokens") as caught:
+        names(write(tmp_path, "smollm2-135m", eval=usual, beside=[{"profile": "direct"}]))
+    assert caught.value.hint.endswith("what it does not state is as in eval, null takes it away.")
+    way = {"profile": "direct", "max_tokens": None, "arguments": {"max_length": 256}}
+    [found] = sweepfile.read(write(tmp_path, "smollm2-135m", eval=usual, beside=[way])).beside
+    assert (found.profile, found.max_tokens, found.arguments) == ("direct", None, {"max_length": 256})
+    names(tmp_path / "small.yaml")
 
 
 def test_what_failed_is_told_by_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -507,8 +540,22 @@ def test_every_setting_of_eval_reaches_the_scoring(tmp_path: Path) -> None:
     arguments = {**stated["arguments"], "max_length": stated.pop("max_length")}
     for step in one.steps.values():
         if step.kind == "score":
-            wanted = {**stated, "arguments": arguments}
+            wanted = {**stated, "arguments": arguments, "chat": True}  # which the profile needs
             assert {key: step.payload["how"][key] for key in wanted} == wanted
+
+
+@pytest.mark.parametrize("profile", ["chat", "think"])
+def test_a_profile_brings_the_chat_template_that_it_needs(profile: str, llama: Path, tmp_path: Path) -> None:
+    usual = {"engine": "dummy", "limit": 2}
+    way = {"profile": profile, "max_tokens": 8}
+    one = board(write(tmp_path, llama, eval=usual, beside=[way], axes={"task": ["mini_sentiment"]}))
+    [step] = [one.steps[key] for key in one.ways]
+    answer = work.run({**one.payload([step]), "place": str(tmp_path / "out"), "data_dir": ""})
+    assert answer["state"] == "done", answer
+    [card] = map(cardfiles.read, (tmp_path / "out" / "scorecards").glob("*.json"))
+    assert card.subject.chat
+    assert card.generation
+    assert card.generation.profile == profile
 
 
 def test_adapters_of_one_base_are_scored_together(tmp_path: Path) -> None:
@@ -596,6 +643,12 @@ def test_status_of_nothing_of_a_torn_file_and_of_a_dead_driver(tmp_path: Path) -
     found = watch.sweep_status(str(tmp_path))
     assert (found["alive"], found["running"], found["waiting"]) == (False, 0, 8)
     watch.picture(found)
+    ways = board(write(tmp_path, "smollm2-135m", beside=[{"shots": 1}]))
+    for key in ways.steps.keys() - ways.ways:
+        ways.steps[key].outcome = {"state": "done"}
+    watch.Watch(ways, Place(str(tmp_path))).tell(set())
+    found = watch.sweep_status(str(tmp_path))
+    assert watch.line(found) == "small: 8 of 8 cells done, 2 scorings of bases to come"
     for key, value in {"waiting": None, "best": {"fpb": 1}, "doing": [{"pid": 1}], "failures": [{}]}.items():
         (tmp_path / "progress.json").write_text(json.dumps({**stale, key: value}))
         with pytest.raises(FinbenchError, match="torn"):
@@ -658,15 +711,17 @@ def test_cards_of_a_run_that_several_nodes_scored_are_one_where_they_are_fetched
         if step.kind == "score" and not step.cell:
             answer = work.run({**one.payload([step]), "place": place.url, "data_dir": ""})
             assert answer["state"] == "done", answer
-            shutil.rmtree(place.work())  # the next one falls to another node
     assert place.fetch_cards(tmp_path / "here") == 2
     cards = [cardfiles.read(path) for path in sorted((tmp_path / "here").glob("*.json"))]
     assert sorted(card.shots for card in cards) == [0, 1]
     wanted = ["finbench_mini_headline", "finbench_mini_sentiment"]
     assert all([score.task for score in card.scores] == wanted for card in cards)
     assert place.fetch_cards(tmp_path / "here") == 2  # again: they are the same
+    # each file is of its own tasks, whatever else its worker knew: an older score of another one would come back
+    files = [name for name in place.files.ls("several-nodes/scorecards", detail=False) if name.endswith(".json")]
+    assert [len(json.loads(place.files.cat_file(name))["scores"]) for name in files] == [1] * 4
     # one that was edited is not sealed anew among others
-    name = next(name for name in place.files.ls("several-nodes/scorecards", detail=False) if name.endswith(".json"))
+    name = files[0]
     text = place.files.cat_file(name).decode().replace('"n": 4', '"n": 5', 1)
     place.files.pipe_file(name, text.encode())
     assert place.fetch_cards(tmp_path / "there") == 3

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -363,18 +363,30 @@ def store(folder: Path, card: Scorecard, samples: dict[str, list[dict[str, Any]]
                 if score.task not in scores:
                     scores[score.task] = score
                     samples[score.task] = rows[score.task]
-        merged = card.model_copy(update={"scores": [scores[name] for name in sorted(scores)]})
+        # another one's score may be of a part of its test
+        status = "partial" if any(score.data.share for score in scores.values()) else card.status
+        merged = card.model_copy(update={"scores": [scores[name] for name in sorted(scores)], "status": status})
         return path, write(path, merged, [row for name in sorted(scores) for row in samples[name]])
+
+
+def excerpt(path: Path, tasks: Collection[str], target: Path) -> None:
+    """Write what a card says of some of its tasks, with their samples, as a card of its own."""
+    with lock(path.parent):
+        card = read(path)
+        rows = rows_by_task(path, card)
+    scores = [score for score in card.scores if score.task in tasks]
+    write(target, card.model_copy(update={"scores": scores}), [row for score in scores for row in rows[score.task]])
 
 
 def gather(paths: Iterable[Path], folder: Path) -> list[Path]:
     """Copy cards with their samples into a folder, where those of one run are one card; return where they are.
 
-    A card that was edited, or whose samples are not whole, stays a file of its own, as it is.
+    Of two scores of one task the newer card's counts. A card that was edited, or whose samples are not whole, stays a
+    file of its own, as it is.
     """
     found = []
-    for path in paths:
-        card, whole = read(path), not edited(raw(path))
+    for card, path in sorted(((read(path), path) for path in paths), key=lambda one: one[0].provenance.created):
+        whole = card.samples is not None and not edited(raw(path))
         try:
             rows = rows_by_task(path, card) if whole else {}
         except FinbenchError:

@@ -204,9 +204,8 @@ def sweep_run(
         first = result.failed[0]
         cells = result.cells - result.done
         others = len(result.failed) - cells
-        parts = [f"{cells} of {result.cells} cells"] * (cells > 0) + [f"{counted(others, 'scoring')} of bases"] * (
-            others > 0
-        )
+        parts = [f"{cells} of {result.cells} cells"] if cells else []
+        parts += [f"{counted(others, 'scoring')} of bases"] if others else []
         fault = FinbenchError(
             f"{' and '.join(parts)} failed; the first, {first['cell']}: {first['message']}",
             first["hint"] or "The same command tries them again.",

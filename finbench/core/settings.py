@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar, Literal, ParamSpec, TypeVar
 _STRICT = {"extra": "forbid"}  # unknown keys are refused by name
 Bits = Literal[16, 8, 4]
 Profile = Literal["direct", "chat", "think", "cot"]
+TEMPLATED = ("chat", "think")  # the profiles that need a chat template
 DATA_DIR = "Data directory; else $FINBENCH_DATA, else the cache."
 P = ParamSpec("P")
 Stated = TypeVar("Stated")

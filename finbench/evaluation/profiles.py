@@ -9,14 +9,14 @@ from typing import Any
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Generation, Scorecard, Subject, Task
-from finbench.core.settings import Evaluation, Settings
+from finbench.core.settings import TEMPLATED, Evaluation, Settings
 
 _OF_PROFILES = ("max_tokens", "temperature", "top_p", "think_end")
 
 
 def in_template(wanted: Evaluation) -> Evaluation:
     """The settings, with the chat template that ``chat`` and ``think`` need; FinbenchError for ``--no-chat``."""
-    if wanted.profile not in ("chat", "think"):
+    if wanted.profile not in TEMPLATED:
         return wanted
     if wanted.chat is False:
         raise FinbenchError(f"Profile {wanted.profile} needs the chat template.", "Leave --no-chat out.")
@@ -27,9 +27,7 @@ def generation_of(wanted: Settings, tasks: Sequence[Task], subjects: Sequence[Su
     """What the card says of it; None for the plain way. FinbenchError for settings that do not fit each other."""
     check_fit(wanted, tasks)
     if wanted.fewshot_as_multiturn and (bare := [one.name for one in subjects if not one.chat]):
-        raise FinbenchError(
-            f"Worked examples are turns in a chat template only, and {bare[0]} is asked without one.", "Add --chat"
-        )
+        raise _no_turns(bare[0])
     found = Generation(
         profile=wanted.profile,
         **{name: getattr(wanted, name) for name in _OF_PROFILES},
@@ -41,8 +39,16 @@ def generation_of(wanted: Settings, tasks: Sequence[Task], subjects: Sequence[Su
     return None if found == Generation(profile="direct") else found
 
 
+def _no_turns(who: str) -> FinbenchError:
+    return FinbenchError(
+        f"Worked examples are turns in a chat template only, and {who} is asked without.", "Add --chat"
+    )
+
+
 def check_fit(wanted: Settings, tasks: Sequence[Task]) -> None:
     """Refuse settings that do not fit each other or the tasks: FinbenchError."""
+    if wanted.fewshot_as_multiturn and wanted.chat is False:
+        raise _no_turns("the model")
     stated = [name for name in _OF_PROFILES if getattr(wanted, name) is not None]
     stated += ["samples"] if wanted.samples > 1 else []
     stated += ["confidence"] if wanted.confidence else []

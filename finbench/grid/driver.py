@@ -68,7 +68,8 @@ def sweep(
     place = Place(out or f"runs/sweep-{stated.name}")
 
     def board() -> Schedule:
-        return Schedule(stated, cells, place.steps(), lambda folder: place.has(f"{folder}/finbench.json"))
+        there = place.folders()
+        return Schedule(stated, cells, place.steps(), lambda folder: place.has(f"{folder}/finbench.json"), there)
 
     if dry_run:
         import torch

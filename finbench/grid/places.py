@@ -91,6 +91,19 @@ class Place:
                 read[Path(name).stem] = dict(json.loads(text))
         return read
 
+    def folders(self) -> dict[str, str]:
+        """Every folder of an adapter or a search, by kind and the digits at its end: what a person calls it may change.
+
+        ``{"adapters/0a1b2c3d": "adapters/fpb-lora-s0-0a1b2c3d"}``
+        """
+        found = {}
+        for kind in ("adapters", "searches"):
+            with self._said(kind), contextlib.suppress(FileNotFoundError):
+                for path in self.files.ls(f"{self.root}/{kind}", detail=False, refresh=True):
+                    name = path.rstrip("/").rsplit("/", 1)[-1]
+                    found[f"{kind}/{name[-8:]}"] = f"{kind}/{name}"
+        return found
+
     def has(self, name: str) -> bool:
         """Whether a file of the results is there."""
         with self._said(name):
@@ -118,21 +131,19 @@ class Place:
 
         ``wanted``: names of files; what is not there is passed over.
         """
-        with self._said("scorecards"):
-            try:
-                names = self.files.ls(f"{self.root}/scorecards", detail=False, refresh=True)
-            except FileNotFoundError:
-                names = []
-            names = [name for name in names if wanted is None or Path(name).name in wanted]
-            cards = [name for name in names if name.endswith(".json")]
+        with tempfile.TemporaryDirectory() as scratch:
+            with self._said("scorecards"):
+                try:
+                    names = self.files.ls(f"{self.root}/scorecards", detail=False, refresh=True)
+                except FileNotFoundError:
+                    names = []
+                for name in names:
+                    if name.endswith((".json", ".samples.jsonl.zst")) and (wanted is None or Path(name).name in wanted):
+                        (Path(scratch) / Path(name).name).write_bytes(bytes(self.files.cat_file(name)))
+            cards = sorted(Path(scratch).glob("*.json"))
             if not cards and wanted is None:
                 raise FinbenchError(f"No scorecard is in {self.url} yet.", f"finbench sweep status {self.url}")
-            with tempfile.TemporaryDirectory() as scratch:
-                for name in names:
-                    if name.endswith((".json", ".samples.jsonl.zst")):
-                        (Path(scratch) / Path(name).name).write_bytes(bytes(self.files.cat_file(name)))
-                target.mkdir(parents=True, exist_ok=True)
-                return len(cardfiles.gather(sorted(Path(scratch).glob("*.json")), target))
+            return len(cardfiles.gather(cards, target))
 
     def send_file(self, path: Path, name: str) -> None:
         """A file that was made on this node, to the results at a URL."""

@@ -10,6 +10,7 @@ import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
 from typing import Any
 
 from finbench.core import formats
@@ -17,11 +18,8 @@ from finbench.core.catalog import PREFIX
 from finbench.core.files import digest
 from finbench.core.records import Recipe
 from finbench.core.settings import Settings
-from finbench.grid.sweepfile import Cell, Needs, Sweep
+from finbench.grid.sweepfile import APART, Cell, Needs, Sweep, how
 from finbench.grid.work import SCORE, SEARCH, TRAIN
-
-_APART = ("tasks", "max_length", "gpu_memory")  # stated otherwise: the latter two are arguments
-_ALWAYS = ("engine", "limit", "shots", "arguments", "bits", "chat", "seed", "metadata")
 
 
 @dataclass
@@ -45,32 +43,22 @@ class Step:
         return bool(self.outcome and self.outcome["state"] == "done")
 
 
-def _how(wanted: Settings, recipe: Recipe) -> dict[str, Any]:
-    """What ``evaluate`` is told beside subject and tasks. A share of a GPU decides no result, so it is not in it.
-
-    It decides the key of a step: a setting that is as usual is left out, so that a new one makes no other steps.
-    """
-    usual, own = Settings(), {one.name: getattr(wanted, one.name) for one in fields(Settings) if one.name not in _APART}
-    stated = {name: value for name, value in own.items() if name in _ALWAYS or value != getattr(usual, name)}
-    stated["arguments"] = {key: value for key, value in wanted.arguments.items() if key != "gpu_memory"}
-    stated["bits"] = wanted.bits or recipe.bits
-    stated["chat"] = recipe.chat if wanted.chat is None else wanted.chat
-    return stated
-
-
 def _shown(wanted: Settings, usual: Settings) -> str:
     """What a way of asking states that is not as usual, for people: ``shots 5, metadata noise=typos``."""
     told = []
     for one in fields(Settings):
         value = getattr(wanted, one.name)
-        if one.name not in _APART and value != getattr(usual, one.name):
+        if one.name not in APART and value != getattr(usual, one.name):
             parts = [f"{key}={part}" for key, part in value.items()] if isinstance(value, Mapping) else [str(value)]
             told.append(f"{one.name} {','.join(parts)}")
     return ", ".join(told)
 
 
 class Schedule:
-    """Every step of a sweep, and what is known of it. ``there`` says whether an adapter's folder is still there."""
+    """Every step of a sweep, and what is known of it.
+
+    ``there`` says whether an adapter's folder is still there; ``folders``: see ``Place.folders``.
+    """
 
     def __init__(
         self,
@@ -78,8 +66,10 @@ class Schedule:
         cells: Iterable[Cell],
         known: Mapping[str, dict[str, Any]],
         there: Callable[[str], bool] = lambda folder: True,
+        folders: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self.sweep, self.cells = sweep, list(cells)
+        self.sweep, self.folders = sweep, folders
+        self.cells = [replace(cell, folder=self._named(cell.folder)) for cell in cells]
         self.steps: dict[str, Step] = {}
         self.score_of: dict[str, Step] = {}  # key of a cell -> its last step
         self.beside: dict[str, list[str]] = {}  # key of a cell -> keys of other scorings of its base
@@ -110,6 +100,10 @@ class Schedule:
         for step in self.steps.values():
             self._release(step)
 
+    def _named(self, folder: str) -> str:
+        """As it is called in the results: a cell's name says what tells it apart, which changes as a grid grows."""
+        return self.folders.get(f"{folder.partition('/')[0]}/{folder[-8:]}", folder)
+
     def _add(self, cell: Cell) -> None:
         wanted, recipe = self.sweep.eval, cell.recipe
         after = []
@@ -117,7 +111,7 @@ class Schedule:
             key = digest({"search": cell.search})
             if key not in self.steps:
                 payload = {"recipe": cell.searched.model_dump(), "budget": self.sweep.tune.budget}
-                payload["folder"] = f"searches/{cell.name}-{key[:8]}"
+                payload["folder"] = self._named(f"searches/{cell.name}-{key[:8]}")
                 self.steps[key] = Step(key, SEARCH, f"search {cell.name}", cell.needs, payload)
             after.append(key)
         train = digest({"train": cell.key})
@@ -136,11 +130,11 @@ class Schedule:
     def _base(self, cell: Cell, wanted: Settings, scored: dict[str, Any]) -> dict[str, Any]:
         """Add the scoring of a cell's base, which others may share, and return all that decides it."""
         recipe = cell.recipe
-        how = _how(wanted, recipe)
-        payload = {"base": recipe.base, "folders": [], "tasks": list(scored["tasks"]), "how": how}
+        told = how(wanted, recipe)
+        payload = {"base": recipe.base, "folders": [], "tasks": list(scored["tasks"]), "how": told}
         decisive = {"score": payload, "is": scored}
         key = digest(decisive)
-        name = f"score {recipe.base}" + ("" if how["bits"] == 16 else f" in {formats.asked(how['bits'])}")
+        name = f"score {recipe.base}" + ("" if told["bits"] == 16 else f" in {formats.asked(told['bits'])}")
         name += f" on {','.join(task.removeprefix(PREFIX) for task in scored['tasks'])}"
         if shown := _shown(wanted, self.sweep.eval):
             name += f", {shown}"

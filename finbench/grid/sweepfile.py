@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,13 +18,15 @@ from finbench.core import catalog, tracking
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
 from finbench.core.records import OwnData, Recipe, name_of_source
-from finbench.core.settings import Evaluation, Settings
+from finbench.core.settings import TEMPLATED, Evaluation, Settings
 from finbench.core.strict import Record
 from finbench.grid.identity import Identities
 from finbench.methods import method_named
 from finbench.training import check_sharding, recipes
 
 LARGEST = 100_000  # cells
+APART = ("tasks", "max_length", "gpu_memory")  # settings that are told otherwise: the latter two are arguments
+_ALWAYS = ("engine", "limit", "shots", "arguments", "bits", "chat", "seed", "metadata")
 
 
 class Needs(Record):
@@ -84,8 +85,24 @@ class BaseSettings(Settings):
     """One more way to ask each base: the settings of ``eval``, except those that are stated here."""
 
 
+def how(wanted: Settings, recipe: Recipe) -> dict[str, Any]:
+    """What ``evaluate`` is told beside subject and tasks. A share of a GPU decides no result, so it is not in it.
+
+    It decides the key of a step: a setting that is as usual is left out, so that a new one makes no other steps.
+    """
+    usual, own = Settings(), {one.name: getattr(wanted, one.name) for one in fields(Settings) if one.name not in APART}
+    stated = {name: value for name, value in own.items() if name in _ALWAYS or value != getattr(usual, name)}
+    stated["arguments"] = {key: value for key, value in wanted.arguments.items() if key != "gpu_memory"}
+    stated["bits"] = wanted.bits or recipe.bits
+    if wanted.chat is None:
+        stated["chat"] = recipe.chat or wanted.profile in TEMPLATED
+    return stated
+
+
 def _over(usual: Mapping[str, Any], way: Mapping[str, Any]) -> dict[str, Any]:
     """A way with what it does not state; so of single arguments and choices of rows, too."""
+    arguments = way.get("arguments") if isinstance(way.get("arguments"), dict) else {}
+    usual = {key: value for key, value in usual.items() if key not in arguments}  # max_length may be either
     both = {key: {**usual[key], **value} for key, value in way.items()
             if isinstance(value, dict) and isinstance(usual.get(key), dict)}  # fmt: skip
     return {**usual, **way, **both}
@@ -135,11 +152,7 @@ class Cell:
     beside: list[dict[str, Any]]  # the same for each other way in which its base is asked
     search: str | None  # key of the search that gives the learning rate
     searched: Recipe | None  # what is searched, for this cell and those that share its search
-
-    @property
-    def folder(self) -> str:
-        """The adapter's folder in the results."""
-        return f"adapters/{self.name}-{self.key[:8]}"
+    folder: str  # of the adapter, in the results
 
 
 def read(source: Path | str) -> Sweep:
@@ -197,15 +210,23 @@ def cells(sweep: Sweep, data_dir: Path | None = None) -> list[Cell]:
 
 def _check_scorings(sweep: Sweep, made: Sequence[Cell]) -> None:
     """Refuse, before hours of training, settings of a scoring that do not fit each other."""
-    asked = [[cell.scored, *cell.beside] for cell in made]
-    for number, (wanted, parts) in enumerate(zip((sweep.eval, *sweep.beside), zip(*asked, strict=True), strict=True)):
-        names = dict.fromkeys(name for part in parts for name in part["tasks"])
-        stated = {one.name: getattr(wanted, one.name) for one in dataclasses.fields(Settings) if one.name != "tasks"}
-        try:
-            evaluation.options.fitting(Evaluation(**stated), [catalog.tasks()[name] for name in names])
-        except FinbenchError as fault:
-            where = f"beside.{number - 1}" if number else "eval"
-            raise FinbenchError(f"{where}: {fault.message}", fault.hint) from fault
+    tasks = catalog.tasks()
+    for number, wanted in enumerate((sweep.eval, *sweep.beside)):
+        where, more = "eval", "Here options are keys of eval."
+        if number:
+            where = f"beside.{number - 1}"
+            more = f"Here options are keys of {where}: what it does not state is as in eval, null takes it away."
+        if wanted.engine in evaluation.options.ENDPOINTS:
+            raise FinbenchError(f"{where}: a grid's bases are here, and not at an endpoint.", "engine: hf, or vllm")
+        unlike: dict[tuple[int, bool], tuple[Recipe, set[str]]] = {}
+        for cell in made:
+            told = unlike.setdefault((cell.recipe.bits, cell.recipe.chat), (cell.recipe, set()))
+            told[1].update([cell.scored, *cell.beside][number]["tasks"])
+        for recipe, names in unlike.values():
+            try:
+                evaluation.options.fitting(Evaluation(**how(wanted, recipe)), [tasks[name] for name in sorted(names)])
+            except FinbenchError as fault:
+                raise FinbenchError(f"{where}: {fault.message}", f"{fault.hint} {more}") from fault
 
 
 def _telling(chosen: Sequence[Mapping[str, Any]], told: Sequence[str]) -> list[set[str]]:
@@ -224,8 +245,9 @@ def _flat(axes: Iterable[str], values: Iterable[Any]) -> dict[str, Any]:
     """The values of one cell; a mapping stands for several keys, unless it is a value itself (``fpb: 0.5``)."""
     found: dict[str, Any] = {}
     for axis, value in zip(axes, values, strict=True):
-        itself = recipes.ALIASES.get(axis, axis) in ("tasks", "options", "map")
-        itself = itself and not (isinstance(value, dict) and axis in value)
+        key = recipes.ALIASES.get(axis, axis)
+        inside = {recipes.ALIASES.get(name, name) for name in value} if isinstance(value, dict) else set()
+        itself = key in ("tasks", "options", "map") and key not in inside
         if isinstance(value, dict) and not itself and "source" not in value:  # one with a source is a file of rows
             found.update(value)
         else:
@@ -284,7 +306,8 @@ def _cell(sweep: Sweep, values: dict[str, Any], recipe: Recipe, known: Identitie
         {"weights": known.base(recipe.base), "tasks": known.tasks([task.name for task in catalog.expand(tasks)])}
         for tasks in (own, *(way.named or own for way in sweep.beside))
     )
-    return Cell(recipe.name, values, recipe, needs, key, scored, beside, search, searched)
+    folder = f"adapters/{recipe.name}-{key[:8]}"
+    return Cell(recipe.name, values, recipe, needs, key, scored, beside, search, searched, folder)
 
 
 def _together(sweep: Sweep, recipe: Recipe, needs: Needs) -> None:
@@ -310,6 +333,9 @@ def _name(recipe: Recipe, name: str, varied: set[str]) -> str:
     for key in sorted(varied - {"base", "method", "task", "tasks", "data", "map", "seed", "options"}):
         key = recipes.ALIASES.get(key, key)
         stated = getattr(recipe, key)
-        value = (name_of_source(stated.source) if isinstance(stated, OwnData) else str(stated)).lower()
+        if stated is None:
+            continue
+        value = name_of_source(stated.source) if isinstance(stated, OwnData) else str(stated)
+        value = (f"{stated:g}" if isinstance(stated, float) else value).lower()
         name += {"bits": f"-{value}bit", "rank": f"-r{value}"}.get(key, f"-{key}{value}".replace("_", ""))
     return re.sub(r"[^a-z0-9._-]+", "", name)[: 120 - len(f"-s{recipe.seed}")] + f"-s{recipe.seed}"

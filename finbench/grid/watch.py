@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from finbench.core.console import duration, err, say
-from finbench.core.errors import FinbenchError
+from finbench.core.errors import FinbenchError, counted
 from finbench.core.files import strict_json
 from finbench.core.strict import Record
 from finbench.grid.places import Place
@@ -64,6 +64,7 @@ class Watch:
             "sweep": self.board.sweep.name,
             "cells": len(states),
             **{state: states.count(state) for state in ("done", "failed", "running", "waiting")},
+            "scorings": sum(1 for key in self.board.ways if not self.board.steps[key].outcome),
             "doing": doing,
             "seconds_left": None if left is None else round(left / max(1, len(doing))),
             "best": self.board.best(),
@@ -96,6 +97,7 @@ class _Progress(Record):
     failed: int
     running: int
     waiting: int
+    scorings: int = 0  # of bases in other ways, which no cell waits for
     doing: list[_Mark]
     seconds_left: int | None
     best: dict[str, tuple[float, str]]
@@ -127,6 +129,8 @@ def line(found: dict[str, Any]) -> str:
     text = f"{found['sweep']}: {found['done']} of {found['cells']} cells done"
     shown = ("running", "waiting", "failed") if found["running"] else ("running", "failed")
     text += "".join(f", {found[state]} {state}" for state in shown if found[state])
+    if found.get("scorings"):
+        text += f", {counted(found['scorings'], 'scoring')} of bases to come"
     if found.get("unplaced"):
         text += f"; {len(found['unplaced'])} steps wait for a larger node: {found['unplaced'][0]}"
     return text + (

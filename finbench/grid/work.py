@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -131,14 +132,16 @@ def _sent(place: Place, out: Path, card: Any, tasks: Sequence[str]) -> list[str]
     from finbench.core.files import digest
 
     path = cardfiles.place_for(out, card.subject.name, card.run_key)
-    names = [path.name, cardfiles.samples_path(path).name]
-    if place.folder is None:  # of a run that several nodes score, each has other tasks
-        own = f"{cardfiles.slug(card.subject.name)}-{card.run_key[:8]}-{digest(sorted(tasks))[:8]}"
-        others = [name.replace(path.stem, own, 1) for name in names]
-        for name, other in zip(names, others, strict=True):
-            place.send_file(out / name, f"scorecards/{other}")
-        return others
-    return names
+    if place.folder is not None:
+        return [path.name, cardfiles.samples_path(path).name]
+    own = f"{cardfiles.slug(card.subject.name)}-{card.run_key[:8]}-{digest(sorted(tasks))[:8]}.json"
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / own
+        cardfiles.excerpt(path, tasks, made)  # of a run that several nodes score, each sends its own tasks
+        files = [cardfiles.samples_path(made), made]
+        for file in files:
+            place.send_file(file, f"scorecards/{file.name}")
+    return [file.name for file in files]
 
 
 def _data(step: Mapping[str, Any]) -> Path | None:

@@ -84,7 +84,7 @@ def _foreseen(whole: Mapping[str, Any], plans: Sequence[Mapping[str, Any]]) -> N
 def status(found: dict[str, Any]) -> None:
     """How a sweep stands."""
     out.print(picture(found))
-    if not found["alive"] and found["done"] + found["failed"] < found["cells"]:
+    if not found["alive"] and (found["done"] + found["failed"] < found["cells"] or found["scorings"]):
         put("No driver is at work: the sweep's own command goes on.", style="yellow", wrap=True)
 
 
