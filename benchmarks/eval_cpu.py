@@ -335,15 +335,16 @@ def page(kept: dict[str, Any]) -> str:
     left = [work.name for work in WORKS if work.name not in {row["work"] for row in rows}]
     text += f"The script can also measure: {'; '.join(left)}.\n\n" if left else ""
     told = f"- Generated texts that differ from lm-eval's: {', '.join(counts)}.\n" if counts else ""
-    starts = []
-    for one in kept["starts"]:
+    starts, timed = [], kept.get("starts", [])
+    for one in timed:
         least, *_, most = one["seconds"]
         took, goal = statistics.median(one["seconds"]), STARTS[one["command"]]
         told_goal = f"{goal:g}" + (", missed" if round(took, 2) > goal else "")
         starts.append(f"| `{one['command']}` | {took:.2f} ({least:.2f} to {most:.2f}) | {told_goal} |")
-    loads = [one["load"] for one in kept["starts"]]
-    start = START.format(repeats=REPEATS, lines="\n".join(starts), low=min(loads), high=max(loads))
-    return wrapped(text + TAIL.format(errors=errors, exact=EXACT, told=told) + start)
+    text += TAIL.format(errors=errors, exact=EXACT, told=told)
+    if loads := [one["load"] for one in timed]:
+        text += START.format(repeats=REPEATS, lines="\n".join(starts), low=min(loads), high=max(loads))
+    return wrapped(text)
 
 
 def started(command: str) -> dict[str, Any]:

@@ -31,11 +31,11 @@ from finbench.core.prose import wrapped
 from finbench.core.records import Adapter, Score, Scorecard
 from finbench.core.seal import edited
 from finbench.scoring import floors, prompts
+from finbench.scoring.modelfree import TRAINED
 
 KEPT, PAGE = Path(__file__).with_suffix(""), DOCS / "results.md"
 MARKS = "<!-- written by `python benchmarks/flagship.py OUT --page` -->", "<!-- end -->"
 SINGLE, JOINT, CALIBRATED = "adapter", "one for all", "labels, calibrated"
-LEARNT = ("linear model", "nearest train row")
 COLUMNS = ("base", "5 examples", CALIBRATED, SINGLE, JOINT)
 
 
@@ -46,7 +46,7 @@ class Grid:
     scores: defaultdict[tuple[str, str], list[Score]] = field(default_factory=lambda: defaultdict(list))
     points: defaultdict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
     trained: defaultdict[str, list[Adapter]] = field(default_factory=lambda: defaultdict(list))  # of one task
-    subjects: list[Scorecard] = field(default_factory=list)
+    cards: list[Scorecard] = field(default_factory=list)  # of adapters
 
     @property
     def tasks(self) -> list[str]:
@@ -68,7 +68,7 @@ def read(out: Path) -> dict[str, Grid]:
                 sys.exit(f"{path}: the record of its training is not in {out / 'adapters'}.")
             record = known[card.subject.adapter]
             column = SINGLE if len(record.recipe.tasks) == 1 else JOINT
-            grid.subjects.append(card)
+            grid.cards.append(card)
             for task in record.recipe.tasks if column == SINGLE else ():
                 grid.trained[task.removeprefix(PREFIX)].append(record)
         elif not card.shots:
@@ -98,7 +98,7 @@ def beside(score: Score, own: dict[str, float]) -> tuple[float | None, float | N
     """In points the best constant, and the best model that is none of language, trained on the whole train split."""
     values = {name: 100 * value[score.main_metric] for name, value in floors(score).items()}
     constants = [value for name, value in values.items() if name.startswith(("majority", "question", "always"))]
-    models = [value for name, value in values.items() if name in LEARNT]
+    models = [value for name, value in values.items() if name in TRAINED.values()]
     models += [own[score.data.digest]] if score.data.digest in own else []
     return max(constants, default=None), max(models, default=None)
 
@@ -157,6 +157,8 @@ def page(grids: dict[str, Grid], own: dict[str, float]) -> None:
     for name, grid in grids.items():
         parts += [f"### {name}", scores(grid, own), "How they were trained; minutes of one core:", costs(grid)]
     text = PAGE.read_text(encoding="utf-8")
+    if not all(mark in text for mark in MARKS):
+        sys.exit(f"{PAGE} has no place for the tables: {' '.join(MARKS)}")
     before, after = text.partition(MARKS[0])[0], text.partition(MARKS[1])[2]
     write_atomic(PAGE, before + wrapped("\n\n".join([*parts, MARKS[1]])) + after)
 
@@ -173,7 +175,7 @@ def main() -> None:
     if given.linear:
         linear(given.out, grids, given.linear)
     if given.keep:
-        keep(given.out, [card.subject for grid in grids.values() for card in grid.subjects], KEPT)
+        keep(given.out, [card.subject for grid in grids.values() for card in grid.cards], KEPT)
     if given.page:
         page(grids, made(given.out))
         return

@@ -7,6 +7,7 @@ import runpy
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -65,3 +66,37 @@ def test_a_card_that_was_edited_or_whose_training_is_unknown_ends_it(bench: dict
     (out / "adapters").mkdir()
     with pytest.raises(SystemExit, match="record of its training"):
         bench["read"](out)
+
+
+def test_what_a_base_gets_with_calibrated_labels_stands_beside_its_adapters(
+    bench: dict[str, Any], out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card without content calibrates another one, and has no score of its own in the table."""
+    base = out / "scorecards" / "smollm2-135m.json"
+    card = cardfiles.read(base)
+    empty = card.model_copy(update={"arguments": {**card.arguments, "metadata.noise": "content-free"}})
+    cardfiles.write(out / "scorecards" / "empty.json", empty, cardfiles.read_samples(base))
+    asked = []
+
+    def contextual(plain: Path, free: Path) -> list[SimpleNamespace]:
+        asked.append((plain.name, free.name))
+        return [SimpleNamespace(task="finbench_fpb_mc", calibrated=SimpleNamespace(value=0.456))]
+
+    monkeypatch.setitem(bench["read"].__globals__, "contextual", contextual)
+    grid = bench["read"](out)["smollm2-135m"]
+    assert asked == [("smollm2-135m.json", "empty.json")]
+    assert grid.points["labels, calibrated", "fpb"] == [pytest.approx(45.6)]
+    assert len(grid.points["base", "fpb"]) == 1
+    page = out / "results.md"
+    monkeypatch.setitem(bench["page"].__globals__, "PAGE", page)
+    page.write_text("no place\n")
+    with pytest.raises(SystemExit, match="has no place for the tables"):
+        bench["page"]({"smollm2-135m": grid}, {})
+    first, last = bench["MARKS"]
+    page.write_text(f"before\n\n{first}\nold\n{last}\n\nafter\n")
+    bench["page"]({"smollm2-135m": grid}, {})
+    text = page.read_text()
+    assert text.startswith(f"before\n\n{first}\n\n### smollm2-135m\n\n| task |")
+    assert text.endswith(f"{last}\n\nafter\n")
+    assert " 45.6 |" in text
+    assert "old" not in text

@@ -164,17 +164,19 @@ def test_without_several_seeds_on_the_task_the_task_of_the_family_where_they_sca
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_card_that_does_not_say_its_share_makes_no_table_whole(turned: bool, lucky: Board) -> None:
-    def of_share(made: BoardCard, share: float | None) -> BoardCard:
+def test_the_card_that_counts_first_says_of_what_part_of_the_test_a_table_is(turned: bool, lucky: Board) -> None:
+    def of_share(made: BoardCard, share: float | None, **about: Any) -> BoardCard:
         scores = [s.model_copy(update={"data": s.data.model_copy(update={"share": share})}) for s in made.card.scores]
-        return replace(made, card=made.card.model_copy(update={"scores": scores}))
+        return replace(made, card=made.card.model_copy(update={"scores": scores}), **about)
 
-    cards = [of_share(lucky.entries[0], 0.25), of_share(lucky.entries[1], None)]
-    [test] = board(cards[::-1] if turned else cards).tests
-    assert not test.whole
-    assert "25.0 % of the test" in test.conditions
-    [alone] = board([cards[1]]).tests
-    assert alone.whole
+    def shown(*cards: BoardCard) -> tuple[bool, bool]:
+        [test] = board(cards[::-1] if turned else cards).tests
+        return test.whole, "25.0 % of the test" in test.conditions
+
+    one, other = lucky.entries[:2]
+    assert shown(of_share(one, 0.25), of_share(other, None, arrival=1)) == (False, True)
+    assert shown(of_share(one, None), of_share(other, 0.25, arrival=1)) == (True, False)  # a late card changes nothing
+    assert shown(of_share(one, None), of_share(other, 0.25, arrival=1, level="reproduced")) == (False, True)
 
 
 def test_trainings_of_the_same_seed_are_not_counted_twice() -> None:

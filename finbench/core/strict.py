@@ -80,5 +80,5 @@ def _kind_at(kind: Any, place: tuple[int | str, ...]) -> Any:
 def _kinds(kind: Any) -> dict[Any, Any]:
     """The keys of a record, or of a dataclass, with their types."""
     if dataclasses.is_dataclass(kind):
-        return get_type_hints(kind)
+        return {name: one for name, one in get_type_hints(kind).items() if not name.startswith("_")}
     return {name: one.annotation for name, one in getattr(kind, "model_fields", {}).items()}

@@ -133,7 +133,7 @@ def _card(
             if score.task in shares and _same_rows(card, score, lm_tasks[score.task]):
                 share = shares[score.task]
                 score = score.model_copy(update={"data": score.data.model_copy(update={"share": share})})
-                lines.append(f"{score.task}: its rows are of {percent(share)} % of the authors' test")
+                lines.append(f"{score.task}: its rows are {percent(share)} % of the test")
             scores.append(score)
     finally:
         if engine:

@@ -97,17 +97,19 @@ def _tests(found: Sequence[BoardCard], history: _History) -> list[BoardTest]:
             setup = setup_of_score(score)
             told = (common, score.task, *setup.values())
             key = keys.get(told) or keys.setdefault(told, digest({**setup, **own, "task": score.task})[:10])
-            if key not in tests or (score.data.share and not tests[key].score.data.share):  # older cards do not say it
-                said = tuple(part for part in conditions_of(entry.card, score) if not part.endswith(" rows"))
-                before = tests.get(key, BoardTest(score, said, key, whole=False))
-                tests[key] = replace(before, score=score, conditions=said)
+            if key not in tests:
+                tests[key] = BoardTest(score, (), key, whole=False)
             one = _QUESTIONS if score.family == "headline" else 1
             every = entry.card.limit is None or score.n + one <= entry.card.limit
             tests[key].sampled = tests[key].sampled and not every
             tests[key].whole = tests[key].whole or every
             tests[key].rows.append(BoardRow(entry, score))
     for test in tests.values():
-        test.whole = test.whole and test.score.data.share is None
+        first = min(test.rows, key=_precedence)  # of what part of the authors' test the rows are, no card can prove
+        test.score = first.score
+        said = conditions_of(first.entry.card, first.score)
+        test.conditions = tuple(part for part in said if not part.endswith(" rows"))
+        test.whole = test.whole and first.score.data.share is None
         with known.kept("means", test.key) as means:
             test.rows = trainings.joined(_counting(test.rows, history), means)
     return [test for test in tests.values() if test.rows]
@@ -191,7 +193,7 @@ def _counting(rows: Sequence[BoardRow], history: _History) -> list[BoardRow]:
     """
     kept: dict[str, BoardRow] = {}
     out: set[int] = set()
-    for row in sorted(rows, key=lambda row: (-precedence.STRENGTH[row.entry.level], *_arrived(row.entry))):
+    for row in sorted(rows, key=_precedence):
         task = row.score.task
         marks = [row.entry.way, *(row.proof.marks if row.proof else ())]
         first = next((kept[mark] for mark in marks if mark in kept), None)
@@ -210,6 +212,10 @@ def _counting(rows: Sequence[BoardRow], history: _History) -> list[BoardRow]:
     counting = {id(row): row for row in kept.values() if id(row) not in out}
     history.counting.update(row.entry.key for row in counting.values())
     return list(counting.values())
+
+
+def _precedence(row: BoardRow) -> tuple[float, float, str]:
+    return (-precedence.STRENGTH[row.entry.level], *_arrived(row.entry))
 
 
 def _arrived(entry: BoardCard) -> tuple[float, str]:

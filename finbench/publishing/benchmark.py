@@ -140,7 +140,7 @@ def _unfit(name: str, data_dir: Path | None) -> str:
     if about is None:
         return "not in the data directory"
     if about.get("share") is not None:
-        return f"not whole: {100 * float(about['share']):.1f} % of the authors' test"
+        return f"not whole: {100 * float(about['share']):.1f} % of the test"
     return "" if about.get("complete", True) else "not whole: some of the authors' rows are not here"
 
 
