@@ -101,8 +101,9 @@ def how(wanted: Settings, recipe: Recipe) -> dict[str, Any]:
 
 def _over(usual: Mapping[str, Any], way: Mapping[str, Any]) -> dict[str, Any]:
     """A way with what it does not state; so of single arguments and choices of rows, too."""
-    arguments = way.get("arguments") if isinstance(way.get("arguments"), dict) else {}
-    usual = {key: value for key, value in usual.items() if key not in arguments}  # max_length may be either
+    arguments = way.get("arguments")
+    if isinstance(arguments, dict):  # max_length may be either
+        usual = {key: value for key, value in usual.items() if key not in arguments}
     both = {key: {**usual[key], **value} for key, value in way.items()
             if isinstance(value, dict) and isinstance(usual.get(key), dict)}  # fmt: skip
     return {**usual, **way, **both}
