@@ -292,7 +292,7 @@ START = """
 
 Processor time of one thread of whole commands, from a cold process to its end, medians of
 {repeats}. The base lay in the cache, as after its first use. Other work shared the machine (load
-{low:.1f} to {high:.1f}).
+{low:.1f} to {high:.1f}). The first has a wrong option.
 
 | command | s | goal |
 |--|--:|--:|

@@ -56,6 +56,8 @@ close together ([Learning rates](#learning-rates)). [A study](study.md) compares
 OF_THEM = """
 Defaults are those of `adapters_zoo/_defaults.yaml` ({general}) unless a method has its own.
 They are a start, not a result: see [Learning rates](#learning-rates).
+Without a recipe's file, `finbench train` fits rate, batch, epochs and rank to base and rows:
+[what it chooses](training.md#defaults-for-base-and-rows).
 
 These methods have settings of their own. Type `--set option=value`, or put them under `options` in
 a recipe:
@@ -188,15 +190,17 @@ Tokens a second are by the clock, on a machine that other processes used too.
 Two studies (arXiv:2602.04998, arXiv:2601.22708) find nine and more LoRA variants within one or two
 points of each other once each has its own learning rate.
 
-`finbench tune RECIPE --budget N` gives any method the same budget.
-2^N rates, a factor of two apart, train on a share of the rows.
-The better half continues with twice the rows: each round trains on as many rows as one whole
-training. Scoring the rows held out, a fifth of train and at most 200 a task, comes on top.
-Rates are ranked by the likelihood of answers held out of the train split; the test split is not
-touched. The recipe that is written holds the winner and the whole search.
-A stopped search continues with the same command.
-`--dry-run` shows the rates, the rows, steps and tokens of every round, and how many whole trainings
-it takes, before anything is trained.
+`finbench tune RECIPE --budget N` gives any method the same budget: 2^N rates, a factor of two
+apart, each trained on one row in 2^N. The better half of them is trained again on twice the rows,
+and so on; each round costs one whole training. Scoring the rows held out (a fifth of train, at most
+200 a task) comes on top. Rates are ranked by the likelihood of the answers held out; the test split
+is not touched. A stopped search continues with the same command. `--dry-run` shows rates, rows,
+steps and tokens of every round. The winner is a recipe:
+
+```
+finbench tune fpb-smollm2-135m-lora --budget 2
+finbench train runs/tune-fpb-smollm2-135m-lora-s0/fpb-smollm2-135m-lora-tuned.yaml
+```
 """
 TUNERS_HEAD = """
 ## peft's other tuners

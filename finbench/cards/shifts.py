@@ -114,7 +114,10 @@ def of_noise(found: SubjectCards) -> Section:
         f"finbench card noise {file_of(found)} {' '.join(map(found.word, homes))}",
         " ".join(faults) or "what typing errors, other names, number formats and negation do",
         notes=[*notes, *undernoise.unreached(dict.fromkeys(path.parent.parent for path in found.noisy))],
-        to_test="" if faults else f"{plainly(found)} --metadata noise=all --tasks {labelled or 'fpb_mc'} --out noisy",
+        to_test=""
+        if faults
+        else f"{plainly(found)} --metadata noise=all --tasks {labelled or 'fpb_mc'} "
+        f"--out {found.word(found.path.parent / 'noisy')}",
     )
 
 

@@ -15,7 +15,7 @@ from finbench.core.records import Measure, Score, Scorecard
 from finbench.scoring import clusters_of, measure, metrics, noise, paired_difference, samples_of, values_of
 
 UNREACHED = "unreached.txt"  # beside the folders of several noises: those that reach none of the tasks, a line each
-_HOW = "Score both: finbench eval ... and the same with --metadata noise=all --out noisy"
+_HOW = "Score both: finbench eval ... and the same with --metadata noise=all --out scorecards/noisy"
 _RIGHT = "right"  # stands for the label where a scorer keeps none
 
 

@@ -360,7 +360,9 @@ class Scorecard(Document):
 
     newest: ClassVar[int] = SCHEMA
     schema_: int = Field(alias="schema", default=SCHEMA, ge=SCHEMA, description="number of this schema")
-    status: Literal["complete", "partial"] = Field(description="partial: tasks are missing, or --limit was given")
+    status: Literal["complete", "partial"] = Field(
+        description="partial: tasks or rows are missing (--limit, or a set of which a part was imported)"
+    )
     origin: Literal["finbench", "lm-eval", "inspect", "answers"] = Field(
         description="who asked the model; answers of lm-eval, of inspect or of a file are scored again by finbench"
     )

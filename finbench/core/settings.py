@@ -165,7 +165,7 @@ class TaskSettings:
 
     __pydantic_config__: ClassVar = _STRICT
 
-    file: Annotated[Path, "CSV, JSONL, JSON or Parquet with your rows, or a folder of such."]
+    file: Annotated[Path, "CSV, JSONL, JSON, Parquet or Excel with your rows, or a folder of such."]
     _: KW_ONLY
     text: Annotated[str, "Column of the text."] = "text"
     label: Annotated[str, "Column of the right answer."] = "label"

@@ -45,7 +45,7 @@ def scored(cards: Sequence[Scorecard], folder: Path) -> None:
         put(f"[dim]{escape(note)}[/]", wrap=True)
     partial = dict.fromkeys(card.subject.name for card in cards if card.status == "partial")
     if partial:
-        out.print(f"[yellow]Partial[/] (not for a leaderboard): {escape(', '.join(partial))}")
+        out.print(f"[yellow]Partial[/] (on a leaderboard in tables of its own): {escape(', '.join(partial))}")
     noises = [str(card.arguments.get("metadata.noise", "")) for card in cards]
     several = len(set(noises)) > 1  # each has a folder of its own
     homes = [folder / noise if several else folder for noise in noises]
