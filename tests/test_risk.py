@@ -85,7 +85,9 @@ def test_cards_of_several_sittings_are_compared_each_with_its_base() -> None:
 def test_what_was_not_tested_is_said_and_what_was_is_not(made: tuple[RiskPage, Path]) -> None:
     said = " ".join(made[0].untested)
     who = "finbench eval --adapter runs/fpb-smollm2-135m-lora-s0 --base smollm2-135m --bits 16 --no-chat "
-    assert f"`{who}--metadata noise=all --tasks fpb,fpb_mc --out leaderboards/scorecards/noisy`" in said  # as it can be typed
+    assert (
+        f"`{who}--metadata noise=all --tasks fpb,fpb_mc --out leaderboards/scorecards/noisy`" in said
+    )  # as it can be typed
     assert f"`{who}--tasks general`" in said
     assert f"`{who}--prompts 8 --tasks fpb_mc`" in said
     assert "`finbench train fpb-smollm2-135m-lora --seed 1`" in said

@@ -23,6 +23,7 @@ from finbench.methods import METHODS, method_named
 from finbench.models import bases
 from finbench.scoring import prompts
 from finbench.training import loops, recipes, runner, tuning
+from finbench.training.holdout import place
 
 
 def recipe(base: Path, method: str = "lora", **overrides: Any) -> Any:
@@ -44,6 +45,21 @@ def test_each_rung_costs_one_training_whatever_the_budget(budget: int) -> None:
     assert len(rates) == rungs[0][0] == 2**budget
     assert 1e-3 in rates
     assert all(b / a == pytest.approx(2, rel=1e-3) for a, b in itertools.pairwise(rates))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_of_few_sources_one_is_held_out_and_of_one_none_can_be(seed: int, llama: Path) -> None:
+    """Four filings, of which a fifth would be none with four seeds of ten."""
+    stated, sources = recipe(llama, seed=seed, limit=None), [f"filing {number % 4}" for number in range(400)]
+    sides = {side: tuning._side(stated, side, 1.0)("xbrl", 400, sources.__getitem__) for side in ("held", "train")}
+    of = {side: {sources[number] for number in numbers} for side, numbers in sides.items()}
+    assert of["held"] | of["train"] == set(sources)
+    assert not of["held"] & of["train"]
+    assert (
+        of["held"] == {one for one in set(sources) if place(one, seed, "finbench-tune") < 0.2} or len(of["held"]) == 1
+    )
+    with pytest.raises(FinbenchError, match="too few train rows \\(400, of 1 source\\)"):
+        tuning._side(stated, "train", 1.0)("xbrl", 400, lambda number: "one filing")
 
 
 @pytest.mark.parametrize("budget", [0, -1, 7])

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from finbench.core import catalog, paths
-from finbench.core.errors import FinbenchError
+from finbench.core.errors import FinbenchError, counted
 from finbench.core.files import digest
 from finbench.core.records import OwnData, Recipe, name_of_source
 from finbench.data import contamination
@@ -112,10 +112,9 @@ class HeldOut:
         }
 
 
-def is_held(source: str, share: float, seed: int, salt: str = _SAMPLE) -> bool:
-    """Whether rows of this source are held out, by a salted hash."""
-    number = int.from_bytes(hashlib.sha256(f"{salt}-{seed}:{source}".encode()).digest()[:8], "big")
-    return number < share * 2**64
+def place(source: str, seed: int, salt: str = _SAMPLE) -> float:
+    """Where a source falls between 0 and 1, by a salted hash; its rows are held out if it is below the share."""
+    return int.from_bytes(hashlib.sha256(f"{salt}-{seed}:{source}".encode()).digest()[:8], "big") / 2**64
 
 
 def side(recipe: Recipe, held: bool, name: str, count: int, known_by: Callable[[int], str]) -> list[int]:
@@ -123,10 +122,12 @@ def side(recipe: Recipe, held: bool, name: str, count: int, known_by: Callable[[
     share = recipe.validation
     assert isinstance(share, float)
     normal = paths.helper("sets").splits.signed
-    found = [number for number in range(count) if is_held(str(normal(known_by(number))), share, recipe.seed) is held]
+    sources = [str(normal(known_by(number))) for number in range(count)]
+    found = [number for number, source in enumerate(sources) if (place(source, recipe.seed) < share) is held]
     if not found:
         raise FinbenchError(
-            f"{name} has too few train rows ({count}) to hold {share:g} of them out.",
+            f"{name} has too few train rows ({count:,}, of {counted(len(set(sources)), 'source')}) "
+            f"to hold {share:g} of them out.",
             "Name rows to validate on: --validation file.jsonl, or validation: split",
         )
     return found

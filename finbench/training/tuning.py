@@ -6,7 +6,6 @@ its own (arXiv:2602.04998, arXiv:2601.22708).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import tempfile
@@ -19,17 +18,17 @@ import yaml
 
 from finbench.core import environment
 from finbench.core.console import quiet, say
-from finbench.core.errors import FinbenchError, Interrupted
+from finbench.core.errors import FinbenchError, Interrupted, counted
 from finbench.core.files import digest, write_atomic
 from finbench.core.records import Loop, Recipe, Search, Trial
 from finbench.models import bases
 from finbench.training import batches, planning, preparation, runner, speedups
-from finbench.training.holdout import FORWARD
+from finbench.training.holdout import FORWARD, place
 
 if TYPE_CHECKING:
     from finbench.training import loops
 
-HELD_OUT = 0.2  # share of the train rows, by hash of their source
+HELD_OUT = 0.2  # share of the train rows, by hash of their source; of few sources one at least
 MOST_HELD_OUT = 200  # rows a task: more would cost as much as the training
 LARGEST_BUDGET = 6
 NEVER = 10**9
@@ -172,20 +171,19 @@ def _untouched(recipe: Recipe, **changes: Any) -> Recipe:
 def _side(recipe: Recipe, side: Literal["held", "train"], share: float) -> preparation.Select:
 
     def select(name: str, count: int, known_by: Callable[[int], str]) -> list[int]:
-        own = [number for number in range(count) if _is_held(known_by(number), recipe.seed) == (side == "held")]
+        sources = [known_by(number) for number in range(count)]
+        at = {source: place(source, recipe.seed, "finbench-tune") for source in sources}
+        held = {source for source in sources if at[source] < HELD_OUT} or set(sorted(at, key=at.__getitem__)[:1])
+        own = [number for number, source in enumerate(sources) if (source in held) == (side == "held")]
         most = min(len(own), recipe.limit or len(own))
         if side == "held":
             most = min(most, MOST_HELD_OUT)
         if not own:
-            raise FinbenchError(f"{name} has too few train rows ({count}) to hold some out.", "Tune on more rows.")
+            said = f"{name} has too few train rows ({count:,}, of {counted(len(at), 'source')}) to hold some out."
+            raise FinbenchError(said, "Tune on more rows.")
         return runner.choose(own, max(1, round(share * most)), recipe.seed)
 
     return select
-
-
-def _is_held(source: str, seed: int) -> bool:
-    number = int.from_bytes(hashlib.sha256(f"finbench-tune-{seed}:{source}".encode()).digest()[:8], "big")
-    return number < HELD_OUT * 2**64
 
 
 def _trial(run: runner.Prepared, held: runner.Prepared, rung: int, settled: dict[Loop, Loop]) -> Trial:
