@@ -5,11 +5,17 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
 from finbench.core import catalog
 from finbench.core.records import BaseModelId, Score, Scorecard, Subject
 
 _ROWS = "metadata."  # begins those arguments of a card that are choices of rows
+
+
+def chosen_rows(card: Scorecard) -> dict[str, Any]:
+    """What the card's run chose of its data sets (``--metadata``)."""
+    return {k.removeprefix(_ROWS): v for k, v in card.arguments.items() if k.startswith(_ROWS)}
 
 
 def file_name(name: str) -> str:
@@ -41,8 +47,7 @@ def evaluation(card: Scorecard, who: str, scores: Sequence[Score] | None = None)
         parts += [] if card.engine == "hf" else [f"--engine {shlex.quote(card.engine)}"]
         arguments = {"dtype": card.dtype} | {k: str(v) for k, v in card.arguments.items() if not k.startswith(_ROWS)}
         parts += [f"--arg {shlex.quote(f'{key}={value}')}" for key, value in arguments.items()]
-    chosen = {key.removeprefix(_ROWS): str(value) for key, value in card.arguments.items() if key.startswith(_ROWS)}
-    chosen |= {key: value for score in scores for key, value in score.data.choices.items()}
+    chosen = chosen_rows(card) | {key: value for score in scores for key, value in score.data.choices.items()}
     parts += [f"--metadata {shlex.quote(f'{key}={value}')}" for key, value in sorted(chosen.items())]
     return " ".join(parts)
 

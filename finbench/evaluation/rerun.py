@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import cardfiles
+from finbench.cards import asking, cardfiles
 from finbench.core import catalog, environment, owntasks
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
@@ -15,7 +15,6 @@ from finbench.core.files import stable_json
 from finbench.core.records import UNKNOWN, Score, Scorecard
 from finbench.core.settings import Evaluation
 from finbench.evaluation import drawing, options, preflight, profiles
-from finbench.evaluation.rescore import chosen_rows
 from finbench.evaluation.scored import hear
 from finbench.evaluation.subjects import Candidate, Overlaps, candidates, models_of, start_engine
 from finbench.models import Unchanged, adapters
@@ -120,7 +119,7 @@ def rerun(
     """
     quiet()
     tasks = [catalog.tasks()[score.task] for score in card.scores]
-    lm_tasks = prompts.load(tasks, data_dir, card.shots, card.seed, chosen_rows(card))
+    lm_tasks = prompts.load(tasks, data_dir, card.shots, card.seed, asking.chosen_rows(card))
     engine = engine_of(card, lm_tasks, adapter, base)
     same_versions = card.provenance.packages == environment.versions(environment.packages(card.engine))
     tolerated = 0.0 if same_versions and engine.dtype in ("float32", "none") else drawing.TOLERATED

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import cardfiles
+from finbench.cards import asking, cardfiles
 from finbench.core import catalog
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
@@ -88,15 +88,10 @@ def _label_item(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) == 3 and isinstance(value[2], list | tuple)
 
 
-def chosen_rows(card: Scorecard) -> dict[str, Any]:
-    """What the card's run chose of its data sets (``--metadata``)."""
-    return {k.removeprefix("metadata."): v for k, v in card.arguments.items() if k.startswith("metadata.")}
-
-
 def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: Path | None) -> Outcome:
     """Data digest, document hashes, golds and every value, by the task's own scorer on the real rows."""
     quiet()
-    chosen = {k: v for k, v in chosen_rows(card).items() if k in noise.OF_EVERY or getattr(task, k, None)}
+    chosen = {k: v for k, v in asking.chosen_rows(card).items() if k in noise.OF_EVERY or getattr(task, k, None)}
     lm_task = prompts.load([task], data_dir, metadata=chosen)[task.name]
     limit = prompts.taken(lm_task, card.limit, score.n)
     docs = prompts.rows(lm_task, "test")[:limit]

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import cardfiles, percent
+from finbench.cards import asking, cardfiles, percent
 from finbench.core import catalog, seal
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError, check_used
@@ -150,7 +150,7 @@ def _card(
 
 def _loaded(card: Scorecard, names: set[str], loaded: dict[str, Any], data_dir: Path | None) -> dict[str, Any]:
     """The card's tasks with their rows; cards that ask alike share them in ``loaded``."""
-    chosen = rescore.chosen_rows(card)
+    chosen = asking.chosen_rows(card)
     keys = {name: stable_json([name, card.shots, card.seed, chosen]) for name in sorted(names)}
     if new := [catalog.tasks()[name] for name, key in keys.items() if key not in loaded]:
         for name, lm_task in prompts.load(new, data_dir, card.shots, card.seed, chosen).items():

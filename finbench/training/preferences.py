@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import cardfiles
+from finbench.cards import asking, cardfiles
 from finbench.core import catalog
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, counted
@@ -187,7 +187,6 @@ def _of_card(
     sieve: holdout.Sieve,
 ) -> Iterator[Source]:
     rows = cardfiles.rows_by_task(path, card)
-    chosen = {key.removeprefix("metadata."): v for key, v in card.arguments.items() if key.startswith("metadata.")}
     found = []
     for score in card.scores:
         if recipe.tasks and score.task not in recipe.tasks:
@@ -198,7 +197,7 @@ def _of_card(
             there = f"version {score.version}" if task else "a task that is not here"
             here = f", and here is version {task.version} with another definition" if task else ""
             raise FinbenchError(f"{path}: {score.task} is of {there}{here}.", "Score again: finbench eval")
-        known = {key: value for key, value in chosen.items() if key in noise.OF_EVERY or getattr(task, key, None)}
+        known = {k: v for k, v in asking.chosen_rows(card).items() if k in noise.OF_EVERY or getattr(task, k, None)}
         lm_task = prompts.load([task], data_dir, metadata=known)[task.name]
         found.append(_failures(score, task, lm_task, rows[task.name], card, template, sieve))
     if not any(one.pairs for one in found):
