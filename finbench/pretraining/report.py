@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from finbench.cards import from_template, plots
@@ -11,6 +10,7 @@ from finbench.core.files import write_atomic
 from finbench.pretraining.prepared import RECORD
 from finbench.pretraining.result import Pretrained, overall
 from finbench.pretraining.spec import ALL
+from finbench.training import curves
 
 
 def rows(done: Pretrained) -> dict[str, list[str]]:
@@ -73,7 +73,7 @@ def size(value: float) -> str:
 
 def figures(done: Pretrained) -> list[str]:
     """The curves: training loss, smoothed, and held-out bits per byte of all text."""
-    losses = {model.name: _smooth(model.loss_curve) for model in done.models}
+    losses = {model.name: curves.smooth(model.loss_curve) for model in done.models}
     bits = {model.name: [(step, overall(found)) for step, found in model.bits_curve] for model in done.models}
     # a random start is far above everything that follows
     most = max(points[min(1, len(points) - 1)][1] for points in bits.values())
@@ -82,18 +82,6 @@ def figures(done: Pretrained) -> list[str]:
         plots.curves("Training loss", "nats a token, running mean", losses, top),
         plots.curves("Held-out text", "bits per byte", bits, most),
     ]
-
-
-def _smooth(curve: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
-    """A running mean over a thirtieth of the curve, at most 200 points."""
-    wide = max(1, len(curve) // 30)
-    stride = max(1, len(curve) // 200)
-    found = []
-    for end in range(1, len(curve) + 1):
-        if end % stride == 0 or end == len(curve):
-            part = curve[max(0, end - wide) : end]
-            found.append((float(part[-1][0]), sum(loss for _, loss in part) / len(part)))
-    return found
 
 
 def truncations(done: Pretrained) -> list[tuple[str, float, float]]:

@@ -17,7 +17,7 @@ _WIDE = 12  # bars of the terminal's line
 _POINTS = 240  # of a curve on the page
 _HIDDEN = 30  # first points may be far above the rest: one in so many is left out
 
-Points = list[tuple[float, float]]
+Points = Sequence[tuple[float, float]]  # (step, value)
 
 
 def sparkline(values: Sequence[float], width: int = _WIDE) -> str:
@@ -42,8 +42,8 @@ def running(log: Sequence[Mapping[str, Any]]) -> str:
 
 def picture(name: str, training: Training) -> str:
     """The loss over steps as an SVG with a background of its own; of held-out rows too, and which step was kept."""
-    found, held = _smooth(training.loss_curve), training.validation
-    series = {"train": found, **({"held out": _floats(held.loss)} if held else {})}
+    found, held = smooth(training.loss_curve), training.validation
+    series = {"train": found, **({"held out": held.loss} if held else {})}
     mark = held.selected if held else None
     return plots.curves(name[:48], _unit(training), series, _top(series), mark=mark, page=True)
 
@@ -52,10 +52,10 @@ def write(adapter: Adapter, log: Sequence[Mapping[str, Any]], samples: Sequence[
     """``training.html``: one self-contained page, no script, no request. ``training.svg``: the card's picture."""
     training, held = adapter.training, adapter.training.validation
     mark = held.selected if held else None
-    loss = {"train": _smooth(_of(log, "loss")), **({"held out": _floats(held.loss)} if held else {})}
+    loss = {"train": smooth(_of(log, "loss")), **({"held out": held.loss} if held else {})}
     figures = [plots.curves("Loss", _unit(training), loss, _top(loss), mark=mark)]
     if held and held.measure != "loss":
-        figures.append(plots.curves("Held-out rows", held.measure, {held.measure: _floats(held.curve)}, mark=mark))
+        figures.append(plots.curves("Held-out rows", held.measure, {held.measure: held.curve}, mark=mark))
     for title, about, key in (
         ("Accuracy", "share of a step's pairs whose chosen answer gained more", "accuracy"),
         ("Margin", "beta times what the chosen answer gained more, in nats", "margin"),
@@ -83,15 +83,11 @@ def _of(log: Sequence[Mapping[str, Any]], key: str) -> Points:
     return found[::stride]
 
 
-def _floats(points: Sequence[tuple[int, float]]) -> Points:
-    return [(float(step), value) for step, value in points]
-
-
-def _smooth(curve: Sequence[tuple[float, float]]) -> Points:
+def smooth(curve: Points) -> Points:
     """A running mean over a thirtieth of the curve: one batch says little."""
     wide = max(1, len(curve) // 30)
     return [
-        (float(curve[end - 1][0]), sum(value for _, value in part) / len(part))
+        (curve[end - 1][0], sum(value for _, value in part) / len(part))
         for end in range(1, len(curve) + 1)
         if (part := curve[max(0, end - wide) : end])
     ]
