@@ -271,8 +271,9 @@ def test_a_tokenizer_that_ends_texts_by_itself_changes_nothing(llama: Path) -> N
             return [*self.inner.encode(text), self.eos_token_id]
 
     plain = bases.load_tokenizer(bases.resolve(str(llama)))
-    pair = ("Sales rose.\nAnswer:", " positive")
-    assert encoding.encode_pair(Ending(plain), *pair) == encoding.encode_pair(plain, *pair)
+    pair = encoding.Rendered.of_pair("Sales rose.\nAnswer:", " positive")
+    one, other = (next(encoding.RowEncoder(tokenizer).rows([pair])) for tokenizer in (Ending(plain), plain))
+    assert one == other
 
 
 # ---------------------------------------------------------------- commands, files

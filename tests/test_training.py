@@ -112,7 +112,7 @@ def test_the_training_text_is_the_tasks_prompt_byte_for_byte(llama: Path) -> Non
     request = prompts.requests(lm_task, 1)[0]
     prompt, answer = prompts.pair(lm_task, request.doc)
     assert prompt == request.args[0]
-    row = encoding.encode_pair(tokenizer, prompt, answer)
+    row = next(encoding.RowEncoder(tokenizer).rows([encoding.Rendered.of_pair(prompt, answer)]))
     assert row.ids[: -row.answer] == tokenizer.encode(request.args[0])
     assert tokenizer.decode(row.ids[-row.answer : -1]) == " " + request.doc["label"]
     assert row.ids[-1] == tokenizer.eos_token_id

@@ -208,8 +208,8 @@ def include_tasks(folder: Path | str, *, trust: bool = False) -> list[Task]:
     """
     place = Path(folder).expanduser()
     read = owntasks.read(place)
-    known = shipped_tasks()
-    taken = [name for name in (*read.tasks, *read.groups) if {name, PREFIX + name} & {*known, *_shipped_groups()}]
+    known = {path.stem for path in task_files()}
+    taken = [name for name in (*read.tasks, *read.groups) if {name, PREFIX + name} & known]
     if taken:
         raise FinbenchError(
             f"{place}: {taken[0]} is the name of a task of finbench.",
@@ -274,10 +274,6 @@ def _include_lm_eval(name: str) -> None:
     if name not in _own:
         _own[name] = owntasks.lm_eval_task(name)
         _forget()
-
-
-def _shipped_groups() -> list[str]:
-    return [path.stem for path in task_files()]
 
 
 def _stated() -> None:

@@ -79,11 +79,8 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
 
 
 def _list(dumper: yaml.SafeDumper, value: list[Any]) -> yaml.Node:
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=not any(map(_is_part, value)))
-
-
-def _is_part(value: Any) -> bool:
-    return isinstance(value, dict | list)
+    flow = not any(isinstance(one, dict | list) for one in value)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=flow)
 
 
 _Dumper.add_representer(str, _text)

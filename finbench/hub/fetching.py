@@ -69,11 +69,6 @@ def fetch(repo: str, revision: str | None = None, pickled: bool = False) -> Fetc
     return Fetched(place.view(sha), sha)
 
 
-def fetch_files(repo: str, revision: str, names: Iterable[str], most: int = LARGEST_TEXT) -> dict[str, bytes]:
-    """The content of some small files of a repository at a commit, as ``fetch_paths`` finds them."""
-    return {name: path.read_bytes() for name, path in fetch_paths(repo, revision, names, most).items()}
-
-
 def fetch_paths(repo: str, revision: str, names: Iterable[str], most: int = LARGEST_TEXT) -> dict[str, Path]:
     """Some small files of a repository at a commit, hash-checked, beside each other as there; less those it lacks.
 

@@ -128,10 +128,6 @@ def _write_tables(folder: Path, shown: Tables) -> None:
         _write(folder, name, make(), known.Kept())
 
 
-def _ours(path: Path) -> bool:
-    return page.ours(_head(path))
-
-
 def _head(path: Path) -> str:
     if not path.is_file():
         return ""
@@ -178,7 +174,7 @@ def _left_over(folder: Path, names: Collection[str]) -> list[str]:
         return made is not None and place(path.with_name(made[1])) in names
 
     there = [path for path in (folder / page.PAGE).rglob("*") if path.is_file() and place(path) not in names]
-    left = [path for path in there if torn(path) or _ours(path)]
+    left = [path for path in there if torn(path) or page.ours(_head(path))]
     return [place(path) for path in [*left, *filter(torn, folder.iterdir())]]
 
 

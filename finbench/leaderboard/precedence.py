@@ -57,11 +57,6 @@ def spoken(name: str) -> str:
     return " ".join(_UNSEEN.sub("", unicodedata.normalize("NFKC", name)).casefold().split())
 
 
-def way(who: str, computed: str) -> str:
-    """Digest of a subject (``identity``) and of the way in which its answers were computed (``how``)."""
-    return digest([who, computed])
-
-
 def how(card: Scorecard) -> str:
     """Digest of the way in which a card's answers were computed."""
     # of one way to put the question; it may be sampled in several

@@ -10,6 +10,7 @@ from typing import Any
 
 from finbench.cards import Heading, cardfiles, thinking_tokens
 from finbench.core.errors import FinbenchError
+from finbench.core.files import digest
 from finbench.core.records import Measure, Score, Scorecard
 from finbench.evaluation import Verification
 from finbench.leaderboard import precedence
@@ -72,7 +73,7 @@ class BoardCard:
     @functools.cached_property
     def way(self) -> str:
         """Digest of the subject and of how its answers were computed."""
-        return precedence.way(self.identity, self.how)
+        return digest([self.identity, self.how])
 
     @property
     def file(self) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 from finbench.cards import cardfiles
 from finbench.core import catalog
 from finbench.core.seal import leaves
+from finbench.scoring import prompted
 
 _KEYS = {"task", "index", "doc", "cluster", "values", "answer", "answer_sha256", "of"}
 _HASHES = ("doc", "cluster", "answer_sha256", "reading")
 _NUMBERS = {"year", "confidence", "sample", "reasoning_tokens", "answer_tokens", "truncated"}
-_SIDES = ("", "first", "last")  # where prompts list the answer of two that turn the labels round; "": it is none
 _MOST = 10**9  # of a number beside an answer: a larger one could spell a text
 LONGEST = 200  # characters of a name, or of one word: the longest XBRL tags have 150
 
@@ -49,7 +49,7 @@ def _places(row: Mapping[str, Any], labels: Collection[str] | None) -> Iterator[
                 if not re.fullmatch("[a-z]{1,20}", name) or not isinstance(part, dict):
                     yield key
                     continue
-                own = {held: value for held, value in part.items() if held != "place" or value not in _SIDES}
+                own = {held: value for held, value in part.items() if held != "place" or value not in prompted.PLACES}
                 yield from (f"{key}.{place}" for place in _places(own, labels))
         elif key not in _NUMBERS or not isinstance(row[key], int) or not -1 <= row[key] <= _MOST:
             yield key

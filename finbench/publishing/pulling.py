@@ -189,7 +189,8 @@ def _evidence(repo: str, sha: str, found: AdapterFolder) -> tuple[Scorecard | No
 
 def _licence(repo: str, sha: str) -> str:
     """The licence that a repository's card states: text of a stranger, so only a line that is one identifier."""
-    text = hub.fetch_files(repo, sha, ["README.md"]).get("README.md", b"").decode("utf-8", "replace")[:20_000]
+    paths = hub.fetch_paths(repo, sha, ["README.md"]).values()
+    text = "".join(path.read_bytes().decode("utf-8", "replace")[:20_000] for path in paths)
     block = text.split("---")[1] if text.startswith("---") and text.count("---") > 1 else ""
     found = re.search(r"^license:[ \t]*['\"]?([A-Za-z0-9.-]{1,40})['\"]?[ \t]*\r?$", block, re.MULTILINE | re.ASCII)
     return found[1] if found else zoo.UNKNOWN

@@ -16,7 +16,7 @@ from finbench.scoring.wordings import Wording
 
 Row = dict[str, Any]
 _OWN_KEYS = {"task", "index", "doc", "cluster", "of", "sample", "prompts"}  # of a row, the same for every prompt
-PLACES = ("first", "last", "")  # of the answer among what the prompt lists
+PLACES = ("first", "last", "")  # of the answer among what the prompt lists; "": neither
 LISTED = {"order": "label_order_bias", "options": "answer_position_bias"}
 
 

@@ -72,9 +72,9 @@ def load(
     loaded: dict[str, Any] = {}
     unreached: dict[str, noise.NotReached] = {}
     for task in tasks:
-        own = catalog.own(task.name)
+        own, file = catalog.own(task.name), str(catalog.file_of(task.name))
         try:
-            lm_task = foreign.build(own, stated) if own else manager.load([_file(task)])["tasks"][task.name]
+            lm_task = foreign.build(own, stated) if own else manager.load([file])["tasks"][task.name]
         except (ValueError, FileNotFoundError) as fault:
             raise FinbenchError(f"Task {task.name}: {fault}", f"Import it again: {task.data}") from fault
         if shots:
@@ -104,10 +104,6 @@ def load(
     if few:
         raise FinbenchError(f"{'; '.join(few)}.", "Ask these without --shots, in a run of their own.")
     return loaded
-
-
-def _file(task: Task) -> str:
-    return str(paths.shipped("tasks") / f"{task.name}.yaml")
 
 
 def _may_show(task: Task, lm_task: Any) -> None:

@@ -33,17 +33,12 @@ class Rendered(NamedTuple):
         return cls(prompt + answer, ((len(prompt.rstrip(" ")), len(prompt) + len(answer)),))
 
 
-def encode_pair(tokenizer: Any, prompt: str, answer: str) -> TrainingRow:
-    """Tokenise a pair exactly as lm-eval splits a (context, continuation) request, then append end-of-text.
-
-    Spaces at the end of the prompt go to the answer; both are tokenised as one text; the answer is what follows
-    as many tokens as the prompt alone has.
-    """
-    return next(RowEncoder(tokenizer).rows([Rendered.of_pair(prompt, answer)]))
-
-
 class RowEncoder:
-    """Tokenises rendered rows, many at once where the tokenizer can."""
+    """Tokenises rendered rows, many at once where the tokenizer can.
+
+    A pair is divided as lm-eval divides a (context, continuation) request: the answer is what follows as many tokens
+    as the prompt alone has. End-of-text is appended.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer, self.eos = tokenizer, tokenizer.eos_token_id

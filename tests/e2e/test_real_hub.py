@@ -81,8 +81,8 @@ def test_a_missing_repository_and_a_public_base(repo: str) -> None:
     with pytest.raises(FinbenchError, match="does not exist, or it is private"):
         hub.fetch(repo + "-missing")
     base = "hf-internal-testing/tiny-random-LlamaForCausalLM"
-    found = hub.fetch_files(base, str(HfApi().repo_info(base).sha), ["config.json"])
-    assert json.loads(found["config.json"])["model_type"] == "llama"
+    found = hub.fetch_paths(base, str(HfApi().repo_info(base).sha), ["config.json"])
+    assert json.loads(found["config.json"].read_bytes())["model_type"] == "llama"
 
 
 def test_a_leaderboard(repo: str) -> None:
