@@ -366,8 +366,8 @@ def finishes(code: str, payload: Any, seconds: float, memory: int = 4 * 2**30, i
 
 
 @contextlib.contextmanager
-def bounded(what: str, seconds: float, hint: str, memory: int = 2**30) -> Iterator[None]:
-    """Stop the block, by Exceeded, after ``seconds`` of the processor or when it has taken ``memory`` bytes more.
+def bounded(what: str, seconds: float, hint: str) -> Iterator[None]:
+    """Stop the block, by Exceeded, after ``seconds`` of the processor or when it has taken a GB of memory more.
 
     Works between two steps of Python, in the main thread; elsewhere it does nothing.
     """
@@ -379,8 +379,8 @@ def bounded(what: str, seconds: float, hint: str, memory: int = 2**30) -> Iterat
     def look(*_: object) -> None:
         if time.thread_time() - start > seconds:
             raise Exceeded(f"{what} was stopped after {seconds:g} s.", hint)
-        if _resident() - before > memory:
-            raise Exceeded(f"{what} was stopped: it took more than {memory / 2**30:g} GB of memory.", hint)
+        if _resident() - before > 2**30:
+            raise Exceeded(f"{what} was stopped: it took more than 1 GB of memory.", hint)
 
     earlier = signal.signal(signal.SIGALRM, look)
     signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)

@@ -158,19 +158,19 @@ def _placements(sizes: Sequence[int], count: int) -> list[tuple[int, int, int]]:
     return sorted(one for one in found if all(0 <= own <= size for own, size in zip(one, sizes, strict=True)))
 
 
-def needed(sizes: Sequence[int], tolerated: float = 0.0, false: float = FALSE, escapes: float = ESCAPE) -> int:
-    """So many documents that a card with the share ``false`` of false rows passes less often than ``escapes``.
+def needed(sizes: Sequence[int], tolerated: float = 0.0) -> int:
+    """So many documents that a card with the share ``FALSE`` of false rows passes less often than ``ESCAPE``.
 
     Where some may differ at least 160, so that an honest card passes of which one reading in a hundred moves.
     """
     low, high = 0, sum(sizes)
     while high - low > 1:
         middle = (low + high) // 2
-        if escape(sizes, allocated(sizes, middle), false, tolerated) < escapes:
+        if escape(sizes, allocated(sizes, middle), FALSE, tolerated) < ESCAPE:
             high = middle
         else:
             low = middle
     count = max(high, min(sum(sizes), _LEAST)) if tolerated else high
-    while escape(sizes, allocated(sizes, count), false, tolerated) >= escapes and count < sum(sizes):
+    while escape(sizes, allocated(sizes, count), FALSE, tolerated) >= ESCAPE and count < sum(sizes):
         count += 1  # one document more may be one more that may differ
     return count

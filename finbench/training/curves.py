@@ -20,12 +20,12 @@ _HIDDEN = 30  # first points may be far above the rest: one in so many is left o
 Points = Sequence[tuple[float, float]]  # (step, value)
 
 
-def sparkline(values: Sequence[float], width: int = _WIDE) -> str:
+def sparkline(values: Sequence[float]) -> str:
     """``values`` as bars between their least and their most, each a mean of like many; those that are none left out."""
     found = [value for value in values if math.isfinite(value)]
     if not found:
         return ""
-    count = min(width, len(found))
+    count = min(_WIDE, len(found))
     parts = [found[len(found) * at // count : len(found) * (at + 1) // count] for at in range(count)]
     means = [sum(part) / len(part) for part in parts]
     low, span = min(means), max(means) - min(means)

@@ -173,7 +173,7 @@ class _Desk:
             if not (now := solved[0]):
                 continue
             needed = tuple((0, fact.concept) for fact in now.facts)
-            asked = f"What was the {ratio.name} of {self.company} {self._on(0)}?"
+            asked = f"What was the {ratio.name} of {self.company} {self._on()}?"
             yield from self._row(
                 _Asked("share", asked, "divide({0}, {1})", "{0} / {1}", _share(now), now.facts, needed)
             )
@@ -201,8 +201,8 @@ class _Desk:
             if mine and theirs:
                 needed = tuple((n, fact.concept) for n, found in enumerate((mine, theirs)) for fact in found.facts)
                 asked = (
-                    f"How far was the {ratio.name} of {one.filing.company} {self._on(0)} above that of "
-                    f"{other.filing.company} {self._on(0, 1)}?"
+                    f"How far was the {ratio.name} of {one.filing.company} {self._on()} above that of "
+                    f"{other.filing.company} {self._on(1)}?"
                 )
                 facts = (*mine.facts, *theirs.facts)
                 yield from self._row(self._difference("two companies", asked, mine, theirs, facts, needed))
@@ -229,9 +229,9 @@ class _Desk:
         head = self.table.head(column)
         return f"the fiscal year ended {head}" if self.table.columns[column].context.start else head
 
-    def _on(self, column: int, table: int = 0) -> str:
+    def _on(self, table: int = 0) -> str:
         shown = self.shown[table]
-        head, start = shown.head(column), shown.columns[column].context.start
+        head, start = shown.head(0), shown.columns[0].context.start
         return f"in the fiscal year ended {head}" if start else f"on {head}"
 
     def _row(self, asked: _Asked) -> Iterator[Row]:
