@@ -6,6 +6,7 @@ import gc
 import importlib
 import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -565,7 +566,7 @@ def test_a_name_of_500_characters_is_refused_by_rule(place: Path) -> None:
 
 def test_300_versions_of_a_subject_are_one_row_and_its_history(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = entries(place)
-    versions = [replace(found[0], key=f"owner-0/subject-0/v{number}", arrival=None) for number in range(300)]
+    versions = [replace(found[0], key=f"owner-0/subject-0/v{number}", arrival=math.inf) for number in range(300)]
     made = board([*found, *versions])
     assert [len(test.rows) for test in made.tests] == [5] * TASKS
     assert len(made.entries) == 5

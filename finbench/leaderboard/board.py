@@ -203,7 +203,7 @@ def _counting(rows: Sequence[BoardRow], history: _History) -> list[BoardRow]:
             continue
         one, other, name = first.entry, row.entry, catalog.tasks()[task].name.removeprefix(catalog.PREFIX)
         equal = precedence.STRENGTH[one.level] == precedence.STRENGTH[other.level]
-        if equal and one.arrival is None and other.arrival is None:
+        if equal and one.arrival == other.arrival == math.inf:
             history.unclear(other, one, name)
             history.unclear(one, other, name)
             out.add(id(first))
@@ -215,11 +215,7 @@ def _counting(rows: Sequence[BoardRow], history: _History) -> list[BoardRow]:
 
 
 def _precedence(row: BoardRow) -> tuple[float, float, str]:
-    return (-precedence.STRENGTH[row.entry.level], *_arrived(row.entry))
-
-
-def _arrived(entry: BoardCard) -> tuple[float, str]:
-    return (math.inf if entry.arrival is None else entry.arrival, entry.key)
+    return (-precedence.STRENGTH[row.entry.level], row.entry.arrival, row.entry.key)
 
 
 def _large(tests: Sequence[BoardTest]) -> bool:
@@ -278,7 +274,7 @@ def _baselines(rows: Sequence[BoardRow]) -> dict[str, dict[str, float]]:
     They are of the same rows, so honest cards have the same ones; one that overstates them would leave nobody a group.
     """
     told = [run for row in rows for run in row.runs or [row] if run.score.baselines]
-    ranks = [(-precedence.STRENGTH[run.entry.level], _arrived(run.entry)[0]) for run in told]
+    ranks = [(-precedence.STRENGTH[run.entry.level], run.entry.arrival) for run in told]
     best = min(ranks, default=None)
     found = [run.score.baselines for run, rank in zip(told, ranks, strict=True) if rank == best]
     texts = list(map(stable_json, found))  # where nobody knows who came first, those that most state

@@ -28,9 +28,7 @@ def atom(made: Payload) -> str:
                 found.setdefault(run.entry.key, []).append((test, run))
     # a card that the order of arrival does not name came last
     order = sorted(
-        made.board.entries,
-        key=lambda one: (math.inf if one.arrival is None else one.arrival, one.card.provenance.created, one.key),
-        reverse=True,
+        made.board.entries, key=lambda one: (one.arrival, one.card.provenance.created, one.key), reverse=True
     )
     entries = [_entry(entry, made.cards[made.place[entry.key]], found.get(entry.key, [])) for entry in order[:_NEWEST]]
     first = order[-1].key + str(order[-1].card.run_key) if order else ""  # of the card that came first, which stays

@@ -69,8 +69,7 @@ def rival(row: BoardRow, known: KnownSpread | None) -> Rival | None:
         return None
     entries = [run.entry for run in row.runs or [row]]
     strength = min(precedence.STRENGTH[entry.level] for entry in entries)
-    arrival = max(math.inf if entry.arrival is None else entry.arrival for entry in entries)
-    return Rival(runs, trainings.of_seeds(row, known), strength, arrival)
+    return Rival(runs, trainings.of_seeds(row, known), strength, max(entry.arrival for entry in entries))
 
 
 def tied(

@@ -117,7 +117,7 @@ def _entry(
         found=found,
         level=attested.level(place.path, samples, found, vouched),
         trained=attested.trained(folder, card.subject),
-        arrival=order.get(place.key),
+        arrival=order.get(place.key, math.inf),
         owner=store.owner_of(place.key),
         packed=place.packed,
         seen=key,

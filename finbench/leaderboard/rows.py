@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +43,7 @@ class BoardCard:
     found: Verification
     level: str
     trained: AttestedAdapter | None = None
-    arrival: int | None = None  # place in the order in which cards were added; None: it is not in it
+    arrival: float = math.inf  # place in the order in which cards were added; infinity: it is not in it
     owner: str = ""  # folder that it lies in: who brought it; empty in the flat folder
     shown: str = ""  # its subject's name, where another subject has the same
     recipe: str = ""  # digest of what it is one of several trainings of
