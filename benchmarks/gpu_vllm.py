@@ -42,7 +42,7 @@ def served(check: Check) -> Rows:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         base = bases.resolve(str(base_folder(check, folder / "base", "1b")))
-        dtype: Any = str(bases.compute_dtype("auto")).removeprefix("torch.")
+        dtype: Any = bases.dtype_name("auto")
         ranks = (8, 16, 64)
         adapters = saved_adapters(base.folder, folder / "ranks", ranks)
         hf, expected = HFEngine(base, dtype=dtype, merge=False), {}

@@ -77,7 +77,7 @@ def _vllm() -> Iterator[DoctorLine]:
 
 
 def _hardware() -> Iterator[DoctorLine]:
-    from finbench.models.bases import compute_dtype
+    from finbench.models.bases import dtype_name
 
     machine = environment.hardware()
     gpu = f"{machine['gpus']} x {machine['gpu']}" if "gpu" in machine else "no GPU"
@@ -88,7 +88,7 @@ def _hardware() -> Iterator[DoctorLine]:
         environment.check_gpu()
     except FinbenchError as fault:
         yield DoctorLine("GPU", "fault", fault.message, fault.hint)
-    dtype = str(compute_dtype("auto")).removeprefix("torch.")
+    dtype = dtype_name("auto")
     if dtype == "float32":
         yield DoctorLine("computes in", "note", f"{dtype}: this processor has no bfloat16 arithmetic")
     else:

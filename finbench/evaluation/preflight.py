@@ -66,7 +66,7 @@ def _check_hf(found: Sequence[Candidate], given: Mapping[str, Any]) -> None:
     if not torch.cuda.is_available():
         return
     bases.check_dtype(given.get("dtype", "auto"), "--arg dtype=float16, or leave it out")
-    name = str(bases.compute_dtype(given.get("dtype", "auto"))).removeprefix("torch.")
+    name = bases.dtype_name(given.get("dtype", "auto"))
     (card, total), share = memory.card(), given.get("gpu_memory", 1.0)
     for group in by_engine(list(found)):
         base, bits = group[0].loaded, group[0].subject.bits
@@ -132,7 +132,7 @@ def on_gpu(
     def typed(name: str, value: object) -> str:
         return f"--{name.replace('_', '-')} {value}" if serving else f"--arg {name}={value}"
 
-    faults, name = [], str(bases.compute_dtype(dtype)).removeprefix("torch.")
+    faults, name = [], bases.dtype_name(dtype)
     card, total = memory.card()
     capability = torch.cuda.get_device_capability(0)
     if name == "bfloat16" and torch.version.hip is None and capability < (8, 0):
@@ -204,7 +204,7 @@ def _against_format(one: Candidate, dtype: DType, merged: bool) -> list[str]:
     if one.subject.bits == 8:
         found.append(f"vLLM's loader for bitsandbytes makes NF4 alone, not int8; {instead}")
     if one.subject.bits == 4:
-        if (stated := str(bases.compute_dtype(dtype)).removeprefix("torch.")) != "bfloat16":
+        if (stated := bases.dtype_name(dtype)) != "bfloat16":
             found.append(f"NF4 layers compute in bfloat16 in vLLM, not in {stated}: --arg dtype=bfloat16")
         if merged:
             found.append(f"it would have to be merged, and NF4 of the sum would round the update away; {instead}")
@@ -236,7 +236,7 @@ def _ready(one: Candidate, given: Mapping[str, Any]) -> Candidate:
     if how.how != "merged":
         return one
     assert one.base is not None
-    dtype = str(bases.compute_dtype(given.get("dtype", "auto"))).removeprefix("torch.")
+    dtype = bases.dtype_name(given.get("dtype", "auto"))
     # onto the 16-bit base, whatever the adapter was trained on: that is what --bits 16 scores, and all that vLLM runs
     key = digest([one.subject.adapter, one.base.id.fingerprint, dtype, "bf16"])[:32]
     place = paths.cache_dir() / "merged" / key

@@ -215,6 +215,6 @@ def _started(group: Sequence[Candidate], settings: Settings, lm_tasks: dict[str,
     from finbench.engines import HFEngine
 
     chosen = {k: arguments[k] for k in ("dtype", "batch_size", "max_length", "gpu_memory") if k in arguments}
-    computed = str(bases.compute_dtype(arguments.get("dtype", "auto"))).removeprefix("torch.")
+    computed = bases.dtype_name(arguments.get("dtype", "auto"))
     say(f"Loading {base.id.alias}, to compute in {computed} ...")
     return HFEngine(base, group[0].subject.bits, merge="merge" not in arguments, **chosen)

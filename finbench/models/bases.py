@@ -124,6 +124,11 @@ def compute_dtype(wanted: str) -> Any:
     return torch.bfloat16 if "avx512_bf16" in flags or "amx_bf16" in flags else torch.float32
 
 
+def dtype_name(wanted: str) -> str:
+    """``float32``, ``bfloat16`` or ``float16``: what a dtype, or ``auto``, is on this machine."""
+    return str(compute_dtype(wanted)).removeprefix("torch.")
+
+
 def check_dtype(wanted: str, mend: str) -> None:
     """Refuse bfloat16 on a GPU that only emulates it; ``mend`` is what to type."""
     import torch

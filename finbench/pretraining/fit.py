@@ -70,7 +70,7 @@ def train_members(run: PreparedText, out: Path) -> Pretrained:
         tokenizer=run.identity,
         vocabulary=len(run.tokenizer),
         sources=prepared.texts(run),
-        dtype=prepared.dtype_name(run.recipe),
+        dtype=bases.dtype_name(run.recipe.dtype),
         processes=environment.processes(),
         models=[result for result in found if result is not None],
         provenance=environment.provenance(),
@@ -154,7 +154,7 @@ def _save(run: PreparedText, one: Member, model: Any, out: Path) -> str | None:
 
     from finbench.models.structured import storage
 
-    dtype = torch.bfloat16 if prepared.dtype_name(run.recipe) == "bfloat16" else torch.float32
+    dtype = torch.bfloat16 if bases.dtype_name(run.recipe.dtype) == "bfloat16" else torch.float32
     if one.relora:
         model = model.merge_and_unload()
     model = model.to(dtype)

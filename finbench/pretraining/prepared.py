@@ -152,11 +152,6 @@ def read_record(path: Path) -> Pretrained:
     return Pretrained.parse(read_json(path), str(path))
 
 
-def dtype_name(recipe: PretrainRecipe) -> str:
-    """``float32``, ``bfloat16`` or ``float16``: what matrices are multiplied in."""
-    return str(bases.compute_dtype(recipe.dtype)).removeprefix("torch.")
-
-
 def outline(run: PreparedText) -> dict[str, Any]:
     """Every model of the run with what it costs, the text, and the work, before anything is trained."""
     recipe = run.recipe
@@ -166,7 +161,7 @@ def outline(run: PreparedText) -> dict[str, Any]:
         "steps": steps,
         "tokens": steps * recipe.batch * recipe.context,
         "vocabulary": len(run.tokenizer),
-        "dtype": dtype_name(recipe),
+        "dtype": bases.dtype_name(recipe.dtype),
         "sources": [part.model_dump() for part in texts(run)],
         "models": [outlined(recipe, len(run.tokenizer), one) for one in run.members],
     }
@@ -201,7 +196,7 @@ def _memory(recipe: PretrainRecipe, entries: int, one: Member, size: members.Siz
     """Bytes that training takes, estimated: weights with optimiser, activations of a pass, logits."""
     config = one.config.get_text_config()
     tokens = recipe.micro_batch * recipe.context
-    word = 2 if dtype_name(recipe) != "float32" else 4
+    word = 2 if bases.dtype_name(recipe.dtype) != "float32" else 4
     layer = _ACTIVATIONS * word / 2 * config.hidden_size * tokens
     layers = config.num_hidden_layers
     kept = layers * _KEPT * word / 2 * config.hidden_size * tokens + layer if recipe.recompute else layers * layer

@@ -72,7 +72,7 @@ def _claim(run: PreparedText, out: Path, resume: bool) -> None:
     """Mark ``out`` as this run's; refuse to mix two runs, or to start over an unfinished one."""
     mark, record = out / MARK, out / RECORD
     identities = [part.about["identity"] for part in run.shards]
-    now = prepared.decisive(run.recipe, identities, run.identity, run.base, prepared.dtype_name(run.recipe))
+    now = prepared.decisive(run.recipe, identities, run.identity, run.base, bases.dtype_name(run.recipe.dtype))
     about = {"processes": environment.processes(), "versions": environment.versions()}
     command = unfinished.typed()
     if record.is_file() or mark.is_file():

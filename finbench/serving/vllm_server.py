@@ -251,7 +251,7 @@ def _terms(base: bases.Base, zoo: Sequence[Candidate], named: BaseModelId, room:
     known = {"base": named.alias, "reference": reference, "fingerprint": named.fingerprint, "adapters": served}
     if not room.rank:
         return Terms.parse({**known, "names": [], "capacity": len(zoo)}, "terms")
-    dtype = str(bases.compute_dtype(room.dtype)).removeprefix("torch.")
+    dtype = bases.dtype_name(room.dtype)
     wide = sorted({layer.ending for layer in bases.linear_layers(base) if layer.ending not in memory.HEADS})
     holding = replace(memory.holding(base, [], dtype), rank=room.rank, endings=frozenset(wide))
     slot = holding.on(room.tensor_parallel).slot
@@ -272,7 +272,7 @@ def _terms(base: bases.Base, zoo: Sequence[Candidate], named: BaseModelId, room:
 def _command(base: bases.Base, zoo: Sequence[Candidate], terms: Terms, host: str, port: int, room: _Room) -> list[str]:
     import torch
 
-    dtype = str(bases.compute_dtype(room.dtype)).removeprefix("torch.")
+    dtype = bases.dtype_name(room.dtype)
     command = [sys.executable, "-P", "-m", "finbench.serving.api", str(base.folder)]
     command += ["--served-model-name", terms.base, "--host", host, "--port", str(port)]
     command += ["--dtype", dtype, "--disable-access-log-for-endpoints", "/health", "--generation-config", "vllm"]

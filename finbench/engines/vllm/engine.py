@@ -59,7 +59,7 @@ class VLLMEngine(Engine):
         from transformers import GenerationConfig
 
         self.base, self.folders, self.bits = base, list(dict.fromkeys(folders)), bits
-        self.dtype = str(bases.compute_dtype(dtype)).removeprefix("torch.")
+        self.dtype = bases.dtype_name(dtype)
         self.encoder = Encoder(bases.load_tokenizer(base))
         context = min((n for n in (max_length, bases.context_length(base)) if n), default=None)
         self.max_length = (context or self.encoder.tokenizer.model_max_length) - 1  # one more is always said
