@@ -58,14 +58,11 @@ def pull(reference: str, out: Path, convert: bool = False) -> Pulled:
         )
     found = adapters.find(reference)
     assert found.source is not None
-    if strange := _others(out):
-        raise FinbenchError(f"{out} holds other files: {strange}.", "Choose an empty or a new folder with --out.")
-    names = sorted(path.name for path in found.folder.iterdir())
+    _check_free(out)
     with folder_atomic(out) as staging:
-        for name in names:
-            shutil.copyfile(found.folder / name, staging / name)
-        # a name that is no part of an adapter: its record lists every file that is
-        (staging / _MARK).write_text("\n".join([found.source, *names]) + "\n", encoding="utf-8")
+        for path in found.folder.iterdir():
+            shutil.copyfile(path, staging / path.name)
+        _mark(staging, found.source)
     return Pulled(out, found.source, adapters.read(out))
 
 
@@ -74,8 +71,7 @@ def _converted(ref: refs.Ref, out: Path) -> Pulled:
         raise zoo.bare(ref.name) or FinbenchError(
             f"--convert takes a repository or a folder, not {ref.name}.", "hub:org/name or ./folder"
         )
-    if strange := _others(out):
-        raise FinbenchError(f"{out} holds other files: {strange}.", "Choose an empty or a new folder with --out.")
+    _check_free(out)
     folder, source = ref.path, str(ref.path)
     if ref.kind == "hub":
         folder, sha = hub.fetch(ref.name, ref.revision, pickled=True)
@@ -93,20 +89,27 @@ def _converted(ref: refs.Ref, out: Path) -> Pulled:
         except FinbenchError as fault:  # it is never seen under the name that it has here
             named = (text.replace(str(staging), str(out)) for text in (fault.message, fault.hint))
             raise FinbenchError(next(named), next(named)) from fault
-        names = sorted(path.name for path in staging.iterdir())
-        (staging / _MARK).write_text("\n".join([source, *names]) + "\n", encoding="utf-8")
+        _mark(staging, source)
     return Pulled(out, source, adapters.read(out) if adapter else None)
 
 
-def _others(out: Path) -> str | None:
-    """What lies at ``out`` that a pull has not put there, and must not remove."""
-    if not out.is_dir():
-        return "it is a file itself" if out.exists() or out.is_symlink() else None
+def _mark(staging: Path, source: str) -> None:
+    """Note what was pulled, under a name that is no part of an adapter: its record lists every file that is."""
+    names = sorted(path.name for path in staging.iterdir())
+    (staging / _MARK).write_text("\n".join([source, *names]) + "\n", encoding="utf-8")
+
+
+def _check_free(out: Path) -> None:
+    """Refuse what lies at ``out`` that a pull has not put there, and must not remove."""
+    there = ["it is a file itself"] if out.exists() or out.is_symlink() else []
+    if out.is_dir():
+        there = sorted(path.name for path in out.iterdir())
     try:
         known = (out / _MARK).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
         known = []
-    return next((path.name for path in sorted(out.iterdir()) if path.name not in (*known, _MARK)), None)
+    if strange := [name for name in there if name not in (*known, _MARK)]:
+        raise FinbenchError(f"{out} holds other files: {strange[0]}.", "Choose an empty or a new folder with --out.")
 
 
 def stated_base(found: AdapterFolder) -> str:
