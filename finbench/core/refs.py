@@ -66,6 +66,11 @@ def parse(text: str) -> Ref:
     return Ref("name", text)
 
 
+def typed(folder: Path) -> str:
+    """A folder as commands take it: a bare word is a name."""
+    return str(folder) if "/" in str(folder) else f"./{folder}"
+
+
 def meant(text: str) -> str:
     """' Did you mean hub:org/name?' for a text that lacks but the prefix, else nothing."""
     return f" Did you mean hub:{text}?" if _HUB.fullmatch(text) and not Path(text).exists() else ""

@@ -95,7 +95,7 @@ def read(folder: Path) -> AdapterFolder:
         reason = f"only pickled weights ({pickles[0]}), which are never loaded" if pickles else f"no {WEIGHTS}"
         hint = "Save it again with safetensors: model.save_pretrained(folder)"
         if pickles:
-            place = shlex.quote(str(folder) if "/" in str(folder) else f"./{folder}")
+            place = shlex.quote(refs.typed(folder))
             hint = f"Have their tensors written as safetensors: finbench pull {place} --convert --out ./converted"
         raise FinbenchError(f"{folder} has {reason}.", hint)
     if found is not None:

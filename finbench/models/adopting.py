@@ -6,7 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
-from finbench.core import catalog, paths
+from finbench.core import catalog, paths, refs
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter
 from finbench.models import adapters
@@ -21,7 +21,7 @@ def adopt(folder: Path) -> tuple[AdapterFolder, Adapter]:
     """
     if not folder.is_dir():
         raise FinbenchError(f"No such folder: {folder}", "Name that of the adapter: finbench adopt runs/NAME")
-    place = shlex.quote(str(folder) if "/" in str(folder) else f"./{folder}")
+    place = shlex.quote(refs.typed(folder))
     if not (folder / "finbench.json").is_file():
         raise FinbenchError(
             f"{folder} has no record of finbench's (finbench.json): it counts as made elsewhere already.",

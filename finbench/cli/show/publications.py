@@ -12,7 +12,7 @@ from rich.padding import Padding
 from finbench import models
 from finbench.cards import amount
 from finbench.cli.show.layout import put
-from finbench.core import formats
+from finbench.core import formats, refs
 from finbench.core.catalog import PREFIX
 from finbench.core.console import err, out
 from finbench.hub import Change, page
@@ -85,7 +85,7 @@ def pulled(done: Pulled) -> None:
     from finbench.publishing import stated_base
 
     put(f"{escape(done.source)} is in {escape(str(done.folder))}")
-    folder = str(done.folder) if "/" in str(done.folder) else f"./{done.folder}"
+    folder = refs.typed(done.folder)
     if done.adapter is None:
         put(f"Next: finbench eval --model {escape(folder)}")
         return

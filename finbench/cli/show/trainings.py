@@ -13,7 +13,7 @@ from rich.table import Table
 
 from finbench import models
 from finbench.cli.show.layout import columned, put, put_facts
-from finbench.core import catalog, formats
+from finbench.core import catalog, formats, refs
 from finbench.core.combined import Combined
 from finbench.core.console import duration, out
 from finbench.core.errors import counted
@@ -51,7 +51,7 @@ def trained(adapter: Adapter, folder: Path, base: str) -> None:
     put(f"Curves: {escape(str(folder / 'training.html'))}")
     if adapter.recipe.name != folder.resolve().name:
         put(f"Scorecards call it {adapter.recipe.name}, as its recipe does; --name gives another.", wrap=True)
-    reference = _reference(folder)
+    reference = refs.typed(folder)
     named = "" if base in catalog.bases() else f" --base {shlex.quote(base)}"
     own = (catalog.own(task) for task in adapter.recipe.tasks)
     folders = [str(one.root) for one in own if one and one.task.own == "folder"]
@@ -121,15 +121,10 @@ def merged(made: Made, folder: Path) -> None:
         f"{100 * close.agreement:.1f} % of next tokens and {100 * close.answers:.1f} % of answers agree.",
         wrap=True,
     )
-    line = f"finbench eval --model {shlex.quote(_reference(folder))} --tasks mini_sentiment"
+    line = f"finbench eval --model {shlex.quote(refs.typed(folder))} --tasks mini_sentiment"
     if isinstance(made, Adapter):  # its recipe says of which tasks, and how it is asked
         line = models.adopting.to_score(models.adapters.read(folder), str(folder))
     put(f"Next: {escape(line)}")
-
-
-def _reference(folder: Path) -> str:
-    """A folder as eval takes it: a bare word is a name."""
-    return str(folder) if "/" in str(folder) else f"./{folder}"
 
 
 def combined(made: Combined, folder: Path) -> None:
@@ -139,7 +134,7 @@ def combined(made: Combined, folder: Path) -> None:
         put(f"  {part.weight:g} x {part.source or part.name} ({part.method}, rank {part.rank})", wrap=True)
     if made.lost:
         put(f"Cut to rank {made.rank}, no update moved by more than {100 * made.lost:.2g} % of its norm.", wrap=True)
-    put(f"Next: finbench eval --adapter {shlex.quote(_reference(folder))}")
+    put(f"Next: finbench eval --adapter {shlex.quote(refs.typed(folder))}")
 
 
 def exported(made: Exported, folder: Path) -> None:
