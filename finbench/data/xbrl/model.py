@@ -85,6 +85,13 @@ class Context:
         """Equal for contexts that say the same (files may define one twice)."""
         return self.entity, self.start, self.end
 
+    @property
+    def days(self) -> int:
+        """Length of a duration, both ends counted; 0 for an instant."""
+        if not self.start:
+            return 0
+        return (datetime.date.fromisoformat(self.end) - datetime.date.fromisoformat(self.start)).days + 1
+
 
 @dataclass(frozen=True)
 class Fact:

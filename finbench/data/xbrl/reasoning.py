@@ -15,7 +15,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
 from decimal import Decimal
 from random import Random
 from typing import Any
@@ -73,7 +72,7 @@ def comparisons(one: Filing, other: Filing, seed: int, budget: int | None, dropp
 def tables(filing: Filing) -> list[FilingTable]:
     """The table of fiscal years and the table of balances, latest column first; those that show two items or more."""
     found, _ = sheets(filing)
-    years = [sheet for sheet in found if sheet.context.start and 350 <= _days(sheet) <= 380]
+    years = [sheet for sheet in found if 350 <= sheet.context.days <= 380]
     balances = [sheet for sheet in found if not sheet.context.start]
     made = []
     for chosen in (years, balances):
@@ -86,10 +85,6 @@ def tables(filing: Filing) -> list[FilingTable]:
             if len(items := _items(filing, columns, unit)) > 1:
                 made.append(FilingTable(filing, columns, items, unit))
     return made
-
-
-def _days(sheet: Sheet) -> int:
-    return (date.fromisoformat(sheet.context.end) - date.fromisoformat(sheet.context.start)).days + 1
 
 
 def _items(filing: Filing, columns: Sequence[Sheet], unit: str) -> dict[str, str]:

@@ -92,7 +92,7 @@ def _years(found: Sequence[Sheet]) -> Iterator[tuple[Sheet, Sheet]]:
     """(a fiscal year, the balance at its end): what ratios of flows to balances are computed from."""
     balances = {sheet.context.end: sheet for sheet in found if not sheet.context.start}
     for sheet in found:
-        if 350 <= _days_of(sheet.context) <= 380 and sheet.context.end in balances:
+        if 350 <= sheet.context.days <= 380 and sheet.context.end in balances:
             yield sheet, balances[sheet.context.end]
 
 
@@ -120,19 +120,11 @@ def _when(context: Context, rng: Random) -> str:
     if not context.start:
         return f"{rng.choice(('as of', 'at', 'on'))} {end}"
     start = _day(context.start, style)
-    days = _days_of(context)
-    if 350 <= days <= 380:
+    if 350 <= context.days <= 380:
         return rng.choice((f"for the fiscal year ended {end}", f"for the year from {start} to {end}"))
-    if 80 <= days <= 100:
+    if 80 <= context.days <= 100:
         return rng.choice((f"for the quarter ended {end}", f"for the three months to {end}"))
     return f"for the period from {start} to {end}"
-
-
-def _days_of(context: Context) -> int:
-    """Length of a duration in days, both ends counted; 0 for an instant."""
-    if not context.start:
-        return 0
-    return (datetime.date.fromisoformat(context.end) - datetime.date.fromisoformat(context.start)).days + 1
 
 
 def _how(unit: str, places: int | None) -> str:
