@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from finbench.core import threads
+from finbench.core import safety, threads
 from finbench.core.errors import FinbenchError, reason
 from finbench.core.files import cannot_write
 from finbench.core.records import Provenance
@@ -80,9 +80,7 @@ def memory_now() -> int:
 
     if torch.cuda.is_available():
         return int(torch.cuda.memory_allocated())
-    with contextlib.suppress(OSError):
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return 0
+    return safety.resident()
 
 
 def rank() -> int:

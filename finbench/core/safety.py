@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -374,12 +375,12 @@ def bounded(what: str, seconds: float, hint: str) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    start, before = time.thread_time(), _resident()  # a machine that is busy, or was asleep, stops nothing
+    start, before = time.thread_time(), resident()  # a machine that is busy, or was asleep, stops nothing
 
     def look(*_: object) -> None:
         if time.thread_time() - start > seconds:
             raise Exceeded(f"{what} was stopped after {seconds:g} s.", hint)
-        if _resident() - before > 2**30:
+        if resident() - before > 2**30:
             raise Exceeded(f"{what} was stopped: it took more than 1 GB of memory.", hint)
 
     earlier = signal.signal(signal.SIGALRM, look)
@@ -391,10 +392,10 @@ def bounded(what: str, seconds: float, hint: str) -> Iterator[None]:
         signal.signal(signal.SIGALRM, earlier)
 
 
-def _resident() -> int:
-    """Bytes this process holds now; 0 where the system does not say."""
+def resident() -> int:
+    """Bytes of memory that this process holds now; 0 where the system does not say."""
     try:
         with open("/proc/self/statm", "rb") as handle:
-            return int(handle.read().split()[1]) * 4096
+            return int(handle.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return 0
