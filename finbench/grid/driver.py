@@ -169,8 +169,7 @@ class Largest:
 
     def look(self) -> None:
         """Nodes come and go."""
-        nodes = [node["Resources"].get("memory", 0) for node in self.ray.nodes() if node["Alive"]]
-        self.bytes = int(max(nodes, default=0))
+        self.bytes = int(max((node.get("memory", 0) for node in nodes_of(self.ray)), default=0))
 
     def of(self, name: str, wanted: int) -> int:
         """What may be asked for."""

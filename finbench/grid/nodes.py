@@ -25,7 +25,7 @@ def this_machine() -> dict[str, float]:
 
 def most_gpus(ray: Any) -> int:
     """GPUs of the node that has most."""
-    return int(max((node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]), default=0))
+    return int(max((node.get("GPU", 0) for node in nodes_of(ray)), default=0))
 
 
 def check_gpus(board: Schedule, there: int, growing: bool) -> None:
@@ -43,7 +43,7 @@ def check_gpus(board: Schedule, there: int, growing: bool) -> None:
 
 
 def nodes_of(ray: Any) -> list[dict[str, float]]:
-    """What each living node offers: CPU, and memory in bytes."""
+    """What each living node offers: CPU, GPU, and memory in bytes."""
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
