@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from conftest import make_lora
 from finbench.cli.app import app
 from finbench.core.combined import Combined
 from finbench.core.errors import FinbenchError
-from finbench.core.records import Contamination
+from finbench.core.records import BaseModelId, Contamination
 from finbench.data import contamination
 from finbench.evaluation import evaluator
-from finbench.models import adapters
-from finbench.training import combine, combining
+from finbench.models import adapters, bases
+from finbench.training import combine, combining, exporting, merging
 
 IDS = torch.tensor([[5, 9, 33, 71, 12, 4]])
 
@@ -135,6 +136,23 @@ def test_it_is_scored_on_its_base_and_says_what_it_is(llama: Path, parts: list[P
     text = (tmp_path / "ab" / "README.md").read_text()
     assert text.startswith("---\n")
     assert "| a | 1 | lora | 4 |" in text
+
+
+def test_merging_goes_by_what_its_record_says(
+    llama: Path, parts: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = combine([str(part) for part in parts], tmp_path / "ab")
+    unknown = adapters.read(tmp_path / "ab")
+    assert merging.recorded_bits(unknown, 4) == 4  # no part has a record
+    capsys.readouterr()
+    base = BaseModelId(alias="tiny", source="folder", fingerprint="0" * 64)
+    known = replace(unknown, combined=made.model_copy(update={"base": base, "bits": 4, "chat": False}))
+    assert merging.recorded_bits(known, None) == 4
+    assert capsys.readouterr().err == ""
+    with pytest.raises(FinbenchError, match="ab was trained on 4 bits, not on 8"):
+        merging.recorded_bits(known, 8)
+    on = bases.resolve(str(llama))
+    assert exporting._modelfile(known, on) != exporting._modelfile(unknown, on)  # which goes by the base's template
 
 
 def test_what_it_learnt_by_heart_is_at_most_the_sum() -> None:

@@ -260,8 +260,8 @@ class MergedModel(Document):
 
     base: BaseModelId = Field(description="the base it was merged with, as the user or the adapter names it")
     method: str = Field(description="peft's name of the kind of adapter")
-    bits: Bits = Field(description="of the base the model was compared on: as the user says, else taken to be 16")
-    bits_stated: bool = Field(description="whether the user said so; the adapter's files do not")
+    bits: Bits = Field(description="of the base the model was compared on: as stated, else taken to be 16")
+    bits_stated: bool = Field(description="whether the user said so, or combined.json of the adapter")
     merge: Merge
     provenance: Provenance
 

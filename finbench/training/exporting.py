@@ -102,7 +102,7 @@ def _as_gguf(
     """Write GGUF files into ``staging``; what the record says of them."""
     assert converter is not None
     dtype = "float32" if modelfiles.elements(on.folder) < _LARGE else "bfloat16"
-    merged, read, texts = staging / "merged", staging / "read", merging.probes(_tasks(folder))
+    merged, read, texts = staging / "merged", staging / "read", merging.probes(folder.tasks)
     merged.mkdir()
     report = merging.write(folder, on, trained, _PLACES[trained], dtype, merged)
     ggufs.convert(converter, merged, staging / MODEL, weights)
@@ -124,7 +124,7 @@ def _as_mlx(
     """Write a model folder into ``staging``; what the record says of it. FinbenchError where mlx-lm sees another."""
     dtype = _MLX_DTYPES[weights]
     report = merging.write(folder, on, trained, _PLACES[trained], dtype, staging)
-    before, asked = _answers(on, staging, dtype, merging.probes(_tasks(folder)))
+    before, asked = _answers(on, staging, dtype, merging.probes(folder.tasks))
     mlxs.spell_out(staging)
     close = Closeness(**merging.compare(before, mlxs.log_probabilities(reader, staging, asked)))
     if close.mean_divergence > _FAR:
@@ -155,13 +155,9 @@ def _form(to: str) -> str:
     return form
 
 
-def _tasks(folder: adapters.AdapterFolder) -> list[str]:
-    return list(folder.record.recipe.tasks) if folder.record else []
-
-
 def _modelfile(folder: adapters.AdapterFolder, on: bases.Base) -> str:
     tokenizer = bases.load_tokenizer(on)
-    chat = folder.record.recipe.chat if folder.record else bool(tokenizer.chat_template)
+    chat = folder.chat if folder.base else bool(tokenizer.chat_template)  # without a record nobody knows
     try:
         return modelfile.text(tokenizer, on.id.alias, chat, MODEL)
     except FinbenchError as fault:  # of a template, whose hint is for an evaluation

@@ -86,7 +86,7 @@ def merge(
     say(f"Merging {folder.name} into {on.id.alias}; what is written is read again and compared ...")
     with folder_atomic(out) as staging:
         report = write(folder, on, trained, place, dtype, staging)
-        made = _record(folder, on, trained, bits is not None, report, staging)
+        made = _record(folder, on, trained, bool(bits or folder.base), report, staging)
         named = "finbench.json" if isinstance(made, Adapter) else "merge.json"
         write_atomic(staging / "README.md", model_card(made))
         write_atomic(staging / named, made.to_json())
@@ -121,9 +121,8 @@ def write(folder: adapters.AdapterFolder, on: bases.Base, bits: Bits, place: Pla
             f"{on.id.alias} is quantised by {on.id.quantised.described}: rounded to codes, the update would be lost.",
             "Serve the adapter beside it, or name the model as it was before it was quantised: --base",
         )
-    recipe = folder.record.recipe if folder.record else None
-    template = bases.chat_template(bases.load_tokenizer(on), on.id.alias) if recipe and recipe.chat else None
-    texts = probes(list(recipe.tasks) if recipe else [], template)
+    template = bases.chat_template(bases.load_tokenizer(on), on.id.alias) if folder.chat else None
+    texts = probes(folder.tasks, template)
     stated = folder.record.dtype if folder.record else "auto"
     trained, tokenizer = bases.load(on, bits, bases.compute_dtype(stated if stated in _DTYPES else "auto"))
     merged, _ = bases.load(on, 16, bases.compute_dtype("float32"))
@@ -191,14 +190,13 @@ def _record(
 
 def recorded_bits(folder: adapters.AdapterFolder, stated: Bits | None) -> Bits:
     """The bits of the base that an adapter was trained on: recorded, else ``stated``, else 16."""
-    if folder.record is None:
+    if folder.base is None:  # of a combined one too, where none of its parts has a record
         if stated is None:
             say("It has no finbench.json: its base is taken to be in 16 bits. If it was quantised, say --bits 4 or 8.")
         return stated or 16
-    recorded = folder.record.recipe.bits
-    if stated not in (None, recorded):
-        raise FinbenchError(f"{folder.name} was trained on {recorded} bits, not on {stated}.", "Leave --bits out.")
-    return recorded
+    if stated not in (None, folder.bits):
+        raise FinbenchError(f"{folder.name} was trained on {folder.bits} bits, not on {stated}.", "Leave --bits out.")
+    return folder.bits
 
 
 def _onto(wanted: str, bits: Bits) -> Place:
