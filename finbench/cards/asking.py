@@ -9,6 +9,7 @@ from typing import Any
 
 from finbench.core import catalog
 from finbench.core.records import BaseModelId, Score, Scorecard, Subject
+from finbench.core.settings import TEMPLATED
 
 _ROWS = "metadata."  # begins those arguments of a card that are choices of rows
 
@@ -38,7 +39,7 @@ def evaluation(card: Scorecard, who: str, scores: Sequence[Score] | None = None)
     subject, scores = card.subject, card.scores if scores is None else scores
     tasks = ",".join(score.task.removeprefix(catalog.PREFIX) for score in scores)
     parts = ["finbench eval", who, f"--tasks {shlex.quote(tasks)}", f"--bits {subject.bits}"]
-    implied = card.generation is not None and card.generation.profile in ("chat", "think")
+    implied = card.generation is not None and card.generation.profile in TEMPLATED
     parts += [] if implied else _template(subject)
     parts += [f"--shots {card.shots} --seed {card.seed}"] if card.shots else []
     parts += _generation(card)

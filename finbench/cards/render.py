@@ -21,6 +21,7 @@ from finbench.core.errors import harmless
 from finbench.core.files import write_atomic
 from finbench.core.records import Generation, Measure, Prompts, Score, Scorecard, Subject
 from finbench.core.seal import salted
+from finbench.core.settings import TEMPLATED
 from finbench.scoring import floors, noise
 from finbench.scoring.metrics import is_share, spoken
 
@@ -138,7 +139,7 @@ def conditions_of(card: Scorecard, score: Score | None = None) -> tuple[str, ...
     samples = [f"{how.samples} samples"] if how.samples > 1 else []
     shots = [f"{card.shots} shots"] if card.shots else []
     shots += ["examples in one turn"] if how.fewshot_as_multiturn is False else []
-    chat = ["chat template"] if card.subject.chat and how.profile not in ("chat", "think") else []
+    chat = ["chat template"] if card.subject.chat and how.profile not in TEMPLATED else []
     system = [f"system prompt {salted(how.system_prompt)[:6]}"] if how.system_prompt else []
     return (*profile, *budget, *samples, *shots, *chat, *system, *parts_of(card, score))
 

@@ -89,7 +89,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "dev hub": ("dev hub", "dev hub --port 0 --fault 429=2"),
 }
 
-# of ``eval --arg``: name -> (engines that take it, what it is); preflight checks values
+# of ``eval --arg``: name -> (engines that take it, what it is); evaluation.options checks values
 ARGUMENTS = {
     "dtype": ("hf vllm", "auto, float32, bfloat16 or float16"),
     "batch_size": ("hf vllm", "rows at once; default: what fits"),

@@ -10,7 +10,7 @@ from typing import Any
 from finbench.core import catalog
 from finbench.core.console import err, say
 from finbench.core.records import Scorecard, Task
-from finbench.core.settings import Evaluation
+from finbench.core.settings import TEMPLATED, Evaluation
 from finbench.engines import Generated
 from finbench.evaluation.journal import Journal
 from finbench.evaluation.scored import hear
@@ -185,7 +185,7 @@ def _mend(who: Candidate, bad: Sequence[_Heard], wanted: Evaluation) -> str:
         return f"Give them more room: --max-tokens {4 * (wanted.max_tokens or prompts.BUDGET[wanted.profile])}."
     if sum("<think>" in one.text or "</think>" in one.text for one in bad) > most:
         return "They are its thinking: try --profile think."
-    chat = who.subject.chat or wanted.profile in ("chat", "think")
+    chat = who.subject.chat or wanted.profile in TEMPLATED
     template = wanted.engine == "server" or (who.base is not None and has_template(who.base.folder))
     if template and not chat and not who.subject.adapter:  # an adapter was trained without it
         return (
@@ -197,7 +197,7 @@ def _mend(who: Candidate, bad: Sequence[_Heard], wanted: Evaluation) -> str:
         return "Try worked examples: --shots 5; or let it reason: --profile think."
     if wanted.confidence:
         return "They may state nothing but the confidence: leave --confidence out, or show how: --shots 5."
-    if wanted.profile in ("chat", "think"):
+    if wanted.profile in TEMPLATED:
         return "Try --profile direct, or worked examples: --shots 5."
     if chat:
         return "Try --no-chat, or worked examples: --shots 5."

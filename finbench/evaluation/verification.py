@@ -17,6 +17,7 @@ from finbench.cards import RowsByTask, cardfiles
 from finbench.core import catalog, owntasks, paths, seal
 from finbench.core.errors import FinbenchError, check_used
 from finbench.core.records import Answers, Measure, Score, Scorecard, Task
+from finbench.core.settings import TEMPLATED
 from finbench.evaluation import drawing, evidence, options, rescore
 from finbench.evaluation import rerun as again
 from finbench.evaluation.found import EDITED, SEALED
@@ -225,7 +226,7 @@ def _possible(card: Scorecard, score: Score, found: Verification) -> None:
     if score.form == "generate" and score.truncated > score.n:
         found.fault(f"{place}.truncated", "is more than there are prompts")
     if how := card.generation:
-        if how.profile in ("chat", "think") and not card.subject.chat:
+        if how.profile in TEMPLATED and not card.subject.chat:
             found.fault("subject.chat", f"is false, and profile {how.profile} asks in the chat template")
         if how.profile in ("think", "cot") and score.form == "choice":
             found.fault("generation.profile", f"is {how.profile}, and {score.task} has log-likelihoods of labels")

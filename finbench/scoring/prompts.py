@@ -19,6 +19,7 @@ from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.records import DataId, Generation, Task
+from finbench.core.settings import TEMPLATED
 from finbench.hub import Unreachable
 from finbench.scoring import foreign, inwords, noise
 
@@ -331,7 +332,7 @@ def _stops(task: str, until: list[str], how: Generation) -> list[str]:
     """The task's own stops; a turn of a chat has its end, and our grammar reads its lines itself: no line ends it."""
     known = catalog.tasks().get(task)
     ours = known is not None and not known.own and known.family not in ("finlora", "published")
-    return [stop for stop in until if stop.strip()] if ours and how.profile in ("chat", "think") else until
+    return [stop for stop in until if stop.strip()] if ours and how.profile in TEMPLATED else until
 
 
 def _samples(one: Any, how: Generation, seed: int) -> Iterator[Asked]:
