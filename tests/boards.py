@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench.cards import cardfiles
-from finbench.core.endpoints import Hosted
-from finbench.core.records import Answers, Generation, Measure, Scorecard
+from finbench.core.records import Answers, Generation, Hosted, Measure, Scorecard
 from finbench.evaluation import evaluator
 from finbench.evaluation.verification import Verification
 from finbench.leaderboard import page

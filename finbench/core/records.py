@@ -19,26 +19,26 @@ from pydantic import (
 )
 
 from finbench.core import formats
-from finbench.core.closeness import Closeness as Closeness
-from finbench.core.closeness import Merge as Merge
-from finbench.core.closeness import Truncation as Truncation
-from finbench.core.data_ids import Contamination as Contamination
-from finbench.core.data_ids import DataId as DataId
-from finbench.core.data_ids import LearntData as LearntData
-from finbench.core.endpoints import Hosted as Hosted
 from finbench.core.errors import FinbenchError, shortened
 from finbench.core.formats import BaseModelId as BaseModelId
 from finbench.core.formats import Quantised as Quantised
-from finbench.core.generation import Generation as Generation
 from finbench.core.measures import Answers as Answers
 from finbench.core.measures import Axis as Axis
 from finbench.core.measures import Measure as Measure
 from finbench.core.measures import Overlap as Overlap
 from finbench.core.measures import Prompt as Prompt
 from finbench.core.measures import Prompts as Prompts
-from finbench.core.own_data import OwnData as OwnData
-from finbench.core.own_data import StartingAdapter as StartingAdapter
-from finbench.core.own_data import name_of_source as name_of_source
+from finbench.core.parts import Closeness as Closeness
+from finbench.core.parts import Contamination as Contamination
+from finbench.core.parts import DataId as DataId
+from finbench.core.parts import Generation as Generation
+from finbench.core.parts import Hosted as Hosted
+from finbench.core.parts import LearntData as LearntData
+from finbench.core.parts import Merge as Merge
+from finbench.core.parts import OwnData as OwnData
+from finbench.core.parts import StartingAdapter as StartingAdapter
+from finbench.core.parts import Truncation as Truncation
+from finbench.core.parts import name_of_source as name_of_source
 from finbench.core.settings import Bits as Bits
 from finbench.core.strict import Record
 from finbench.core.training import Loop as Loop
