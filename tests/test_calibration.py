@@ -17,6 +17,7 @@ from finbench.cards import asking, cardfiles
 from finbench.cards.confidence import untold
 from finbench.cli import app
 from finbench.core.errors import FinbenchError
+from finbench.core.strict import plain
 from finbench.engines import Generated
 from finbench.engines.dummy import DummyEngine
 from finbench.scoring import calibration, inwords
@@ -181,7 +182,7 @@ def test_a_card_tells_how_sure_its_subject_was() -> None:
     assert base.found.error.value > 0.4
     assert base.found.tempered is not None
     assert base.found.tempered.edge
-    json.dumps(base.as_dict())
+    json.dumps(plain(base))
 
 
 def samples_card(tmp_path: Path, readings: list[list[str]], right: str) -> Path:

@@ -16,6 +16,7 @@ from finbench.cli import app
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError
 from finbench.core.records import BaseModelId
+from finbench.core.strict import plain
 from finbench.scoring import group_difference, metrics, prompts, years
 
 CARDS = Path(__file__).parent.parent / "leaderboards" / "scorecards"
@@ -71,7 +72,7 @@ def test_a_score_by_year_stands_beside_the_cut_off_of_the_base(tmp_path: Path) -
     assert found.difference is not None
     assert found.difference.high is not None
     assert found.difference.high < 0
-    json.dumps(found.as_dict())
+    json.dumps(plain(found))
     (later,) = finbench.by_year([path], cutoff="2030-01")
     assert later.difference is None
     assert "No document here is later" in later.said

@@ -28,10 +28,6 @@ class ByPrompt:
     own: Measure
     prompts: Prompts
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**vars(self), "own": self.own.model_dump(), "prompts": self.prompts.model_dump()}
-
 
 @dataclass(frozen=True)
 class RankStability:
@@ -50,10 +46,6 @@ class RankStability:
     firsts: dict[str, int]
     tied: int
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return dict(vars(self))
-
 
 @dataclass(frozen=True)
 class PromptEffects:
@@ -61,10 +53,6 @@ class PromptEffects:
 
     scores: list[ByPrompt]
     ranks: list[RankStability]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"scores": [one.as_dict() for one in self.scores], "ranks": [one.as_dict() for one in self.ranks]}
 
 
 def by_prompt(cards: Sequence[Path | str], *, tasks: Sequence[str] = ()) -> PromptEffects:

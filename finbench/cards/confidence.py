@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from finbench.cards import cardfiles
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
-from finbench.core.records import Measure, Score, Scorecard
+from finbench.core.records import Score, Scorecard
 from finbench.scoring import RIGHT, calibration, clusters_of, samples_of
 
 _FEWEST = 20  # documents below which nothing is said
@@ -31,19 +31,6 @@ class CardCalibration:
     task: str
     signal: str  # for people
     found: calibration.Calibration
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return dict(_plain(asdict(self)))
-
-
-def _plain(value: Any) -> Any:
-    """Records within as dictionaries; ``asdict`` has made those of dataclasses."""
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return value.model_dump() if isinstance(value, Measure) else value
 
 
 @dataclass(frozen=True)

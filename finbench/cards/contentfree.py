@@ -41,10 +41,6 @@ class Contextual:
     difference: Measure  # calibrated minus plain, paired
     p: float  # of the paired permutation test
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {name: one.model_dump() if isinstance(one, Measure) else one for name, one in vars(self).items()}
-
 
 def contextual(card: Path | str, empty: Path | str, *, tasks: Sequence[str] = ()) -> list[Contextual]:
     """Scores of ``card`` calibrated by ``empty``, a card of the same subject from ``--metadata noise=content-free``.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,16 +73,6 @@ class OverTime:
         return f"{told} After minus before: {shown_points(self.metric, self.difference.value)}" + (
             f" [{ends}]." if ends else f" (no interval: {self.difference.lacking})."
         )
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        made = asdict(self)
-        for name in ("years", "sides"):
-            made[name] = [{**vars(part), "score": part.score.model_dump()} for part in getattr(self, name)]
-        made |= {
-            name: one and one.model_dump() for name, one in (("difference", self.difference), ("cutoff", self.cutoff))
-        }
-        return made
 
 
 def cutoff_of(base: BaseModelId, stated: str | None = None) -> Cutoff | None:

@@ -40,10 +40,6 @@ class UnderNoise:
     p: float  # of the paired permutation test
     flips: Measure  # share of the documents whose answer does not follow the rule
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {name: one.model_dump() if isinstance(one, Measure) else one for name, one in vars(self).items()}
-
 
 def noise_of(score: Score) -> str | None:
     """The noise that a score is under; None for the test as it is."""

@@ -160,7 +160,7 @@ def card_rescore(
     """Score cards of earlier versions of their tasks anew, where they lie, from the answers that they hold."""
     found = evaluation.rescore_cards(cards, data_dir=data_dir, ask=ask, adapter=adapter, base=base)
     fault = typer.Exit(1) if any(one.refused for one in found) else None
-    return Found([one.as_dict() for one in found], lambda: show.scorecards.rescored(found), fault)
+    return Found(found, lambda: show.scorecards.rescored(found), fault)
 
 
 def card_calibration(
@@ -173,7 +173,7 @@ def card_calibration(
 ) -> Found:
     """How sure subjects were when they were right: calibration, abstaining, thresholds with a guarantee."""
     found = finbench.calibrate(cards, tasks=_named(tasks), validation=validation, wanted=_rates(error))
-    return Found([one.as_dict() for one in found], lambda: show.sureness.calibrated(found))
+    return Found(found, lambda: show.sureness.calibrated(found))
 
 
 def card_noise(
@@ -186,7 +186,7 @@ def card_noise(
 
     notes = unreached(noisy)
     found = finbench.robustness(card, noisy, tasks=_named(tasks), notes=notes)
-    value = [*(one.as_dict() for one in found), *({"n": 0, "unreached": note} for note in notes)]
+    value = [*found, *({"n": 0, "unreached": note} for note in notes)]
     return Found(value, lambda: show.sureness.noises(found, notes))
 
 
@@ -197,7 +197,7 @@ def card_contextual(
 ) -> Found:
     """The score without what a subject prefers where there is nothing to read (contextual calibration)."""
     found = finbench.contextual(card, empty, tasks=_named(tasks))
-    return Found([one.as_dict() for one in found], lambda: show.sureness.contextual(found))
+    return Found(found, lambda: show.sureness.contextual(found))
 
 
 def card_years(
@@ -208,13 +208,13 @@ def card_years(
 ) -> Found:
     """A score by the year of its documents, beside the date up to which the base has read."""
     found = finbench.by_year(cards, tasks=_named(tasks), cutoff=cutoff, data_dir=data_dir)
-    return Found([one.as_dict() for one in found], lambda: show.sureness.by_year(found))
+    return Found(found, lambda: show.sureness.by_year(found))
 
 
 def card_prompts(cards: Cards, tasks: Tasks = None) -> Found:
     """What the prompt does: scores by several of them, the worst, and whether the order of subjects stays."""
     found = finbench.by_prompt(cards, tasks=_named(tasks))
-    return Found(found.as_dict(), lambda: show.sureness.by_prompt(found))
+    return Found(found, lambda: show.sureness.by_prompt(found))
 
 
 def board_add(
@@ -252,7 +252,7 @@ def board_reproduce(
     failed = not dry_run and any(one.outcome == "not signed" for one in done)
     said = [f"{one.card}: {one.outcome}. {one.said}" for one in done]
     said += [f"Next: finbench leaderboard build {folder}"] if any(one.outcome == "signed" for one in done) else []
-    return Found([one.as_dict() for one in done], lambda: echo("\n".join(said)), typer.Exit(1) if failed else None)
+    return Found(done, lambda: echo("\n".join(said)), typer.Exit(1) if failed else None)
 
 
 def board_build(
@@ -290,7 +290,7 @@ def board_review(
     made = leaderboard.review(folder, against)
     if comment:
         write_atomic(comment, made.comment)
-    return Found(made.as_dict(), lambda: echo(made.comment.rstrip()), typer.Exit(1) if made.faults else None)
+    return Found(made, lambda: echo(made.comment.rstrip()), typer.Exit(1) if made.faults else None)
 
 
 def board_pack(

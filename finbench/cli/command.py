@@ -31,7 +31,7 @@ DataDir = Annotated[Path | None, DATA_DIR]
 class Found:
     """What a command found."""
 
-    value: Any  # a record, or what json.dumps takes: printed with --json
+    value: Any  # a record, or what ``strict.plain`` takes: printed with --json
     show: Callable[[], object]  # prints it for a person
     fault: Exception | None = None  # raised afterwards
 
@@ -55,8 +55,10 @@ def declared(command: Callable[..., Any]) -> Callable[..., None]:
         if found is None:
             return
         if as_json:
+            from finbench.core.strict import plain
+
             value = found.value
-            text = value.to_json().rstrip() if hasattr(value, "to_json") else json.dumps(value, indent=1)
+            text = value.to_json().rstrip() if hasattr(value, "to_json") else json.dumps(plain(value), indent=1)
             typer.echo(harmless_json(text))
         else:
             found.show()

@@ -48,7 +48,7 @@ def ask(
 
     asked = sys.stdin.read() if text == "-" else text
     replies = evaluation.ask(adapter, asked, task=task, base=base)
-    return Found([reply.as_dict() for reply in replies], lambda: show.answers.replies(replies))
+    return Found(replies, lambda: show.answers.replies(replies))
 
 
 def try_(
@@ -182,5 +182,4 @@ def doctor(
             echo(line, err=True)
     findings = evaluation.examine_machine(data_dir)
     bad = any(finding.state == "fault" for finding in findings)
-    stated = [finding.as_dict() for finding in findings]
-    return Found(stated, lambda: show.listings.doctor(findings, every), typer.Exit(1) if bad else None)
+    return Found(findings, lambda: show.listings.doctor(findings, every), typer.Exit(1) if bad else None)

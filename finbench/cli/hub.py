@@ -55,8 +55,6 @@ def zoo_list() -> Found:
 
     found = {name: training.recipes.recipe(name) for name in catalog.recipe_files()}
     entries = models.zoo.entries()
-    stated = {name: recipe.model_dump() for name, recipe in found.items()}
-    published = {name: entry.model_dump() for name, entry in entries.items()}
     others = models.zoo.known_adapters()
 
     def shown() -> None:
@@ -64,8 +62,7 @@ def zoo_list() -> Found:
         show.listings.recipes(found)
         show.publications.others(others.values())
 
-    known = {name: one.model_dump() for name, one in others.items()}
-    return Found({"adapters": published, "recipes": stated, "others": known}, shown)
+    return Found({"adapters": entries, "recipes": found, "others": others}, shown)
 
 
 def zoo_show(name: Annotated[str, "Recipe, published adapter, or known adapter of others."]) -> Found:

@@ -19,8 +19,7 @@ def tasks_list(data_dir: DataDir = None) -> Found:
 
     found, home = catalog.tasks(), paths.data_dir(data_dir)
     here = {task.set for task in found.values() if (home / task.set / "dataset.json").is_file()}
-    stated = {name: task.model_dump() for name, task in found.items()}
-    return Found(stated, lambda: show.listings.tasks(found.values(), catalog.groups(), here))
+    return Found(found, lambda: show.listings.tasks(found.values(), catalog.groups(), here))
 
 
 def tasks_show(name: Annotated[str, "Task, such as fpb."]) -> Found:
@@ -36,7 +35,7 @@ def tasks_show(name: Annotated[str, "Task, such as fpb."]) -> Found:
 def tasks_new(stated: TaskSettings) -> Found:
     """Make a benchmark of your own rows: a folder that finbench and stock lm-eval run, in which no text leaks."""
     made = evaluation.new_task(**vars(stated))
-    return Found(made.as_dict(), lambda: show.listings.new_task(made))
+    return Found(made, lambda: show.listings.new_task(made))
 
 
 def tasks_path() -> Found:
@@ -77,8 +76,7 @@ def bases(
         record = models.accept(found[accept])
         said = f"{accept}: its terms are accepted, as {record} says.\nNext: finbench demo --base {accept}"
         return Found({"accepted": accept, "record": str(record)}, lambda: echo(said))
-    stated = {alias: base.model_dump() for alias, base in found.items()}
-    return Found(stated, lambda: show.listings.bases(found.values()))
+    return Found(found, lambda: show.listings.bases(found.values()))
 
 
 def methods(

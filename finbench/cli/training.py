@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -107,7 +106,7 @@ def tune(
 def runs(folder: Annotated[Path, typer.Argument(help="Folder of runs.")] = Path("runs")) -> Found:
     """The trainings that lie in a folder: in what their recipes differ, how far they are, and their scores."""
     found = training.runs_in(folder)
-    return Found([run.as_dict() for run in found], lambda: show.trainings.runs(found, folder))
+    return Found(found, lambda: show.trainings.runs(found, folder))
 
 
 def merge(
@@ -210,7 +209,7 @@ def sweep_run(
             f"{' and '.join(parts)} failed; the first, {first['cell']}: {first['message']}",
             first["hint"] or "The same command tries them again.",
         )
-    return Found(asdict(result), lambda: show.grids.ended(result), fault)
+    return Found(result, lambda: show.grids.ended(result), fault)
 
 
 def sweep_status(place: Place) -> Found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -29,6 +30,19 @@ class Record(BaseModel):
     def to_json(self) -> str:
         """Indented JSON in field order, ending with a newline."""
         return self.model_dump_json(indent=1, by_alias=True) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """``value`` as ``json.dumps`` takes it: records and dataclasses within as dictionaries, paths as text."""
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    if dataclasses.is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def checked(kind: Callable[..., Kind], value: Any, where: str, hint: str = "") -> Kind:

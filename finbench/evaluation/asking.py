@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import jinja2
@@ -38,10 +38,6 @@ class SubjectReply:
     def likeliest(self) -> str | None:
         """The most probable label."""
         return max(self.probabilities, key=self.probabilities.__getitem__) if self.probabilities else None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return asdict(self)
 
 
 class Asker:

@@ -9,9 +9,9 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from finbench import hub
 from finbench.core import catalog, environment, paths, threads
@@ -33,10 +33,6 @@ class DoctorLine:
     state: Literal["ok", "note", "fault"]
     detail: str
     mend: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return asdict(self)
 
 
 def examine_machine(data_dir: Path | None = None) -> list[DoctorLine]:

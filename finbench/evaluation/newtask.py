@@ -53,10 +53,6 @@ class NewTask:
     prompt: str
     notes: list[str] = field(default_factory=list)
 
-    def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return {**vars(self), "task": self.task.model_dump(), "folder": str(self.folder)}
-
 
 @called_with(TaskSettings)
 def new_task(wanted: TaskSettings) -> NewTask:

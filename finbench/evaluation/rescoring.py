@@ -12,7 +12,7 @@ import functools
 import itertools
 import re
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,6 @@ class Rescored:
     changes: list[str] = field(default_factory=list)
     refused: str = ""
     hint: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return asdict(self)
 
 
 def rescore_cards(

@@ -6,9 +6,9 @@ What was signed stays signed: the same command, here or on another machine, goes
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from finbench.cards import cardfiles
 from finbench.core.console import say
@@ -28,10 +28,6 @@ class Reproduction:
     card: str
     outcome: Literal["signed", "already", "to ask", "not signed"]
     said: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return asdict(self)
 
 
 def reproduce(

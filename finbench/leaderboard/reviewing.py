@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from finbench.cards import cardfiles, in_brackets
 from finbench.core import environment
@@ -48,10 +47,6 @@ class Review:
     new: list[str]
     faults: list[str]
     standings: list[Standing]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return asdict(self)
 
     @property
     def comment(self) -> str:
