@@ -7,7 +7,6 @@ Its shape is learnt from the task's own rows: the column whose values are their 
 from __future__ import annotations
 
 import json
-import platform
 import re
 import textwrap
 from collections import Counter
@@ -17,15 +16,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from finbench.cards import cardfiles, write_reports
+from finbench.cards import write_reports
 from finbench.core import catalog, paths
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, counted, reason, unknown
 from finbench.core.files import json_text, sha256_file, unique_keys
-from finbench.core.records import UNKNOWN, BaseModelId, Provenance, Scorecard, Subject, Task
-from finbench.core.version import __version__
+from finbench.core.records import UNKNOWN, BaseModelId, Scorecard, Subject, Task
 from finbench.data import read_rows
-from finbench.evaluation.scored import asked_rows, score_answers, status
+from finbench.evaluation.scored import UNCOUNTED, asked_rows, blank, score_answers, stored
 from finbench.scoring import prompts
 
 _ANSWERS = (
@@ -65,12 +63,8 @@ def import_answers(
     instances = prompts.requests(lm_task, None)
     for instance in instances:
         instance.resps = [answers[instance.doc_id]]
-    unknown = {"overlap": None, "truncated": 0, "prompt_tokens": 0, "seconds": 0}
-    score, samples = score_answers(chosen, lm_task, instances, asked_rows(chosen, lm_task, None), **unknown)
-    card = _blank(file, name or file.stem).model_copy(update={"scores": [score], "status": status([score], True)})
-    card = card.model_copy(update={"run_key": cardfiles.run_key(card)})
-    place, written = cardfiles.store(out, card, {score.task: samples})
-    say(f"{file.name} -> {place}")
+    made = score_answers(chosen, lm_task, instances, asked_rows(chosen, lm_task, None), **UNCOUNTED)
+    written = stored(out, file, _blank(file, name or file.stem), [made])
     write_reports(out)
     return [written]
 
@@ -202,29 +196,11 @@ def _order(doc: Mapping[str, Any]) -> tuple[int, str]:
 def _blank(file: Path, name: str) -> Scorecard:
     """The card of a file of answers, without its scores: nothing is known of who gave them but a name."""
     base = BaseModelId(alias=name, hub_id=None, revision=None, source="folder", fingerprint=UNKNOWN)
-    return Scorecard(
-        status="partial",
+    return blank(
+        datetime.now(UTC),
+        {},
         origin="answers",
         subject=Subject(name=name, base=base, kind="model"),
-        scores=[],
         engine="answers of others",
-        dtype="unknown",
-        form="base",
-        shots=0,
-        limit=None,
-        seed=0,
         arguments={"answers_sha256": sha256_file(file)},
-        computed=None,
-        chat_template=None,
-        run_key="",
-        samples=None,
-        peak_memory_bytes=0,
-        seconds=0.0,
-        provenance=Provenance(
-            finbench=__version__,
-            python=platform.python_version(),
-            packages={},
-            hardware={},
-            created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        ),
     )

@@ -7,26 +7,23 @@ from __future__ import annotations
 
 import io
 import json
-import platform
 import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 import zstandard
 
-from finbench.cards import cardfiles
 from finbench.core import catalog, zips
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, reason, shortened
 from finbench.core.files import bearable, json_text
-from finbench.core.records import UNKNOWN, BaseModelId, Provenance, Scorecard, Subject, Task
-from finbench.core.version import __version__
-from finbench.evaluation.scored import asked_rows, score_answers, status
+from finbench.core.records import UNKNOWN, BaseModelId, Scorecard, Subject, Task
+from finbench.evaluation.scored import UNCOUNTED, asked_rows, blank, score_answers, stored
 from finbench.scoring import prompts
 
 SOLVER, SCORER = "as_the_task_asks", "strict"  # as inspecttasks registers them
@@ -40,6 +37,7 @@ _PLACE = ("dtype", "torch_dtype", "revision", "device", "device_map", "batch_siz
           "hidden_states", "tensor_parallel_size", "gpu_memory_utilization", "max_model_len", "host", "port",
           "timeout")  # fmt: skip
 _AGAIN = "Run it again: inspect eval finbench/TASK --model ..."
+_PACKAGES = ("inspect_ai", "transformers", "vllm")  # whose versions a card has
 _PROVIDERS = ("hf", "vllm", "vllm-completions", "sglang")  # whose names of models are the Hub's
 
 
@@ -72,7 +70,7 @@ def import_log(path: Path, *, out: Path, name: str | None, data_dir: Path | None
         samples = log.get("samples")
         if not isinstance(samples, list):
             raise FinbenchError(f"{path} holds no answers.", "Run it again, without --no-log-samples.")
-        blank = _blank(spec, log.get("stats") or {}, name, chat, shots, seed)
+        bare = _blank(spec, log.get("stats") or {}, name, chat, shots, seed)
     if scorers != [SCORER]:
         say(f"{path.name}: scored by {', '.join(scorers) or 'nothing'}; its answers are scored anew by {task.name}")
     lm_task = prompts.load([task], data_dir, shots, seed)[task.name]
@@ -89,15 +87,10 @@ def import_log(path: Path, *, out: Path, name: str | None, data_dir: Path | None
     limit = len(answers) if len(answers) < len(instances) else None
     if limit:
         say(f"{path.name}: a sample of {limit:,} of {len(instances):,} rows; its card is partial")
-    unknown = {"overlap": None, "truncated": 0, "prompt_tokens": 0, "seconds": blank.seconds}
-    asked = asked_rows(task, lm_task, limit)
-    score, rows = score_answers(task, lm_task, instances[: len(answers)], asked, **unknown)
+    asked, measured = asked_rows(task, lm_task, limit), {**UNCOUNTED, "seconds": bare.seconds}
+    score, rows = score_answers(task, lm_task, instances[: len(answers)], asked, **measured)
     _differing(task, log.get("results") or {}, score.metrics)
-    card = blank.model_copy(update={"scores": [score], "limit": limit, "status": status([score], not limit)})
-    card = card.model_copy(update={"run_key": cardfiles.run_key(card)})
-    place, written = cardfiles.store(out, card, {task.name: rows})
-    say(f"{path.name} -> {place}")
-    return written
+    return stored(out, path, bare, [(score, rows)], limit=limit)
 
 
 def _other(path: Path, what: str) -> FinbenchError:
@@ -239,33 +232,16 @@ def _blank(
     )
     dtype = str(arguments.get("dtype") or arguments.get("torch_dtype") or "unknown").removeprefix("torch.")
     begun, ended = (datetime.fromisoformat(stats[key]) for key in ("started_at", "completed_at"))
-    return Scorecard(
-        status="partial",
+    packages = {key: str(value) for key, value in (spec.get("packages") or {}).items() if key in _PACKAGES}
+    return blank(
+        datetime.fromisoformat(str(spec["created"])),
+        {key.replace("_", "-"): version for key, version in packages.items()},
         origin="inspect",
         subject=Subject(name=name or short, base=base, chat=chat),
-        scores=[],
         engine=f"inspect {provider}",
         dtype=dtype,
-        form="base",
         shots=shots,
-        limit=None,
         seed=seed,
         arguments={"inspect_run": str(spec["run_id"])},
-        computed=None,
-        chat_template=None,
-        run_key="",
-        samples=None,
-        peak_memory_bytes=0,
         seconds=(ended - begun).total_seconds(),
-        provenance=Provenance(
-            finbench=__version__,
-            python=platform.python_version(),
-            packages={
-                key.replace("_", "-"): str(value)
-                for key, value in (spec.get("packages") or {}).items()
-                if key in ("inspect_ai", "transformers", "vllm")
-            },
-            hardware={},
-            created=datetime.fromisoformat(str(spec["created"])).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        ),
     )

@@ -9,21 +9,18 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import cardfiles
 from finbench.core import catalog
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, reason
 from finbench.core.files import json_lines, json_text, sha256_file, stable_json
-from finbench.core.records import UNKNOWN, BaseModelId, Bits, Provenance, Score, Scorecard, Subject, Task
-from finbench.core.version import __version__
-from finbench.evaluation.scored import asked_rows, score_answers, status
+from finbench.core.records import UNKNOWN, BaseModelId, Bits, Score, Scorecard, Subject, Task
+from finbench.evaluation.scored import UNCOUNTED, asked_rows, blank, score_answers, stored
 from finbench.scoring import prompts
 
 _EDITION = "Import the same edition of the data."
@@ -58,7 +55,7 @@ def import_results(path: Path, *, out: Path, name: str | None, data_dir: Path | 
     with _stated(path):
         shots = {int(results["n-shot"].get(task, 0)) for task in files}
         seed = int(results["config"].get("fewshot_seed") or 0)
-        blank = _blank(results, path, name, seed)
+        bare = _blank(results, path, name, seed)
     if len(shots) > 1:
         raise FinbenchError(
             f"{path}: its tasks have different numbers of shots: {sorted(shots)}.",
@@ -77,12 +74,8 @@ def import_results(path: Path, *, out: Path, name: str | None, data_dir: Path | 
         scores.append((limit, score))
     made = []
     for limit, together in _by_limit(scores).items():
-        said = {"scores": together, "limit": limit, "shots": shown, "status": status(together, not limit)}
-        card = blank.model_copy(update=said)
-        card = card.model_copy(update={"run_key": cardfiles.run_key(card)})
-        place, written = cardfiles.store(out, card, {score.task: samples[score.task] for score in together})
-        say(f"{path.name} -> {place}")
-        made.append(written)
+        own = [(score, samples[score.task]) for score in together]
+        made.append(stored(out, path, bare, own, limit=limit, shots=shown))
     return made
 
 
@@ -142,8 +135,7 @@ def _score(
         # under a chat template we cannot render the whole prompt, but the question must stand in it
         question = ("" if lm_task.multiple_input else str(lm_task.doc_to_text(requests[0].doc))) if chat else None
         _fill(requests, row, f"{file}: document {row['doc_id']}", question)
-    unknown = {"overlap": None, "truncated": 0, "prompt_tokens": 0, "seconds": 0}
-    score, made = score_answers(task, lm_task, instances, asked_rows(task, lm_task, limit), **unknown)
+    score, made = score_answers(task, lm_task, instances, asked_rows(task, lm_task, limit), **UNCOUNTED)
     said = results["results"].get(task.name, {})
     for name, measure in score.metrics.items() if isinstance(said, dict) else ():
         stated = said.get(f"{name},none")
@@ -194,31 +186,18 @@ def _blank(results: Mapping[str, Any], path: Path, name: str | None, seed: int) 
     when = datetime.fromtimestamp(float(results.get("date") or 0), UTC)
     packages = {"lm-eval": results.get("lm_eval_version"), "transformers": results.get("transformers_version")}
     dtype = str(config.get("model_dtype") or "unknown").removeprefix("torch.")
-    return Scorecard(
-        status="partial",
+    return blank(
+        when,
+        {key: str(value) for key, value in packages.items() if value},
         origin="lm-eval",
         subject=subject,
-        scores=[],
         engine=f"lm-eval {config.get('model') or 'unknown'}",
         dtype="none" if dummy else dtype,
         form="none" if dummy else "unmerged" if subject.adapter else "base",
-        shots=0,
-        limit=None,
         seed=seed,
         arguments={"results_sha256": sha256_file(path)},
-        computed=None,
         chat_template=results.get("chat_template_sha"),
-        run_key="",
-        samples=None,
-        peak_memory_bytes=0,
         seconds=float(results.get("total_evaluation_time_seconds") or 0),
-        provenance=Provenance(
-            finbench=__version__,
-            python=platform.python_version(),
-            packages={key: str(value) for key, value in packages.items() if value},
-            hardware={},
-            created=when.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        ),
     )
 
 

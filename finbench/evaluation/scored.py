@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
-from finbench.core.records import DataId, Score, Task
+from finbench.cards import cardfiles
+from finbench.core.console import say
+from finbench.core.records import DataId, Provenance, Score, Scorecard, Task
+from finbench.core.version import __version__
 from finbench.scoring import (
     answers,
     baselines,
@@ -18,6 +24,35 @@ from finbench.scoring import (
     samples_of,
     split_metrics,
 )
+
+UNCOUNTED: dict[str, Any] = {"overlap": None, "truncated": 0, "prompt_tokens": 0, "seconds": 0}  # where others asked
+
+
+def blank(when: datetime, packages: Mapping[str, str], **stated: Any) -> Scorecard:
+    """The card of answers that another program got ``when``, without scores; ``stated``: the fields that are known."""
+    nothing: dict[str, Any] = dict.fromkeys(("limit", "computed", "chat_template", "samples"))
+    nothing |= {"status": "partial", "scores": [], "dtype": "unknown", "form": "base", "shots": 0, "seed": 0}
+    nothing |= {"run_key": "", "peak_memory_bytes": 0, "seconds": 0.0}
+    provenance = Provenance(
+        finbench=__version__,
+        python=platform.python_version(),
+        packages=dict(packages),
+        hardware={},
+        created=when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+    return Scorecard(**{**nothing, **stated}, provenance=provenance)
+
+
+def stored(
+    out: Path, source: Path, card: Scorecard, made: Sequence[tuple[Score, list[dict[str, Any]]]], **stated: Any
+) -> Scorecard:
+    """A ``blank`` card with its scores and their samples, written to ``out``; ``stated``: its limit and shots."""
+    scores = [score for score, _ in made]
+    card = card.model_copy(update={"scores": scores, "status": status(scores, not stated.get("limit")), **stated})
+    card = card.model_copy(update={"run_key": cardfiles.run_key(card)})
+    place, written = cardfiles.store(out, card, {score.task: rows for score, rows in made})
+    say(f"{source.name} -> {place}")
+    return written
 
 
 def asked_rows(task: Task, lm_task: Any, limit: int | None) -> tuple[DataId, str | None]:
