@@ -17,7 +17,7 @@ from boards import read_script
 from finbench.cards import cardfiles
 from finbench.core.records import Measure
 from finbench.evaluation import Verification
-from finbench.leaderboard import details, tables, trainings
+from finbench.leaderboard import details, precedence, tables, trainings
 from finbench.leaderboard.board import Board, board
 from finbench.leaderboard.evidence import of
 from finbench.leaderboard.examine import present
@@ -320,13 +320,30 @@ def test_rslora_is_not_above_lora_on_tfns() -> None:
     assert by_documents == [1, 2]
 
 
-def test_the_committed_page_has_the_seeds_of_fpb_as_one_row() -> None:
+def test_the_committed_page_has_the_seeds_of_a_recipe_as_one_row() -> None:
     names = ("heads", "cards")
     parts = dict(read_script((COMMITTED / "page" / f"{name}.js").read_text()) for name in names)
-    fpb = next(test for test in parts["heads"]["tests"] if test["task"] == "fpb")
-    assert (fpb["conditions"], fpb["whole"]) == (["74.3 % of the test"], False)
-    rows = read_script((COMMITTED / "page" / "task" / f"{fpb['file']}.js").read_text())[1]
-    [row] = [row for row in rows if isinstance(row[11], list)]
-    assert parts["cards"][row[0]]["name"] == "fpb-smollm2-135m-lora"
-    assert len(row[11]) == 3
-    assert row[1] == pytest.approx(statistics.mean(one[1] for one in row[11]), abs=1e-5)
+    some, every = (test for test in parts["heads"]["tests"] if test["task"] == "fpb")
+    assert (some["conditions"], some["whole"]) == (["74.3 % of the test"], False)
+    assert (every["conditions"], every["whole"]) == (["74.3 % of the test"], False)
+    rows = [read_script((COMMITTED / "page" / "task" / f"{one['file']}.js").read_text())[1] for one in (some, every)]
+    several = {parts["cards"][row[0]]["name"]: row for row in [*rows[0], *rows[1]] if isinstance(row[11], list)}
+    assert len(several) == 7  # six of the study with 400 training rows, and LoRA with 2,506
+    assert {name: len(row[11]) for name, row in several.items() if len(row[11]) != 5} == {"fpb-smollm2-135m-lora": 3}
+    for row in several.values():
+        assert row[1] == pytest.approx(statistics.mean(one[1] for one in row[11]), abs=1e-5)
+
+
+def test_adapters_that_learnt_the_usual_answer_of_each_question_are_no_copies_of_one_another() -> None:
+    """Two seeds and two methods of the study answer Yes to one of nine questions, and No to the others."""
+
+    def marks(name: str) -> list[str]:
+        path = COMMITTED / "scorecards" / f"headlines-smollm2-135m-{name}.json"
+        card = cardfiles.read(path)
+        return list(precedence.answered(card.scores[0], cardfiles.rows_by_task(path, card)["finbench_headlines"]))
+
+    assert not marks("irqlora-4bit-limit400-s3")
+    assert not marks("lora-4bit-limit400-s3")
+    telling = [marks(f"irqlora-4bit-limit400-s{seed}") for seed in (1, 2)]
+    assert [len(one) for one in telling] == [1, 1]
+    assert telling[0] != telling[1]

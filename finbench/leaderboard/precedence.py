@@ -26,7 +26,8 @@ _UNSEEN = re.compile(
     "\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     "\U000e0000-\U000e0fff]"
 )
-_TELLING = 20  # wrong answers, and answers other than the commonest: two models do not share as many by chance
+# wrong answers, and answers other than the commonest of their question: two models do not share as many by chance
+_TELLING = 20
 
 
 def arrivals(folder: Path) -> dict[str, int]:
@@ -70,13 +71,22 @@ def answered(score: Score, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if not said:
         return
     _, wrong, unparsed = drawing.strata(score, rows)
-    common = max(Counter(said).values())
+    by_question: dict[str | None, Counter[str]] = {}  # many an adapter learns no more than what is mostly right of each
+    for row, answer in zip(rows, said, strict=True):
+        by_question.setdefault(cardfiles.of_row(row, "question", _question), Counter())[answer] += 1
+    common = sum(max(counts.values()) for counts in by_question.values())
     if len(wrong) + len(unparsed) >= _TELLING and len(said) - common >= _TELLING:
         yield "answers " + digest([said, [row["doc"] for row in rows]])
 
 
 def _said(row: Mapping[str, Any]) -> str:
     return stable_json(row.get("answer", row.get("answer_sha256")))
+
+
+def _question(row: Mapping[str, Any]) -> str | None:
+    """Which of the questions that are asked of each text."""
+    values = row["values"].get("question_f1")
+    return str(values[0]) if isinstance(values, list | tuple) else None
 
 
 def without_model(card: Scorecard) -> str:
