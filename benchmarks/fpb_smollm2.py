@@ -48,11 +48,8 @@ def run(data_dir: Path | None) -> None:
 
 def table() -> str:
     """Markdown: the base, each seed, and their mean with the standard deviation over seeds."""
-    found = [cardfiles.read(path) for path in sorted(RESULTS.glob("fpb-*.json"))]
-    shown = [
-        cardfiles.read(RESULTS / "fpb-smollm2-135m.json"),
-        *(card for card in found if card.subject.adapter and card.scores[0].task == "finbench_fpb"),
-    ]
+    paths = [RESULTS / "fpb-smollm2-135m.json", *sorted(RESULTS.glob(f"{RECIPE}-s*.json"))]
+    shown = [cardfiles.read(path) for path in paths]
     lines = [
         "| subject | macro-F1, 95 % interval | accuracy | parsed | macro-F1, log-likelihood form |",
         "|--|--:|--:|--:|--:|",

@@ -320,7 +320,7 @@ def scores(out: Path, cells: Cells) -> str:
     """Table of what stands beside the adapters, and of these."""
     rows = []
     asked = [next((cell.score for cell in cells.values() if cell.task == task), None) for task in TASKS]
-    for kind in ("random", "majority", "question_majority"):
+    for kind in ("random", "majority", "question_majority", "always_yes"):
         own = [one.baselines.get(kind) if one else None for one in asked]
         told = [f"{100 * v[one.main_metric]:.1f}" if one and v else "–" for one, v in zip(asked, own, strict=True)]
         rows.append([kind.replace("_", " "), *told])
@@ -364,6 +364,21 @@ def tests(cells: Cells) -> list[str]:
     return [table(head, lines), table(["not planned; p corrected for thirty", *TASKS], every)]
 
 
+def unusual(cells: Cells) -> str:
+    """Table of the answers to headlines that are not the adapter's commonest one to their question: what it read."""
+    rows = []
+    for way in WAYS.values():
+        counts = []
+        for cell in (cells[way, "headlines", seed] for seed in SEEDS if (way, "headlines", seed) in cells):
+            by_question: dict[str, list[str | None]] = {}
+            for row in cardfiles.rows_by_task(cell.path, cell.card)[PREFIX + "headlines"]:
+                question, _, said = row["values"]["question_f1"]
+                by_question.setdefault(question, []).append(said)
+            counts.append(sum(len(said) - max(map(said.count, said)) for said in by_question.values()))
+        rows.append([way, *(str(count) for count in counts)])
+    return table(["", *(f"seed {seed}" for seed in SEEDS)], rows)
+
+
 def costs(cells: Cells) -> list[str]:
     """Tables of the rates that were found, and of what a training took: medians over seeds."""
     found = rates(cells)
@@ -395,7 +410,9 @@ def plot(out: Path, cells: Cells, task: str) -> str:
         mean = Measure(value=spread.mean, low=spread.low, high=spread.high, method="Student's t over seeds")
         runs = [plots.SeedRun(cell.card, cell.score, None) for cell in own]
         shown.append(plots.Line(way, "", [plots.TableCell(mean, True, runs)]))
-    floors = {"majority": 100 * own[0].score.baselines["majority"][own[0].score.main_metric]}
+    constant = {kind: 100 * values[own[0].score.main_metric] for kind, values in own[0].score.baselines.items()}
+    best = max(constant, key=lambda kind: constant[kind])
+    floors = {best.replace("_", "-"): constant[best]}  # a picture shows the first word
     if (out / "linear.json").is_file():
         floors["linear model"] = json.loads((out / "linear.json").read_text(encoding="utf-8"))[task]["all"][0]
     if asked := [statistics.mean(found[task]) for found in of_base(out).values() if task in found]:
@@ -412,19 +429,22 @@ def page(out: Path, cells: Cells) -> None:
     hours = sum(cell.record.training.seconds for cell in cells.values()) / 3600
     names = ("torch", "transformers", "peft", "bitsandbytes")
     versions = ", ".join(f"{name} {first.provenance.packages[name]}" for name in names)
-    told, made, took = tests(cells), scores(out, cells), costs(cells)
+    told, made, read, took = tests(cells), scores(out, cells), unusual(cells), costs(cells)
+    drawn = [task for task in TASKS if any(cell.task == task for cell in cells.values())]
+    for task in drawn:
+        write_atomic(DOCS / f"study-{task}.svg", plot(out, cells, task))
     parts = [
         f"{len(cells)} adapters, {hours:.1f} core-hours of training; {first.provenance.hardware['cpu']}, one thread "
         f"each; {versions}.",
         "**Planned tests**, in points with 95 % intervals:\n\n" + told[0],
         "**Scores** in points, mean ± standard deviation over five seeds (of the base, over draws of its examples):"
         "\n\n" + made,
-        "**Single tasks**, not planned:\n\n" + told[-1],
+        "\n\n".join(f"![Scores on {task}, a dot a training](study-{task}.svg)" for task in drawn),
+        *("**Single tasks**, not planned:\n\n" + table for table in told[1:]),
+        "**Answers to headlines** that are not the adapter's commonest one to that question, of 594:\n\n" + read,
         "**Rates** that the searches found:\n\n" + took[0],
         "**Cost**, medians of five trainings with another one beside them:\n\n" + took[1],
     ]
-    for task in dict.fromkeys(cell.task for cell in cells.values()):
-        write_atomic(DOCS / f"study-{task}.svg", plot(out, cells, task))
     text = (DOCS / "study.md").read_text(encoding="utf-8")
     before, after = text.partition(MARKS[0])[0], text.partition(MARKS[1])[2]
     write_atomic(DOCS / "study.md", before + "\n\n".join([MARKS[0], wrapped("\n\n".join(parts)), MARKS[1]]) + after)
@@ -447,7 +467,7 @@ def main() -> None:
     if given.page:
         page(given.out, cells)
         return
-    print("\n\n".join([scores(given.out, cells), *tests(cells), *costs(cells)]))
+    print("\n\n".join([scores(given.out, cells), *tests(cells), unusual(cells), *costs(cells)]))
 
 
 if __name__ == "__main__":

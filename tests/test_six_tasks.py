@@ -127,7 +127,7 @@ def test_the_page_has_every_table_and_pictures(tmp_path: Path, monkeypatch: pyte
     assert text.startswith(f"before\n\n{marks[0]}\n")
     assert text.endswith(f"{marks[1]}\n\nafter\n")
     assert "old" not in text
-    assert all(text.count(f"\n| {way} |") == 3 for way in WAYS)  # scores, rates, costs
+    assert all(text.count(f"\n| {way} |") == 4 for way in WAYS)  # scores, answers, rates, costs
     picture = (tmp_path / "study-fpb.svg").read_text()
     assert all(f">{way}</text>" in picture for way in WAYS)
     assert picture.count('class="r"') == len(WAYS) * len(SEEDS)  # a pale dot a training

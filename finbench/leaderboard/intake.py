@@ -9,7 +9,7 @@ from pathlib import Path
 
 from finbench.cards import cardfiles, conditions_of
 from finbench.core import catalog
-from finbench.core.console import say
+from finbench.core.console import progress, say
 from finbench.core.errors import FinbenchError, check_used
 from finbench.core.files import sha256_file, write_atomic
 from finbench.core.records import Scorecard
@@ -53,7 +53,13 @@ def add(
         asked = drawing.wanted(rerun) != 0
         if (adapter or asked) and len(paths) != 1:
             raise FinbenchError(f"--adapter and --rerun are of one card, here are {len(paths)}.", "Add one at a time.")
-        faults = [f"{path.name}: {fault}" for path in paths for fault in check(path, data_dir=data_dir)]
+        faults: list[str] = []
+        with progress() as bar:
+            line = bar.add_task("verifying", total=len(paths), note="")
+            for path in paths:
+                bar.update(line, note=path.name)
+                faults += [f"{path.name}: {fault}" for fault in check(path, data_dir=data_dir)]
+                bar.advance(line)
         if faults:
             mend = "See all that was checked: finbench verify CARD"
             if all(_NOT_SHOWN in fault for fault in faults):
