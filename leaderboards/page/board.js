@@ -378,11 +378,13 @@
 
   // ---------------------------------------------------------------- a family, a task
 
+  const named = (test) => test.title + (test.form === "choice" && test.family !== "general" ? " (log-likelihood)" : "")
+    + (heads.tests.some((other) => other !== test && other.title === test.title && other.form === test.form) ? `, n = ${number(test.n, 0)}` : "");
   const familyOf = (name) => heads.tests.filter((test) => test.family === name);
   function family(name, passed) {
     const test = byKey.get(state.test);
     const pill = (found) => h("button", { type: "button", class: found.whole ? "pill" : "pill partial", "aria-pressed": String(found === test), "data-test": found.key,
-      on: { click: async () => { await go(name, found.key); document.querySelector(`[data-test="${found.key}"]`)?.focus(); } } }, found.form === "choice" && found.family !== "general" ? `${found.title} (log-likelihood)` : found.title);
+      on: { click: async () => { await go(name, found.key); document.querySelector(`[data-test="${found.key}"]`)?.focus(); } } }, named(found));
     const line = (label, chosen) => chosen.length ? h("div", { class: "pills", role: "group", "aria-label": label }, h("span", {}, label), chosen.map(pill)) : null;
     const tests = familyOf(name);
     return [line("Whole tests", tests.filter((found) => found.whole)), line("Partial", tests.filter((found) => !found.whole)),
@@ -398,7 +400,7 @@
     const rows = new Map(Object.entries(part.rows).map(([one, found]) => [one, found.map(moved)]));
     return { who: part.who, history: part.history || [], past: part.past || 0, card: cards[[...rows.values()][0][0][CARD]], rows };
   }
-  const testLink = (test) => h("a", { href: `${root}task/${test.file}.html` }, test.title, test.form === "choice" && test.family !== "general" ? " (log-likelihood)" : "");
+  const testLink = (test) => h("a", { href: `${root}task/${test.file}.html` }, named(test));
   const marks = (test) => [test.whole ? null : h("span", { class: "badge outside" }, "partial"), test.ranked ? null : h("span", { class: "badge outside" }, "never ranked")];
   function subject(found) {
     const { card } = found;
