@@ -115,7 +115,7 @@ def merge(
     base: Annotated[str | None, "The adapter's base, where bases.yaml does not know it."] = None,
     onto: Annotated[str | None, "auto; dequantised: what was trained; bf16: the weights as published."] = None,
     dtype: Annotated[str | None, "bfloat16 (default), float16 or float32."] = None,
-    bits: Annotated[int | None, "16, 8 or 4: of the base that an adapter without finbench.json was trained on."] = None,
+    bits: Annotated[int | None, "16, 8 or 4: of its base in training, where the adapter does not say."] = None,
     how: Annotated[str | None, "Of several: cat (sum of updates), linear (mean), ties, dare, dare_ties."] = None,
     weights: Annotated[str | None, "One for each of several, commas between; default: 1."] = None,
     density: Annotated[float | None, "Share of numbers that ties and dare keep; default: 0.5."] = None,
@@ -145,7 +145,7 @@ def export(
     out: Annotated[Path, typer.Option(help="New folder for the files.")],
     to: Annotated[str, "gguf: for llama.cpp; ollama: a Modelfile beside it; mlx: for mlx-lm."] = "gguf",
     base: Annotated[str | None, "The adapter's base, where bases.yaml does not know it."] = None,
-    bits: Annotated[int | None, "16, 8 or 4: of the base that an adapter without finbench.json was trained on."] = None,
+    bits: Annotated[int | None, "16, 8 or 4: of its base in training, where the adapter does not say."] = None,
     weights: Annotated[str | None, "f16; q8_0 (GGUF alone): half the size; bf16 (default of mlx); f32."] = None,
 ) -> Found:
     """Write an adapter and its base as one model for llama.cpp, Ollama or MLX; for the first two the LoRA alone too."""

@@ -256,7 +256,7 @@ class Adapter(Document):
 
 
 class MergedModel(Document):
-    """``merge.json`` beside a model made of an adapter that finbench did not train: nobody knows its recipe."""
+    """``merge.json`` beside a model made of an adapter without a record of its training."""
 
     base: BaseModelId = Field(description="the base it was merged with, as the user or the adapter names it")
     method: str = Field(description="peft's name of the kind of adapter")

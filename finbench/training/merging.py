@@ -61,7 +61,7 @@ def merge(
     another function, better or worse. The sum is made in float32 and written in ``dtype``. What was written is read
     again and compared with the adapter on its base, prompt by prompt (``Merge`` in the record).
 
-    ``bits`` are those of the base that an adapter without finbench.json was trained on; its files do not say, and 16
+    ``bits`` are those of the base that an adapter of another program was trained on; its files do not say, and 16
     are assumed. What it makes is a MergedModel. A model of low-rank factors in place of an adapter has its factors
     multiplied, and becomes a DenseCopy.
 
