@@ -111,7 +111,7 @@ def test_what_is_no_whole_set_is_left_out_or_refused(
     with pytest.raises(FinbenchError, match="No ranked task has its whole set here") as fault:
         push(benchmark="hub:org/fin", data_dir=tmp_path / "data", dry_run=True)
     said = fault.value.message
-    assert "Left out, not whole: 25.0 % of the authors' rows: tfns." in said
+    assert "Left out, not whole: 25.0 % of the test: tfns." in said
     assert "Left out, not in the data directory: fpb," in said
 
 

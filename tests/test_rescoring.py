@@ -110,7 +110,7 @@ def test_a_card_from_before_learns_that_its_rows_are_a_part_of_the_set(tmp_path:
     assert path.read_bytes() == before
     written()
     [found] = rescore_cards([path], data_dir=tmp_path / "data")
-    assert found.changes == ["finbench_fpb: its rows are of 2.5 % of the authors' set"]
+    assert found.changes == ["finbench_fpb: its rows are 2.5 % of the test"]
     again = cardfiles.read(path)
     assert (again.scores, again.status) == (card.scores, "partial")
     assert verify(path, data_dir=tmp_path / "data").faults == []

@@ -111,11 +111,11 @@ def test_the_evaluation_of_a_sweep_is_checked_alike(stated: dict[str, Any], mess
 
 def test_a_sweep_may_state_what_eval_may(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
-    stated = {"tasks": "mini_ner", "chat": True, "seed": 4, "metadata": {"agreement": "75"}}
+    stated = {"tasks": "fpb", "chat": True, "seed": 4, "metadata": {"agreement": "75"}}
     path.write_text(yaml.safe_dump({"name": "s", "axes": {"task": ["mini_sentiment"]}, "eval": stated}))
     sweep = sweepfile.read(path)
     [last] = Schedule(sweep, sweepfile.cells(sweep), {}).score_of.values()
-    assert last.payload["tasks"] == ["finbench_mini_ner"]
+    assert last.payload["tasks"] == ["finbench_fpb"]
     assert last.payload["how"] == {
         "engine": "auto", "limit": None, "shots": 0, "bits": 16, "arguments": {},
         "chat": True, "seed": 4, "metadata": {"agreement": "75"},
