@@ -192,7 +192,7 @@ def test_the_same_cell_twice_is_one(tmp_path: Path) -> None:
         ({"axes": {"method": ["lora"], "task": ["mini_ner"], "options": [{"x": 1}]}}, "Method lora has no option 'x'"),
         ({"axes": {"task": ["mini_ner"], "base": ["./none"]}}, "Cell task mini_ner, base ./none: No such folder"),
         ({"axes": {"task": ["mini_ner"], "base": ["smollm2"]}}, "Unknown base 'smollm2'. Did you mean smollm2-"),
-        ({"axes": {"task": ["mini_ner"], "seed": [True]}}, "seed: true is none of its values"),
+        ({"axes": {"task": ["mini_ner"], "seed": [True]}}, "seed: a number or a text is expected, got true"),
     ],
 )
 def test_a_fault_of_the_file_is_named_before_anything_starts(

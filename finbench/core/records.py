@@ -163,7 +163,7 @@ class Recipe(Record):
     def _no_truth(cls, value: Any, info: ValidationInfo) -> Any:
         """``true`` is no number, though Python takes it for 1."""
         if isinstance(value, bool) and info.field_name not in ("gradient_checkpointing", "compile", "chat"):
-            raise ValueError(f"{str(value).lower()} is none of its values")
+            raise ValueError(f"a number or a text is expected, got {str(value).lower()}")
         return value
 
     @field_validator("tasks")
