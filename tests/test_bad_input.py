@@ -381,8 +381,9 @@ def test_a_newer_record_says_so(adapter: Path, tmp_path: Path) -> None:
     shutil.copytree(adapter, tmp_path / "a")
     path = tmp_path / "a" / "finbench.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 7, "energy": 3}))
-    with pytest.raises(FinbenchError, match="written by a newer finbench"):
+    with pytest.raises(FinbenchError, match="written by a newer finbench") as caught:
         adapters.read(tmp_path / "a")
+    assert "pip install -U finbench" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["my[0]", "m[bold]y", "a|b", "<img src=x onerror=alert(1)>", "x`y", "$(touch z)"])

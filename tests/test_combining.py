@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 
 from conftest import make_lora
 from finbench.cli.app import app
+from finbench.cli.show import trainings
 from finbench.core.combined import Combined
 from finbench.core.errors import FinbenchError
-from finbench.core.records import BaseModelId, Contamination
+from finbench.core.records import BaseModelId, Contamination, Merge, MergedModel
 from finbench.data import contamination
 from finbench.evaluation import evaluator
 from finbench.models import adapters, bases
@@ -155,6 +156,24 @@ def test_merging_goes_by_what_its_record_says(
     assert exporting._modelfile(known, on) != exporting._modelfile(unknown, on)  # which goes by the base's template
 
 
+def test_what_was_merged_says_how_the_model_is_scored(
+    llama: Path, parts: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = combine([str(part) for part in parts], tmp_path / "ab")
+    close: dict[str, Any] = dict.fromkeys(("probes", "positions", "largest_difference", "mean_divergence"), 1)
+    merge = Merge(adapter=made.identity, onto="bf16", dtype="bfloat16", agreement=1, answers=1, **close)
+    base = bases.resolve(str(llama)).id
+    model = MergedModel(base=base, method="lora", bits=16, bits_stated=False, merge=merge, provenance=made.provenance)
+    tasks = ["finbench_mini_ner", "mine_that_is_elsewhere", "finbench_mini_headline"]
+    for told, said in (
+        ({}, "eval --model ./m --tasks mini_sentiment\n"),
+        ({"tasks": tasks, "chat": True}, "eval --model ./m --tasks mini_ner,mini_headline --chat\n"),
+    ):
+        (tmp_path / "ab" / "combined.json").write_text(made.model_copy(update=told).to_json())
+        trainings.merged(model, Path("m"), str(tmp_path / "ab"))
+        assert capsys.readouterr().out.endswith(said)
+
+
 def test_what_it_learnt_by_heart_is_at_most_the_sum() -> None:
     one = Contamination(looked_for={"fpb": 10, "tfns": 5}, found={"fpb": 3}, editions={"fpb": "x", "tfns": "y"})
     other = Contamination(looked_for={"fpb": 10, "tfns": 5}, found={"fpb": 9}, editions={"fpb": "x", "tfns": "z"})
@@ -171,6 +190,10 @@ def test_a_record_of_other_weights_is_refused(parts: list[Path], tmp_path: Path)
     save_file({name: tensor * 2 for name, tensor in weights.items()}, tmp_path / "ab" / adapters.WEIGHTS)
     with pytest.raises(FinbenchError, match="combined.json is of another adapter"):
         adapters.read(tmp_path / "ab")
+    (tmp_path / "ab" / "combined.json").write_text("{")
+    with pytest.raises(FinbenchError, match="combined.json is torn") as caught:
+        adapters.read(tmp_path / "ab")
+    assert caught.value.hint == "Merge the adapters again, or fetch it again."
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,47 @@ def test_what_is_common_is_left_out_where_the_method_has_no_use_for_it(tmp_path:
         names(write(tmp_path, "", axes={"task": ["mini_sentiment"]}, common={**common, "method": "vera"}))
 
 
+def test_a_key_is_the_same_under_each_of_its_names(tmp_path: Path) -> None:
+    axes = {"task": ["mini_sentiment", "mini_headline"], "seed": [0, 1]}
+    rules = [{"when": {"tasks": "mini_sentiment"}, "memory": 2}, {"when": {"format": "nf4"}, "memory": 4}]
+    path = write(
+        tmp_path,
+        "smollm2-135m",
+        axes=axes,
+        exclude=[{"tasks": "mini_headline"}],
+        include=[{"tasks": ["mini_ner", "mini_headline"], "seed": 7, "bits": 4}],
+        needs_of=rules,
+    )
+    found = [
+        (*cell.recipe.tasks, cell.recipe.seed, cell.needs.memory) for cell in sweepfile.cells(sweepfile.read(path))
+    ]
+    assert found == [
+        ("finbench_mini_sentiment", 0, 2),
+        ("finbench_mini_sentiment", 1, 2),
+        ("finbench_mini_ner", 7, 4),
+        ("finbench_mini_headline", 7, 4),
+    ]
+
+
+def test_cells_are_counted_before_they_are_made(tmp_path: Path) -> None:
+    hundreds = {axis: list(range(1, 101)) for axis in ("seed", "rank", "alpha", "limit", "batch_size")}
+    with pytest.raises(FinbenchError, match="small has 10,000,000,000 cells; at most 100,000"):
+        names(write(tmp_path, "smollm2-135m", axes=hundreds))
+    axes: dict[str, Any] = {"task": ["mini_sentiment"], "seed": list(range(300)), "rank": list(range(1, 201))}
+    with pytest.raises(FinbenchError, match="small has 120,600 cells"):  # the second line names no axis
+        names(write(tmp_path, "smollm2-135m", axes=axes, include=[{"seed": [1, 2, 3]}, {"bits": 4}]))
+    lines = [{"seed": seed, "rank": 2} for seed in range(100, 110)]  # 60,010 cells; the first is a fault
+    with pytest.raises(FinbenchError, match="Unknown task 'mini_sentimen'"):
+        names(write(tmp_path, "smollm2-135m", axes={**axes, "task": ["mini_sentimen"]}, include=lines))
+
+
+def test_a_key_that_is_there_twice_is_named_with_its_lines(tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text("name: g\naxes:\n  seed: [0]\ncommon: {limit: 20}\ncommon: {}\n")
+    with pytest.raises(FinbenchError, match=r"small.yaml:5: not valid YAML \(key 'common' twice, first in line 4\)"):
+        sweepfile.read(path)
+
+
 def test_the_same_cell_twice_is_one(tmp_path: Path) -> None:
     path = write(tmp_path, "smollm2-135m", include=[{"method": "lora"}])
     assert len(names(path)) == 8
@@ -135,6 +176,23 @@ def test_the_same_cell_twice_is_one(tmp_path: Path) -> None:
         ({"eval": {"gpu_memory": 46}}, "gpu_memory is a share of a GPU, above 0 and at most 1, got 46"),
         ({"needs": {"gpus": 2}, "tune": {"budget": 1}}, "a search trains in one process, and the cell takes 2 GPUs"),
         ({"common": {**COMMON, "sharding": "fsdp"}}, "Give it as many GPUs"),
+        ({"axes": {"task": ["mini_sentiment"], "tasks": ["mini_headline"]}}, "task and tasks are two names of one key"),
+        ({"common": {"validate": "loss", "validate_on": "loss"}}, "validate and validate_on are two names of one key"),
+        ({"include": [{"pairs": "a.json", "preferences": "b.json"}]}, "pairs and preferences are two names of one"),
+        ({"exclude": [{"task": "mini_sentiment", "tasks": "mini_ner"}]}, "task and tasks are two names of one key"),
+        (
+            {"axes": {"task": ["mini_ner"], "rank": [{"rank": 4, "tasks": "mini"}]}},
+            "task and tasks are two names of one",
+        ),
+        ({"needs_of": [{"when": {"bit": 4}, "memory": 2}]}, "Unknown recipe key 'bit'. Did you mean bits"),
+        ({"needs_of": [{"when": {"method": "lroa"}, "memory": 2}]}, "Unknown method 'lroa'. Did you mean lora"),
+        ({"needs_of": [{"when": {"task": ["fpbb"]}, "memory": 2}]}, "Unknown task 'fpbb'"),
+        ({"needs_of": [{"when": {"base": "smollm"}, "memory": 2}]}, "Unknown base 'smollm'"),
+        ({"exclude": [{"method": ["lora", "dorra"]}]}, "Unknown method 'dorra'"),
+        ({"axes": {"method": ["lora"], "task": ["mini_ner"], "options": [{"x": 1}]}}, "Method lora has no option 'x'"),
+        ({"axes": {"task": ["mini_ner"], "base": ["./none"]}}, "Cell task mini_ner, base ./none: No such folder"),
+        ({"axes": {"task": ["mini_ner"], "base": ["smollm2"]}}, "Unknown base 'smollm2'. Did you mean smollm2-"),
+        ({"axes": {"task": ["mini_ner"], "seed": [True]}}, "seed: a number or a text is expected, got true"),
     ],
 )
 def test_a_fault_of_the_file_is_named_before_anything_starts(
@@ -621,6 +679,14 @@ def test_a_place_keeps_small_files_and_passes_over_torn_ones(url: str, tmp_path:
     place.remove("running/a.json")
     place.remove("running/a.json")
     assert place.running() == []
+
+
+@pytest.mark.parametrize("below", ["", "/x"])
+def test_a_file_is_no_place(below: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FinbenchError, match="is no folder") as caught:
+        Place(f"{tmp_path}/file{below}")
+    assert "Name one for the results" in caught.value.hint
 
 
 def test_an_unknown_store_is_refused() -> None:

@@ -221,6 +221,11 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {  # rows of a CSV, or text of
         {},
         r"'neutral ' differs from 'neutral' ",
     ),
+    "unicode": (
+        [TWO, *((t, f"{s}\u00e9") for t, s in GOOD), ("A text.", "neutrale\u0301")],
+        {},
+        "by how it is written in Unicode alone",
+    ),
     "empty": ([TWO, *GOOD, ("A text.", " ")], {}, r"bad.csv:62: no answer in stance"),
     "empty text": ([TWO, *GOOD, ("  ", "neutral")], {}, r"bad.csv:62: sentence is empty"),
     "conflict": ([TWO, *GOOD, (GOOD[3][0].upper(), "hawkish")], {}, r"bad.csv:62: the same text as .*bad.csv:5, with"),

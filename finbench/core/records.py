@@ -13,10 +13,12 @@ from pydantic import (
     Field,
     JsonValue,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from finbench.core import formats
 from finbench.core.errors import FinbenchError, shortened
@@ -40,7 +42,7 @@ from finbench.core.parts import StartingAdapter as StartingAdapter
 from finbench.core.parts import Truncation as Truncation
 from finbench.core.parts import name_of_source as name_of_source
 from finbench.core.settings import Bits as Bits
-from finbench.core.strict import Record
+from finbench.core.strict import NEWER, Record
 from finbench.core.training import Loop as Loop
 from finbench.core.training import Preferred as Preferred
 from finbench.core.training import Search as Search
@@ -156,6 +158,14 @@ class Recipe(Record):
     seed: int = Field(ge=0, lt=2**32)
     search: Search | None = Field(default=None, description="where lr comes from, if finbench tune found it")
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        """``true`` is no number, though Python takes it for 1."""
+        if isinstance(value, bool) and info.field_name not in ("gradient_checkpointing", "compile", "chat"):
+            raise ValueError(f"a number or a text is expected, got {str(value).lower()}")
+        return value
+
     @field_validator("tasks")
     @classmethod
     def _positive(cls, tasks: dict[str, float]) -> dict[str, float]:
@@ -227,7 +237,8 @@ class Document(Record):
         """Before the keys are looked at: a newer schema may have others."""
         number = value.get("schema", cls.newest) if isinstance(value, dict) else cls.newest
         if isinstance(number, int) and number > cls.newest:
-            raise ValueError(f"schema {number} was written by a newer finbench; this one reads up to {cls.newest}")
+            said = f"schema {number} was written by a newer finbench; this one reads up to {cls.newest}"
+            raise PydanticCustomError(NEWER, "{said}", {"said": said})
         return value
 
 

@@ -14,6 +14,7 @@ from finbench.core.errors import FinbenchError, near_misses, shortened
 
 Kind = TypeVar("Kind")
 _adapter = functools.cache(TypeAdapter)
+NEWER = "newer"  # type of the fault of a document that this finbench is too old for
 _FAULTS = 20  # of a record that are shown one by one
 
 
@@ -65,13 +66,15 @@ def _explain(kind: Any, error: Mapping[str, Any]) -> str:
     if error["type"] == "missing":
         return f"{place!r} is missing"
     message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error":
+    if error["type"] in ("value_error", NEWER):
         return f"{place}: {message}" if error["loc"] else message
     return f"{place}: {message}, got {shortened(repr(error['input']))}"
 
 
 def _hint(kind: Any, faults: Sequence[Mapping[str, Any]]) -> str:
     """The keys that there are, where a key is unknown or missing; else which values to change."""
+    if any(error["type"] == NEWER for error in faults):
+        return "Update finbench: git pull, or pip install -U finbench"
     for error in faults:
         if error["type"] in ("extra_forbidden", "unexpected_keyword_argument", "missing"):
             at = _kind_at(kind, error["loc"][:-1])

@@ -6,7 +6,6 @@ A task YAML may include others and name functions; both are kept as they are wri
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,11 +48,13 @@ class _Strict(yaml.constructor.SafeConstructor):
     home: Path | None = None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = Counter((key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        for (_, key), count in keys.items():
-            if count > 1:
-                problem = f"key {key!r} twice in line {node.start_mark.line + 1}"
-                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        first: dict[tuple[str, str], Any] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            mark: Any = key.start_mark
+            before = first.setdefault((key.tag, key.value), mark)
+            if before is not mark:
+                problem = f"key {key.value!r} twice, first in line {before.line + 1}"
+                raise yaml.constructor.ConstructorError(None, None, problem, mark)
         return super().construct_mapping(node, deep)
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:

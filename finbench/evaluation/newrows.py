@@ -164,7 +164,11 @@ def _labels(stated: str | None) -> dict[str, str]:
 
 
 def _folded(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return _plain(unicodedata.normalize("NFKC", text))
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def _written(value: Any) -> str:
@@ -247,8 +251,10 @@ def _label(written: str, labels: dict[str, str], exact: bool) -> str:
     known = {_folded(value): name for value, name in labels.items()}
     known |= {_folded(name): name for name in labels.values()}
     if exact and _folded(written) in known:
+        other = known[_folded(written)]
+        by = "case or spaces" if _plain(written) == _plain(other) else "how it is written in Unicode"
         raise ValueError(
-            f"the label {written!r} differs from {known[_folded(written)]!r} by case or spaces alone "
+            f"the label {written!r} differs from {other!r} by {by} alone "
             f"(--labels {','.join(labels.values())} takes both for one)"
         )
     if _folded(written) not in known:

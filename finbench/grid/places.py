@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -41,6 +42,8 @@ class Place:
         self.url = url
         protocols = self.files.protocol if isinstance(self.files.protocol, tuple) else (self.files.protocol,)
         self.folder = Path(self.root) if "file" in protocols else None
+        if self.folder is not None and any(map(os.path.isfile, (self.folder, *self.folder.parents))):
+            raise FinbenchError(f"{url} is no folder.", "Name one for the results: runs/NAME, or a URL of fsspec.")
 
     def work(self) -> Path:
         """Where a worker of this node works."""

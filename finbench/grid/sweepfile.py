@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -22,6 +23,7 @@ from finbench.core.settings import TEMPLATED, Evaluation, Settings
 from finbench.core.strict import Record
 from finbench.grid.identity import Identities
 from finbench.methods import method_named
+from finbench.models import bases
 from finbench.training import check_sharding, recipes
 
 LARGEST = 100_000  # cells
@@ -165,8 +167,12 @@ def read(source: Path | str) -> Sweep:
     if "axes" not in found and "name" not in found and not found.keys().isdisjoint(recipes.KEYS):
         raise FinbenchError(f"{path} is a recipe, not a sweep: it has no axes.", f"finbench train {path}")
     sweep = Sweep.parse(found, str(path))
-    stated: list[Mapping[str, Any]] = [sweep.axes, sweep.common, *sweep.include, *sweep.exclude]
-    recipes.check_keys(key for part in stated for key in part)
+    rules = [*sweep.exclude, *(rule.when for rule in sweep.needs_of)]
+    stated: list[Mapping[str, Any]] = [sweep.axes, sweep.common, *sweep.include, *rules]
+    for part in stated:
+        recipes.check_keys(part)
+    for rule in rules:
+        _check_names(rule)
     if sweep.report:
         tracking.named(sweep.report)
     if sweep.tune:
@@ -181,32 +187,42 @@ def read(source: Path | str) -> Sweep:
 def cells(sweep: Sweep, data_dir: Path | None = None) -> list[Cell]:
     """Every cell, each once, in the order of the file: the last axis runs fastest.
 
-    Raises FinbenchError for a cell that could not be trained (method x bits, rank, unknown task), naming it.
+    Raises FinbenchError for a cell of which the file, and the name of its base, show that it could not be trained
+    (method x bits, rank, options, an unknown task, a base that is not here), naming it. What only its rows or its base
+    itself show ends the cell alone.
     """
-    product = list(itertools.product(*sweep.axes.values()))
-    count = len(product) * (1 + len(sweep.include))
+    grids = [sweep.axes, *(_included(sweep.axes, extra) for extra in sweep.include)]
+    count = sum(math.prod(map(len, axes.values())) for axes in grids)  # before they are made
     if count > LARGEST:
         raise FinbenchError(f"{sweep.name} has {count:,} cells; at most {LARGEST:,} can be run.", "Split the file.")
-    chosen = [_flat(sweep.axes, values) for values in product]
-    chosen = [one for one in chosen if not any(_fits(one, rule) for rule in sweep.exclude)]
-    for extra in sweep.include:
-        others = {axis: values for axis, values in sweep.axes.items() if axis not in extra}
-        stated = {
-            key: value if isinstance(value, list) and key in sweep.axes else [value] for key, value in extra.items()
-        }
-        axes = {**others, **stated}
-        chosen += [_flat(axes, values) for values in itertools.product(*axes.values())]
+    first, *more = ([_flat(axes, values) for values in itertools.product(*axes.values())] for axes in grids)
+    excluded = [_ways(rule) for rule in sweep.exclude]
+    chosen = [one for one in first if not any(_fits(_said(one), ways) for ways in excluded)]
+    chosen += itertools.chain(*more)
     if not chosen:
         raise FinbenchError(f"{sweep.name} has no cells: everything is excluded.", "Look at exclude.")
     made: dict[str, Cell] = {}
     known = Identities(data_dir)
+    needs = [(_ways(rule.when), rule) for rule in sweep.needs_of]
     parsed = [_recipe(sweep, values) for values in chosen]
     told = [recipe.name.removesuffix(f"-s{recipe.seed}") for recipe in parsed]
     for values, recipe, name, varied in zip(chosen, parsed, told, _telling(chosen, told), strict=True):
-        cell = _cell(sweep, values, recipe.model_copy(update={"name": _name(recipe, name, varied)}), known)
+        full = {**recipe.model_dump(), **_said(values)}
+        rules = [rule for ways, rule in needs if _fits(full, ways)]
+        cell = _cell(sweep, values, recipe.model_copy(update={"name": _name(recipe, name, varied)}), rules, known)
         made.setdefault(cell.key, cell)
     _check_scorings(sweep, list(made.values()))
     return list(made.values())
+
+
+def _included(axes: Mapping[str, list[Any]], extra: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The axes of a line of ``include``: those it does not name, under any name, as they are."""
+    key = {name: recipes.ALIASES.get(name, name) for name in (*axes, *extra)}
+    known, taken = {key[name] for name in axes}, {key[name] for name in extra}
+    others = {axis: values for axis, values in axes.items() if key[axis] not in taken}
+    return others | {
+        name: value if isinstance(value, list) and key[name] in known else [value] for name, value in extra.items()
+    }
 
 
 def _check_scorings(sweep: Sweep, made: Sequence[Cell]) -> None:
@@ -256,9 +272,32 @@ def _flat(axes: Iterable[str], values: Iterable[Any]) -> dict[str, Any]:
     return found
 
 
-def _fits(values: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
-    """Whether a cell has, for each key, the value or one of the values of the rule."""
-    return all(values.get(key) in (wanted if isinstance(wanted, list) else [wanted]) for key, wanted in rule.items())
+def _ways(rule: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
+    """Of each key of a rule the value, or the values, that fit it, each as ``_said``."""
+    return [
+        [_said({key: one}) for one in (wanted if isinstance(wanted, list) else [wanted])]
+        for key, wanted in rule.items()
+    ]
+
+
+def _fits(said: Mapping[str, Any], ways: Iterable[Iterable[Mapping[str, Any]]]) -> bool:
+    """Whether a cell, as ``_said``, has for each key of a rule one of its ``_ways``."""
+    return all(any(one.items() <= said.items() for one in key) for key in ways)
+
+
+def _said(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values under the recipe's own keys, tasks by their full names: what a rule means, whatever it writes."""
+    found = recipes.keyed(values)
+    return {**found, "tasks": recipes.task_weights(found["tasks"] or {})} if "tasks" in found else found
+
+
+def _check_names(rule: Mapping[str, Any]) -> None:
+    """Refuse a rule with a name of nothing, which would fit no cell in silence."""
+    for one in itertools.chain(*_ways(rule)):  # which refuses unknown tasks and formats
+        if "method" in one:
+            method_named(str(one["method"]))
+        if "base" in one:
+            bases.check_there(str(one["base"]))
 
 
 def _recipe(sweep: Sweep, values: Mapping[str, Any]) -> Recipe:
@@ -267,7 +306,9 @@ def _recipe(sweep: Sweep, values: Mapping[str, Any]) -> Recipe:
         if "method" in values:  # what is common to all methods of the grid may mean nothing to this one
             unused = method_named(str(values["method"])).unused
             common = {key: value for key, value in common.items() if key not in unused}
-        return recipes.recipe(None, {**common, **recipes.keyed(values)})
+        made = recipes.recipe(None, {**common, **recipes.keyed(values)})
+        bases.check_there(made.base)
+        return made
     except FinbenchError as fault:
         shown = ", ".join(f"{key} {value}" for key, value in values.items())
         raise FinbenchError(f"Cell {shown}: {fault.message}", fault.hint or "Leave such cells out: exclude") from fault
@@ -287,9 +328,8 @@ def _searched(sweep: Sweep, tune: Tuning, values: Mapping[str, Any]) -> tuple[Re
     return searched, first
 
 
-def _cell(sweep: Sweep, values: dict[str, Any], recipe: Recipe, known: Identities) -> Cell:
-    full = {**recipe.model_dump(), **values}
-    rules = [rule for rule in sweep.needs_of if _fits(full, rule.when)]
+def _cell(sweep: Sweep, values: dict[str, Any], recipe: Recipe, rules: Sequence[Rule], known: Identities) -> Cell:
+    """``rules``: those of ``needs_of`` that fit it."""
     ruled = rules[-1].model_dump(exclude={"when"}, exclude_unset=True) if rules else {}
     needs = Needs(**{**sweep.needs.model_dump(), **ruled})
     _together(sweep, recipe, needs)

@@ -122,6 +122,13 @@ class Method:
                 f"Method {self.name} runs on {allowed} bits, not on {recipe.bits}{reason}.",
                 f"Add --bits {self.bits[0]}, or choose another method: finbench methods",
             )
+        for key in recipe.options:
+            if key not in self.option_names():
+                close = near_misses(key, self.meant())
+                raise FinbenchError(
+                    f"Method {self.name} has no option {key!r}." + (f" Did you mean {close[0]}?" if close else ""),
+                    f"Its options: {', '.join(sorted(self.offered())) or 'none'}",
+                )
 
     def option_names(self) -> set[str]:
         """Keys that ``options`` of a recipe may have."""
@@ -137,13 +144,7 @@ class Method:
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
         """Refuse what can be seen from the base's configuration: targets, shapes, options, a missing package."""
-        for key in recipe.options:
-            if key not in self.option_names():
-                close = near_misses(key, self.meant())
-                raise FinbenchError(
-                    f"Method {self.name} has no option {key!r}." + (f" Did you mean {close[0]}?" if close else ""),
-                    f"Its options: {', '.join(sorted(self.offered())) or 'none'}",
-                )
+        self.check(recipe)  # one that was made in Python has not been
 
     def rehearse(self, recipe: Recipe, skeleton: Any) -> None:
         """Refuse what shows only when layers are made: on ``skeleton``, without weights, which may be changed."""

@@ -92,10 +92,13 @@ class LoraMethod(PeftMethod):
     def meant(self) -> set[str]:
         return self.offered() | {*_SWITCHES}
 
-    def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
-        super().verify(recipe, layers)
+    def check(self, recipe: Recipe) -> None:
+        super().check(recipe)
         self._options(recipe)
         self._initial(recipe)
+
+    def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
+        super().verify(recipe, layers)
         self.reach(recipe, layers)
         from peft import LoraConfig
 

@@ -44,7 +44,8 @@ def _parsed(kind: type[Made], path: Path) -> Made:
         return kind.parse(json.loads(bearable(path.read_text(encoding="utf-8"))), str(path))
     except (OSError, ValueError, RecursionError) as fault:
         reason = "missing" if isinstance(fault, FileNotFoundError) else f"torn ({fault})"
-        raise FinbenchError(f"{path} is {reason}.", "Train the adapter again, or fetch it again.") from fault
+        anew = "Train the adapter" if kind is Adapter else "Merge the adapters"
+        raise FinbenchError(f"{path} is {reason}.", f"{anew} again, or fetch it again.") from fault
 
 
 def locate(text: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
             f"{where}: {pairwise[0]} is about pairs of answers, and there are none.",
             "Add --pairs card.json, or leave it out.",
         )
-    complete["tasks"] = _weights(complete.get("tasks") or {})
+    complete["tasks"] = task_weights(complete.get("tasks") or {})
     if complete.get("data") and "chat" not in chosen and any(map(_conversations, complete["data"])):
         complete["chat"] = True
     # the file's name, where what it may say is still so
@@ -120,6 +120,7 @@ def _begun(chosen: Mapping[str, Any]) -> dict[str, Any]:
 
 def keyed(stated: Mapping[str, Any]) -> dict[str, Any]:
     """Options, or values of axes, under the recipe's own keys."""
+    _check_twins(stated)
     found = {ALIASES.get(key, key): value for key, value in stated.items()}
     if "format" in stated:
         found["bits"] = formats.bits_of(stated["format"])
@@ -134,8 +135,16 @@ def keyed(stated: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def check_keys(stated: Iterable[str]) -> None:
-    """Refuse the first key that an axis of a sweep cannot have."""
+def _check_twins(stated: Collection[str]) -> None:
+    """Refuse two names of one key, of which one would count; of ``format`` beside ``bits`` the values are compared."""
+    for alias, key in ALIASES.items():
+        if alias in stated and key in stated and alias != "format":
+            raise FinbenchError(f"{alias} and {key} are two names of one key.", "Leave one of them out.")
+
+
+def check_keys(stated: Collection[str]) -> None:
+    """Refuse the first key that an axis of a sweep cannot have, and one that is there under two names."""
+    _check_twins(stated)
     for key in stated:
         word = _word(key)
         if word in SYNONYMS:
@@ -335,7 +344,7 @@ def _are_conversations(part: str, _: Any) -> bool:
     return own.holds_conversations(OwnData.model_validate_json(part))
 
 
-def _weights(stated: Any) -> dict[str, float]:
+def task_weights(stated: Any) -> dict[str, float]:
     """Tasks as ``{full name: weight}`` from a mapping, or from names such as ``fpb`` and ``tfns:0.5``."""
     if isinstance(stated, str):
         stated = [stated]

@@ -17,7 +17,7 @@ from finbench.core import catalog, formats, refs
 from finbench.core.combined import Combined
 from finbench.core.console import duration, out
 from finbench.core.errors import counted
-from finbench.core.records import Adapter, Quantised, Recipe
+from finbench.core.records import Adapter, MergedModel, Quantised, Recipe
 from finbench.methods import method_named
 from finbench.pretraining import Pretrained, report
 from finbench.pretraining.report import amount, size
@@ -110,8 +110,8 @@ def _valued(value: object) -> str:
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def merged(made: Made, folder: Path) -> None:
-    """What a merge wrote, and how close it is."""
+def merged(made: Made, folder: Path, adapter: str) -> None:
+    """What a merge of ``adapter`` wrote, and how close it is."""
     what, against, close = merge_in_words(made)
     out.print(f"[bold]{escape(str(folder))}[/]  {escape(what)}")
     put(
@@ -121,7 +121,12 @@ def merged(made: Made, folder: Path) -> None:
         f"{100 * close.agreement:.1f} % of next tokens and {100 * close.answers:.1f} % of answers agree.",
         wrap=True,
     )
-    line = f"finbench eval --model {shlex.quote(refs.typed(folder))} --tasks mini_sentiment"
+    tasks, chat = ["mini_sentiment"], ""
+    if isinstance(made, MergedModel):  # what was merged may say it
+        found = models.adapters.find(adapter)
+        tasks = [name.removeprefix(catalog.PREFIX) for name in found.tasks if name in catalog.tasks()] or tasks
+        chat = " --chat" if found.chat else ""
+    line = f"finbench eval --model {shlex.quote(refs.typed(folder))} --tasks {','.join(tasks)}{chat}"
     if isinstance(made, Adapter):  # its recipe says of which tasks, and how it is asked
         line = models.adopting.to_score(models.adapters.read(folder), str(folder))
     put(f"Next: {escape(line)}")
