@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from make_reports import context, conversation, page, program_of_thoughts
 from typer.testing import CliRunner
@@ -802,6 +804,77 @@ def test_what_cannot_be_audited_is_said(tmp_path: Path) -> None:
         audit(["nowhere.csv"])
     jsonl(tmp_path / "news.jsonl", rows(50, 1))
     assert list(audit([tmp_path]).skipped) == ["prose.txt"]
+
+
+def parquet(path: Path, texts: list[bytes], column: str, other: Any) -> Path:
+    """Texts, of which not all need be UTF-8, with labels and another column."""
+    column_of = pa.array(texts, pa.binary())
+    text = pa.Array.from_buffers(pa.string(), len(texts), column_of.buffers())
+    pq.write_table(pa.table({"text": text, "label": [LABELS[n % 3] for n in range(len(texts))], column: other}), path)
+    return path
+
+
+@pytest.mark.parametrize("fault", ["text", "year", "zone"])
+@pytest.mark.parametrize("count", [40, 1500])
+def test_a_parquet_file_with_a_value_that_python_lacks_is_left_out_in_a_line(
+    tmp_path: Path, fault: str, count: int
+) -> None:
+    """In the last row, which is read after columns are known; its own texts are in no finding."""
+    times = pa.array([*[0] * (count - 1), 253402300800000 if fault == "year" else 0], pa.timestamp("ms"))
+    times = times.cast(pa.timestamp("ms", "Mars/Phobos")) if fault == "zone" else times
+    texts = [row["text"].encode() for row in varied(count, 1)]
+    bad = parquet(
+        tmp_path / "bad_train.parquet", [*texts[:-1], b"\xff\xfe" if fault == "text" else b"an end"], "at", times
+    )
+    with pytest.raises(FinbenchError, match="column " + ("text" if fault == "text" else "at")) as raised:
+        audit([bad])
+    assert raised.value.hint == "Correct that column, or leave it out."
+    parquet(tmp_path / "bad_test.parquet", texts, "at", [0] * count)  # a leak, if those of train were kept
+    seen = audit([tmp_path])
+    assert [source.name for source in seen.sources] == ["bad_test.parquet"]
+    assert list(seen.unread) == ["bad_train.parquet"]
+    assert seen.faults == []
+
+
+HINTS: dict[str, tuple[str, bytes, str]] = {
+    "encoding": ("a.jsonl", b'{"text": "\xff"}\n', "iconv -f LATIN1 -t UTF-8"),
+    "packed": ("a.jsonl.gz", b"", "gunzip -k"),
+    "pointer": ("a.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+    "quote": ("a.csv", b'text,label\n"never closed,1\nmore,2\n', "quote"),
+    "columns": ("a.csv", b"open,close\n1,2\n3,4\n", "--map text=COLUMN"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "hint"), HINTS.values(), ids=HINTS)
+def test_what_cannot_be_read_says_what_to_type_and_strict_fails_on_it(
+    tmp_path: Path, name: str, content: bytes, hint: str
+) -> None:
+    bad, good = tmp_path / name, jsonl(tmp_path / "good.jsonl", rows(90, 1))
+    bad.write_bytes(content)
+    (tmp_path / "README.txt").write_text("Rows of news.\n", encoding="utf-8")
+    with pytest.raises(FinbenchError, match="No rows to audit") as raised:
+        audit([bad])
+    assert hint in str(raised.value)
+    call = CliRunner().invoke
+    shown = call(app, ["data", "audit", str(good), str(bad)])
+    assert shown.exit_code == 0
+    assert hint in shown.output
+    assert "1 file not read, or not all of it." in shown.output
+    assert call(app, ["data", "audit", str(good), str(bad), "--strict"]).exit_code == 1
+    bad.unlink()
+    assert call(app, ["data", "audit", str(tmp_path), "--strict"]).exit_code == 0  # prose beside rows is no fault
+    readme = str(tmp_path / "README.txt")
+    assert call(app, ["data", "audit", str(good), readme, "--strict"]).exit_code == 1  # unless it is named
+
+
+def test_a_row_that_cannot_be_read_fails_under_strict(tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "news.jsonl", rows(90, 1))
+    file.write_text(file.read_text() + '{"text"\n', encoding="utf-8")
+    call = CliRunner().invoke
+    shown = call(app, ["data", "audit", str(file)])
+    assert shown.exit_code == 0
+    assert "1 row cannot be read (the last: 91:" in shown.output
+    assert call(app, ["data", "audit", str(file), "--strict"]).exit_code == 1
 
 
 # ---------------------------------------------------------------- contamination

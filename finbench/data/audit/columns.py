@@ -153,7 +153,7 @@ def layout(sample: Sequence[RawRecord], name: str, named: Mapping[str, str] = Ma
     if text is None:
         raise FinbenchError(
             f"{name}: no column of text among {', '.join(map(str, columns))[:120]}.",
-            "Name the column of the texts: --map text=COLUMN",
+            "Name the column of the texts: --map text=COLUMN; or rename it to text.",
         )
     gold = [own["answer"]] if "answer" in own else _gold_columns(keys, values, text)
     asked = [keys[key] for key in _ASKED if key in keys and keys[key] not in (text, *gold)]
