@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import math
 import re
@@ -127,6 +128,7 @@ class Layout:
         return Item(bare, ask, slots, gold, meta, raw.place, told)
 
 
+@functools.lru_cache(10_000)  # of every row
 def key_of(column: Any) -> str:
     """A column's name without case, accents, spaces and underscores."""
     return re.sub(r"[^a-z0-9]", "", unicodedata.normalize("NFKD", str(column)).casefold())
