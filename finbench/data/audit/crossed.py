@@ -14,7 +14,7 @@ from finbench.core.errors import counted
 from finbench.data.audit.context import AuditContext, AuditedFile, share
 from finbench.data.audit.findings import Finding
 
-_ROWS = 4000  # of a file, drawn by the hash of their texts, that a model sees
+_ROWS = 3500  # of a file, drawn by the hash of their texts, that a model sees
 _PARTS = 4  # of a file without a partner, in its order
 _CELLS = 16  # of a file: a part that has swapped labels may be any run of them, up to half of the file
 _FEWEST = 15  # rows of a label, in both parts
@@ -79,8 +79,9 @@ def _trains(context: AuditContext, train: AuditedFile, test: AuditedFile) -> boo
 
 
 def _rows(context: AuditContext, source: AuditedFile) -> list[Row]:
-    query = (
-        "SELECT min(n), words, gold, coalesce(ask.shown, '') FROM row JOIN body USING (body) LEFT JOIN ask USING (ask)"
+    query = (  # what is asked counts where one text is asked about in several ways, and not where wordings vary
+        "SELECT min(n), words, gold, CASE WHEN unit IN (row.body, slotted) THEN '' ELSE coalesce(ask.shown, '') END"
+        " FROM row JOIN body USING (body) LEFT JOIN ask USING (ask)"
         " WHERE src = ? AND gold IS NOT NULL AND words != '' GROUP BY unit HAVING count(DISTINCT gold) = 1"
         " ORDER BY unit LIMIT ?"
     )

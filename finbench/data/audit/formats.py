@@ -56,7 +56,11 @@ def _whole(item: RawRecord | str) -> RawRecord | str:
             return list(map(mended, value))
         return {mended(key): mended(part) for key, part in value.items()} if isinstance(value, dict) else value
 
-    return item._replace(row=mended(item.row), place=mended(item.place)) if isinstance(item, RawRecord) else item
+    if isinstance(item, str):
+        return item
+    if all(isinstance(part, str) and part.isascii() for part in (item.place, *item.row, *item.row.values())):
+        return item
+    return item._replace(row=mended(item.row), place=mended(item.place))
 
 
 def split_named(word: Any) -> str | None:
