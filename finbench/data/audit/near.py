@@ -1,9 +1,10 @@
 """Near duplicates: MinHash finds candidates, the words themselves decide.
 
 Candidates share most of their words and pairs of words (Broder 1997). Of these a pair counts when the weighted Jaccard
-similarity of their words is at least 0.8, where a word that many texts have weighs little, so that two texts of one
-template are not taken for one text; and when what differs is not a name in place of another, which is another fact in
-the same words, nor goes with another answer. Numbers and months do not count from train to test; inside a file they do.
+similarity of their words is at least 0.8 (in long texts 0.75; in short ones that would report other texts of one form),
+where a word that many texts have weighs little, so that two texts of one template are not taken for one text; and when
+what differs is not a name in place of another, which is another fact in the same words, nor goes with another answer.
+Numbers and months do not count from train to test; inside a file they do.
 """
 
 from __future__ import annotations
