@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from make_reports import context, conversation, page, program_of_thoughts
 from typer.testing import CliRunner
@@ -308,6 +310,72 @@ def test_labels_that_one_part_has_swapped_are_found_by_cross_validation(tmp_path
     assert "'class a' or 'class c'" in finding.said
 
 
+def questions(made: Iterable[Mapping[str, str]], asked: Mapping[str, str]) -> list[dict[str, str]]:
+    """Each text with every question: whether it is of the class that the question means."""
+    return [
+        {"text": row["text"], "question": ask, "label": "Yes" if row["label"] == label else "No"}
+        for row in made
+        for ask, label in asked.items()
+    ]
+
+
+@pytest.mark.parametrize("asks", [3, 300])
+def test_swapped_labels_of_rows_that_share_texts_are_found_by_question(tmp_path: Path, asks: int) -> None:
+    """Three questions of every text; or one of its own for nearly every row, which alone tells the label."""
+    if asks == 3:
+        asked = {
+            f"Is this about {thing}?": f"class {label}" for thing, label in (("oil", "a"), ("gas", "b"), ("tin", "c"))
+        }
+        train, test = (questions(topics(count, seed), asked) for count, seed in ((300, 1), (90, 2)))
+    else:
+        own = [
+            [" ".join(row["text"].split()[:9]) for row in varied(count, seed)] for count, seed in ((390, 3), (90, 4))
+        ]
+        train, test = (
+            [
+                {"text": text, "entity": f"{ends[n % 2]} {text.split()[n % 2]}", "label": LABELS[n % 2]}
+                for n, text in enumerate(text for text in texts for _ in range(2))
+            ]
+            for texts, ends in ((texts, ("Bank of", "Doctor")) for texts in own)
+        )
+    jsonl(tmp_path / "news_train.jsonl", train)
+    jsonl(tmp_path / "news_test.jsonl", test)
+    clean = audit([tmp_path])
+    assert found(clean, "label-swap") == []
+    assert found(clean, "few-rows") == []
+    one_label, other = sorted({row["label"] for row in test})
+    jsonl(tmp_path / "news_test.jsonl", exchanged(test, (one_label, other)))
+    swap = one(audit([tmp_path]), "label-swap")
+    assert (swap.level, swap.count, swap.of) == ("error", len(test), len(test))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.15, 0.35), (0.4, 0.6), (0.88, 1.0), (0.0, 0.12)])
+@pytest.mark.parametrize("where", ["file", "test"])
+def test_labels_swapped_in_any_run_of_rows_are_found(tmp_path: Path, where: str, low: float, high: float) -> None:
+    made = topics(1200, 1)
+    first, last = int(low * len(made)), int(high * len(made))
+    wrong = made[:first] + exchanged(made[first:last], ("class a", "class c")) + made[last:]
+    if where == "test":
+        jsonl(tmp_path / "news_train.jsonl", topics(600, 2))
+    file = tmp_path / ("news_test.jsonl" if where == "test" else "news.jsonl")
+    jsonl(file, made)
+    assert but_few(audit([tmp_path])) == []
+    jsonl(file, wrong)
+    swap = one(audit([tmp_path]), "label-swap")
+    planted = 2 * (last - first) // 3
+    assert swap.level == "error"
+    assert 0.6 * planted <= swap.count <= 1.2 * planted
+    places = [int(place.rpartition(":")[2]) for place in swap.places]
+    assert all(first - 75 <= place <= last + 75 for place in places)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_labels_that_no_word_tells_are_no_swap_anywhere(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    made = [{**row, "label": draw.choice(["up", "down", "flat"])} for row in topics(900, seed)]
+    assert found(audit([jsonl(tmp_path / "news.jsonl", made)]), "label-swap") == []
+
+
 @pytest.mark.parametrize("count", [300, 120])
 def test_a_small_file_is_looked_through_in_larger_parts(tmp_path: Path, count: int) -> None:
     """Of three hundred rows a quarter has 25 of each of three labels; of 120 a half has 20."""
@@ -325,7 +393,8 @@ def test_rows_that_are_too_few_to_find_swapped_labels_are_told(tmp_path: Path) -
     jsonl(tmp_path / "few.jsonl", topics(40, 1))
     said = one(audit([tmp_path]), "few-rows").said
     assert (
-        said == "Too few rows to look for swapped labels: that takes 15 of each of two labels in each half of the file."
+        said == "Too few rows to look for swapped labels: that takes 15 texts with one label, of each of two labels, "
+        "in each half of the file."
     )
     draw = random.Random(4)
     made = [{**row, "label": draw.choice(["up", "down"])} for row in topics(200, 1)]  # labels that no word tells
@@ -493,6 +562,53 @@ def test_near_copies_of_train_in_test_are_found_whatever_their_digits_and_months
     assert len(inside) == (how in ("a word less", "a word more", "another word"))
 
 
+@pytest.mark.parametrize(("length", "caught"), [(24, True), (10, False)])
+def test_two_other_words_are_few_in_a_long_text(tmp_path: Path, length: int, caught: bool) -> None:
+    """The answers are no labels, so the words decide alone; in a short text two words may be the point of it."""
+    draw, vocabulary = random.Random(6), sorted({word for row in varied(60, 7) for word in row["text"].split()})
+    made = [
+        {"text": " ".join(draw.sample(vocabulary, length)), "entities": f"Firm {n} of town {n}"} for n in range(230)
+    ]
+    copies = []
+    for row in made[:30]:
+        words = row["text"].split()
+        for at in draw.sample(range(length), 2):
+            words[at] = draw.choice([word for word in vocabulary if word not in words])
+        copies.append({**row, "text": " ".join(words)})
+    jsonl(tmp_path / "news_train.jsonl", made[:200])
+    jsonl(tmp_path / "news_test.jsonl", made[200:])
+    assert found(audit([tmp_path]), "near-leak") == []
+    jsonl(tmp_path / "news_test.jsonl", made[200:] + copies)
+    assert sum(finding.count for finding in found(audit([tmp_path]), "near-leak")) in (
+        range(27, 31) if caught else (0,)
+    )
+
+
+def test_copies_with_other_digits_are_found_among_rows_with_choices(tmp_path: Path) -> None:
+    """As of a report's next year; with other choices, or another answer, it is another question."""
+    tags = [f"Tag{a}{b}" for a in ("Cash", "Debt", "Lease", "Tax", "Share", "Bond", "Loan") for b in "ABCDEFG"]
+    made = []
+    for number, row in enumerate(varied(230, 1)):
+        words = row["text"].split()
+        text = " ".join([*words[:7], f"was ${number + 100}million at December31, 2019 and", *words[7:]])
+        choices = random.Random(number).sample(tags, 6)
+        made.append({"text": text, "label": choices[number % 6], "choices": choices})
+    train, test = made[:200], made[200:]
+    later = [
+        {**row, "text": row["text"].replace("2019", "2020").replace("December31", "March31").replace("$1", "$7")}
+        for row in train[:30]
+    ]
+    jsonl(tmp_path / "facts_train.jsonl", train)
+    other = [
+        {**row, "choices": row["choices"][::-1], "label": row["choices"][(n + 1) % 6]} for n, row in enumerate(later)
+    ]
+    jsonl(tmp_path / "facts_test.jsonl", test + other)
+    assert found(audit([tmp_path]), "near-leak") == []
+    jsonl(tmp_path / "facts_test.jsonl", test + later)
+    near = one(audit([tmp_path]), "near-leak")
+    assert (near.level, near.count) == ("warning", 30)
+
+
 def test_texts_of_one_template_are_not_near_duplicates(tmp_path: Path) -> None:
     subjects = ["the northern shipyard", "a regional bank", "our paper mill", "this bakery chain", "the tram operator"]
     acts = ["signed a contract", "opened an office", "closed its foundry", "hired forty engineers", "sold a ferry"]
@@ -522,6 +638,16 @@ def test_a_company_on_both_sides_of_a_split_by_company(tmp_path: Path) -> None:
     for row in made:
         row["split"] = draw.choice(["train", "train", "train", "test"])
     assert found(audit([jsonl(tmp_path / "all.jsonl", made)]), "entity-leak") == []
+
+
+@pytest.mark.parametrize("column", ["filer_name", "companyTicker", "CIK number", "firm_id", "lei", "Ticker"])
+def test_columns_of_companies_by_many_names(tmp_path: Path, column: str) -> None:
+    train, test = ([f"{kind} {n}" for n in range(count)] for kind, count in (("Alder", 20), ("Birch", 8)))
+    for name, made in (("train", by_company(train, 1)), ("test", by_company([*test, "Alder 3"], 2))):
+        jsonl(
+            tmp_path / f"{name}.jsonl", [{"text": r["text"], "label": r["label"], column: r["company"]} for r in made]
+        )
+    assert column in one(audit([tmp_path]), "entity-leak").said
 
 
 # ---------------------------------------------------------------- answers
@@ -701,6 +827,32 @@ def test_scores_beyond_their_range(tmp_path: Path, column: str, low: float, high
     assert (finding.count, finding.of, finding.places) == (2, 100, ["scores.jsonl:4", "scores.jsonl:71"])
 
 
+@pytest.mark.parametrize("factor", FACTORS.values())
+@pytest.mark.parametrize("column", ["unrounded", "formula"])
+def test_answers_against_other_columns_of_their_rows(tmp_path: Path, column: str, factor: float) -> None:
+    draw, made = random.Random(7), []
+    for number in range(60):
+        profit, sales = draw.randint(11, 97), draw.randint(101, 997)
+        asked = f"Firm {chr(65 + number % 26)} made a profit of ${profit},000 of sales of ${sales},000. Its margin?"
+        told = {"unrounded": f"{100 * profit / sales:.6e}"} if column == "unrounded" else {}
+        if column == "formula":
+            told = {
+                "formula": "Margin = (Profit / Sales) × 100",
+                "explanation": "Profit: what is left, Sales: revenue.",
+            }
+        wrong = factor if number % 10 == 3 else 1
+        made.append({"text": asked, **told, "answer": f"{wrong * 100 * profit / sales:.4f}", "published": "1.5"})
+    finding = one(audit([jsonl(tmp_path / "sums.jsonl", made)]), "impossible-gold")
+    assert (finding.level, finding.count, finding.places[0]) == ("error", 6, "sums.jsonl:4")
+
+
+def test_rates_of_growth_have_no_range(tmp_path: Path) -> None:
+    draw = random.Random(5)
+    made = [{"question": row["text"], "answer": round(draw.uniform(-0.9, 0.9), 3)} for row in varied(300, 1)]
+    made[17]["answer"], made[200]["answer"] = 1.3, 2.1
+    assert found(audit([jsonl(tmp_path / "growth.jsonl", made)]), "out-of-range") == []
+
+
 def test_amounts_have_no_range(tmp_path: Path) -> None:
     draw = random.Random(3)
     made = [{"question": row["text"], "answer": round(draw.lognormvariate(0, 4), 2)} for row in rows(300, 1)]
@@ -802,6 +954,77 @@ def test_what_cannot_be_audited_is_said(tmp_path: Path) -> None:
         audit(["nowhere.csv"])
     jsonl(tmp_path / "news.jsonl", rows(50, 1))
     assert list(audit([tmp_path]).skipped) == ["prose.txt"]
+
+
+def parquet(path: Path, texts: list[bytes], column: str, other: Any) -> Path:
+    """Texts, of which not all need be UTF-8, with labels and another column."""
+    column_of = pa.array(texts, pa.binary())
+    text = pa.Array.from_buffers(pa.string(), len(texts), column_of.buffers())
+    pq.write_table(pa.table({"text": text, "label": [LABELS[n % 3] for n in range(len(texts))], column: other}), path)
+    return path
+
+
+@pytest.mark.parametrize("fault", ["text", "year", "zone"])
+@pytest.mark.parametrize("count", [40, 1500])
+def test_a_parquet_file_with_a_value_that_python_lacks_is_left_out_in_a_line(
+    tmp_path: Path, fault: str, count: int
+) -> None:
+    """In the last row, which is read after columns are known; its own texts are in no finding."""
+    times = pa.array([*[0] * (count - 1), 253402300800000 if fault == "year" else 0], pa.timestamp("ms"))
+    times = times.cast(pa.timestamp("ms", "Mars/Phobos")) if fault == "zone" else times
+    texts = [row["text"].encode() for row in varied(count, 1)]
+    bad = parquet(
+        tmp_path / "bad_train.parquet", [*texts[:-1], b"\xff\xfe" if fault == "text" else b"an end"], "at", times
+    )
+    with pytest.raises(FinbenchError, match="column " + ("text" if fault == "text" else "at")) as raised:
+        audit([bad])
+    assert raised.value.hint == "Correct that column, or leave it out."
+    parquet(tmp_path / "bad_test.parquet", texts, "at", [0] * count)  # a leak, if those of train were kept
+    seen = audit([tmp_path])
+    assert [source.name for source in seen.sources] == ["bad_test.parquet"]
+    assert list(seen.unread) == ["bad_train.parquet"]
+    assert seen.faults == []
+
+
+HINTS: dict[str, tuple[str, bytes, str]] = {
+    "encoding": ("a.jsonl", b'{"text": "\xff"}\n', "iconv -f LATIN1 -t UTF-8"),
+    "packed": ("a.jsonl.gz", b"", "gunzip -k"),
+    "pointer": ("a.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+    "quote": ("a.csv", b'text,label\n"never closed,1\nmore,2\n', "quote"),
+    "columns": ("a.csv", b"open,close\n1,2\n3,4\n", "--map text=COLUMN"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "hint"), HINTS.values(), ids=HINTS)
+def test_what_cannot_be_read_says_what_to_type_and_strict_fails_on_it(
+    tmp_path: Path, name: str, content: bytes, hint: str
+) -> None:
+    bad, good = tmp_path / name, jsonl(tmp_path / "good.jsonl", rows(90, 1))
+    bad.write_bytes(content)
+    (tmp_path / "README.txt").write_text("Rows of news.\n", encoding="utf-8")
+    with pytest.raises(FinbenchError, match="No rows to audit") as raised:
+        audit([bad])
+    assert hint in str(raised.value)
+    call = CliRunner().invoke
+    shown = call(app, ["data", "audit", str(good), str(bad)])
+    assert shown.exit_code == 0
+    assert hint in shown.output
+    assert "1 file not read, or not all of it." in shown.output
+    assert call(app, ["data", "audit", str(good), str(bad), "--strict"]).exit_code == 1
+    bad.unlink()
+    assert call(app, ["data", "audit", str(tmp_path), "--strict"]).exit_code == 0  # prose beside rows is no fault
+    readme = str(tmp_path / "README.txt")
+    assert call(app, ["data", "audit", str(good), readme, "--strict"]).exit_code == 1  # unless it is named
+
+
+def test_a_row_that_cannot_be_read_fails_under_strict(tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "news.jsonl", rows(90, 1))
+    file.write_text(file.read_text() + '{"text"\n', encoding="utf-8")
+    call = CliRunner().invoke
+    shown = call(app, ["data", "audit", str(file)])
+    assert shown.exit_code == 0
+    assert "1 row cannot be read (the last: 91:" in shown.output
+    assert call(app, ["data", "audit", str(file), "--strict"]).exit_code == 1
 
 
 # ---------------------------------------------------------------- contamination

@@ -86,7 +86,7 @@ def data_audit(
     map_: Annotated[
         str | None, "--map", "Which columns are what, where their names do not say it: text=body,answer=grade."
     ] = None,
-    strict: Annotated[bool, "--strict", "Exit 1 if there is an error or a warning."] = False,
+    strict: Annotated[bool, "--strict", "Exit 1 on an error, a warning, or what could not be read."] = False,
     data_dir: DataDir = None,
 ) -> Found:
     """What is wrong with data: leaks, swapped labels, duplicates, impossible answers, encoding faults, and more."""
@@ -104,7 +104,7 @@ def data_audit(
         for piece in audit.audit_tables(found):
             out.print(piece, highlight=False, soft_wrap=isinstance(piece, str))
 
-    return Found(found, shown, typer.Exit(1) if strict and found.faults else None)
+    return Found(found, shown, typer.Exit(1) if strict and (found.faults or found.unread) else None)
 
 
 def data_check(

@@ -40,7 +40,20 @@ def rows(
     jail.confined(_measured, *how, largest, most, what=str(path), hint=_HINT, seconds=seconds, memory=_MEMORY)
     with _explained(path):
         for found in _batches(*how):
-            yield from found.to_pylist()
+            values = {name: _python(path, name, found.column(at)) for at, name in enumerate(found.schema.names)}
+            for cells in zip(*values.values(), strict=True):
+                yield dict(zip(values, cells, strict=True))
+
+
+def _python(path: Path, name: str, column: Any) -> list[Any]:
+    """The values of a column; FinbenchError where Python has none: for other bytes than UTF-8, or the year 10000."""
+    try:
+        return list(column.to_pylist())
+    except (ValueError, OverflowError, LookupError) as fault:  # the last: a time zone that nobody knows
+        said = str(fault).splitlines()[0][:200]
+        raise FinbenchError(
+            f"{path}: a value of column {name} cannot be read ({said}).", "Correct that column, or leave it out."
+        ) from fault
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from types import MappingProxyType
 
 from finbench.core import catalog, paths
 from finbench.core.console import progress
-from finbench.core.errors import FinbenchError, unknown
+from finbench.core.errors import FinbenchError, counted, unknown
 from finbench.data.audit import (
     answers,
     copies,
@@ -72,7 +73,7 @@ def audit(what: Sequence[str | Path], data_dir: Path | None = None, columns: Map
 
     ``columns``: which column is the ``text`` and which the ``answer``, where their names do not say it.
     Without any: every set that is here. Raises FinbenchError if a name is unknown or nothing can be read; a file of a
-    folder that holds no rows is left out and named in ``skipped``.
+    folder that holds no rows is left out and named in ``skipped``, what cannot be read in ``unread``.
     """
     with stored() as store:
         reader = Reader(store, columns or {})
@@ -83,8 +84,7 @@ def audit(what: Sequence[str | Path], data_dir: Path | None = None, columns: Map
                 reader.read(each)
                 bar.advance(line)
         if not reader.sources:
-            why = "; ".join(reader.skipped.values()) or "there is none"
-            raise FinbenchError(f"No rows to audit: {why}", "Name files, folders, or sets: finbench data list")
+            raise reader.nothing("No rows to audit", "Name files, folders, or sets: finbench data list")
         reader.check_columns()
         store.settle()
         context = AuditContext(store, reader.sources)
@@ -112,15 +112,14 @@ def audit_against(what: Sequence[str | Path], files: Sequence[str | Path], data_
         for each in resolved([str(name) for name in what], data_dir):
             reader.read(each, keep=("test", None))
         if not reader.sources:
-            raise FinbenchError("No test rows to look for.", "Name a set or a test file: finbench data list")
+            raise reader.nothing("No test rows to look for", "Name a set or a test file: finbench data list")
         for source in reader.sources:
             source.split = "test"  # a file that was named here is a test, whatever it is called
         trained = _to_train_on(list(dict.fromkeys(map(str, files))), data_dir)
         for each in trained:
             reader.read(each, split="train")
         if not any(source.split == "train" for source in reader.sources):
-            why = "; ".join(reader.skipped.values())
-            raise FinbenchError(f"No rows in the training files: {why}", "Name CSV, JSON, JSONL or Parquet files.")
+            raise reader.nothing("No rows in the training files", "Name CSV, JSON, JSONL or Parquet files.")
         store.settle()
         context = AuditContext(store, reader.sources)
         found, seen = _contained(context, trained)
@@ -155,10 +154,11 @@ def _contained(context: AuditContext, trained: list[Input]) -> tuple[list[Findin
     findings, seen = [], set()
     for each in trained:
         lines: dict[int, str] = {}  # test text -> the first training row that it stands in
-        for item in each.rows():
-            if isinstance(item, RawRecord):
-                for number in index.seen(fields(item.row)):
-                    lines.setdefault(number, f"{each.name}{item.place}")
+        with contextlib.suppress(FinbenchError):  # which the audit names as not read
+            for item in each.rows():
+                if isinstance(item, RawRecord):
+                    for number in index.seen(fields(item.row)):
+                        lines.setdefault(number, f"{each.name}{item.place}")
         for source in tests:
             own = [number for number in lines if index.tests[number][0] == source.title]
             if own:
@@ -208,7 +208,14 @@ class Reader:
         self.store, self.columns = store, columns
         self.sources: list[AuditedFile] = []
         self.texts: list[Texts] = []  # of each source
-        self.skipped: dict[str, str] = {}
+        self.skipped: dict[str, FinbenchError] = {}
+        self.unread: dict[str, FinbenchError] = {}
+
+    def nothing(self, said: str, hint: str) -> FinbenchError:
+        """That nothing was read, why, and what mends it; ``hint`` where no file was at fault."""
+        faults = [*self.unread.values(), *self.skipped.values()]
+        hints = list(dict.fromkeys(fault.hint for fault in faults)) or [hint]
+        return FinbenchError(f"{said}: {'; '.join(f.message for f in faults) or 'there is none'}", "\n".join(hints))
 
     def check_columns(self) -> None:
         """Raise FinbenchError for a column that the user has named and that no file has, or for an unknown role."""
@@ -221,32 +228,47 @@ class Reader:
 
     def audit(self, found: list[Finding]) -> Audit:
         found = sorted(found, key=lambda finding: LEVELS.index(finding.level))
-        return Audit(sources=[source.seen() for source in self.sources], findings=found, skipped=self.skipped)
+        skipped, unread = (
+            {name: f"{fault.message} {fault.hint}" for name, fault in faults.items()}
+            for faults in (self.skipped, self.unread)
+        )
+        seen = [source.seen() for source in self.sources]
+        return Audit(sources=seen, findings=found, skipped=skipped, unread=unread)
 
     def read(self, each: Input, split: str | None = None, keep: Container[str | None] | None = None) -> None:
         """One file: all of it as ``split``, where that is given; only the splits to ``keep``."""
         try:
-            found = each.rows()
-            raw = list(itertools.islice(found, _SAMPLE))
-            whole = [item for item in raw if isinstance(item, RawRecord)]
-            sample = [row for item in raw for row in formats.unfolded(item)]
-            found = itertools.chain.from_iterable(map(formats.unfolded, found))
-            good = [item for item in sample if isinstance(item, RawRecord)]
-            try:
-                made = layout(good, each.name, self.columns)
-            except FinbenchError:  # its texts may lie in objects
-                sample, found = [formats.flat(item) for item in sample], map(formats.flat, found)
-                good = [item for item in sample if isinstance(item, RawRecord)]
-                made = layout(good, each.name, self.columns)
+            self._read(each, split, keep)
+        except formats.NoRows as fault:
+            (self.unread if each.named else self.skipped)[each.name] = fault
         except FinbenchError as fault:
-            self.skipped[each.name] = fault.message
-            return
+            self.unread[each.name] = fault
+
+    def _read(self, each: Input, split: str | None, keep: Container[str | None] | None) -> None:
+        found = each.rows()
+        raw = list(itertools.islice(found, _SAMPLE))
+        whole = [item for item in raw if isinstance(item, RawRecord)]
+        sample = [row for item in raw for row in formats.unfolded(item)]
+        found = itertools.chain.from_iterable(map(formats.unfolded, found))
+        good = [item for item in sample if isinstance(item, RawRecord)]
+        try:
+            made = layout(good, each.name, self.columns)
+        except FinbenchError:  # its texts may lie in objects
+            sample, found = [formats.flat(item) for item in sample], map(formats.flat, found)
+            good = [item for item in sample if isinstance(item, RawRecord)]
+            made = layout(good, each.name, self.columns)
         of_set = known.recognise(each.name, whole, made)
         licence, free = known.licence_of(of_set.set if of_set else Path(each.name).name.split(".")[0], each.folder)
         codes = of_set.codes if of_set else {}
         source = AuditedFile(-1, each.name, split or formats.split_in(each.name), made, licence, free, codes)
         items = self._items(itertools.chain(sample, found), source, of_set)
-        self.store.add(self._pairs(items, source, split, keep))
+        first = len(self.sources)
+        try:
+            self.store.add(self._pairs(items, source, split, keep))
+        except FinbenchError:
+            self.store.take_back(first)
+            del self.sources[first:], self.texts[first:]
+            raise
 
     def _pairs(
         self, items: Rows, file: AuditedFile, forced: str | None, keep: Container[str | None] | None
@@ -287,4 +309,6 @@ class Reader:
                 yield item
             else:
                 count += 1
-                self.skipped[name] = f"{count} rows cannot be read (the last: {item[:200]})"
+                self.unread[name] = FinbenchError(
+                    f"{counted(count, 'row')} cannot be read (the last: {item[:200]}).", "Correct them in the file."
+                )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import math
 import re
@@ -127,6 +128,7 @@ class Layout:
         return Item(bare, ask, slots, gold, meta, raw.place, told)
 
 
+@functools.lru_cache(10_000)  # of every row
 def key_of(column: Any) -> str:
     """A column's name without case, accents, spaces and underscores."""
     return re.sub(r"[^a-z0-9]", "", unicodedata.normalize("NFKD", str(column)).casefold())
@@ -153,7 +155,7 @@ def layout(sample: Sequence[RawRecord], name: str, named: Mapping[str, str] = Ma
     if text is None:
         raise FinbenchError(
             f"{name}: no column of text among {', '.join(map(str, columns))[:120]}.",
-            "Name the column of the texts: --map text=COLUMN",
+            "Name the column of the texts: --map text=COLUMN; or rename it to text.",
         )
     gold = [own["answer"]] if "answer" in own else _gold_columns(keys, values, text)
     asked = [keys[key] for key in _ASKED if key in keys and keys[key] not in (text, *gold)]

@@ -44,9 +44,10 @@ class Audit(Record):
 
     sources: list[Seen]
     findings: list[Finding]
-    skipped: dict[str, str] = Field(default={}, description="file -> why it was not read")
+    skipped: dict[str, str] = Field(default={}, description="file of a folder that holds no rows -> how that is known")
+    unread: dict[str, str] = Field(default={}, description="file -> why it, or some of its rows, could not be read")
 
     @property
     def faults(self) -> list[Finding]:
-        """What ``--strict`` fails on: errors and warnings."""
+        """What ``--strict`` fails on, beside what is ``unread``: errors and warnings."""
         return [finding for finding in self.findings if finding.level != "note"]

@@ -33,9 +33,14 @@ class Input(NamedTuple):
     name: str
     folder: Path  # where a licence or a card may lie
     hub: tuple[str, str] | None = None
+    named: bool = True  # by the user, and not found in a folder or an archive
 
     def rows(self, strict: bool = False) -> Iterator[RawRecord | str]:
         return hub_rows(*self.hub) if self.hub else map(_whole, rows(self.file, strict))
+
+
+class NoRows(FinbenchError):
+    """A file that can be read, and holds prose or a record: in a folder that is no fault."""
 
 
 _HALF = re.compile("[\ud800-\udfff]")
@@ -51,7 +56,11 @@ def _whole(item: RawRecord | str) -> RawRecord | str:
             return list(map(mended, value))
         return {mended(key): mended(part) for key, part in value.items()} if isinstance(value, dict) else value
 
-    return item._replace(row=mended(item.row), place=mended(item.place)) if isinstance(item, RawRecord) else item
+    if isinstance(item, str):
+        return item
+    if all(isinstance(part, str) and part.isascii() for part in (item.place, *item.row, *item.row.values())):
+        return item
+    return item._replace(row=mended(item.row), place=mended(item.place))
 
 
 def split_named(word: Any) -> str | None:
@@ -83,7 +92,7 @@ def inputs(paths: list[Path]) -> list[Input]:
                 while name in found:  # two folders may hold files of one name
                     above = path if path.is_dir() or file.member else path.parent
                     name, number = f"{above.name}/{base}" if number == 2 else f"{base} ({number})", number + 1
-                found[name] = Input(file, name, folder)
+                found[name] = Input(file, name, folder, named=not (path.is_dir() or file.member))
     return list(found.values())
 
 
@@ -106,7 +115,7 @@ def rows(file: SourceFile, strict: bool = False) -> Iterator[RawRecord | str]:
             line = f"{head[0]}".partition(":")[0]
             hint = f"Correct line {line} and those like it, or leave the file out."
             raise FinbenchError(f"{file.name}: no rows ({head[0]}).", hint)
-        raise FinbenchError(f"{file.name}: no rows.", "Leave it out, or name a file of rows: finbench data audit FILE")
+        raise NoRows(f"{file.name}: no rows.", "Leave it out, or name a file of rows: finbench data audit FILE")
     yield from head
     yield from found
 
@@ -208,7 +217,7 @@ def _sniffed(file: SourceFile) -> Any:
         return readers.decode_conll
     if len(full) > 2 and len({line.count("\t") for line in full}) == 1 and "\t" in full[0]:
         return _tsv
-    raise FinbenchError(f"{file.name}: prose, not rows.", "Put one row on a line, in columns: CSV, TSV or JSON lines.")
+    raise NoRows(f"{file.name}: prose, not rows.", "Put one row on a line, in columns: CSV, TSV or JSON lines.")
 
 
 def _tsv(file: SourceFile) -> Iterator[RawRecord | str]:

@@ -1,9 +1,10 @@
 """Near duplicates: MinHash finds candidates, the words themselves decide.
 
 Candidates share most of their words and pairs of words (Broder 1997). Of these a pair counts when the weighted Jaccard
-similarity of their words is at least 0.8, where a word that many texts have weighs little, so that two texts of one
-template are not taken for one text; and when what differs is not a name in place of another, which is another fact in
-the same words, nor goes with another answer. Numbers and months do not count from train to test; inside a file they do.
+similarity of their words is at least 0.8 (in long texts 0.75; in short ones that would report other texts of one form),
+where a word that many texts have weighs little, so that two texts of one template are not taken for one text; and when
+what differs is not a name in place of another, which is another fact in the same words, nor goes with another answer.
+Numbers and months do not count from train to test; inside a file they do.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from finbench.data.audit.findings import SHOWN, Finding
 
 LEAST = 6  # words: shorter texts are alike by chance
 SIMILAR = 0.8
+_LONG, _SIMILAR_LONG = 16, 0.75  # different words: in so long a text two other words are few; numbers do not count
 _SLIP = 0.7  # where one word differs by a letter or two: in a small file such a word weighs much
 _BANDS, _ROWS = 16, 4  # similarity 0.6 is found with probability 0.89, 0.7 with 0.99
 _ESTIMATE = 0.5  # of the similarity, before words are looked at
@@ -31,13 +33,14 @@ _TRIES = 16  # candidates of one text, for the same reason
 _WORDS = 400  # of a text that are looked at
 _RANKS = {"train": (1, 0), "validation": (2, 0), "test": (4, 0)}
 _DIGIT = re.compile(r"\d")
-_NUMBER = re.compile(r"[a-z]{0,2}\d+[a-z]{0,2}|[-+−%]")  # 5, 5mn, q3, and the signs around them
 _MONTHS = frozenset(
     """
 january february march april may june july august september october november december jan feb mar apr jun jul aug sep
 sept oct nov dec
 """.split()  # noqa: SIM905
 )
+# 5, 5mn, q3, 16million, december31 (as a PDF reads), and the signs around them
+_NUMBER = re.compile(rf"(?:[a-z]{{0,2}}|{'|'.join(_MONTHS)})\d+(?:[a-z]{{0,2}}|thousand|million|billion)|[-+−%]")
 
 
 def near(context: AuditContext, known: Collection[int] = ()) -> Iterator[Finding]:
@@ -139,7 +142,8 @@ def similar(one: list[str], other: list[str], weights: dict[str, float], total: 
     shared = sum(map(weights.__getitem__, common))
     if shared < _SLIP * (total - shared) or len(common) < 0.7 * len(a | b):
         return False
-    if shared < SIMILAR * (total - shared):
+    least = SIMILAR if numbers or min(len(a), len(b)) < _LONG else _SIMILAR_LONG
+    if shared < least * (total - shared):
         single = len(a - common) == len(b - common) == 1
         if not single or (numbers and not _alike(*(a - common), *(b - common))):
             return False
@@ -170,18 +174,23 @@ def _one_fact(context: AuditContext, pair: tuple[int, int]) -> Literal["", "answ
     ]
     if named[0] and named[1]:
         return ""
-    golds, labels, asked = [], True, False
+    golds, asks, labels, asked = [], [], True, False
     for key in pair:
-        found = context.query("SELECT DISTINCT src, gold FROM row WHERE body = ?", key).fetchall()
-        labels = labels and all(src in context.labels for src, gold in found if gold is not None)
-        asked = asked or any(src in context.by_question for src, _ in found)
-        golds.append({gold for _, gold in found if gold is not None})
-    same, numbers = _slip(only, sum(map(len, words)) / 2), _numbers(listed[0]) == _numbers(listed[1])
+        found = context.query("SELECT DISTINCT src, gold, ask FROM row WHERE body = ?", key).fetchall()
+        labels = labels and all(src in context.labels for src, gold, _ in found if gold is not None)
+        asked = asked or any(src in context.by_question for src, *_ in found)
+        golds.append({gold for _, gold, _ in found if gold is not None})
+        asks.append({(gold, ask) for src, gold, ask in found if context.sources[src].layout.offers})
+    asked = asked and not asks[0] & asks[1]  # with the same choices, and one answer, it is the same question
+    length = sum(map(len, words)) / 2
+    same, numbers = _slip(only, length), _numbers(listed[0]) == _numbers(listed[1])
     if golds[0] and golds[1] and not golds[0] & golds[1]:
         # words in place of others ("rose", "fell"), or added to a question, with another answer: another question
         return "one text" if same and numbers and labels and not (only[0] and only[1]) else ""
-    if same and (numbers or not asked):
-        return "one text" if numbers else "answered alike"
+    if same and numbers:
+        return "one text"
+    if not asked and (same or (length >= _LONG and max(map(len, only)) <= 2)):
+        return "answered alike"
     # with one label, any word and any number may be another
     return "answered alike" if labels and golds[0] and golds[1] and not asked else ""
 

@@ -23,7 +23,7 @@ _SCALES = ((0.0, 1.0), _SIGNED, (1.0, 5.0), (0.0, 5.0), (1.0, 10.0), (0.0, 10.0)
 def scores(context: AuditContext) -> Iterator[Finding]:
     """Answers beyond a range: of sentiment in [-1, 1], of probability in [0, 1], of other scores as the others are.
 
-    Answers that are called nothing of the kind are judged only where nearly all are fractions in [-1, 1].
+    Answers that are called nothing of the kind may be rates of growth, which have no range.
     """
     for source in context.sources:
         if len(source.layout.gold) != 1:
@@ -69,4 +69,4 @@ def _range(name: str, values: list[float]) -> tuple[float, float, bool]:
     if _SCORE.search(name):
         fitting = [scale for scale in _SCALES if inside(*scale) >= _MOST and (fractions or scale[1] > 1)]
         return *min(fitting, key=lambda scale: scale[1] - scale[0], default=(0.0, 0.0)), False
-    return *(_SIGNED if fractions and inside(*_SIGNED) >= _MOST else (0.0, 0.0)), False
+    return 0.0, 0.0, False

@@ -68,6 +68,12 @@ class RowStore(contextlib.ExitStack):
         self.db.executemany("INSERT INTO row VALUES (?,?,?,?,?,?,?,?,?,NULL,NULL)", self._records(pairs))
         self.db.execute("COMMIT")
 
+    def take_back(self, first: int) -> None:
+        """After a fault of what was added: the rows of this source and of later ones, and the texts of no other."""
+        self.db.execute("DELETE FROM row WHERE src >= ?", (first,))
+        self.db.execute("DELETE FROM body WHERE body NOT IN (SELECT body FROM row)")
+        self.db.execute("COMMIT")
+
     def _records(self, pairs: Iterable[tuple[int, Item]]) -> Iterator[tuple[Any, ...]]:
         for src, item in pairs:
             words = self.normal(item.body)

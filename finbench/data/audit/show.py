@@ -27,6 +27,8 @@ def audit_tables(found: Audit) -> Iterator[Any]:
     yield table
     for name, why in found.skipped.items():
         yield f"[dim]left out: {escape(name)}: {escape(why)}[/]"
+    for name, why in found.unread.items():
+        yield f"[yellow]not read: {escape(name)}: {escape(why)}[/]"
     yield ""
     before = None
     for finding in found.findings:
@@ -38,7 +40,8 @@ def audit_tables(found: Audit) -> Iterator[Any]:
     counts = {level: sum(finding.level == level for finding in found.findings) for level in LEVELS}
     said = ", ".join(counted(count, level) for level, count in counts.items())
     read = f"{counted(rows, 'row')} of {counted(len(found.sources), 'file')}"
-    yield ("\n" if found.findings else "") + f"{read}: {said if found.findings else 'nothing found'}."
+    unread = f"; {counted(len(found.unread), 'file')} not read, or not all of it" if found.unread else ""
+    yield ("\n" if found.findings else "") + f"{read}: {said if found.findings else 'nothing found'}{unread}."
 
 
 def _lines(finding: Finding) -> Iterator[str]:

@@ -61,9 +61,21 @@ def worked(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     if isinstance(steps := row.get(columns.get("programs", "")), list) and steps and isinstance(steps[-1], str):
         with contextlib.suppress(ValueError, OverflowError):
             yield str(columns["programs"]), float(helper("sets").conversations.run(steps[-1]))
+    exact = row.get(columns.get("unrounded", ""))
+    if isinstance(exact, str | int | float) and not isinstance(exact, bool):
+        with contextlib.suppress(ValueError, OverflowError):
+            if math.isfinite(value := float(exact)):
+                yield str(columns["unrounded"]), value
     formula = row.get(columns.get("formula", ""))
     if isinstance(formula, str) and (value := _over_facts(formula, as_text(row.get("text")))) is not None:
         yield str(columns["formula"]), value
+
+
+def _prompt(row: Mapping[str, Any], ask: str) -> str:
+    """The formula of a row and what it explains of it, in columns or in what is asked; "" where there is none."""
+    columns = {key_of(name): name for name in row}
+    formula, explained = (as_text(row.get(columns.get(key, ""))) for key in ("formula", "explanation"))
+    return f"Formula: {formula}, Explanation: {explained}" if formula else ask if "Formula" in ask else ""
 
 
 _TAG = re.compile(r"[A-Za-z][\w-]*:[A-Za-z]\w*")
@@ -176,8 +188,9 @@ class Stated:
             self._wrong(item, by[0])
         elif runs or result:
             return  # it is what the row works out
-        elif "Formula" in item.ask and (number := _number(item.gold)) is not None:
-            if not of_formula(item.ask, item.body) and formulas.misplaced(item.ask, item.body, number):
+        elif (number := _number(item.gold)) is not None and (prompt := _prompt(row, item.ask)):
+            worked_out = prompt == item.ask and of_formula(prompt, item.body)  # another check's
+            if not worked_out and formulas.misplaced(prompt, item.body, number):
                 self._wrong(item, "formula, up to its sign and a factor of ten,")
         elif found := standing(row, made):
             kind, telling = found

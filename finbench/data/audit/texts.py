@@ -34,7 +34,10 @@ _FAULTS = {
     "empty": "have no text",
 }
 _NAMES = ("id", "filename", "document")
-_COMPANY = re.compile(r"company(?:name|id)?|companies|ticker|cik|isin|gvkey|issuer|firm|filer|borrower")
+_COMPANY = re.compile(
+    r"(?:company|companies|firm|filer|issuer|borrower)(?:name|id|number|code|ticker|cik|isin|lei)?"
+    r"|(?:ticker|cik|isin|lei|gvkey|cusip|permno)(?:symbol|id|number|code)?"
+)
 _FORM = re.compile(r"\b(?:the|inc|corp|corporation|co|company|plc|ltd|limited|llc|sa|ag|nv)\b|[\W_]")  # not a name
 _PAGE = re.compile(r"[^\s_/]+(?:/[^\s/]+)*\.pdf")  # in "Single_ABC/2010/page_7.pdf-1"
 _LEVELS: dict[str, Level] = {"html": "note"}
