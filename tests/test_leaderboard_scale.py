@@ -71,9 +71,11 @@ def place(made: Path, tmp_path: Path) -> Path:
 
 
 def newcomer(folder: Path, name: str = "newcomer", owner: str = "stranger", ability: float = 1.0) -> str:
-    """A card more; returns its key."""
+    """A card more, with its line in the order of arrival; returns its key."""
     who = board_scale.Subject(name, owner, ability, 0, name, None)
-    return board_scale.Maker(TASKS, DOCUMENTS, 0).write(folder, who, 10**6 + len(list(folder.rglob("*.json"))))
+    key = board_scale.Maker(TASKS, DOCUMENTS, 0).write(folder, who, 10**6 + len(list(folder.rglob("*.json"))))
+    precedence.arrived(folder, [key])
+    return str(key)
 
 
 def changed(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -554,6 +556,18 @@ def test_a_card_of_a_thousand_tasks_is_refused_by_name(place: Path) -> None:
     assert len(refused.faults) == 4
 
 
+def test_a_card_that_no_check_foresaw_is_named_and_stops_no_other(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, look = newcomer(place), examine.verify
+
+    def surprised(path: Path, **more: Any) -> Any:
+        return look(path, **more) if path.stem != "newcomer" else {}[path]
+
+    monkeypatch.setattr(examine, "verify", surprised)
+    found = read(place)
+    assert [(one.file, one.faults) for one in found.refused] == [(f"{key}.json", ["cannot be read (KeyError)"])]
+    assert len(found.entries) == 5
+
+
 def test_a_name_of_500_characters_is_refused_by_rule(place: Path) -> None:
     path = place / "scorecards" / f"{newcomer(place)}.json"
     changed(path, lambda card: card["subject"].update(name="n" * 500))
@@ -609,9 +623,30 @@ def test_two_cards_of_a_request_of_one_subject_count_in_its_order(place: Path, m
         assert (found.new, found.faults) == (sorted(keys), [])
         assert {one.card for one in found.standings} == {order[0]}
     (place / precedence.ARRIVALS).write_text("\n".join(before) + "\n")
+    refused = next(one.faults[0] for one in board(entries(place)).refused if one.file == f"{key}.json")
+    assert "write stranger/newcomer/again or" in refused
+    assert refused.endswith("into arrivals.txt, or take one of the two out")
+
+
+def test_a_new_card_without_its_line_is_refused_and_told_what_to_type(place: Path, made: Path) -> None:
+    """Who takes such a card would never know which was first: any later card of the same answers puts both out."""
+    key = newcomer(place)
+    (place / precedence.ARRIVALS).write_bytes((made / precedence.ARRIVALS).read_bytes())
     text = leaderboard.review(place, made).comment
-    assert "write stranger/newcomer/newcomer or" in text  # what to do, to its end
-    assert "into arrivals.txt, or take one of the two out`" in text
+    assert f"`{key}.json has no line in arrivals.txt. Write one: echo {key} >> leaderboards/arrivals.txt`" in text
+
+
+def test_two_writers_lose_no_line_of_the_order(tmp_path: Path) -> None:
+    children = []
+    for writer in range(2):
+        child = os.fork()
+        if child == 0:
+            for number in range(40):
+                precedence.arrived(tmp_path, [f"card-{writer}-{number}"])
+            os._exit(0)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    assert len(precedence.arrivals(tmp_path)) == 80
 
 
 def test_the_lock_of_a_clone_is_passed_over_and_nothing_else_by_its_name(place: Path, made: Path) -> None:

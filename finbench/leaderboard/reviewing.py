@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +156,9 @@ def _order(folder: Path, against: Path, keys: set[str]) -> list[str]:
     if mine[: len(theirs)] != theirs:
         return [f"{precedence.ARRIVALS} changes otherwise than at its end"]
     strange = [key for key in mine[len(theirs) :] if key not in keys]
-    return [f"{precedence.ARRIVALS} names {key}, which is no new card" for key in strange]
+    mend, name = f"has no line in {precedence.ARRIVALS}. Write one: echo", f"leaderboards/{precedence.ARRIVALS}"
+    lacking = [f"{key}.json {mend} {shlex.quote(key)} >> {name}" for key in keys.difference(mine)]
+    return [f"{precedence.ARRIVALS} names {key}, which is no new card" for key in strange] + lacking
 
 
 def _bytes(path: Path) -> bytes:
