@@ -28,6 +28,7 @@ from finbench.cli.app import app
 from finbench.core.errors import FinbenchError
 from finbench.evaluation import rescore
 from finbench.leaderboard import (
+    attested,
     building,
     commands,
     deciding,
@@ -95,13 +96,13 @@ def test_simulated_cards_are_fit_and_their_key_is_their_place(place: Path) -> No
     assert [entry.arrival for entry in found.entries] == list(range(5))
 
 
-def test_two_owners_with_one_name_are_told_apart_by_owner(place: Path) -> None:
+def test_of_owners_with_one_name_all_but_the_first_have_their_own_behind_it(place: Path) -> None:
     newcomer(place, "subject-0", "a"), newcomer(place, "subject-0", "b")
     assert [(one.file, one.faults) for one in read(place).refused] == []
     names = {entry.key: entry.name for entry in board(entries(place)).entries}
     assert names["a/subject-0/subject-0"] == "subject-0 (a)"
     assert names["b/subject-0/subject-0"] == "subject-0 (b)"
-    assert names["owner-0/subject-0/subject-0"] == "subject-0 (owner-0)"
+    assert names["owner-0/subject-0/subject-0"] == "subject-0"
 
 
 def test_a_build_does_not_look_for_circles_and_leaves_the_collector_as_it_was(
@@ -696,6 +697,28 @@ def test_what_a_pull_request_brings_or_takes_beside_cards_is_named(place: Path, 
         "arrivals.txt names evil/copy/next-year, which is no new card",
     ):
         assert said in text
+
+
+def test_a_stranger_says_nothing_of_the_training_of_an_adapter_that_is_on_the_board(place: Path) -> None:
+    def trained(owner: str, adapter: str) -> str:
+        """A card of an adapter; returns where the record of its training lies."""
+        path = place / "scorecards" / f"{newcomer(place, f'of-{adapter[0]}', owner)}.json"
+        changed(path, lambda card: card["subject"].update(adapter=adapter))
+        return attested.training_file(cardfiles.read(path).subject)
+
+    trained("first", "a" * 64), trained("second", "a" * 64)
+    main = shutil.copytree(place, place.with_name("main"))
+    theirs, own = trained("stranger", "a" * 64), trained("stranger", "b" * 64)
+    (place / "adapters").mkdir()
+    for name in (theirs, own):
+        (place / name).write_text("{}")
+    said = "is the training of an adapter that first/of-a/of-a.json brought: its owner adds it"
+    faults = leaderboard.review(place, main).faults
+    assert [fault for fault in faults if "adapters/" in fault] == [f"{theirs} {said}"]
+    shutil.rmtree(place / "scorecards" / "stranger" / "of-a")
+    newcomer(place, "again", "first")
+    changed(place / "scorecards/first/again/again.json", lambda card: card["subject"].update(adapter="a" * 64))
+    assert not [fault for fault in leaderboard.review(place, main).faults if "adapters/" in fault]
 
 
 def test_names_in_a_comment_can_neither_call_nor_link(place: Path, made: Path) -> None:

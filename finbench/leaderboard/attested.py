@@ -97,7 +97,20 @@ def trained(folder: Path, subject: Subject) -> AttestedAdapter | None:
     named = digest(files if found.record.kind == "model" else decisive)
     if not found.identity == subject.adapter == named:
         raise FinbenchError(f"{path} is not the record of the adapter {subject.adapter[:16]}.", "Add the card again.")
+    if unlike := _unlike(found.record, subject):
+        hint = "One of the two is edited: take the record away, or score the adapter again."
+        raise FinbenchError(f"{path} is of a training with another {unlike} than {subject.name} states.", hint)
     return found
+
+
+def _unlike(record: Adapter, subject: Subject) -> str:
+    """What a card states of its adapter's training otherwise than the record, which no digest ties to the weights."""
+    recipe, parameters = record.recipe, record.training.trainable_parameters
+    meant = {"kind": record.kind, "method": recipe.method, "rank": recipe.rank, "seed": recipe.seed}
+    meant |= {"trainable_parameters": parameters}
+    wrong = [name for name, value in meant.items() if getattr(subject, name) not in (None, value)]
+    known = UNKNOWN in (subject.base.fingerprint, record.base.fingerprint)
+    return ", ".join(wrong + ["base"] * (not known and subject.base.fingerprint != record.base.fingerprint))
 
 
 def keep_training(folder: Path, reference: str, subject: Subject) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -100,7 +101,7 @@ def review(folder: Path, against: Path) -> Review:
     faults = [f"{name} {fault}" for name, fault in wrong.items()]
     faults += [f"{key}.json was taken away: cards stay" for key in before.keys() - {place.key for place in here}]
     keys = {place.key for place in new}
-    faults += _changed(folder, against, new)
+    faults += _changed(folder, against, new, there)
     faults += _order(folder, against, keys)
     for name in (signing.SIGNERS, signing.REVOKED):
         if new and _bytes(folder / name) != _bytes(against / name):
@@ -121,13 +122,24 @@ def review(folder: Path, against: Path) -> Review:
     )
 
 
-def _changed(folder: Path, against: Path, places: Sequence[store.CardPlace]) -> Iterator[str]:
-    """Files beside the pages that a request may not touch: all but new cards, their samples and their trainings."""
+def _changed(
+    folder: Path, against: Path, places: Sequence[store.CardPlace], there: Sequence[store.CardPlace]
+) -> Iterator[str]:
+    """Files beside the pages that a request may not touch: all but new cards, their samples and their trainings.
+
+    Of a training only who brought the first card of its adapter says how it was.
+    """
     new = {f"{store.SCORECARDS}/{place.key}.json" for place in places}
     new |= {cardfiles.samples_path(folder / name).relative_to(folder).as_posix() for name in new}
-    for place in places:
-        with contextlib.suppress(FinbenchError):  # which is said elsewhere
-            new.add(attested.training_file(cardfiles.read(place.path).subject))
+    trained = {name: place for place in reversed(places) if (name := _training(place))}
+    brought = {name for name in trained if (folder / name).is_file() and not (against / name).is_file()}
+    order = precedence.arrivals(against)
+    for place in sorted(there, key=lambda one: order.get(one.key, math.inf)) if brought else ():
+        if (name := _training(place)) in brought:
+            brought.remove(name)
+            if store.owner_of(place.key) != store.owner_of(trained[name].key):
+                yield f"{name} is the training of an adapter that {place.key}.json brought: its owner adds it"
+    new |= trained.keys()
     for part in (store.SCORECARDS, "adapters", "attestations"):
         mine, theirs = ({path.relative_to(root).as_posix(): path for path in sorted((root / part).rglob("*"))
                          if path.is_symlink() or path.is_file()} for root in (folder, against))  # fmt: skip
@@ -142,6 +154,14 @@ def _changed(folder: Path, against: Path, places: Sequence[store.CardPlace]) -> 
                     yield f"{name} is no card, nor the samples or the training of a new one"
             elif sha256_file(mine[name]) != sha256_file(theirs[name]):
                 yield f"{name} was edited: cards are added, never changed"
+
+
+def _training(place: store.CardPlace) -> str:
+    """Where the training of a card's adapter would lie; empty for a card without adapter, and one that is none."""
+    with contextlib.suppress(FinbenchError):  # which is said elsewhere
+        subject = cardfiles.read(place.path).subject
+        return attested.training_file(subject) if subject.adapter else ""
+    return ""
 
 
 def _is_lock(path: Path) -> bool:
