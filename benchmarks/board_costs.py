@@ -155,7 +155,8 @@ def steps(
         shutil.rmtree(request, ignore_errors=True)
         shutil.copytree(folder / "scorecards", request / "scorecards", copy_function=os.link)
         shutil.copy(folder / "arrivals.txt", request)
-        newcomer(request, "asked")
+        with (request / "arrivals.txt").open("a") as lines:
+            lines.write(f"{newcomer(request, 'asked')}\n")
         found = cost(["review", request, "--against", folder], cache).as_dict("review")
         shutil.rmtree(request)
         return found

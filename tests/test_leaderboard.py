@@ -725,6 +725,10 @@ def test_a_trained_adapter_brings_its_recipe_and_can_be_reproduced(llama: Path, 
     with pytest.raises(FinbenchError, match="of one card, here are 2"):
         leaderboard.add([tmp_path / "c"], to=tmp_path / "b", adapter=str(tmp_path / "a"))
     options = {"to": tmp_path / "b", "adapter": str(tmp_path / "a"), "base": str(llama), "data_dir": data}
+    other = boards.renamed(card, tmp_path / "other" / "a.json", seed=7)
+    with pytest.raises(FinbenchError, match="was trained with another seed than the card of tiny-fpb states"):
+        leaderboard.add([other], **{name: options[name] for name in ("to", "adapter", "data_dir")})
+    assert not (tmp_path / "b").exists()
     [added] = leaderboard.add([card], rerun=5, **options)
     assert [entry.level for entry in entries(tmp_path / "b")] == ["samples-attached"]  # nobody vouches for it
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)

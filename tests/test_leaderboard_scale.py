@@ -28,6 +28,7 @@ from finbench.cli.app import app
 from finbench.core.errors import FinbenchError
 from finbench.evaluation import rescore
 from finbench.leaderboard import (
+    attested,
     building,
     commands,
     deciding,
@@ -71,9 +72,11 @@ def place(made: Path, tmp_path: Path) -> Path:
 
 
 def newcomer(folder: Path, name: str = "newcomer", owner: str = "stranger", ability: float = 1.0) -> str:
-    """A card more; returns its key."""
+    """A card more, with its line in the order of arrival; returns its key."""
     who = board_scale.Subject(name, owner, ability, 0, name, None)
-    return board_scale.Maker(TASKS, DOCUMENTS, 0).write(folder, who, 10**6 + len(list(folder.rglob("*.json"))))
+    key = board_scale.Maker(TASKS, DOCUMENTS, 0).write(folder, who, 10**6 + len(list(folder.rglob("*.json"))))
+    precedence.arrived(folder, [key])
+    return str(key)
 
 
 def changed(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -93,13 +96,13 @@ def test_simulated_cards_are_fit_and_their_key_is_their_place(place: Path) -> No
     assert [entry.arrival for entry in found.entries] == list(range(5))
 
 
-def test_two_owners_with_one_name_are_told_apart_by_owner(place: Path) -> None:
+def test_of_owners_with_one_name_all_but_the_first_have_their_own_behind_it(place: Path) -> None:
     newcomer(place, "subject-0", "a"), newcomer(place, "subject-0", "b")
     assert [(one.file, one.faults) for one in read(place).refused] == []
     names = {entry.key: entry.name for entry in board(entries(place)).entries}
     assert names["a/subject-0/subject-0"] == "subject-0 (a)"
     assert names["b/subject-0/subject-0"] == "subject-0 (b)"
-    assert names["owner-0/subject-0/subject-0"] == "subject-0 (owner-0)"
+    assert names["owner-0/subject-0/subject-0"] == "subject-0"
 
 
 def test_a_build_does_not_look_for_circles_and_leaves_the_collector_as_it_was(
@@ -554,6 +557,18 @@ def test_a_card_of_a_thousand_tasks_is_refused_by_name(place: Path) -> None:
     assert len(refused.faults) == 4
 
 
+def test_a_card_that_no_check_foresaw_is_named_and_stops_no_other(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, look = newcomer(place), examine.verify
+
+    def surprised(path: Path, **more: Any) -> Any:
+        return look(path, **more) if path.stem != "newcomer" else {}[path]
+
+    monkeypatch.setattr(examine, "verify", surprised)
+    found = read(place)
+    assert [(one.file, one.faults) for one in found.refused] == [(f"{key}.json", ["cannot be read (KeyError)"])]
+    assert len(found.entries) == 5
+
+
 def test_a_name_of_500_characters_is_refused_by_rule(place: Path) -> None:
     path = place / "scorecards" / f"{newcomer(place)}.json"
     changed(path, lambda card: card["subject"].update(name="n" * 500))
@@ -609,9 +624,30 @@ def test_two_cards_of_a_request_of_one_subject_count_in_its_order(place: Path, m
         assert (found.new, found.faults) == (sorted(keys), [])
         assert {one.card for one in found.standings} == {order[0]}
     (place / precedence.ARRIVALS).write_text("\n".join(before) + "\n")
+    refused = next(one.faults[0] for one in board(entries(place)).refused if one.file == f"{key}.json")
+    assert "write stranger/newcomer/again or" in refused
+    assert refused.endswith("into arrivals.txt, or take one of the two out")
+
+
+def test_a_new_card_without_its_line_is_refused_and_told_what_to_type(place: Path, made: Path) -> None:
+    """Who takes such a card would never know which was first: any later card of the same answers puts both out."""
+    key = newcomer(place)
+    (place / precedence.ARRIVALS).write_bytes((made / precedence.ARRIVALS).read_bytes())
     text = leaderboard.review(place, made).comment
-    assert "write stranger/newcomer/newcomer or" in text  # what to do, to its end
-    assert "into arrivals.txt, or take one of the two out`" in text
+    assert f"`{key}.json has no line in arrivals.txt. Write one: echo {key} >> leaderboards/arrivals.txt`" in text
+
+
+def test_two_writers_lose_no_line_of_the_order(tmp_path: Path) -> None:
+    children = []
+    for writer in range(2):
+        child = os.fork()
+        if child == 0:
+            for number in range(40):
+                precedence.arrived(tmp_path, [f"card-{writer}-{number}"])
+            os._exit(0)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    assert len(precedence.arrivals(tmp_path)) == 80
 
 
 def test_the_lock_of_a_clone_is_passed_over_and_nothing_else_by_its_name(place: Path, made: Path) -> None:
@@ -661,6 +697,28 @@ def test_what_a_pull_request_brings_or_takes_beside_cards_is_named(place: Path, 
         "arrivals.txt names evil/copy/next-year, which is no new card",
     ):
         assert said in text
+
+
+def test_a_stranger_says_nothing_of_the_training_of_an_adapter_that_is_on_the_board(place: Path) -> None:
+    def trained(owner: str, adapter: str) -> str:
+        """A card of an adapter; returns where the record of its training lies."""
+        path = place / "scorecards" / f"{newcomer(place, f'of-{adapter[0]}', owner)}.json"
+        changed(path, lambda card: card["subject"].update(adapter=adapter))
+        return attested.training_file(cardfiles.read(path).subject)
+
+    trained("first", "a" * 64), trained("second", "a" * 64)
+    main = shutil.copytree(place, place.with_name("main"))
+    theirs, own = trained("stranger", "a" * 64), trained("stranger", "b" * 64)
+    (place / "adapters").mkdir()
+    for name in (theirs, own):
+        (place / name).write_text("{}")
+    said = "is the training of an adapter that first/of-a/of-a.json brought: its owner adds it"
+    faults = leaderboard.review(place, main).faults
+    assert [fault for fault in faults if "adapters/" in fault] == [f"{theirs} {said}"]
+    shutil.rmtree(place / "scorecards" / "stranger" / "of-a")
+    newcomer(place, "again", "first")
+    changed(place / "scorecards/first/again/again.json", lambda card: card["subject"].update(adapter="a" * 64))
+    assert not [fault for fault in leaderboard.review(place, main).faults if "adapters/" in fault]
 
 
 def test_names_in_a_comment_can_neither_call_nor_link(place: Path, made: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from boards import read_script
 from finbench.cards import cardfiles
 from finbench.core.records import Measure
 from finbench.evaluation import Verification
-from finbench.leaderboard import details, precedence, tables, trainings
+from finbench.leaderboard import attested, details, precedence, tables, trainings
 from finbench.leaderboard.board import Board, board
 from finbench.leaderboard.evidence import of
 from finbench.leaderboard.examine import present
@@ -179,6 +180,36 @@ def test_the_card_that_counts_first_says_of_what_part_of_the_test_a_table_is(tur
     assert shown(of_share(one, None), of_share(other, 0.25, arrival=1, level="reproduced")) == (False, True)
 
 
+def test_a_late_card_without_samples_makes_no_whole_test_of_first_rows(lucky: Board) -> None:
+    one, other = lucky.entries[:2]
+    first = replace(one, card=one.card.model_copy(update={"limit": DOCS, "status": "partial"}))
+    whole = other.card.scores[0].data.model_copy(update={"share": None})
+    said = other.card.model_copy(update={"scores": [other.card.scores[0].model_copy(update={"data": whole})]})
+    for level in ("self-reported", "samples-attached"):
+        [test] = board([first, replace(other, card=said, arrival=1, level=level)]).tests
+        assert (test.whole, test.sampled) == (False, True)
+
+
+def asked(one: BoardCard, owner: str, bits: int = 16, **said: Any) -> BoardCard:
+    """Somebody's card of the same weights, that says what it likes."""
+    card = one.card.model_copy(update={**said, "subject": one.card.subject.model_copy(update={"bits": bits})})
+    return replace(one, key=f"{owner}/{one.key}", card=card, owner=owner, arrival=one.arrival + 1)
+
+
+def test_the_same_weights_of_another_owner_count_once_however_they_are_said_to_be_asked(lucky: Board) -> None:
+    def names(*cards: BoardCard) -> list[str]:
+        return sorted(row.name for test in board(cards[::-1]).tests for row in test.rows)
+
+    trained = [replace(one, owner="honest") for one in lucky.entries if one.key.startswith("lora-s")]
+    assert names(*trained, asked(trained[0], "evil", engine="vllm")) == ["lora"]
+    one = replace(next(one for one in lucky.entries if one.key == "rslora-s0"), owner="honest")
+    for said in ({"engine": "vllm"}, {"dtype": "float64"}, {"form": "merged"}, {"origin": "lm-eval"}):
+        assert names(one, asked(one, "evil", **said)) == [one.name]
+        assert names(one, asked(one, "honest", **said)) == [one.name] * 2  # who brought it may compute it again
+    assert names(one, asked(one, "evil", bits=4)) == [one.name, f"{one.name} (evil)"]
+    assert names(asked(one, "evil", engine="vllm"), replace(one, level="reproduced")) == [one.name]
+
+
 def test_trainings_of_the_same_seed_are_not_counted_twice() -> None:
     draw = np.random.default_rng(6)
     again = replace(entry("lora-s1", answers(draw, 0.7), 1), key="again")
@@ -233,6 +264,43 @@ def test_invented_seeds_that_scatter_hide_no_difference_that_was_reproduced() ->
         assert {row.name: row.group for row in test.rows}["single-s0"] == 2
 
 
+def test_seeds_of_somebody_elses_invented_table_say_nothing_of_this_one() -> None:
+    """Neither under the digest of the same data nor on the same task, nor on others where this one has no seeds."""
+    draw = np.random.default_rng(11)
+
+    def of(one: BoardCard, owner: str, **about: Any) -> BoardCard:
+        score = one.card.scores[0].model_copy(update=about)
+        rows = [row | {"task": score.task} for row in one.samples["finbench_fpb"]]
+        card = one.card.model_copy(update={"scores": [score]})
+        return replace(one, key=f"{owner}/{score.task}/{one.key}", card=card, owner=owner, samples={score.task: rows})
+
+    first = entry("base", answers(draw, 0.2), None)
+    single = entry("single-s0", answers(draw, 0.5), 0, method="single")
+    honest = [of(one, "honest") for one in (first, single)]
+    pairs = [[entry(f"{name}-s{n}", answers(draw, s), n) for n, s in enumerate(shares)]
+             for name, shares in (("wild", (1.0, 0.0)), ("tame", (0.6, 0.62)))]  # fmt: skip
+    fewer = {"n": DOCS - 1}
+    elsewhere = [("finbench_fpb", fewer), ("finbench_tfns", {}), ("finbench_fiqa_sa", {})]
+    wild, tame = (
+        [of(one, owner, task=task, **about) for task, about in elsewhere for one in pair]
+        for owner, pair in zip(("evil", "honest"), pairs, strict=True)
+    )
+    wild = [replace(one, arrival=1) for one in wild]
+
+    def spread(*cards: BoardCard) -> Any:
+        return next(t.spread for t in board(cards).tests if t.task == "fpb" and t.score.n == DOCS)
+
+    assert spread(*honest) is spread(*honest, *wild) is None
+    assert spread(*honest, *tame) == spread(*honest, *tame, *wild)
+    assert spread(*honest, *tame).trainings == 2
+    here = [replace(of(one, "other"), arrival=1) for one in pairs[1]]
+    assert spread(*honest, *here).trainings == 2  # anybody's in this very table, on its documents
+    assert (
+        spread(*honest, *(replace(o, samples={"finbench_fpb": invented(o.samples["finbench_fpb"])}) for o in here))
+        is None
+    )
+
+
 def test_names_that_are_no_seeds_and_other_ranks_are_other_recipes() -> None:
     draw = np.random.default_rng(6)
     cards = [
@@ -271,6 +339,24 @@ def test_every_table_says_the_same(lucky: Board) -> None:
     assert [run[0] for run in own["rows"][test.key][0][11]] == [1, 2, 3, 4]
     found = {entry.key: make() for entry, _, make in details.of(lucky)}
     assert all(found[f"lora-s{seed}"]["scores"][test.key] for seed in range(4))
+
+
+@pytest.mark.parametrize("said", ["method", "rank", "seed", "trainable_parameters", "kind", "base"])
+def test_a_training_record_does_not_stand_beside_a_card_that_says_otherwise(
+    said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The digest of the weights says nothing of how they were trained."""
+    path = COMMITTED / "scorecards" / "headlines-smollm2-135m-dora-16bit-limit400-s0.json"
+    subject = cardfiles.read(path).subject
+    name = attested.training_file(subject)
+    (tmp_path / name).parent.mkdir()
+    shutil.copy(COMMITTED / name, tmp_path / name)
+    assert attested.trained(tmp_path, subject)
+    assert attested.trained(tmp_path, subject.model_copy(update={"seed": None, "rank": None}))
+    base = subject.base.model_copy(update={"fingerprint": "0" * 64})
+    other = {"method": "rslora", "rank": 64, "seed": 7, "trainable_parameters": 1, "kind": "model", "base": base}
+    assert attested.trained(tmp_path, subject.model_copy(update={said: other[said]})) is None
+    assert f"is not shown with {subject.name}, which states another {said}." in capsys.readouterr().err
 
 
 def test_rows_steps_and_rate_are_those_of_the_adapters_record(lucky: Board) -> None:

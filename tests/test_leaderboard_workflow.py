@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import boards
 from finbench import leaderboard
 from finbench.cli.app import app
-from finbench.leaderboard import building
+from finbench.leaderboard import building, precedence
 
 ROOT = Path(__file__).parent.parent
 board_scale = boards.benchmark()
@@ -65,7 +65,8 @@ def test_the_workflows_commands_take_a_pull_request_and_build_what_is_merged(
     """As written, in order, on clones: review and build of the request, then build and push on main."""
     git(tmp_path, "clone", "-q", "origin.git", "main"), git(tmp_path, "clone", "-q", "origin.git", "pr")
     folder = tmp_path / "pr" / "leaderboards"
-    board_scale.Maker(1, 40, 0).write(folder, board_scale.Subject("newcomer", "stranger", 9.0, 0, "newcomer", None), 9)
+    who = board_scale.Subject("newcomer", "stranger", 9.0, 0, "newcomer", None)
+    precedence.arrived(folder, [board_scale.Maker(1, 40, 0).write(folder, who, 9)])
     git(tmp_path / "pr", "add", "."), git(tmp_path / "pr", "commit", "-qm", "a card")
 
     def run(command: str, where: Path) -> None:

@@ -22,7 +22,7 @@ from finbench.core import seal
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file, stable_json
 from finbench.core.records import Scorecard
-from finbench.evaluation import evaluator
+from finbench.evaluation import evaluator, rescore, verification
 from finbench.evaluation.verification import Verification, verify
 from finbench.scoring import measuring, metrics
 from make_data import write_sources
@@ -547,6 +547,96 @@ def test_a_row_edit_that_moves_no_number_is_told_by_the_sha256_alone(restricted:
         [fault] = verify(restricted, data_dir=tmp_path / place).faults
         assert fault.field == "samples"
         assert "its SHA-256 differs" in fault.message
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A card on three restricted sets, whose data lie nowhere by now; do not write into its folder."""
+    from finbench.data.sources import import_data
+
+    place, names = tmp_path_factory.mktemp("several"), ["fpb", "headlines", "fin_ner"]
+    sources = write_sources(place / "s")
+    for name in names:
+        import_data(name, sources[name], place / "data")
+    evaluator.evaluate(engine="dummy", tasks=names, out=place / "o", data_dir=place / "data")
+    return place / "o" / "dummy.json"
+
+
+def turned(row: dict[str, Any], other: dict[str, Any]) -> None:
+    """Two questions of a headline change their names."""
+    for name, value in row["values"].items():
+        if isinstance(value, list):
+            value[0], other["values"][name][0] = other["values"][name][0], value[0]
+
+
+UNLIKE = {  # values that no scorer gives, of row 3 (by name, as it is, and what it becomes), and where all are named
+    "labels that are no words": ("fpb", "macro_f1", lambda value: [*value[:2], [*value[2], {"a": 1}]]),
+    "labels in another order": ("fpb", "mcc", lambda value: [*value[:2], value[2][::-1]]),
+    "more labels": ("fpb", "weighted_f1", lambda value: [*value[:2], [*value[2], *(f"zz{n}q" for n in range(3000))]]),
+    "an accuracy of more than all": ("fpb", "acc_lenient", lambda value: 2.5),
+    "a parse rate below none": ("fin_ner", "parse_rate", lambda value: -1),
+    "counts below none": ("fin_ner", "span_f1", lambda value: [0, 0, -5]),
+    "counts of no type": ("fin_ner", "span_macro_f1", lambda value: [[0, 0, 1], [0, 0]]),
+    "an answer that is neither": ("headlines", "question_f1", lambda value: [*value[:2], "Perhaps"]),
+    "a question that nobody asked": ("headlines", "question_mcc", lambda value: ["rest", *value[1:]]),
+    "a question that is no word": ("headlines", "question_f1", lambda value: [{"a": 1}, *value[1:]]),
+    "a question asked again": ("headlines", "question_f1", lambda value: ["price", *value[1:]]),
+}
+
+
+@pytest.mark.parametrize("what", UNLIKE)
+def test_values_that_no_scorer_gives_are_named_without_the_data(what: str, several: Path, tmp_path: Path) -> None:
+    (task, metric, made), card = UNLIKE[what], tmp_path / "cards" / several.name
+    shutil.copytree(several.parent, card.parent)
+    assert verify(card, data_dir=tmp_path).faults == []
+
+    def forge(_: Card, rows: Rows) -> None:
+        row = row_of(rows, f"finbench_{task}", 3)
+        row["values"][metric] = made(row["values"][metric])
+
+    change(card, forge, careful=True)
+    fields = {fault.field for fault in verify(card, data_dir=tmp_path).faults}
+    assert f"samples[finbench_{task} 3].values.{metric}" in fields
+    assert all(field.startswith(f"samples[finbench_{task} 3].values.") for field in fields)
+
+
+def test_no_answer_is_counted_for_another_question_of_its_headline(several: Path, tmp_path: Path) -> None:
+    card = tmp_path / "cards" / several.name
+    shutil.copytree(several.parent, card.parent)
+    change(card, lambda _, rows: turned(*(row_of(rows, "finbench_headlines", n) for n in (3, 5))), careful=True)
+    faults = verify(card, data_dir=tmp_path).faults
+    assert {fault.field.partition(".")[0] for fault in faults} == {f"samples[finbench_headlines {n}]" for n in (3, 5)}
+    assert "is of 'future_price'; the task asks 'price_down' here" in {fault.message for fault in faults}
+
+
+def test_labels_of_ones_own_do_not_cost_the_time_of_who_looks(
+    several: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each row with hundreds of its own: nothing is resampled over them, no answer sought among them (ten seconds)."""
+    card = tmp_path / "cards" / several.name
+    shutil.copytree(several.parent, card.parent)
+
+    def forge(_: Card, rows: Rows) -> None:
+        for number, row in enumerate(row for row in rows if row["task"] == "finbench_fpb"):
+            for value in row["values"].values():
+                if isinstance(value, list):
+                    value[2] = [*value[2], *(f"zz{n}q" for n in range(300)), f"u{number}"]
+
+    change(card, forge, careful=True)
+    looked, split = [], verification.split_metrics
+    monkeypatch.setattr(verification, "split_metrics", lambda *found: looked.append(found) or split(*found))
+    monkeypatch.setattr(rescore, "without_data", lambda *found: pytest.fail("answers are sought among its labels"))
+    assert verify(card, data_dir=tmp_path).faults
+    assert len(looked) == 2  # of the other tasks
+
+
+def test_a_part_of_a_test_is_not_complete_and_no_more_than_the_whole(several: Path, tmp_path: Path) -> None:
+    card = tmp_path / "cards" / several.name
+    shutil.copytree(several.parent, card.parent)
+    change(card, put("complete", "status"), careful=True)
+    assert [fault.field for fault in verify(card, data_dir=tmp_path).faults] == ["status"]
+    with pytest.raises(FinbenchError, match="share"):
+        change(card, put(7.0, "scores", 0, "data", "share"), careful=True)
 
 
 def test_another_edition_of_a_set_is_no_fault_of_the_card(restricted: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ class DataId(Record):
     share: float | None = Field(
         default=None,
         gt=0,
+        le=1,
         description="rows read over those of the authors' test file, else of all files; null: all, or not known",
     )
 

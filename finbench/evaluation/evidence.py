@@ -67,7 +67,7 @@ def prompts(task: Task, score: Score, own: list[dict[str, Any]], apart: set[str]
             before, by_prompt = len(found.faults), prompted.rows_of(own, other.name)
             rows(task, by_prompt, apart, found, f".prompts.{other.name}")
             if len(found.faults) == before:
-                for at, wrong in rescore.consistent(by_prompt, score.task):
+                for at, wrong in rescore.consistent(by_prompt, score):
                     found.fault(f"{at} ({other.name})", wrong)
         how = metrics.aggregations(task.name)[task.main_metric]
         have = prompted.summary(task, wanted, own, how, {one.name: one.truncated for one in stated.each})

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from finbench.cards import asking, cardfiles
-from finbench.core import catalog
+from finbench.core import catalog, paths
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
 from finbench.core.files import stable_json
@@ -20,6 +20,9 @@ from finbench.scoring import LENIENT, baselines, metrics, noise, prompted, promp
 
 Rows = Sequence[Mapping[str, Any]]
 Fault = tuple[str, str]  # a place in the samples or the card that cannot be right, and why
+_MOST = 1e15  # above every number that a row can have
+_SHAPED = {*metrics.BY_LABEL, *metrics.BY_QUESTION, "chosen_mean", "r2", "mse", "gold_macro_f1", "span_f1"}
+_SHAPED |= {"span_macro_f1"}  # kinds of metrics whose values are known in shape
 
 
 @dataclass
@@ -35,42 +38,80 @@ def _at(row: Mapping[str, Any], what: str) -> str:
     return f"samples[{row['task']} {row['index']}].{what}"
 
 
-def consistent(rows: Rows, task: str) -> Iterator[Fault]:
-    """Contradictions inside rows: readings outside the label set, an accuracy or parse rate that does not follow."""
-    aggregations = metrics.aggregations(task)
-    by_label = {name for name, how in aggregations.items() if metrics.known_as(how) in metrics.BY_LABEL}
-    numbers = {name for name, how in aggregations.items() if metrics.known_as(how) == "mean"}
+def consistent(rows: Rows, score: Score) -> Iterator[Fault]:
+    """Contradictions inside rows: values that the task's scorer never gives, or that do not follow from each other."""
+    task = catalog.tasks()[score.task]
+    kinds = {name: metrics.known_as(how) for name, how in metrics.aggregations(task.name).items()}
+    labels = None if task.own else task.labels
+    asked = _questions(task, score)
+    what = "consistent", task.name, *asked
     for row in rows:
         if row["values"].keys() == rows[0]["values"].keys():
-            yield from cardfiles.of_row(
-                row, ("consistent", task), lambda one: [*_contradictions(one, by_label, numbers)]
-            )
+            yield from cardfiles.of_row(row, what, lambda one: [*_contradictions(one, kinds, labels, asked)])
         else:
             yield _at(row, "values."), f"has {sorted(row['values'])}, the first row {sorted(rows[0]['values'])}"
 
 
-def _contradictions(row: Mapping[str, Any], by_label: Collection[str], numbers: Collection[str]) -> Iterator[Fault]:
-    """``by_label``, ``numbers``: metrics whose values are (gold, prediction, labels), or numbers."""
+def _questions(task: Task, score: Score) -> Sequence[str]:
+    """The names of the questions that a task asks of each text, in this order; none where noise may leave some out."""
+    if task.set != "headlines" or "noise" in score.data.choices:
+        return ()
+    return [name for name, _, _ in paths.helper("sets").headlines.QUESTIONS]
+
+
+def _contradictions(
+    row: Mapping[str, Any], kinds: Mapping[str, str], labels: Sequence[str] | None, asked: Sequence[str]
+) -> Iterator[Fault]:
+    """``kinds``: aggregation of each metric; ``labels``: of the task, None where each row has its own."""
     values = row["values"]
     if "reading" in row and not _reading_follows(row):
         yield _at(row, "reading"), "is not what the answer says"
     for name, value in values.items():
-        place = _at(row, f"values.{name}")
-        if name in numbers and not isinstance(value, dict) and not _number(value):
-            yield place, f"is no number: {repr(value)[:50]}"
-        if name not in by_label or isinstance(value, dict):
+        place, kind = _at(row, f"values.{name}"), kinds.get(name, "")
+        if isinstance(value, dict):
             continue
-        if not _label_item(value):
-            yield place, f"is no (gold, prediction, labels): {value!r}"
+        if not _possible(kind, name, value, labels):
+            yield place, f"is nothing that the task's scorer gives: {repr(value)[:100]}"
             continue
-        gold, predicted, labels = value
+        if kind in metrics.BY_LABEL:
+            gold, predicted, _ = value
+        elif kind in metrics.BY_QUESTION:
+            question, gold, predicted = value
+            if asked and question != (meant := asked[row["index"] % len(asked)]):
+                yield place, f"is of {question[:50]!r}; the task asks {meant!r} here"
+        else:
+            continue
         lenient = LENIENT if name.endswith(LENIENT) else ""
-        if gold not in labels or (predicted is not None and predicted not in labels):
-            yield place, f"{gold!r} or {predicted!r} is not a label of the task"
         if values.get("acc" + lenient, float(gold == predicted)) != float(gold == predicted):
             yield place, f"gold {gold!r}, prediction {predicted!r} contradict the accuracy"
         if not lenient and values.get("parse_rate", float(predicted is not None)) != float(predicted is not None):
             yield place, f"prediction {predicted!r} contradicts the parse rate"
+
+
+def _possible(kind: str, name: str, value: Any, labels: Sequence[str] | None) -> bool:
+    """Whether a row can have a value of a metric of this kind."""
+    match value:
+        case _ if kind == "mean":
+            return _number(value) and (not metrics.is_share(name) or 0 <= value <= 1)
+        case [gold, said, [*own]] if kind in metrics.BY_LABEL:
+            return own == list(labels or own) and all(isinstance(one, str) for one in own) and _of(own, gold, said)
+        case [str(), gold, said] if kind in metrics.BY_QUESTION:
+            return labels is None or _of(labels, gold, said)
+        case [0 | 1, share] if kind == "chosen_mean":
+            return _number(share) and 0 <= share <= 1
+        case [gold, said] if kind in ("r2", "mse"):
+            return _number(gold) and (said is None or _number(said))
+        case [str(), None | str()] if kind == "gold_macro_f1":
+            return True
+        case [_, _, _] if kind == "span_f1":
+            return all(type(count) is int and 0 <= count < _MOST for count in value)
+        case [[*_], *_] if kind == "span_macro_f1":
+            return all(_possible("span_f1", name, counts, None) for counts in value)
+    return kind not in _SHAPED
+
+
+def _of(labels: Sequence[str], gold: Any, said: Any) -> bool:
+    return gold in labels and (said is None or said in labels)
 
 
 def _reading_follows(row: Mapping[str, Any]) -> bool:
@@ -81,7 +122,7 @@ def _reading_follows(row: Mapping[str, Any]) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e15
+    return type(value) in (int, float) and abs(value) < _MOST
 
 
 def _label_item(value: Any) -> bool:

@@ -86,6 +86,8 @@ def verify(
         found.fault("scores", "there are none, so there is nothing to believe")
     if parsed.status == "complete" and parsed.limit is not None:
         found.fault("status", "a card with a limit is not complete")
+    if parsed.status == "complete" and any(score.data.share for score in parsed.scores):
+        found.fault("status", "a card of a part of a test is not complete")
     by_task = found.rows = _samples(path, parsed, found)
     if by_task is not None:
         for score in parsed.scores:
@@ -326,8 +328,16 @@ def _rows(card: Scorecard, score: Score, rows: list[dict[str, Any]], found: Veri
     if not evidence.prompts(task, score, rows, beside, found):
         return
     rows = prompted.rows_of(rows, wordings.OWN) if score.prompts else rows
-    for fault in rescore.consistent(rows, score.task):
+    hidden = hidden_metrics(rows)
+    for name in hidden:
+        quotes = metrics.may_quote(score.task, name) and name != score.main_metric
+        if not quotes or not task.restricted:
+            found.fault(f"{sample}.values.{name}", "is hidden, though it quotes no restricted text")
+    wrong = list(rescore.consistent(rows, score))
+    for fault in wrong:
         found.fault(*fault)
+    if wrong:  # no metric is of such rows, and labels that are not the task's cost time without bound
+        return
     try:
         how = metrics.aggregations(score.task)
         strict, lenient, parse_rate = split_metrics(values_of(rows), how, clusters_of(rows), samples)
@@ -335,11 +345,6 @@ def _rows(card: Scorecard, score: Score, rows: list[dict[str, Any]], found: Veri
     except (KeyError, TypeError, ValueError, IndexError, AssertionError, ArithmeticError) as fault:
         found.fault(f"{sample}.values", f"are not what the task's scorer gives ({type(fault).__name__}: {fault})")
         return
-    hidden = hidden_metrics(rows)
-    for name in hidden:
-        quotes = metrics.may_quote(score.task, name) and name != score.main_metric
-        if not quotes or not task.restricted:
-            found.fault(f"{sample}.values.{name}", "is hidden, though it quotes no restricted text")
     for group, have in (("metrics", strict), ("lenient", lenient)):
         stated: Mapping[str, Measure] = getattr(score, group)
         beyond = {name for name in stated if name in hidden or name + LENIENT in hidden}

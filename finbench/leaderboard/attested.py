@@ -82,7 +82,10 @@ def training_file(subject: Subject) -> str:
 
 
 def trained(folder: Path, subject: Subject) -> AttestedAdapter | None:
-    """The training record of a card's adapter; None where there is none. FinbenchError for one that is another's."""
+    """The training record of a card's adapter; None where there is none, or the card states another training.
+
+    FinbenchError for a record that is another adapter's.
+    """
     if subject.adapter is None or not (path := folder / training_file(subject)).is_file():
         return None
     try:
@@ -97,7 +100,20 @@ def trained(folder: Path, subject: Subject) -> AttestedAdapter | None:
     named = digest(files if found.record.kind == "model" else decisive)
     if not found.identity == subject.adapter == named:
         raise FinbenchError(f"{path} is not the record of the adapter {subject.adapter[:16]}.", "Add the card again.")
+    if unlike := _unlike(found.record, subject):
+        say(f"{path} is not shown with {subject.name}, which states another {unlike}.")
+        return None
     return found
+
+
+def _unlike(record: Adapter, subject: Subject) -> str:
+    """What a card states of its adapter's training otherwise than the record, which no digest ties to the weights."""
+    recipe, parameters = record.recipe, record.training.trainable_parameters
+    meant = {"kind": record.kind, "method": recipe.method, "rank": recipe.rank, "seed": recipe.seed}
+    meant |= {"trainable_parameters": parameters}
+    wrong = [name for name, value in meant.items() if getattr(subject, name) not in (None, value)]
+    unsaid = UNKNOWN in (subject.base.fingerprint, record.base.fingerprint)
+    return ", ".join(wrong + ["base"] * (not unsaid and subject.base.fingerprint != record.base.fingerprint))
 
 
 def keep_training(folder: Path, reference: str, subject: Subject) -> None:
@@ -112,6 +128,11 @@ def keep_training(folder: Path, reference: str, subject: Subject) -> None:
         raise FinbenchError(
             f"{reference} has no finbench.json: who trained it, and how, is not known.",
             "Leave --adapter out, or name a folder that finbench train wrote.",
+        )
+    if unlike := _unlike(found.record, subject):
+        raise FinbenchError(
+            f"{reference} was trained with another {unlike} than the card of {subject.name} states.",
+            "Score it again: finbench eval --adapter ./folder",
         )
     made = AttestedAdapter(identity=found.identity, config=adapters.decisive_config(found.config), record=found.record)
     write_atomic(folder / training_file(subject), made.model_dump_json(indent=1, by_alias=True) + "\n")

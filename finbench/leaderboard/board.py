@@ -69,9 +69,9 @@ def board(found: Sequence[BoardCard], refused: Sequence[RefusedCard] = ()) -> Bo
     found = trainings.with_recipes(_told_apart(found))
     history = _History()
     tests = _tests(found, history)
-    spreads = trainings.known_spreads(tests)
+    trained = trainings.several(tests)
     for test in tests:
-        test.spread = trainings.known_spread(test, spreads)
+        test.spread = trainings.known_spread(test, trained)
     half = len(tests) // 2
     with copies.meanwhile(lambda: list(map(_placed, tests[half:])), worth=_large(tests)) as others_placed:
         placed = list(map(_placed, tests[:half])) + others_placed()
@@ -98,18 +98,17 @@ def _tests(found: Sequence[BoardCard], history: _History) -> list[BoardTest]:
             told = (common, score.task, *setup.values())
             key = keys.get(told) or keys.setdefault(told, digest({**setup, **own, "task": score.task})[:10])
             if key not in tests:
-                tests[key] = BoardTest(score, (), key, whole=False)
-            one = _QUESTIONS if score.family == "headline" else 1
-            every = entry.card.limit is None or score.n + one <= entry.card.limit
-            tests[key].sampled = tests[key].sampled and not every
-            tests[key].whole = tests[key].whole or every
+                tests[key] = BoardTest(score, (), key)
             tests[key].rows.append(BoardRow(entry, score))
     for test in tests.values():
-        first = min(test.rows, key=_precedence)  # of what part of the authors' test the rows are, no card can prove
+        # what part of the authors' test the rows are, no card can prove: the one that counts first says it
+        first = min(test.rows, key=lambda row: row.entry.standing)
         test.score = first.score
+        one, limit = _QUESTIONS if first.score.family == "headline" else 1, first.entry.card.limit
+        test.sampled = limit is not None and first.score.n + one > limit
+        test.whole = not test.sampled and first.score.data.share is None
         said = conditions_of(first.entry.card, first.score)
         test.conditions = tuple(part for part in said if not part.endswith(" rows"))
-        test.whole = test.whole and first.score.data.share is None
         with known.kept("means", test.key) as means:
             test.rows = trainings.joined(_counting(test.rows, history), means)
     return [test for test in tests.values() if test.rows]
@@ -123,17 +122,19 @@ def _order(test: BoardTest) -> tuple[Any, ...]:
 
 
 def _told_apart(found: Sequence[BoardCard]) -> list[BoardCard]:
-    """The cards; subjects that share a name get their owner behind it, or part of their identity."""
+    """The cards; where subjects or owners share a name, all but the first get owner or part of identity behind it."""
     named: dict[str, dict[str, set[str]]] = {}
+    came: dict[str, tuple[float, str, str]] = {}
     for entry in found:
-        owners = named.setdefault(precedence.spoken(entry.card.subject.name), {})
-        owners.setdefault(precedence.spoken(entry.owner), set()).add(entry.identity)
+        name = precedence.spoken(entry.card.subject.name)
+        named.setdefault(name, {}).setdefault(entry.by, set()).add(entry.identity)
+        came[name] = min(came.get(name, (math.inf, "", "")), (entry.arrival, entry.by, entry.identity))
     made = []
     for entry in found:
-        name, owner = precedence.spoken(entry.card.subject.name), precedence.spoken(entry.owner)
-        owners = named[name]
-        if not name or len(set().union(*owners.values())) > 1:
-            several = not owner or len(owners[owner]) > 1
+        name = precedence.spoken(entry.card.subject.name)
+        owners, first = named[name], came[name][1:] == (entry.by, entry.identity)
+        if not name or (sum(map(len, owners.values())) > 1 and not first):
+            several = not entry.by or len(owners[entry.by]) > 1
             behind = [entry.owner] * bool(entry.owner) + [entry.identity[:6]] * several
             entry = replace(entry, shown=f"{entry.card.subject.name} ({', '.join(behind)})")
         made.append(entry)
@@ -189,14 +190,18 @@ def _counting(rows: Sequence[BoardRow], history: _History) -> list[BoardRow]:
     """One row for each subject and way of computing: that of the strongest evidence, of these the one that came first.
 
     A card that says of itself that it is newer replaces nothing. The answers of another card under another name count
-    once, for the one that came first. Where nothing tells which did, neither is shown.
+    once, for the one that came first; so does another owner's card of the same weights, however it says that they were
+    computed. Where nothing tells which did, neither is shown.
     """
     kept: dict[str, BoardRow] = {}
+    asked: dict[str, BoardRow] = {}
     out: set[int] = set()
-    for row in sorted(rows, key=_precedence):
+    for row in sorted(rows, key=lambda row: row.entry.standing):
         task = row.score.task
         marks = [row.entry.way, *(row.proof.marks if row.proof else ())]
         first = next((kept[mark] for mark in marks if mark in kept), None)
+        if first is None and asked.setdefault(row.entry.model, row).entry.by != row.entry.by:
+            first = asked[row.entry.model]
         for mark in marks if first is None else ():
             kept[mark] = row
         if first is None:
@@ -212,10 +217,6 @@ def _counting(rows: Sequence[BoardRow], history: _History) -> list[BoardRow]:
     counting = {id(row): row for row in kept.values() if id(row) not in out}
     history.counting.update(row.entry.key for row in counting.values())
     return list(counting.values())
-
-
-def _precedence(row: BoardRow) -> tuple[float, float, str]:
-    return (-precedence.STRENGTH[row.entry.level], row.entry.arrival, row.entry.key)
 
 
 def _large(tests: Sequence[BoardTest]) -> bool:
@@ -274,7 +275,7 @@ def _baselines(rows: Sequence[BoardRow]) -> dict[str, dict[str, float]]:
     They are of the same rows, so honest cards have the same ones; one that overstates them would leave nobody a group.
     """
     told = [run for row in rows for run in row.runs or [row] if run.score.baselines]
-    ranks = [(-precedence.STRENGTH[run.entry.level], run.entry.arrival) for run in told]
+    ranks = [run.entry.standing[:2] for run in told]
     best = min(ranks, default=None)
     found = [run.score.baselines for run, rank in zip(told, ranks, strict=True) if rank == best]
     texts = list(map(stable_json, found))  # where nobody knows who came first, those that most state

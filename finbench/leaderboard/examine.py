@@ -64,7 +64,7 @@ def examined(path: Path) -> list[str]:
         wrong, kept = faults(path)
     except FinbenchError as fault:
         return [str(fault)]
-    except (MemoryError, RecursionError) as fault:
+    except Exception as fault:  # noqa: BLE001 - a stranger's card stops no other, whatever it does to a check
         return [f"cannot be read ({type(fault).__name__})"]
     if kept is not None and key is not None and key == known.key_of(path):  # nobody wrote the card meanwhile
         known.write(key, kept)

@@ -17,6 +17,7 @@ from finbench.cards import cardfiles
 from finbench.core.files import digest, stable_json, write_atomic
 from finbench.core.records import UNKNOWN, Score, Scorecard, Subject
 from finbench.evaluation import DUMMY, drawing
+from finbench.leaderboard.store import SCORECARDS
 
 ARRIVALS = "arrivals.txt"
 STRENGTH = {"self-reported": 0, "samples-attached": 1, "revoked": 1, "reproduced": 2}
@@ -39,9 +40,10 @@ def arrivals(folder: Path) -> dict[str, int]:
 
 def arrived(folder: Path, names: Sequence[str]) -> None:
     """Append cards to the order of arrival; one that is in it keeps its place."""
-    before = arrivals(folder)
-    lines = [*sorted(before, key=lambda name: before[name]), *(name for name in names if name not in before)]
-    write_atomic(folder / ARRIVALS, "".join(f"{line}\n" for line in lines))
+    with cardfiles.lock(folder / SCORECARDS):  # two that add a card at once keep both
+        before = arrivals(folder)
+        lines = [*sorted(before, key=lambda name: before[name]), *(name for name in names if name not in before)]
+        write_atomic(folder / ARRIVALS, "".join(f"{line}\n" for line in lines))
 
 
 def identity(subject: Subject) -> str:

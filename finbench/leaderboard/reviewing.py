@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +101,7 @@ def review(folder: Path, against: Path) -> Review:
     faults = [f"{name} {fault}" for name, fault in wrong.items()]
     faults += [f"{key}.json was taken away: cards stay" for key in before.keys() - {place.key for place in here}]
     keys = {place.key for place in new}
-    faults += _changed(folder, against, new)
+    faults += _changed(folder, against, new, there)
     faults += _order(folder, against, keys)
     for name in (signing.SIGNERS, signing.REVOKED):
         if new and _bytes(folder / name) != _bytes(against / name):
@@ -120,13 +122,24 @@ def review(folder: Path, against: Path) -> Review:
     )
 
 
-def _changed(folder: Path, against: Path, places: Sequence[store.CardPlace]) -> Iterator[str]:
-    """Files beside the pages that a request may not touch: all but new cards, their samples and their trainings."""
+def _changed(
+    folder: Path, against: Path, places: Sequence[store.CardPlace], there: Sequence[store.CardPlace]
+) -> Iterator[str]:
+    """Files beside the pages that a request may not touch: all but new cards, their samples and their trainings.
+
+    Of a training only who brought the first card of its adapter says how it was.
+    """
     new = {f"{store.SCORECARDS}/{place.key}.json" for place in places}
     new |= {cardfiles.samples_path(folder / name).relative_to(folder).as_posix() for name in new}
-    for place in places:
-        with contextlib.suppress(FinbenchError):  # which is said elsewhere
-            new.add(attested.training_file(cardfiles.read(place.path).subject))
+    trained = {name: place for place in reversed(places) if (name := _training(place))}
+    brought = {name for name in trained if (folder / name).is_file() and not (against / name).is_file()}
+    order = precedence.arrivals(against)
+    for place in sorted(there, key=lambda one: order.get(one.key, math.inf)) if brought else ():
+        if (name := _training(place)) in brought:
+            brought.remove(name)
+            if store.owner_of(place.key) != store.owner_of(trained[name].key):
+                yield f"{name} is the training of an adapter that {place.key}.json brought: its owner adds it"
+    new |= trained.keys()
     for part in (store.SCORECARDS, "adapters", "attestations"):
         mine, theirs = ({path.relative_to(root).as_posix(): path for path in sorted((root / part).rglob("*"))
                          if path.is_symlink() or path.is_file()} for root in (folder, against))  # fmt: skip
@@ -143,6 +156,14 @@ def _changed(folder: Path, against: Path, places: Sequence[store.CardPlace]) -> 
                 yield f"{name} was edited: cards are added, never changed"
 
 
+def _training(place: store.CardPlace) -> str:
+    """Where the training of a card's adapter would lie; empty for a card without adapter, and one that is none."""
+    with contextlib.suppress(FinbenchError):  # which is said elsewhere
+        subject = cardfiles.read(place.path).subject
+        return attested.training_file(subject) if subject.adapter else ""
+    return ""
+
+
 def _is_lock(path: Path) -> bool:
     """What ``add`` leaves beside the cards, which Git passes over."""
     return path.name == ".lock" and path.stat().st_size == 0
@@ -155,7 +176,9 @@ def _order(folder: Path, against: Path, keys: set[str]) -> list[str]:
     if mine[: len(theirs)] != theirs:
         return [f"{precedence.ARRIVALS} changes otherwise than at its end"]
     strange = [key for key in mine[len(theirs) :] if key not in keys]
-    return [f"{precedence.ARRIVALS} names {key}, which is no new card" for key in strange]
+    mend, name = f"has no line in {precedence.ARRIVALS}. Write one: echo", f"leaderboards/{precedence.ARRIVALS}"
+    lacking = [f"{key}.json {mend} {shlex.quote(key)} >> {name}" for key in keys.difference(mine)]
+    return [f"{precedence.ARRIVALS} names {key}, which is no new card" for key in strange] + lacking
 
 
 def _bytes(path: Path) -> bytes:

@@ -76,6 +76,21 @@ class BoardCard:
         """Digest of the subject and of how its answers were computed."""
         return digest([self.identity, self.how])
 
+    @functools.cached_property
+    def model(self) -> str:
+        """Digest of the subject in the format of its weights: what anybody may ask, and count once."""
+        return digest([self.identity, self.card.subject.bits])
+
+    @property
+    def standing(self) -> tuple[float, float, str]:
+        """By which cards count before others, the least first: evidence, then arrival."""
+        return (-precedence.STRENGTH[self.level], self.arrival, self.key)
+
+    @functools.cached_property
+    def by(self) -> str:
+        """Who brought it, as far as a reader tells owners apart."""
+        return precedence.spoken(self.owner)
+
     @property
     def file(self) -> str:
         """Its file, as commands name it: below the leaderboard, or where ``finbench leaderboard unpack`` writes it."""
@@ -203,7 +218,7 @@ class BoardTest(Heading):
     """
 
     key: str
-    whole: bool
+    whole: bool = False
     sampled: bool = True
     rows: list[BoardRow] = field(default_factory=list)
     spread: KnownSpread | None = None  # between the seeds of one recipe, as far as the board knows

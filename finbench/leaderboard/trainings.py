@@ -15,7 +15,6 @@ import numpy as np
 from finbench.cards import aggregation_of
 from finbench.core.files import digest
 from finbench.core.records import UNKNOWN, Measure
-from finbench.leaderboard import precedence
 from finbench.leaderboard.evidence import Proof
 from finbench.leaderboard.known import Kept
 from finbench.leaderboard.rows import BoardCard, BoardRow, BoardTest, KnownSpread
@@ -73,20 +72,25 @@ def recipe_of(entry: BoardCard) -> tuple[str, str] | None:
 
 
 def with_recipes(found: Sequence[BoardCard]) -> list[BoardCard]:
-    """The cards; those of a recipe with several trainings know its digest and its name, unlike that of any other."""
+    """The cards; those of a recipe with several trainings know its digest and its name, unlike that of any other.
+
+    A name that other owners use later stays what it is.
+    """
     recipes = [recipe_of(entry) for entry in found]
     seeds: dict[str, set[int | None]] = {}
-    stems: dict[str, set[str]] = {}
+    stems: dict[str, dict[str, BoardCard]] = {}  # of each recipe the card that came first
     for entry, recipe in zip(found, recipes, strict=True):
         if recipe is not None:
             seeds.setdefault(recipe[0], set()).add(entry.card.subject.seed)
-            stems.setdefault(recipe[1], set()).add(recipe[0])
+            named = stems.setdefault(recipe[1], {})
+            named[recipe[0]] = min(named.get(recipe[0], entry), entry, key=lambda one: one.arrival)
     taken = {entry.name for entry in found}
     made = []
     for entry, recipe in zip(found, recipes, strict=True):
         if recipe is not None and len(seeds[recipe[0]]) > 1:
             key, stem = recipe
-            alone = len(stems[stem]) == 1 and stem not in taken
+            own, others = stems[stem][key], [one for name, one in stems[stem].items() if name != key]
+            alone = stem not in taken and all(one.by != own.by and one.arrival > own.arrival for one in others)
             entry = replace(entry, recipe=key, recipe_name=stem if alone else f"{stem} ({key[:6]})")
         made.append(entry)
     return made
@@ -101,7 +105,7 @@ def joined(rows: Sequence[BoardRow], means: Kept) -> list[BoardRow]:
     found: dict[tuple[str, str, str], dict[int | None, BoardRow]] = {}
     alone = []
     for row in rows:
-        kind = (row.entry.recipe, row.entry.how, row.proof.docs if row.proof else "")
+        kind = (row.entry.recipe, row.entry.how, _documents(row))
         own = found.setdefault(kind, {}) if row.entry.recipe else None
         if own is None or row.entry.card.subject.seed in own:
             alone.append(row if own is None else replace(row, entry=replace(row.entry, recipe="", recipe_name="")))
@@ -164,41 +168,55 @@ def answered(runs: Sequence[BoardRow]) -> list[Proof] | None:
     return found if len(found) == len(runs) and all(own.docs == found[0].docs for own in found) else None
 
 
-Spreads = dict[tuple[str, str, str], dict[str, KnownSpread]]  # by family, form and metric; by task
+# recipes with several trainings, and their tables: by family, form and metric; by task
+Several = dict[tuple[str, str, str], dict[str, list[tuple[BoardTest, BoardRow]]]]
 
 
 def _kind(test: BoardTest) -> tuple[str, str, str]:
     return test.score.family, test.score.form, test.score.main_metric
 
 
-def known_spreads(tests: Sequence[BoardTest]) -> Spreads:
-    """The spread between seeds pooled over the recipes with several trainings on a task, in whatever rows of it.
-
-    Of a task those cards count whose evidence is the strongest, for strangers bring cards too.
-    """
-    found: dict[tuple[str, str, str], dict[str, list[tuple[BoardTest, BoardRow]]]] = {}
-    counted, most = set(), dict[str, int]()
-    several = [(test, row) for test in tests for row in test.rows if len(row.runs) > 1]
-    for test, row in several:
-        most[test.score.task] = max(most.get(test.score.task, 0), precedence.STRENGTH[row.entry.level])
-    for test, row in several:
-        strongest = precedence.STRENGTH[row.entry.level] == most[test.score.task]
-        if strongest and (test.key, row.entry.recipe) not in counted:
-            counted.add((test.key, row.entry.recipe))
-            found.setdefault(_kind(test), {}).setdefault(test.score.task, []).append((test, row))
-    return {kind: {task: _pool(rows) for task, rows in by_task.items()} for kind, by_task in found.items()}
+def several(tests: Sequence[BoardTest]) -> Several:
+    """Every recipe with several trainings on a task, in whatever rows of it."""
+    found: Several = {}
+    counted = set()
+    for test in tests:
+        for row in test.rows:
+            if len(row.runs) > 1 and (test.key, row.entry.recipe) not in counted:
+                counted.add((test.key, row.entry.recipe))
+                found.setdefault(_kind(test), {}).setdefault(test.score.task, []).append((test, row))
+    return found
 
 
-def known_spread(test: BoardTest, spreads: Spreads) -> KnownSpread | None:
-    """The spread between seeds on a test's task.
+def known_spread(test: BoardTest, trained: Several) -> KnownSpread | None:
+    """The spread between seeds pooled over the recipes with several trainings on a test's task.
 
+    Strangers bring cards too, and tables of rows that they invented: of other tables only those recipes count that are
+    of the owner whose card counts first in this one, in it those on that card's documents; and of a task the cards
+    whose evidence is the strongest.
     Where none is known, that of the task of the same family, metric and form where seeds scatter most: another task
     says little, so the worst is taken, and of one alone nobody knows whether it is that. None without two.
     """
-    pools = spreads.get(_kind(test), {})
-    if test.score.task in pools:
-        return pools[test.score.task]
-    return max(pools.values(), key=lambda pool: pool.variance.value) if len(pools) > 1 else None
+    by_task = trained.get(_kind(test), {})
+    first = min((run for row in test.rows for run in row.runs or (row,)), key=lambda run: run.entry.standing)
+
+    def pool(task: str) -> KnownSpread | None:
+        rows = [
+            (other, row)
+            for other, row in by_task.get(task, ())
+            if row.entry.by == first.entry.by or (other is test and _documents(row) == _documents(first))
+        ]
+        most = min((row.entry.standing[0] for _, row in rows), default=0)
+        return _pool([(other, row) for other, row in rows if row.entry.standing[0] == most]) if rows else None
+
+    if own := pool(test.score.task):
+        return own
+    pools = list(filter(None, map(pool, by_task)))
+    return max(pools, key=lambda found: found.variance.value) if len(pools) > 1 else None
+
+
+def _documents(row: BoardRow) -> str:
+    return row.proof.docs if row.proof else ""
 
 
 def _pool(rows: Sequence[tuple[BoardTest, BoardRow]]) -> KnownSpread:

@@ -191,6 +191,7 @@ _SUMMED: dict[str, Callable[[Sequence[Any]], Summed]] = {
     "r2": lambda values: Summed(_errors(values), _r2, share=False),
 }
 BY_LABEL = ("macro_f1", "weighted_f1", "mcc")  # aggregations of (gold, predicted or None, labels)
+BY_QUESTION = ("question_f1", "question_f1_pooled", "question_mcc")  # of (question, gold, predicted or None)
 
 
 def function(stated: catalog.Function) -> Any:
