@@ -284,7 +284,8 @@ def test_a_tokenizer_that_ends_texts_by_itself_changes_nothing(llama: Path) -> N
     [
         (("--set", "x=["), "not a YAML value"),
         (("--set", "lr=2024-13-45"), "not a YAML value"),
-        (("--set", "tasks=5"), "tasks:"),
+        (("--set", "task=5"), "tasks:"),
+        (("--set", "tasks=5"), "two names of one key"),
         (("--set", "target_modules=[]"), "target_modules"),
         (("--set", "name=../x"), "name"),
         (("--seed", "99999999999999"), "seed"),
