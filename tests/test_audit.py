@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import random
 import time
@@ -58,6 +59,21 @@ def varied(count: int, seed: int) -> list[dict[str, str]]:
 def prompts(made: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
     """The same as FinLoRA writes it."""
     return [_prompt("news", LABELS, row["text"], row["label"]) for row in made]
+
+
+def test_a_conversation_whose_role_is_no_text_is_read(tmp_path: Path) -> None:
+    turns = [
+        {"role": ["user"], "content": "a b c"},
+        {"role": "user", "content": "d e"},
+        {"role": "model", "content": "x"},
+    ]
+    assert audit([jsonl(tmp_path / "chat.jsonl", [{"messages": turns}] * 3)]).sources[0].rows == 3
+
+
+def test_a_packed_file_of_a_folder_is_named_as_not_read(tmp_path: Path) -> None:
+    jsonl(tmp_path / "train.jsonl", topics(60, 1))
+    (tmp_path / "test.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a", "label": "b"}\n'))
+    assert "gunzip -k" in audit([tmp_path]).unread["test.jsonl.gz"]
 
 
 def found(seen: Audit, check: str) -> list[Finding]:
@@ -347,6 +363,19 @@ def test_swapped_labels_of_rows_that_share_texts_are_found_by_question(tmp_path:
     jsonl(tmp_path / "news_test.jsonl", exchanged(test, (one_label, other)))
     swap = one(audit([tmp_path]), "label-swap")
     assert (swap.level, swap.count, swap.of) == ("error", len(test), len(test))
+
+
+def test_texts_with_one_label_for_this_question_and_another_for_that_are_no_exchange(tmp_path: Path) -> None:
+    """A model that learnt the words of a text with one of its labels is wrong about its other question."""
+    draw = random.Random(5)
+    made = [
+        {"passage": row["text"], "question": f"Does it speak of {' '.join(draw.sample(row['text'].split(), 2))}?",
+         "answer": answer}
+        for row in varied(350, 8) for answer in ("yes", "no")
+    ]  # fmt: skip
+    draw.shuffle(made)
+    jsonl(tmp_path / "claims.jsonl", made)
+    assert found(audit([tmp_path]), "label-swap") == []
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.15, 0.35), (0.4, 0.6), (0.88, 1.0), (0.0, 0.12)])

@@ -130,6 +130,25 @@ def test_a_key_is_the_same_under_each_of_its_names(tmp_path: Path) -> None:
     ]
 
 
+def test_rules_mean_cells_by_what_is_common_and_by_settings_of_single_tasks(tmp_path: Path) -> None:
+    axes = {"task": ["mini_sentiment", {"task": "mini_headline", "epochs": 3}], "seed": [0, 1.0]}
+    rules = [
+        {"task": "mini_sentiment", "base": "smollm2-135m"},
+        {"task": {"task": "mini_headline", "epochs": 3}, "seed": 1},
+    ]
+    path = write(tmp_path, "smollm2-135m", axes=axes, exclude=rules)
+    [cell] = sweepfile.cells(sweepfile.read(path))
+    assert (list(cell.recipe.tasks), cell.recipe.epochs) == (["finbench_mini_headline"], 3)
+    assert names(write(tmp_path, "smollm2-135m", axes=axes))[1].endswith("-s1")
+    for rule in ({"task": "mini_sentiment", "seed": 7}, {"rank": 3}):
+        with pytest.raises(FinbenchError, match="exclude.0 fits no cell"):
+            names(write(tmp_path, "smollm2-135m", axes=axes, exclude=[rule]))
+
+
+def test_a_folder_of_a_base_may_be_on_the_nodes_alone(tmp_path: Path) -> None:
+    assert len(names(write(tmp_path, "/models/nowhere", axes={"task": ["mini_ner"], "seed": [0]}))) == 1
+
+
 def test_cells_are_counted_before_they_are_made(tmp_path: Path) -> None:
     hundreds = {axis: list(range(1, 101)) for axis in ("seed", "rank", "alpha", "limit", "batch_size")}
     with pytest.raises(FinbenchError, match="small has 10,000,000,000 cells; at most 100,000"):
@@ -193,6 +212,10 @@ def test_the_same_cell_twice_is_one(tmp_path: Path) -> None:
         ({"axes": {"task": ["mini_ner"], "base": ["./none"]}}, "Cell task mini_ner, base ./none: No such folder"),
         ({"axes": {"task": ["mini_ner"], "base": ["smollm2"]}}, "Unknown base 'smollm2'. Did you mean smollm2-"),
         ({"axes": {"task": ["mini_ner"], "seed": [True]}}, "seed: a number or a text is expected, got true"),
+        ({"axes": {"tasks": [{"mini_ner": True}]}}, "The weight of task mini_ner is not a number"),
+        ({"eval": {"limit": True}}, "eval.limit: a number or a text is expected, got true"),
+        ({"retries": True}, "retries: a number or a text is expected, got true"),
+        ({"needs": {"cpus": True}}, "needs.cpus: a number or a text is expected, got true"),
     ],
 )
 def test_a_fault_of_the_file_is_named_before_anything_starts(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from finbench.core.settings import Profile
-from finbench.core.strict import Record
+from finbench.core.strict import Record, no_truth
 
 
 class DataId(Record):
@@ -57,6 +57,8 @@ class OwnData(Record):
         default=None, pattern="^[0-9a-f]{64}$", description="of the file; of a folder, of its files' names and hashes"
     )
     delimiter: str = Field(default=" ", description="between a prompt and its answer, where neither has white space")
+
+    _no_truth = field_validator("*", mode="before")(no_truth)
 
 
 class StartingAdapter(Record):

@@ -13,7 +13,6 @@ from pydantic import (
     Field,
     JsonValue,
     SerializerFunctionWrapHandler,
-    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
@@ -42,7 +41,7 @@ from finbench.core.parts import StartingAdapter as StartingAdapter
 from finbench.core.parts import Truncation as Truncation
 from finbench.core.parts import name_of_source as name_of_source
 from finbench.core.settings import Bits as Bits
-from finbench.core.strict import NEWER, Record
+from finbench.core.strict import NEWER, Record, no_truth
 from finbench.core.training import Loop as Loop
 from finbench.core.training import Preferred as Preferred
 from finbench.core.training import Search as Search
@@ -158,13 +157,7 @@ class Recipe(Record):
     seed: int = Field(ge=0, lt=2**32)
     search: Search | None = Field(default=None, description="where lr comes from, if finbench tune found it")
 
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth(cls, value: Any, info: ValidationInfo) -> Any:
-        """``true`` is no number, though Python takes it for 1."""
-        if isinstance(value, bool) and info.field_name not in ("gradient_checkpointing", "compile", "chat"):
-            raise ValueError(f"a number or a text is expected, got {str(value).lower()}")
-        return value
+    _no_truth = field_validator("*", mode="before")(no_truth)
 
     @field_validator("tasks")
     @classmethod

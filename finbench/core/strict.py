@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, ValidationInfo
 
 from finbench.core.errors import FinbenchError, near_misses, shortened
 
@@ -31,6 +31,18 @@ class Record(BaseModel):
     def to_json(self) -> str:
         """Indented JSON in field order, ending with a newline."""
         return self.model_dump_json(indent=1, by_alias=True) + "\n"
+
+
+def no_truth(cls: Any, value: Any, info: ValidationInfo) -> Any:
+    """Validator of all fields: ``true`` is no number, though Python takes it for 1."""
+    if isinstance(value, bool) and bool not in _leaves(cls.__pydantic_fields__[info.field_name].annotation):
+        raise ValueError(f"a number or a text is expected, got {str(value).lower()}")
+    return value
+
+
+def _leaves(kind: Any) -> set[Any]:
+    parts = get_args(kind)
+    return set[Any]().union(*map(_leaves, parts)) if parts else {kind}
 
 
 def plain(value: Any) -> Any:

@@ -20,7 +20,7 @@ from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
 from finbench.core.records import OwnData, Recipe, name_of_source
 from finbench.core.settings import TEMPLATED, Evaluation, Settings
-from finbench.core.strict import Record
+from finbench.core.strict import Record, no_truth
 from finbench.grid.identity import Identities
 from finbench.methods import method_named
 from finbench.models import bases
@@ -41,6 +41,8 @@ class Needs(Record):
         description="a share of one, one, or several, a training process on each; default: one where there are any",
     )
     memory: float | None = Field(default=None, gt=0, description="GB of the node's memory")
+
+    _no_truth = field_validator("*", mode="before")(no_truth)
 
     @field_validator("gpus")
     @classmethod
@@ -72,6 +74,8 @@ class Tuning(Record):
     over: list[str] = Field(default=["seed"], description="searched once, at the first value of these axes")
     limit: int | None = Field(default=None, ge=1, description="rows a task of a search at most; default: the cell's")
 
+    _no_truth = field_validator("*", mode="before")(no_truth)
+
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True)
 class CellSettings(Settings):
@@ -81,10 +85,14 @@ class CellSettings(Settings):
     group: int = Field(default=8, ge=1, description="adapters of one base that are scored together at most")
     needs: Needs | None = Field(default=None, description="of a scoring; default: those of its cell")
 
+    _no_truth = field_validator("*", mode="before")(no_truth)
+
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True)
 class BaseSettings(Settings):
     """One more way to ask each base: the settings of ``eval``, except those that are stated here."""
+
+    _no_truth = field_validator("*", mode="before")(no_truth)
 
 
 def how(wanted: Settings, recipe: Recipe) -> dict[str, Any]:
@@ -126,6 +134,8 @@ class Sweep(Record):
     needs_of: list[Rule] = Field(default=[], description="the last rule that fits decides")
     report: list[str] = Field(default=[], description="trackers that get every training and scorecard")
     retries: int = Field(default=2, ge=0, le=20, description="how often a step whose worker died is begun again")
+
+    _no_truth = field_validator("*", mode="before")(no_truth)
 
     @model_validator(mode="before")
     @classmethod
@@ -188,17 +198,15 @@ def cells(sweep: Sweep, data_dir: Path | None = None) -> list[Cell]:
     """Every cell, each once, in the order of the file: the last axis runs fastest.
 
     Raises FinbenchError for a cell of which the file, and the name of its base, show that it could not be trained
-    (method x bits, rank, options, an unknown task, a base that is not here), naming it. What only its rows or its base
-    itself show ends the cell alone.
+    (method x bits, rank, options, an unknown task or base), naming it. What only its rows or its base itself show, or
+    that a folder of a base is not on the node, ends the cell alone.
     """
     grids = [sweep.axes, *(_included(sweep.axes, extra) for extra in sweep.include)]
     count = sum(math.prod(map(len, axes.values())) for axes in grids)  # before they are made
     if count > LARGEST:
         raise FinbenchError(f"{sweep.name} has {count:,} cells; at most {LARGEST:,} can be run.", "Split the file.")
     first, *more = ([_flat(axes, values) for values in itertools.product(*axes.values())] for axes in grids)
-    excluded = [_ways(rule) for rule in sweep.exclude]
-    chosen = [one for one in first if not any(_fits(_said(one), ways) for ways in excluded)]
-    chosen += itertools.chain(*more)
+    chosen = [*_kept(sweep, first), *itertools.chain(*more)]
     if not chosen:
         raise FinbenchError(f"{sweep.name} has no cells: everything is excluded.", "Look at exclude.")
     made: dict[str, Cell] = {}
@@ -207,12 +215,26 @@ def cells(sweep: Sweep, data_dir: Path | None = None) -> list[Cell]:
     parsed = [_recipe(sweep, values) for values in chosen]
     told = [recipe.name.removesuffix(f"-s{recipe.seed}") for recipe in parsed]
     for values, recipe, name, varied in zip(chosen, parsed, told, _telling(chosen, told), strict=True):
-        full = {**recipe.model_dump(), **_said(values)}
+        full = {**recipe.model_dump(), **_said(values)} if needs else {}
         rules = [rule for ways, rule in needs if _fits(full, ways)]
         cell = _cell(sweep, values, recipe.model_copy(update={"name": _name(recipe, name, varied)}), rules, known)
         made.setdefault(cell.key, cell)
     _check_scorings(sweep, list(made.values()))
     return list(made.values())
+
+
+def _kept(sweep: Sweep, values: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The cells that no rule of ``exclude`` fits; a rule that fits none of them is refused: it does not do its work."""
+    common, rules = _said(sweep.common), [_ways(rule) for rule in sweep.exclude]
+    said = [common | _said(one) for one in values] if rules else []
+    fitting = [{n for n, one in enumerate(said) if _fits(one, ways)} for ways in rules]
+    for number, found in enumerate(fitting):
+        if not found:
+            raise FinbenchError(
+                f"exclude.{number} fits no cell: {sweep.exclude[number]}.",
+                "Its keys and values are those of axes and common. Correct it, or leave it out.",
+            )
+    return [one for n, one in enumerate(values) if not any(n in found for found in fitting)]
 
 
 def _included(axes: Mapping[str, list[Any]], extra: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -273,9 +295,9 @@ def _flat(axes: Iterable[str], values: Iterable[Any]) -> dict[str, Any]:
 
 
 def _ways(rule: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
-    """Of each key of a rule the value, or the values, that fit it, each as ``_said``."""
+    """Of each key of a rule the value, or the values, that fit it, each as ``_said``; a mapping is several keys."""
     return [
-        [_said({key: one}) for one in (wanted if isinstance(wanted, list) else [wanted])]
+        [_said(_flat([key], [one])) for one in (wanted if isinstance(wanted, list) else [wanted])]
         for key, wanted in rule.items()
     ]
 
@@ -297,7 +319,13 @@ def _check_names(rule: Mapping[str, Any]) -> None:
         if "method" in one:
             method_named(str(one["method"]))
         if "base" in one:
-            bases.check_there(str(one["base"]))
+            _check_base(str(one["base"]))
+
+
+def _check_base(base: str) -> None:
+    """Refuse an unknown base; a folder that is not here may be on the nodes."""
+    if not Path(base).expanduser().is_absolute():
+        bases.check_there(base)
 
 
 def _recipe(sweep: Sweep, values: Mapping[str, Any]) -> Recipe:
@@ -307,7 +335,7 @@ def _recipe(sweep: Sweep, values: Mapping[str, Any]) -> Recipe:
             unused = method_named(str(values["method"])).unused
             common = {key: value for key, value in common.items() if key not in unused}
         made = recipes.recipe(None, {**common, **recipes.keyed(values)})
-        bases.check_there(made.base)
+        _check_base(made.base)
         return made
     except FinbenchError as fault:
         shown = ", ".join(f"{key} {value}" for key, value in values.items())

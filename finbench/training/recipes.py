@@ -84,6 +84,8 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
     complete["tasks"] = task_weights(complete.get("tasks") or {})
     if complete.get("data") and "chat" not in chosen and any(map(_conversations, complete["data"])):
         complete["chat"] = True
+    if isinstance(seed := complete["seed"], float) and seed.is_integer():
+        complete["seed"] = int(seed)  # as it is in names
     # the file's name, where what it may say is still so
     kept = source is not None and not {"tasks", "data", "base", "method"} & set(changes)
     complete.setdefault("name", f"{_slug(path.stem)}-s{complete['seed']}" if kept else _name(complete))
@@ -358,7 +360,7 @@ def task_weights(stated: Any) -> dict[str, float]:
     weights: dict[str, float] = {}
     for name, weight in stated.items():
         try:
-            number = float(weight)
+            number = float("no number" if isinstance(weight, bool) else weight)
         except (TypeError, ValueError) as fault:
             raise FinbenchError(
                 f"The weight of task {name} is not a number: {weight!r}.", "Write --task fpb:0.5"

@@ -321,7 +321,8 @@ def _of_chat(turns: Any) -> tuple[str, str, str]:
     """(what comes before, the user's last turn, the assistant's last turn) of a conversation."""
     said = [turn for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
     spoken = [
-        (key_of(turn.get("role", turn.get("from"))), as_text(turn.get("content", turn.get("value")))) for turn in said
+        (key_of(str(turn.get("role", turn.get("from")))), as_text(turn.get("content", turn.get("value"))))
+        for turn in said
     ]
     users = [text for role, text in spoken if role in ("user", "human")]
     others = [text for role, text in spoken if role in ("assistant", "gpt", "model", "bot")]

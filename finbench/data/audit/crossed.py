@@ -109,6 +109,7 @@ def _found(
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     labels = [row.label for row in rows]
+    parts = [(_apart(rows, *part), part[1]) for part in parts]
     if not any(len(_both(labels, *part)) > 1 for part in parts):
         said = f"Too few rows to look for swapped labels: that takes {_FEWEST} texts with one label, of each of two "
         said += f"labels, in {trains[0].stem} and here." if trains else "labels, in each half of the file."
@@ -149,6 +150,13 @@ def _found(
         said = f"Too few rows to tell whether {pair[0]!r} and {pair[1]!r} are swapped{others}: a linear model tells "
         said += f"them apart by {most:.1f} standard errors, and {_CLEAR:g} would show it{more}."
         yield context.find("few-rows", "note", [*trains, source], (source.rows, source.rows), said)
+
+
+def _apart(rows: Sequence[Row], inside: Sequence[int], outside: Sequence[int]) -> Sequence[int]:
+    """The rows inside without those of a text outside: where a text has one label for this question and another for
+    that, a model of the one is wrong about the other, and nothing is exchanged."""
+    asked = {rows[n].words for n in outside}
+    return [n for n in inside if rows[n].words not in asked]
 
 
 def _gains(texts: Any, labels: list[str], inside: list[int], outside: list[int]) -> Gains:

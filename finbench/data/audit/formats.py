@@ -18,7 +18,7 @@ from finbench.data import readers
 from finbench.data.readers import RawRecord, SourceFile, text_of
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".txt", ".conll", ".data")
-PATTERN = " ".join(f"*{suffix}" for suffix in SUFFIXES)
+_PATTERN = " ".join(f"*{suffix}{packed}" for suffix in SUFFIXES for packed in ("", *readers.PACKED))
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("dev", "val", "valid", "validation", "eval"), "validation"),
@@ -82,7 +82,7 @@ def inputs(paths: list[Path]) -> list[Input]:
     """The files of ``paths``: files, folders (all that can hold rows) and zip archives, in a fixed order."""
     found: dict[str, Input] = {}
     for path in paths:
-        for file in readers.expand([path], PATTERN, "Name files, folders, zip archives or sets: finbench data list"):
+        for file in readers.expand([path], _PATTERN, "Name files, folders, zip archives or sets: finbench data list"):
             if path.is_dir():
                 name, folder = file.path.relative_to(path).as_posix(), _stating(file.path.parent, path)
             else:

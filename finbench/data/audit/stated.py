@@ -185,14 +185,17 @@ class Stated:
         if column and contradicted(gold, row.get(column), result is not None):
             by.insert(0, str(column))
         if by:
-            self._wrong(item, by[0])
-        elif runs or result:
+            return self._wrong(item, by[0])
+        if runs or result:
             return  # it is what the row works out
-        elif (number := _number(item.gold)) is not None and (prompt := _prompt(row, item.ask)):
-            worked_out = prompt == item.ask and of_formula(prompt, item.body)  # another check's
-            if not worked_out and formulas.misplaced(prompt, item.body, number):
-                self._wrong(item, "formula, up to its sign and a factor of ten,")
-        elif found := standing(row, made):
+        number = _number(item.gold)
+        prompt = "" if number is None else _prompt(row, item.ask)
+        asked = prompt != "" and prompt == item.ask
+        known = number is not None and prompt and not (asked and of_formula(prompt, item.body))  # that: another check's
+        misplaced = formulas.misplaced(prompt, item.body, number) if known else None
+        if misplaced:
+            self._wrong(item, "formula, up to its sign and a factor of ten,")
+        elif misplaced is None and not asked and (found := standing(row, made)):
             kind, telling = found
             self.standing[kind] += telling
             self.rows[kind, telling].append(item)
