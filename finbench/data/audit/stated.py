@@ -191,8 +191,9 @@ class Stated:
         number = _number(item.gold)
         prompt = "" if number is None else _prompt(row, item.ask)
         asked = prompt != "" and prompt == item.ask
-        known = number is not None and prompt and not (asked and of_formula(prompt, item.body))  # that: another check's
-        misplaced = formulas.misplaced(prompt, item.body, number) if known else None
+        misplaced = None
+        if number is not None and prompt and not (asked and of_formula(prompt, item.body)):  # that: another check's
+            misplaced = formulas.misplaced(prompt, item.body, number)
         if misplaced:
             self._wrong(item, "formula, up to its sign and a factor of ten,")
         elif misplaced is None and not asked and (found := standing(row, made)):
