@@ -692,7 +692,7 @@ def test_random_answers_have_the_official_scripts_em_and_f1(official: Any) -> No
             expected = _theirs(official[0], question, list(said), own)
         except (ValueError, OverflowError):  # numbers that their script cannot hold
             continue
-        assert reports.official_tatqa(said, own, gold, scale, False) == expected, (said, own, gold, scale)
+        assert reports.tatqa.official(said, own, gold, scale, False) == expected, (said, own, gold, scale)
 
 
 # ---- FinQA's scorer
