@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,99 @@ def test_no_answer_with_a_second_list_is_read(between: str, more: str) -> None:
 @pytest.mark.parametrize("text", ["5²", "½", "①", "5′", "10⁻³", "٣", "5 °C"])
 def test_characters_that_look_like_digits_make_no_other_number(text: str) -> None:
     assert amounts.number(text) in (None, amounts.number("3"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "choices", "label"),
+    [
+        ("<answer>positive</answer> because sales rose", "sentiment", "positive"),
+        ("<answer>positive</answer> or negative", "sentiment", None),
+        ("<answer>positive</answer><answer>negative</answer>", "sentiment", None),
+        ("<answer>positive</answer> is wrong", "sentiment", None),
+        ("<answer>not positive</answer> because sales rose", "sentiment", None),
+        ('"positive": sales rose', "sentiment", "positive"),
+        ('"positive": 0.2', "sentiment", None),
+        ('"positive": no', "sentiment", None),
+        ('{"positive": "sales rose"}', "sentiment", None),
+        ("positive\u3002", "sentiment", "positive"),
+        ("positive\u3002no", "sentiment", None),
+        ("positive\u3002negative", "sentiment", None),
+        ("positive, wrong", "sentiment", None),
+        ("True, it is not wrong.", "true and false", "True"),
+        ("True. It is wrong.", "true and false", None),
+        ("True, not false", "true and false", None),
+    ],
+)
+def test_a_manner_is_read_and_no_hedge_like_it(answer: str, choices: str, label: str | None) -> None:
+    assert labels.parse(answer, SETS[choices]) == label
+
+
+OPTIONS = "A. Class B shares\nB. Company with a C rating.\nC. B and A"
+
+
+@pytest.mark.parametrize(
+    ("answer", "label"),
+    [
+        ("A. Class B shares", "A"),
+        ("**A. Class B shares**", "A"),
+        ("The answer is (B) Company with a C rating.", "B"),
+        ("C. B and A", "C"),
+        ("B. Company with a C rat", "B"),
+        ("A. Class B shares, or C", None),
+        ("A. Class B shares B. Company with a C rating", None),
+        (OPTIONS, None),
+        ("not A. Class B shares", None),
+        ("A. Class B shares is wrong", None),
+        ("A. Company with a C rating", None),
+        ("A. B", None),
+        ("A, B", None),
+    ],
+)
+def test_a_letter_may_have_its_own_options_text(answer: str, label: str | None) -> None:
+    doc = {"label": label or "A", "choices": ["A", "B", "C"], "options": OPTIONS}
+    assert (labels.score(doc, [answer])["acc"], labels.score(doc, [answer])["parse_rate"]) == (bool(label),) * 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        ("12.5, since the negative effect of prices was small", "12.5"),
+        ("12.5, a negative effect", None),
+        ("12.5, which is negative", None),
+        ("12.5, the negative cash flow", None),
+        ("4,100,000 (USD)", "4100000"),
+        ("4,100 (USD million)", None),
+        ("USD 4,100 (EUR)", None),
+        ("12\u3002", "12"),
+        ("12\u30025", None),
+        ("<answer>12</answer>, since it rose", "12"),
+        ("<answer>12</answer>.5", None),
+        ("<answer>12</answer>34", None),
+        ("$1{,}234$", "1234"),
+        ("12\\text{ million}", "12000000"),
+        *((parted, None) for parted in ("12$34$", "$12$34$", "12.$34$", "12\\text{34}", "\\text{12}34", "12\\(34\\)")),
+    ],
+)
+def test_a_number_is_read_and_none_is_made_of_parts(answer: str, value: str | None) -> None:
+    found = amounts.number(answer)
+    assert (found and found.value) == (value and Decimal(value))
+
+
+def test_the_rest_of_a_sentence_about_a_name_or_a_bold_formula() -> None:
+    types = ("person", "organization")
+    assert labels.parse('"Acme" is an organization.', types) == "organization"
+    assert labels.parse('"Acme" is an organization or a person.', types) is None
+    assert labels.parse('"Acme" is not an organization.', types) is None
+    assert amounts.number('"12" is a 13') is None
+    xbrl = HELPERS["xbrl"]
+    right = xbrl.parse_formula("Assets / Liabilities")
+    assert xbrl._read_formula("**Assets / Liabilities** (because both are of one day)")[0] == right
+    for answer in (
+        "**Assets / Liabilities** (not right)",
+        "**Assets / Liabilities** or **Assets**",
+        "Assets** (Equity)",
+    ):
+        assert xbrl._read_formula(answer) is None, answer
 
 
 def test_helpers_read_alone(tmp_path: Path) -> None:

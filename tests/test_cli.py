@@ -393,7 +393,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     ("name", "old", "new", "finding"),
     [
         ("finbench_fpb.yaml", "metadata:", "metadata: [", "not valid YAML"),
-        ("finbench_fpb.yaml", "  version: 6", "  version: 6\n  version: 7", "key 'version' twice"),
+        ("finbench_fpb.yaml", "  version: 7", "  version: 7\n  version: 8", "key 'version' twice"),
         ("finbench_fpb.yaml", "task: finbench_fpb", "task: finbench_fbp", "must have one name"),
         ("finbench_fpb.yaml", "doc_to_text:", "doc_to_txt:", "knows no key 'doc_to_txt'"),
         ("finbench_fpb.yaml", "  finbench_licence: CC-BY-NC-SA-3.0\n", "", "'licence' is missing"),
@@ -425,8 +425,8 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ("finbench_tfns.yaml", "random_acc: 0.333", "random_acc: 5.0", "not a share of 1"),
         ("finbench_tfns.yaml", "Tweet: {{text}}", "Tweet: {{text}} {{label}}", "gives the answer away"),
         ("finbench_tfns.yaml", "Tweet: {{text}}", "Tweet:", "does not show the text"),
-        ("finbench_tfns.yaml", "  version: 6", "  version: 1", "version went back from 6 to 1"),
-        ("golden/finbench_tfns.json", '"version": 6', '"version": null', "is torn"),
+        ("finbench_tfns.yaml", "  version: 7", "  version: 1", "version went back from 7 to 1"),
+        ("golden/finbench_tfns.json", '"version": 7', '"version": null', "is torn"),
         ("finbench_sentiment.yaml", "metric: acc, aggregation: mean", "metric: acc, aggregation: median", "is mean"),
         (
             "finbench_sentiment.yaml",

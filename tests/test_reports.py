@@ -692,7 +692,7 @@ def test_random_answers_have_the_official_scripts_em_and_f1(official: Any) -> No
             expected = _theirs(official[0], question, list(said), own)
         except (ValueError, OverflowError):  # numbers that their script cannot hold
             continue
-        assert reports.official_tatqa(said, own, gold, scale, False) == expected, (said, own, gold, scale)
+        assert reports.tatqa.official(said, own, gold, scale, False) == expected, (said, own, gold, scale)
 
 
 # ---- FinQA's scorer
@@ -821,6 +821,28 @@ def test_execution_accuracy_is_exact_and_lenient_forgives_words_and_a_hundred() 
     assert [reports.score_finqa(doc, [a])["exe_acc"] for a in ("0.56197", "56.197%", "56.2%")] == [1.0, 1.0, 0.0]
     said = ["56.2", "The share is 25048 / 44572 = 56.2 %.", "It fell by 56.2 %: -56.2 %", "20% or 30%"]
     assert [reports.score_finqa(doc, [a])["acc_lenient"] for a in said] == [1.0, 1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [("0.25", 1), ("25", 1), ("0.0025", 1), ("25%", 1), ("0.25%", 1), ("0.000025", 0), ("2500", 0), ("2500%", 0)],
+)
+def test_leniency_forgives_a_hundred_once(answer: str, right: int) -> None:
+    doc = {"answer": "0.25", "table": "[]", "last": 1}
+    assert [score(doc, [answer])["acc_lenient"] for score in (reports.score_finqa, reports.score_turn)] == [right] * 2
+
+
+def test_leniency_pays_for_no_copy_of_a_page() -> None:
+    doc = tatqa("dies | moulds", "multi-span")
+    copied = "Norvane sells many things, " + "and more of them, " * 10 + "such as dies and moulds, in many lands."
+    listed = " | ".join(map(str, range(20)))
+    for said in (
+        "They are dies and moulds.",
+        "It sells dies and moulds. " + "The notes of the report say so too. " * 9,
+    ):
+        assert reports.score_tatqa(doc, [said])["acc_lenient"] == 1.0
+    assert reports.score_tatqa(doc, [copied])["acc_lenient"] == 0.0
+    assert reports.score_tatqa(tatqa("5 | 6", "multi-span"), [listed])["acc_lenient"] == 0.0
 
 
 def test_programs_give_what_the_official_script_gives(official: Any, real_data: Path) -> None:

@@ -262,3 +262,9 @@ def test_a_type_that_never_occurs_counts_nothing_in_the_mean() -> None:
 def test_a_gold_type_that_the_task_does_not_know_stops_the_run() -> None:
     with pytest.raises(ValueError, match="animal"):
         spans.score(doc([("Rex", "animal")]), ["[]"])
+
+
+@pytest.mark.parametrize("answer", ['["Acme"]', "[1]", "[null]", "[[]]", '[{"x": 1}]', '[{"text": "A", "type": "x"}]'])
+def test_what_cannot_be_read_does_not_say_that_there_are_none(answer: str) -> None:
+    assert spans.score(doc([]), [answer])["exact_match_lenient"] == 0.0
+    assert spans.score(doc([]), ["I found none: []"])["exact_match_lenient"] == 1.0

@@ -66,12 +66,14 @@ _RISE = re.compile(r"\s(?:increase|rise|growth)(?!\w)", re.IGNORECASE)
 # the other direction than the number's sign, as the first word after it: "5%, down", "-5% (increase)"
 _ITS = r"\W*(?:(?:an?|it|is|was|which|that|and)\s)*"
 _DOWN = re.compile(
-    rf"{_ITS}(?:down|decreas\w*|declin\w*|drop\w*|fell|fall\w*|lower|loss\w*|lost|reduc\w*|shr[aiu]nk\w*)\b|.*negative",
+    rf"{_ITS}(?:down|decreas\w*|declin\w*|drop\w*|fell|fall\w*|lower|loss\w*|lost|reduc\w*|shr[aiu]nk\w*)\b|"
+    rf"{_ITS}(?:the\s)?negative|.*negative(?! (?:\w+ )?(?:effect|impact|influence)s?\b)",  # a reason may name an effect
     re.IGNORECASE,
 )
 _UP = re.compile(rf"{_ITS}(?:up|increas\w*|ris(?:e|en|ing)|rose|gr[eo]w\w*|higher|gain\w*)\b", re.IGNORECASE)
 _AGAIN = re.compile(r"\s?(?:[(=≈]|,? or|, i\.e\.,?) ?", re.IGNORECASE)  # between an amount and the same in other words
 _ITEM = re.compile(r"\d{1,2}[*_]*\.[*_]* \S")  # "1. First": a list is numbered
+_CODE = re.compile(r"(?<=[\w)]) ?\((USD|EUR|GBP|JPY)\)", re.IGNORECASE)  # "4,100 (USD)"
 _DIGITS = 60  # nothing in finance is longer, and a megabyte of digits is an attack
 _PROSE = 10_000  # characters of an answer in which a number is looked for
 
@@ -152,7 +154,7 @@ def number(answer: str, clean: Callable[[str], str] = str) -> Amount | None:
     """
 
     def read(line: str) -> tuple[Amount, bool | None] | None:
-        line = clean(line)
+        line = clean(_CODE.sub(r" \1", line))
         place, led = answers.body(line, answers.MARKS)
         if named := _NAMED.match(line, place):
             place, led = named.end(), led or None

@@ -60,7 +60,7 @@ _LEAD = re.compile(
     rf"(?:{_IS}(?:\s*:|\b)|(?P<copula>:|=|→|->|≈|-(?!\d)|–(?!\d)))\s*:?\s*|"
     r"(?:it|this|that)(?:['’]s| is)\s+|(?:option|choice|letter|answer)\s+(?=\(?[a-z]\b)|"
     rf"(?:the|this)\s+{_TEXT}\s+(?:{_IS}|has|expresses|conveys|shows)\s+|"
-    rf"[\"“][^\"”]{{1,100}}[\"”]\s+(?:{_IS}|refers to)\s+|"
+    r"(?<=[\"“])[^\W\d][^\"”]{0,99}[\"”]\s+(?:is|refers to)\s+(?=an?\s)|"
     r"i(?:['’]d| would)? (?:(?:classify|categori[sz]e|label|rate) (?:this|it|the \w+(?: of this \w+)?)(?: \w+)? as|"
     r"give (?:this|it) an? (?:\w+ )?score of|choose|pick|select)\s+"
 )
@@ -75,7 +75,7 @@ _ANNOUNCEMENT = re.compile(
 )
 _FENCE = re.compile(r"(?:```|~~~) ?[\w+-]{0,20} ?")
 _TAG = re.compile(rf"</?(?:{_NOUN})>", re.IGNORECASE)
-_PAIR = re.compile(r"<([A-Za-z][\w-]{0,20})>\s*(.*?)\s*</\1>\.?")
+_PAIR = re.compile(r"<([A-Za-z][\w-]{0,20})>\s*(.*?)\s*</\1>\s*(.*)")
 _HTML = frozenset(("b", "i", "u", "em", "strong", "code", "p", "span", "div", "mark"))
 _FIELD = re.compile(
     r"(?i)[\s*#>_]*(?:sentence|headline|post|news|tweet|question|input|instruction|context|passage|term)\b[\s*_]*:"
@@ -185,9 +185,10 @@ _BOX = re.compile(r"\\boxed ?\{([^{}]*)\}")
 _SYMBOLS = {r"\times": "*", r"\cdot": "*", r"\div": "/", r"\approx": "≈", r"\;": " ", r"\ ": " "}
 _SYMBOLS |= {"\\" + sign: sign for sign in "%$_&"}  # others leave nothing
 _SYMBOL = re.compile(r"\\(?:times|cdot|div|approx|left|right)(?![A-Za-z])|\\[,!; %$_&()\[\]]")
-_AS_MATHEMATICS = re.compile(r"\$(?=[-+(]?[\d.])([^$\s]*[\d)%])\$(?!\d)")  # "$1234.5$", not "$5 and $6"
+_AS_MATHEMATICS = re.compile(r"(?<![\d.,])\$(?=[-+(]?[\d.])([^$\s]*[\d)%])\$(?!\d)")  # "$1234.5$", not "$5 and $6"
 _DOLLAR = "\ue000"  # stands for "\\$", which is money, until the dollar signs of mathematics are gone
-_MATHEMATICS = re.compile(r"\$+([^$]*[\\\ue000][^$]*)\$+")
+_MATHEMATICS = re.compile(r"(?<![\d.,$])\$+([^$]*[\\\ue000][^$]*)\$+")
+_SEAM = re.compile(r"(?<=[\d.,])(?=\\[A-Za-z(\[])|(?<=[})\]])(?=[.,]?\d)")  # what dress parts is not one number
 _NESTED = 8  # commands within each other
 _DENIALS = frozenset("❌❎✖✗✘🚫👎⛔❓❔🤷")
 
@@ -199,7 +200,7 @@ def latex(line: str, working: bool = False) -> str:
     """
     line = _AS_MATHEMATICS.sub(r"\1", line.replace("{,}", ",").replace(r"\$", _DOLLAR))
     if "\\" in line or _DOLLAR in line:
-        line = _MATHEMATICS.sub(r"\1", line)
+        line = _MATHEMATICS.sub(r"\1", _SEAM.sub(" ", line))
         for _ in range(_NESTED):
             boxes = _BOX.findall(line)
             # words before the box are read as words before any answer
@@ -210,7 +211,7 @@ def latex(line: str, working: bool = False) -> str:
             line, fractions = _FRACTION.subn(r"((\1) / (\2))", line)
             if not commands + fractions:
                 break
-        line = _SYMBOL.sub(lambda match: _SYMBOLS.get(match[0], ""), line).strip()
+        line = " ".join(_SYMBOL.sub(lambda match: _SYMBOLS.get(match[0], ""), line).split())
     while len(line) > 2 and line[0] == line[-1] == "$":  # mathematics: money has one
         line = line[1:-1].strip()
     return line.replace(_DOLLAR, "$")
@@ -225,10 +226,9 @@ def undressed(line: str, working: bool = False) -> str:
     """``line`` without LaTeX, a pair of XML tags, and emoji at its ends."""
     line = latex(line, working)
     if pair := _PAIR.fullmatch(line):
-        if re.fullmatch(_NOUN, re.sub("[_-]", " ", pair[1]), re.IGNORECASE):
-            line = f"answer: {pair[2]}"
-        elif pair[1].lower() in _HTML:
-            line = pair[2]
+        lead = "answer: " if re.fullmatch(_NOUN, re.sub("[_-]", " ", pair[1]), re.IGNORECASE) else ""
+        if lead or pair[1].lower() in _HTML:
+            line = f"{lead}{pair[2]} {pair[3]}".strip()
     line = re.sub(r"\s?</[A-Za-z][\w-]{0,20}>\.?$", "", line)
     line = re.sub(r"^[->] (?=[*_`]{1,3}\S)", "", line)  # a bullet, and no sign, before what is bold
     for _ in range(2):  # from either end
@@ -252,7 +252,7 @@ def body(line: str, marks: str = _WORD_MARKS) -> tuple[int, bool]:
 
 # ---------------------------------------------------------------- what follows
 
-_REASON = re.compile(r"\s?(?:$|(?:because|since)\b|[.,;:!)\]}>\"'`*_”’»–—(\[-])")
+_REASON = re.compile(r"\s?(?:$|(?:because|since)\b|[.,;:!。)\]}>\"'`*_”’»–—(\[-])")
 _AFFIRMED = re.compile(
     r"(?i)\s?(?:is|would be) (?:(?:the )?(?:correct|right|best)(?: (?:answer|option|choice|label|tag|one))?|"
     r"the answer)(?=[.,:;!]|\W*$)"
@@ -270,15 +270,15 @@ _AFTER_DENIAL = (
     "really|quite|sure|certain|applicable|at all|exactly|the|a|correct|right|true|answer|label|option|choice|one"
 )
 _TAKEN_BACK = re.compile(
-    rf"(?i)(?:(?:\w+(?:['’]\w+)?[\s,]+){{0,4}}(?:{_DENIED})|(?:(?:the[\s,]+)?(?:{_OF_IT}|i['’]m|it['’]s)[\s,]+){{0,4}}"
-    rf"(?:{_DOUBTED}))(?:[\s,]+(?:{_AFTER_DENIAL})){{0,3}}\W*"
+    rf"(?i)(?:(?:\w+(?:['’]\w+)?[\s,]+){{0,4}}(?<!not )(?<!n['’]t )(?:{_DENIED})|"
+    rf"(?:(?:the[\s,]+)?(?:{_OF_IT}|i['’]m|it['’]s)[\s,]+){{0,4}}(?:{_DOUBTED}))(?:[\s,]+(?:{_AFTER_DENIAL})){{0,3}}\W*"
 )
 _REACH = 200  # characters of a short answer
 
 
 def taken_back(rest: str) -> bool:
     """Whether what follows the answer, to the end of a short line or in a line of its own, only denies it."""
-    said = rest.lstrip(" \t\"'`*_.,;:!?…()[]-–—=>")
+    said = rest.lstrip(" \t\"'`*_.,;:!?…。()[]-–—=>")
     return len(rest) <= _REACH and (rest.lstrip().startswith("!=") or bool(_TAKEN_BACK.fullmatch(said)))
 
 
@@ -355,8 +355,8 @@ def label(answer: str, labels: Sequence[str]) -> str | None:
         rest, name = text[own.end() :], found[0][1]
         if (noun := _ITS_NOUN.match(rest)) and not denies([name]):  # "No answer" is none
             rest = rest[noun.end() :]
-        if re.match(r"[\"']\s?:", rest) or not may_follow(rest, not denies([name])):  # {"positive": 0.2} has a key
-            return None
+        if ("{" in text[:place] and re.match(r"[\"']\s?:", rest)) or not may_follow(rest, not denies([name])):
+            return None  # {"positive": 0.2} has a key
         # beside a letter it is the option's text
         return None if len(name) > 1 and _ONLY_A_NUMBER.fullmatch(rest) else (name, led)
 

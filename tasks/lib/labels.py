@@ -32,7 +32,21 @@ _NEGATION = (
 _NEGATIONS = re.compile(_NEGATION, re.IGNORECASE)
 _NEGATIONS_AND_NO = re.compile(_NEGATION + r"|\b(?:no|nothing|none)\b", re.IGNORECASE)
 _GAP = re.compile(r"(?:[^\w.!?]+\w+){0,6}[^\w.!?]*")  # through which a negation reaches a label: words of one sentence
+_OPTION = re.compile(r"^\(?([A-Z])[.):] *(.*?\S)\.? *$", re.MULTILINE)
 _REACH = 200  # characters of that gap at most; bounds the time of a long answer
+
+
+def _shortened(answer: str, options: str) -> str:
+    """Letters without the texts of their own options, which may name other letters: "A. Class B shares", cut off too.
+
+    ``options``: lines such as "A. Class B shares".
+    """
+    for letter, text in _OPTION.findall(options):
+        before = rf"(?<![^\W_])({letter})[.):\s*_\"'–-]+"
+        answer = re.sub(rf"{before}(?i:{re.escape(text)})(?!\w)", r"\1", answer)
+        if (cut := re.search(before + r"(\w\w.{4,})$", answer)) and text.startswith(cut[2]):
+            answer = answer[: cut.end(1)]
+    return answer
 
 
 def parse(answer: str, labels: Sequence[str]) -> str | None:
@@ -65,6 +79,7 @@ def _read(doc: Mapping[str, Any], answer: str) -> tuple[tuple[str, ...], str | N
     """(labels, strict reading, lenient reading); a strict reading is a lenient one too."""
     labels = tuple(doc["choices"])
     strict, lenient = parse(answer, labels), parse_lenient(answer, labels)
+    strict = strict or parse(_shortened(answer, doc.get("options") or ""), labels)
     return labels, strict, strict if lenient is None else lenient
 
 

@@ -11,10 +11,8 @@ by more than 2 %, so that "1" is no answer for 0.62. The official scores stand b
 execution accuracy, written from descriptions of their scripts.
 """
 
-import math
 import re
 import runpy
-import string
 import unicodedata
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -25,6 +23,7 @@ from typing import Any
 amounts: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("amounts.py"))))
 programs: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("programs.py"))))
 units: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("units.py"))))
+tatqa: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tatqa.py"))))
 answers = amounts.answers
 
 _PROSE = 10_000  # characters of an answer that are looked at
@@ -33,6 +32,7 @@ _FIFTH = Decimal("0.000005")  # half a unit of FinQA's fifth decimal
 _SECOND = Decimal("0.005")
 _TEXTBOOK = Decimal("0.005")  # relative, as the authors of XFinBench: textbooks round their steps
 _DRESS = "\"'`* "
+_SPARE = 16  # words beside the gold in a sentence that answers; the first 16 of a page hold 2 % of TAT-QA's golds
 
 
 def _half(number: Decimal) -> Decimal:
@@ -63,6 +63,13 @@ def _line(answer: str) -> str:
 def _loose(answer: str) -> Any:
     """The only number of an answer, else the last one, where working out ends."""
     return next(reversed(list(amounts.numbers(answers.said(answer)))), None)
+
+
+def _loose_readings(said: Any) -> list[tuple[Decimal, Decimal]]:
+    """(value, half a unit of its last digit): as stated, and without its percent sign or scale word, or with one."""
+    bare = not (said.power or said.kind == "percent")
+    shifts = (0, 2, -2) if bare else (0, said.power - 2 * (said.kind == "percent"))
+    return [(amounts.shifted(said.number, by), amounts.shifted(_half(said.number), by)) for by in shifts]
 
 
 def _one_side(a: Decimal, b: Decimal) -> bool:
@@ -132,17 +139,27 @@ def _unled(answer: str, *marks: str) -> str:
     return next(filter(None, bodies), "")
 
 
+def _holds(text: str, golds: Sequence[str]) -> bool:
+    """Whether ``text`` has every gold, and few other words and numbers: what copies a page holds any gold."""
+    numbers, words = list(amounts.numbers(text)), _words(text)
+    told = {value for found in numbers if found for value in (found.number, found.value)}
+    gold = " ".join(golds)
+    if len(words) > len(_words(gold)) + _SPARE or len(numbers) > len(list(amounts.numbers(gold))) + len(golds):
+        return False
+    line = f" {' '.join(words)} "
+    return all(
+        bool({one.number, one.value} & told) if (one := parse(part)) else f" {' '.join(_words(part))} " in line
+        for part in golds
+    )
+
+
 def _forgiven(answer: str, golds: Sequence[str], slack: Decimal) -> bool:
-    """Lenient: every gold span stands in the answer; of a number its last one, its scale forgiven."""
+    """Lenient: a short answer, or its first or last sentence, holds every gold; of a number the last one, any scale."""
     right = parse(golds[0]) if len(golds) == 1 else None
     if right is None:
         text = re.sub(r"(?<=\w)[-−–](?=\d)", " ", answers.said(answer)[:_PROSE])  # "2018-2019" has no minus sign
-        told = {value for found in amounts.numbers(text) if found for value in (found.number, found.value)}
-        words = f" {' '.join(_words(text))} "
-        return all(
-            bool({one.number, one.value} & told) if (one := parse(part)) else f" {' '.join(_words(part))} " in words
-            for part in golds
-        )
+        parts = re.split(r"(?<=[.!?;])\s+|\n+|,? (?=because\b|since\b)", text.strip())
+        return any(_holds(part, golds) for part in {text, parts[0], parts[-1]})
     found = _loose(answer)
     return found is not None and any(
         _one_side(value, right.number) and abs(value - right.number) <= slack
@@ -162,7 +179,7 @@ def score_tatqa(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any
         words = _unled(results[0])
         texts = (line, _unled(results[0], answers.MARKS), words if words[:1].isalpha() else "")
         right = any(_same_spans(spans_of(text), golds, slack) for text in texts)
-    em, f1 = official_tatqa(*without_scale(said), doc["spans"], doc["scale"], number)
+    em, f1 = tatqa.official(*tatqa.without_scale(said), doc["spans"], doc["scale"], number)
     return {
         "acc": float(right),
         "em": em,
@@ -171,95 +188,6 @@ def score_tatqa(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any
         "acc_lenient": float(right or _forgiven(results[0], golds, slack)),
         "parse_rate": float(read is not None if number else bool(said)),
     }
-
-
-# TAT-QA's own scorer: spans are sorted and joined, numbers rounded to two decimals times their scale.
-
-_OWN_SCALES = (("hundred", 100), ("thousand", 1000), ("million", 10**6), ("billion", 10**9), ("percent", 0.01))
-_SCALED = re.compile(r"(?P<span>.+) (?P<scale>thousand|million|billion|percent)s?", re.IGNORECASE)
-_CLEAN = str.maketrans("", "", "'\"\\$€£¥%(),[]")
-_FIRST = re.compile(r"([+-]?\d+(?:\.\d+)?)|[+-]?\.\d+")
-_UNITS = re.compile(r"(?<![\d.])[\d.]+\s?[a-zA-Z]+")
-_BRACKETS = re.compile(r"\([\d.\s]+\)")
-_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def without_scale(spans: Sequence[str]) -> tuple[list[str], str]:
-    """Spans and the scale word that all of them end with, as TAT-QA's predictions state them; "" if they have none."""
-    found = [_SCALED.fullmatch(span) for span in spans]
-    scales = {match["scale"].casefold() if match else "" for match in found}
-    numbers = all(match and _own_is_number(match["span"]) for match in found)
-    if len(scales) == 1 and numbers and found:
-        return [match["span"] for match in found if match], scales.pop()
-    return list(spans), ""
-
-
-def _own_scale(word: str) -> float:
-    return next((factor for name, factor in _OWN_SCALES if name in word.lower()), 1)
-
-
-def _own_is_number(text: str) -> bool:
-    words = " ".join(word.translate(_CLEAN) for word in text.split()).split()
-    try:
-        if not words or math.isnan(float(words[0])):
-            return False
-    except ValueError:
-        return False
-    return len(words) < 2 or _own_scale(words[1]) != 1
-
-
-def _own_number(text: str) -> float | None:
-    found = _FIRST.search(text.translate(_CLEAN))
-    if found is None or not found[1] or len(found[1]) > 300:  # more digits than a float has
-        return None
-    units = _UNITS.search(text)
-    value = (float(found[1]) if "." in found[1] else int(found[1])) * (_own_scale(units[0]) if units else 1)
-    value *= -1 if _BRACKETS.search(text.strip()) else 1
-    return round(value * (0.01 if re.search(r"[\d.\s]%", text.strip()) else 1), 4)
-
-
-def _own_text(spans: Sequence[str], scale: str) -> str:
-    made = []
-    for span in sorted(spans):
-        number = _own_number(span) if _own_is_number(span) else None
-        if number is None:
-            made.append(f"{span} {scale}" if scale else span)
-        else:
-            made.append(f"{number if '%' in span else round(number, 2) * _own_scale(scale):.4f}")
-    return " ".join(made)
-
-
-def _own_normal(text: str) -> str:
-    parts = []
-    for token in text.lower().split(" "):
-        bare = token if _own_is_number(token) else token.translate(_PUNCTUATION)
-        bare = str(_own_number(bare)) if _own_is_number(bare) else bare  # "None" of ".5", as there
-        parts.append(" ".join(_ARTICLES.sub(" ", bare).split()))
-    return " ".join(part for part in parts if part)
-
-
-def official_tatqa(
-    said: Sequence[str], said_scale: str, spans: Sequence[str], scale: str, number: bool
-) -> tuple[float, float]:
-    """(EM, F1) as the authors' script counts them: of the best reading of what was said. (0, 0) for nothing."""
-    if not said:
-        return 0.0, 0.0
-    readings = [_own_text(said, said_scale)]
-    if len(said) == 1 and not said_scale and "%" not in said[0] and _own_is_number(said[0]):
-        bare = _own_number(said[0])
-        readings += [] if bare is None else [f"{bare:.4f}"]
-    gold = _own_normal(_own_text(spans, scale))
-    best = max((float(_own_normal(text) == gold), _f1(_own_normal(text).split(), gold.split())) for text in readings)
-    return best[0], best[0] if number else best[1]
-
-
-def _f1(said: Sequence[str], gold: Sequence[str]) -> float:
-    """F1 of two sets of words, to two decimals."""
-    one, other = set(said), set(gold)
-    precision = len(one & other) / len(one) if one else 1.0
-    recall = len(one & other) / len(other) if other else 1.0
-    return round(2 * precision * recall / (precision + recall), 2) if precision or recall else 0.0
 
 
 # ---------------------------------------------------------------- FinQA and ConvFinQA
@@ -289,8 +217,7 @@ def _loosely(answer: str, gold: str) -> bool:
         words = set(re.findall(r"(?<![^\W_])(yes|no)(?![^\W_])", answers.said(answer)[:_PROSE].casefold()))
         return words == {gold}
     said = _loose(answer)
-    scaled = [] if said is None else [said._replace(number=amounts.shifted(said.number, by)) for by in (0, 2, -2)]
-    return any(_near(_readings(one, units.Unit(True, {one.power})), Decimal(gold)) for one in scaled)
+    return said is not None and _near(_loose_readings(said), Decimal(gold))
 
 
 def score_finqa(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
@@ -387,18 +314,17 @@ def score_textbook(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, 
     rounded = min(_half(gold), abs(gold) * _RELATIVE) if int(gold.as_tuple().exponent) < 0 else 0
     slack = max(abs(gold) * _TEXTBOOK, rounded)
 
-    def right(said: Any, unit: Any, *more: int) -> bool:
-        values = [value for value, _ in _readings(said, unit)] + [amounts.shifted(said.value, by) for by in more]
-        return any(_one_side(value, gold) and abs(value - gold) <= slack for value in values)
+    def right(readings: Sequence[tuple[Decimal, Decimal]]) -> bool:
+        return any(_one_side(value, gold) and abs(value - gold) <= slack for value, _ in readings)
 
     said, loose = amounts.number(results[0]), _loose(results[0])
     # the unit is asked for: a bare number is in it
-    strict = said is not None and right(said, unit._replace(percent=unit.percent and said.kind == "percent"))
+    strict = said is not None and right(_readings(said, unit._replace(percent=unit.percent and said.kind == "percent")))
     plain = said.number if said and not said.power else Decimal(0)
     theirs = [amounts.shifted(plain, by) for by in (0, 2, -2)]
     return {
         "acc": float(strict),
         "acc_published": float(bool(plain) and any(abs(one - gold) < abs(one) * _TEXTBOOK for one in theirs)),
-        "acc_lenient": float(strict or (loose is not None and right(loose, units.Unit(True, {loose.power}), 2, -2))),
+        "acc_lenient": float(strict or (loose is not None and right(_loose_readings(loose)))),
         "parse_rate": float(said is not None),
     }

@@ -76,7 +76,10 @@ def parse(answer: str, types: Sequence[str]) -> Pairs | None:
 
 
 def parse_lenient(answer: str, types: Sequence[str]) -> Pairs | None:
-    """The (text, type) pairs that can be read from the first JSON list in the answer, or None."""
+    """The (text, type) pairs that can be read from the first JSON list in the answer, or None.
+
+    A list of which nothing can be read is no answer: only an empty one says that there are no entities.
+    """
     value, said = None, answers.said(answer)
     for match in itertools.islice(re.finditer(r"\[", said), _TRIES):
         try:
@@ -96,7 +99,7 @@ def parse_lenient(answer: str, types: Sequence[str]) -> Pairs | None:
             kind = by_case.get(said_kind.strip().casefold()) if isinstance(said_kind, str) else None
             if isinstance(text, str) and kind:
                 pairs.append((text.strip(), kind))
-    return pairs
+    return pairs if pairs or not value else None
 
 
 def _in_order(want: Sequence[str], have: Sequence[str]) -> collections.Counter[str]:

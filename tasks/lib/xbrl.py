@@ -202,7 +202,7 @@ _WORDS_AFTER = re.compile(
 def _read_formula(line: str) -> tuple[Sum, bool] | None:
     """The formula that ``line`` gives, after "=" and its name too, and whether a lead announces it; or None."""
     place, led = answers.body(line, _MARKS)
-    line = line[place:]
+    line = re.sub(r"(?<=\S)\*\*(?= )", "", line[place:])  # where bold ends
     if named := _NAMED.match(line):
         line = line[named.end() :]
     if words := _WORDS_AFTER.search(line):
