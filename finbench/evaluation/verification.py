@@ -101,9 +101,9 @@ def _follows(path: Path, raw: Mapping[str, Any], card: Scorecard, data_dir: Path
         catalog.recall(score.task, score.task_digest)
         _task(card, score, found)
         _possible(card, score, found)
-    for task, times in Counter(score.task for score in card.scores).items():
+    for name, times in Counter(score.task for score in card.scores).items():
         if times > 1:
-            found.fault(f"scores[{task}]", "is there more than once")
+            found.fault(f"scores[{name}]", "is there more than once")
     if not card.scores:
         found.fault("scores", "there are none, so there is nothing to believe")
     if card.status == "complete" and card.limit is not None:
