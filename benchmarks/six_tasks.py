@@ -276,7 +276,7 @@ def keep(out: Path, scored: Iterable[Subject], to: Path) -> None:
     for folder in sorted(path.parent for path in (out / "adapters").glob("*/finbench.json")):
         subject = subjects.get(adapters.identity(folder))
         if subject is not None:
-            attested.keep_training(to, str(folder), subject)
+            write_atomic(to / attested.training_file(subject), attested.training(to, str(folder), subject))
 
 
 def of_base(out: Path) -> dict[str, dict[str, list[float]]]:

@@ -51,6 +51,7 @@ from finbench.leaderboard import (
     commands,
     details,
     evidence,
+    intake,
     page,
     published,
     signing,
@@ -729,6 +730,17 @@ def test_a_trained_adapter_brings_its_recipe_and_can_be_reproduced(llama: Path, 
     with pytest.raises(FinbenchError, match="was trained with another seed than the card of tiny-fpb states"):
         leaderboard.add([other], **{name: options[name] for name in ("to", "adapter", "data_dir")})
     assert not (tmp_path / "b").exists()
+    record = tmp_path / "b" / attested.training_file(cardfiles.read(card).subject)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(intake, "_copy", lambda *_: (_ for _ in ()).throw(FinbenchError("The disk is full.", "")))
+        with pytest.raises(FinbenchError, match="disk"):
+            leaderboard.add([card], **{name: options[name] for name in ("to", "adapter", "data_dir")})
+    assert not record.exists()
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    with pytest.raises(FinbenchError, match="is there already, and says otherwise than .*: nothing is overwritten"):
+        leaderboard.add([card], **{name: options[name] for name in ("to", "adapter", "data_dir")})
+    record.unlink()
     [added] = leaderboard.add([card], rerun=5, **options)
     assert [entry.level for entry in entries(tmp_path / "b")] == ["samples-attached"]  # nobody vouches for it
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)

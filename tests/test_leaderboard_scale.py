@@ -26,6 +26,7 @@ from finbench import leaderboard
 from finbench.cards import cardfiles
 from finbench.cli.app import app
 from finbench.core.errors import FinbenchError
+from finbench.core.records import Subject
 from finbench.evaluation import rescore
 from finbench.leaderboard import (
     attested,
@@ -700,25 +701,35 @@ def test_what_a_pull_request_brings_or_takes_beside_cards_is_named(place: Path, 
 
 
 def test_a_stranger_says_nothing_of_the_training_of_an_adapter_that_is_on_the_board(place: Path) -> None:
-    def trained(owner: str, adapter: str) -> str:
-        """A card of an adapter; returns where the record of its training lies."""
-        path = place / "scorecards" / f"{newcomer(place, f'of-{adapter[0]}', owner)}.json"
-        changed(path, lambda card: card["subject"].update(adapter=adapter))
-        return attested.training_file(cardfiles.read(path).subject)
+    committed = Path(__file__).parent.parent / "leaderboards"
+    cards = [committed / f"scorecards/headlines-smollm2-135m-dora-16bit-limit400-s{seed}.json" for seed in (0, 1)]
+    known, another = (cardfiles.read(card).subject for card in cards)
 
-    trained("first", "a" * 64), trained("second", "a" * 64)
+    def trained(owner: str, subject: Subject, **said: Any) -> str:
+        """A card of an adapter; returns where the record of its training lies."""
+        told = subject.model_copy(update=said).model_dump(mode="json")
+        path = place / "scorecards" / f"{newcomer(place, f'of-{subject.seed}', owner)}.json"
+        changed(path, lambda card: card["subject"].update({name: told[name] for name in told if name != "name"}))
+        return attested.training_file(subject)
+
+    def refused() -> list[str]:
+        return [fault for fault in leaderboard.review(place, main).faults if "adapters/" in fault]
+
+    alike = {"adapter": f"{known.adapter}"[:16].ljust(64, "0")}  # anybody can find weights whose digest begins so
+    trained("earlier", known, rank=64), trained("alike", known, **alike)
+    trained("first", known), trained("second", known)
     main = shutil.copytree(place, place.with_name("main"))
-    theirs, own = trained("stranger", "a" * 64), trained("stranger", "b" * 64)
+    theirs, own = trained("stranger", known), trained("stranger", another)
     (place / "adapters").mkdir()
     for name in (theirs, own):
-        (place / name).write_text("{}")
-    said = "is the training of an adapter that first/of-a/of-a.json brought: its owner adds it"
-    faults = leaderboard.review(place, main).faults
-    assert [fault for fault in faults if "adapters/" in fault] == [f"{theirs} {said}"]
-    shutil.rmtree(place / "scorecards" / "stranger" / "of-a")
+        shutil.copy(committed / name, place / name)
+    said = "is the training of an adapter that first/of-0/of-0.json brought: its owner adds it, or a maintainer"
+    assert refused() == [f"{theirs} {said} whom you ask"]
+    shutil.rmtree(place / "scorecards" / "stranger" / "of-0")
     newcomer(place, "again", "first")
-    changed(place / "scorecards/first/again/again.json", lambda card: card["subject"].update(adapter="a" * 64))
-    assert not [fault for fault in leaderboard.review(place, main).faults if "adapters/" in fault]
+    told = known.model_dump(mode="json")
+    changed(place / "scorecards/first/again/again.json", lambda card: card["subject"].update(told | {"name": "again"}))
+    assert refused() == []
 
 
 def test_names_in_a_comment_can_neither_call_nor_link(place: Path, made: Path) -> None:

@@ -18,7 +18,7 @@ from boards import read_script
 from finbench.cards import cardfiles
 from finbench.core.records import Measure
 from finbench.evaluation import Verification
-from finbench.leaderboard import attested, details, precedence, tables, trainings
+from finbench.leaderboard import attested, details, naming, precedence, tables, trainings
 from finbench.leaderboard.board import Board, board
 from finbench.leaderboard.evidence import of
 from finbench.leaderboard.examine import present
@@ -182,12 +182,14 @@ def test_the_card_that_counts_first_says_of_what_part_of_the_test_a_table_is(tur
 
 def test_a_late_card_without_samples_makes_no_whole_test_of_first_rows(lucky: Board) -> None:
     one, other = lucky.entries[:2]
-    first = replace(one, card=one.card.model_copy(update={"limit": DOCS, "status": "partial"}))
+    first = replace(one, card=one.card.model_copy(update={"limit": DOCS, "status": "partial"}))  # all there are, or not
     whole = other.card.scores[0].data.model_copy(update={"share": None})
     said = other.card.model_copy(update={"scores": [other.card.scores[0].model_copy(update={"data": whole})]})
     for level in ("self-reported", "samples-attached"):
         [test] = board([first, replace(other, card=said, arrival=1, level=level)]).tests
         assert (test.whole, test.sampled) == (False, True)
+    [test] = board([first, replace(other, card=said, arrival=1, level="reproduced")]).tests
+    assert (test.whole, test.sampled) == (True, False)  # a maintainer, who has the data, can say so
 
 
 def asked(one: BoardCard, owner: str, bits: int = 16, **said: Any) -> BoardCard:
@@ -208,6 +210,40 @@ def test_the_same_weights_of_another_owner_count_once_however_they_are_said_to_b
         assert names(one, asked(one, "honest", **said)) == [one.name] * 2  # who brought it may compute it again
     assert names(one, asked(one, "evil", bits=4)) == [one.name, f"{one.name} (evil)"]
     assert names(asked(one, "evil", engine="vllm"), replace(one, level="reproduced")) == [one.name]
+    base = one.card.subject.base.model_copy(update={"fingerprint": "unknown"})
+    told = one.card.model_copy(update={"subject": one.card.subject.model_copy(update={"base": base})})
+    unknown = replace(one, card=told)  # of weights that nobody knows nothing says whether they are the same
+    assert names(unknown, asked(unknown, "evil")) == [one.name]
+    assert names(unknown, asked(unknown, "evil", engine="vllm")) == [one.name, f"{one.name} (evil)"]
+
+
+def test_no_late_card_takes_or_changes_a_name() -> None:
+    draw = np.random.default_rng(12)
+
+    def of(owner: str, arrival: float, name: str, seed: int | None = None, **more: Any) -> BoardCard:
+        one = entry(name, answers(draw, 0.6), seed, **more)
+        base = one.card.subject.base.model_copy(update={"fingerprint": owner.encode().hex().ljust(64, "0")})
+        card = one.card.model_copy(update={"subject": one.card.subject.model_copy(update={"base": base})})
+        return replace(one, owner=owner, arrival=arrival, key=f"{owner}/{name}/{arrival}", card=card)
+
+    def names(*cards: BoardCard) -> dict[str, str]:
+        made = board(cards[::-1])
+        assert len(Payload(made).subjects) == len(made.tests[0].rows)
+        return {row.name: row.entry.owner for row in made.tests[0].rows}
+
+    trained = [of("victim", number, f"lora-s{number}", number) for number in range(3)]
+    for name in ("lora", "LORA", "lo\u200bra"):
+        assert names(*trained, of("evil", 9, name)) == {"lora": "victim", f"{name} (evil)": "evil"}
+        others = [of("evil", 9 + number, f"{name}-s{number}", number, rank=3) for number in range(2)]
+        found = names(*trained, *others)
+        assert (len(found), found["lora"]) == (2, "victim")
+        assert all(precedence.spoken(one).startswith("lora (") for one in found.keys() - {"lora"})
+    early = of("evil", -2, "foo-s0", 0)  # whose second seed comes after another's name
+    assert names(early, of("bob", 1, "foo"), of("evil", 9, "foo-s1", 1))["foo"] == "bob"
+    found = names(of("alice", 0, "foo"), of("bob", 1, "foo"), of("evil", 2, "foo (bob)"))
+    assert found == {"foo": "alice", "foo (bob)": "bob", "foo (bob) (evil)": "evil"}
+    found = names(of("alice", 0, "foo"), of("evil", 1, "foo (bob)"), of("bob", 2, "foo"))
+    assert (found["foo"], found["foo (bob)"], len(found)) == ("alice", "evil", 3)
 
 
 def test_trainings_of_the_same_seed_are_not_counted_twice() -> None:
@@ -310,7 +346,7 @@ def test_names_that_are_no_seeds_and_other_ranks_are_other_recipes() -> None:
         entry("mine-b", answers(draw, 0.7), 1),
     ]
     assert {row.trainings for row in board(cards).tests[0].rows} == {1}
-    assert {one.recipe for one in trainings.with_recipes(cards)} == {""}
+    assert {one.recipe for one in naming.named(cards)} == {""}
 
 
 def test_every_table_says_the_same(lucky: Board) -> None:

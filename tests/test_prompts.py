@@ -251,6 +251,20 @@ def test_verify_recomputes_what_the_prompts_gave(folder: Path) -> None:
         assert evaluation.verify(forged).faults
 
 
+@pytest.mark.parametrize("prompt", ["own", "reversed"])
+def test_labels_of_ones_own_are_refused_before_anything_is_computed_over_them(
+    prompt: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the million, in one row, they would fill memory."""
+    path, forged = folder / "random" / "dummy.json", tmp_path / "forged.json"
+    card, rows = cardfiles.read(path), json.loads(json.dumps(cardfiles.read_samples(path)))
+    values = rows[0]["values"] if prompt == "own" else rows[0]["prompts"][prompt]["values"]
+    values["macro_f1"][2] = [*values["macro_f1"][2], *map(str, range(100))]
+    cardfiles.write(forged, card, rows)
+    monkeypatch.setattr(prompted, "summary", lambda *_: pytest.fail("something is computed over them"))
+    assert "is nothing that the task's scorer gives" in evaluation.verify(forged).faults[0].message
+
+
 def test_a_card_that_leaves_the_tasks_own_prompt_out_is_refused(folder: Path, tmp_path: Path) -> None:
     """The first prompt's answers are those of the rows themselves; another in its place would be read by nobody."""
     path = folder / "random" / "dummy.json"

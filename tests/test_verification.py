@@ -18,12 +18,13 @@ from rich.console import Console
 
 from finbench.cards import cardfiles, comparison, exports, render, reporting
 from finbench.cli import app
-from finbench.core import seal
+from finbench.core import catalog, seal
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file, stable_json
 from finbench.core.records import Scorecard
 from finbench.evaluation import evaluator, rescore, verification
 from finbench.evaluation.verification import Verification, verify
+from finbench.leaderboard import examine
 from finbench.scoring import measuring, metrics
 from make_data import write_sources
 
@@ -576,6 +577,7 @@ UNLIKE = {  # values that no scorer gives, of row 3 (by name, as it is, and what
     "an accuracy of more than all": ("fpb", "acc_lenient", lambda value: 2.5),
     "a parse rate below none": ("fin_ner", "parse_rate", lambda value: -1),
     "counts below none": ("fin_ner", "span_f1", lambda value: [0, 0, -5]),
+    "counts of a type less": ("fin_ner", "span_macro_f1", lambda value: value[:2]),
     "counts of no type": ("fin_ner", "span_macro_f1", lambda value: [[0, 0, 1], [0, 0]]),
     "an answer that is neither": ("headlines", "question_f1", lambda value: [*value[:2], "Perhaps"]),
     "a question that nobody asked": ("headlines", "question_mcc", lambda value: ["rest", *value[1:]]),
@@ -598,6 +600,22 @@ def test_values_that_no_scorer_gives_are_named_without_the_data(what: str, sever
     fields = {fault.field for fault in verify(card, data_dir=tmp_path).faults}
     assert f"samples[finbench_{task} 3].values.{metric}" in fields
     assert all(field.startswith(f"samples[finbench_{task} 3].values.") for field in fields)
+
+
+def test_every_kind_of_metric_that_ships_is_known_in_shape() -> None:
+    shipped = [task for task in catalog.tasks().values() if not task.own]
+    kinds = {metrics.known_as(how) for task in shipped for how in metrics.aggregations(task.name).values()}
+    assert kinds <= rescore.FITTING.keys()
+    assert not rescore.FITTING["finlora_acc"](["x", 5], "finlora_acc", None)
+
+
+def test_what_no_check_foresaw_is_a_fault_and_no_trace(card: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in ((verification, "split_metrics"), (rescore, "scored_again"), (verification, "_sealed")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, lambda *_: {}["surprised"])
+            said = {fault.message for fault in verify(card).faults}
+            assert said == {"cannot be read (KeyError)"}
+            assert examine.faults(card)[0][0].endswith("cannot be read (KeyError)")
 
 
 def test_no_answer_is_counted_for_another_question_of_its_headline(several: Path, tmp_path: Path) -> None:
@@ -634,7 +652,8 @@ def test_a_part_of_a_test_is_not_complete_and_no_more_than_the_whole(several: Pa
     card = tmp_path / "cards" / several.name
     shutil.copytree(several.parent, card.parent)
     change(card, put("complete", "status"), careful=True)
-    assert [fault.field for fault in verify(card, data_dir=tmp_path).faults] == ["status"]
+    [fault] = verify(card, data_dir=tmp_path).faults
+    assert (fault.field, "finbench card rescore" in fault.message) == ("status", True)
     with pytest.raises(FinbenchError, match="share"):
         change(card, put(7.0, "scores", 0, "data", "share"), careful=True)
 

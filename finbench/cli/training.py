@@ -137,7 +137,7 @@ def merge(
     given = {"onto": onto, "dtype": dtype}
     stated = {name: value for name, value in given.items() if value is not None}
     made = finbench.merge(adapters[0], out, base=base, bits=command.bits(bits), **stated)
-    return Found(made, lambda: show.trainings.merged(made, out, adapters[0]))
+    return Found(made, lambda: show.trainings.merged(made, out))
 
 
 def export(

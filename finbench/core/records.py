@@ -266,6 +266,10 @@ class MergedModel(Document):
     method: str = Field(description="peft's name of the kind of adapter")
     bits: Bits = Field(description="of the base the model was compared on: as stated, else taken to be 16")
     bits_stated: bool = Field(description="whether the user said so, or combined.json of the adapter")
+    tasks: list[str] = Field(default=[], description="that it learnt, as combined.json says")
+    chat: bool = Field(
+        default=False, description="whether it learnt in the base's chat template, as combined.json says"
+    )
     merge: Merge
     provenance: Provenance
 

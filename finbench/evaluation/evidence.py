@@ -62,18 +62,19 @@ def prompts(task: Task, score: Score, own: list[dict[str, Any]], apart: set[str]
             found.fault(f"{place}.{one.name}.truncated", "is more than there are prompts")
     if any(fault.field.startswith(place) for fault in found.faults):
         return False
-    try:
+    before = len(found.faults)
+    with found.reading(f"samples[{task.name}].prompts"):
         for other in wanted[1:]:
-            before, by_prompt = len(found.faults), prompted.rows_of(own, other.name)
+            by_prompt = prompted.rows_of(own, other.name)
             rows(task, by_prompt, apart, found, f".prompts.{other.name}")
-            if len(found.faults) == before:
-                for at, wrong in rescore.consistent(by_prompt, score):
-                    found.fault(f"{at} ({other.name})", wrong)
+            for at, wrong in rescore.consistent(by_prompt, score) if len(found.faults) == before else ():
+                found.fault(f"{at} ({other.name})", wrong)
+        if len(found.faults) > before:
+            return False
         how = metrics.aggregations(task.name)[task.main_metric]
         have = prompted.summary(task, wanted, own, how, {one.name: one.truncated for one in stated.each})
         surplus = {name for row in own for name in row["prompts"]} - {one.name for one in wanted}
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, AssertionError, ArithmeticError) as fault:
-        found.fault(f"samples[{task.name}].prompts", f"are not what finbench writes ({type(fault).__name__}: {fault})")
+    if len(found.faults) > before:
         return False
     if surplus:
         found.fault(f"samples[{task.name}].prompts", f"have {', '.join(sorted(surplus))}, which the card does not name")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from finbench.cards import RowsByTask
+from finbench.core.errors import FinbenchError
 from finbench.evaluation import rerun as again
 
 Level = Literal["none", "self-reported", "samples-attached", "reproduced"]
@@ -41,6 +44,16 @@ class Verification:
         if found not in self._noted:
             self._noted.add(found)
             self.faults.append(found)
+
+    @contextlib.contextmanager
+    def reading(self, place: str) -> Iterator[None]:
+        """Look at what a stranger wrote: whatever it does to a check is a fault, and ends no command."""
+        try:
+            yield
+        except FinbenchError:
+            raise
+        except Exception as fault:  # noqa: BLE001 - nobody foresees all that a card can hold
+            self.fault(place, f"cannot be read ({type(fault).__name__})")
 
     @property
     def right(self) -> list[str]:

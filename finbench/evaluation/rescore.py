@@ -21,8 +21,6 @@ from finbench.scoring import LENIENT, baselines, metrics, noise, prompted, promp
 Rows = Sequence[Mapping[str, Any]]
 Fault = tuple[str, str]  # a place in the samples or the card that cannot be right, and why
 _MOST = 1e15  # above every number that a row can have
-_SHAPED = {*metrics.BY_LABEL, *metrics.BY_QUESTION, "chosen_mean", "r2", "mse", "gold_macro_f1", "span_f1"}
-_SHAPED |= {"span_macro_f1"}  # kinds of metrics whose values are known in shape
 
 
 @dataclass
@@ -70,7 +68,7 @@ def _contradictions(
         place, kind = _at(row, f"values.{name}"), kinds.get(name, "")
         if isinstance(value, dict):
             continue
-        if not _possible(kind, name, value, labels):
+        if kind in FITTING and not FITTING[kind](value, name, labels):
             yield place, f"is nothing that the task's scorer gives: {repr(value)[:100]}"
             continue
         if kind in metrics.BY_LABEL:
@@ -88,32 +86,6 @@ def _contradictions(
             yield place, f"prediction {predicted!r} contradicts the parse rate"
 
 
-def _possible(kind: str, name: str, value: Any, labels: Sequence[str] | None) -> bool:
-    """Whether a row can have a value of a metric of this kind."""
-    match value:
-        case _ if kind == "mean":
-            return _number(value) and (not metrics.is_share(name) or 0 <= value <= 1)
-        case [gold, said, [*own]] if kind in metrics.BY_LABEL:
-            return own == list(labels or own) and all(isinstance(one, str) for one in own) and _of(own, gold, said)
-        case [str(), gold, said] if kind in metrics.BY_QUESTION:
-            return labels is None or _of(labels, gold, said)
-        case [0 | 1, share] if kind == "chosen_mean":
-            return _number(share) and 0 <= share <= 1
-        case [gold, said] if kind in ("r2", "mse"):
-            return _number(gold) and (said is None or _number(said))
-        case [str(), None | str()] if kind == "gold_macro_f1":
-            return True
-        case [_, _, _] if kind == "span_f1":
-            return all(type(count) is int and 0 <= count < _MOST for count in value)
-        case [[*_], *_] if kind == "span_macro_f1":
-            return all(_possible("span_f1", name, counts, None) for counts in value)
-    return kind not in _SHAPED
-
-
-def _of(labels: Sequence[str], gold: Any, said: Any) -> bool:
-    return gold in labels and (said is None or said in labels)
-
-
 def _reading_follows(row: Mapping[str, Any]) -> bool:
     """Whether the reading of a sample is that of its answer; of one that is only a hash, as far as its values tell."""
     answer, values = row.get("answer"), row["values"]
@@ -125,8 +97,71 @@ def _number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < _MOST
 
 
-def _label_item(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 3 and isinstance(value[2], list | tuple)
+def _share(value: Any) -> bool:
+    return _number(value) and 0 <= value <= 1
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _MOST
+
+
+def _counts(value: Any) -> bool:
+    return _parts(value, _count, _count, _count)
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _parts(value: Any, *kinds: Callable[[Any], bool] | None) -> bool:
+    """Whether a value has one part of each of these kinds; None: of any."""
+    if not isinstance(value, list | tuple) or len(value) != len(kinds):
+        return False
+    return all(kind is None or kind(part) for kind, part in zip(kinds, value, strict=True))
+
+
+def _of(labels: Sequence[str], gold: Any, said: Any) -> bool:
+    return gold in labels and (said is None or said in labels)
+
+
+def _label_item(value: Any, labels: Sequence[str] | None = None) -> bool:
+    """``labels``: of the task; None where each row has its own."""
+    if not _parts(value, None, None, lambda own: isinstance(own, list | tuple)):
+        return False
+    gold, said, own = value
+    return list(own) == list(labels or own) and all(map(_text, own)) and _of(own, gold, said)
+
+
+def _by_type(value: Any, labels: Sequence[str] | None) -> bool:
+    return isinstance(value, list | tuple) and len(value) == len(labels or value) and all(map(_counts, value))
+
+
+# kind of aggregation -> whether a row can have a value, of the metric of this name and a task with these labels
+FITTING: dict[str, Callable[[Any, str, Sequence[str] | None], bool]] = {
+    "mean": lambda value, name, _: _share(value) if metrics.is_share(name) else _number(value),
+    "chosen_mean": lambda value, *_: _parts(value, (0, 1).__contains__, _share),
+    **dict.fromkeys(metrics.BY_LABEL, lambda value, _, labels: _label_item(value, labels)),
+    **dict.fromkeys(
+        metrics.BY_QUESTION,
+        lambda value, _, labels: _parts(value, _text, None, None) and (labels is None or _of(labels, *value[1:])),
+    ),
+    **dict.fromkeys(
+        ("r2", "mse"), lambda value, *_: _parts(value, _number, lambda said: said is None or _number(said))
+    ),
+    "gold_macro_f1": lambda value, *_: _parts(value, _text, lambda said: said is None or _text(said)),
+    **dict.fromkeys(("finlora_acc", "finlora_f1"), lambda value, *_: _parts(value, _text, _text)),
+    "span_f1": lambda value, *_: _counts(value),
+    "span_macro_f1": lambda value, _, labels: _by_type(value, labels),
+}
+
+
+def scored_again(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: Path | None) -> Outcome:
+    """The answers scored again: with the very rows where they lie here, else as far as the samples alone allow."""
+    if task.own:
+        return of_own(score, task, rows, card)
+    if task.shipped or (paths.data_dir(data_dir) / task.set / "test.jsonl").is_file():
+        return with_data(score, task, rows, card, data_dir)
+    return without_data(score, task, rows)
 
 
 def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: Path | None) -> Outcome:

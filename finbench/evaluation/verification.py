@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench.cards import RowsByTask, cardfiles
-from finbench.core import catalog, owntasks, paths, seal
+from finbench.core import catalog, owntasks, seal
 from finbench.core.errors import FinbenchError, check_used
 from finbench.core.records import Answers, Measure, Score, Scorecard, Task
 from finbench.core.settings import TEMPLATED
@@ -74,43 +74,55 @@ def verify(
         return found
     options.check_folders([adapter] if adapter else [], None if parsed.engine in options.ENDPOINTS else base)
     found.checks.append(f"schema {parsed.schema_}")
-    _sealed(raw, parsed, found)
-    for score in parsed.scores:
-        catalog.recall(score.task, score.task_digest)
-        _task(parsed, score, found)
-        _possible(parsed, score, found)
-    for task, times in Counter(score.task for score in parsed.scores).items():
-        if times > 1:
-            found.fault(f"scores[{task}]", "is there more than once")
-    if not parsed.scores:
-        found.fault("scores", "there are none, so there is nothing to believe")
-    if parsed.status == "complete" and parsed.limit is not None:
-        found.fault("status", "a card with a limit is not complete")
-    if parsed.status == "complete" and any(score.data.share for score in parsed.scores):
-        found.fault("status", "a card of a part of a test is not complete")
-    by_task = found.rows = _samples(path, parsed, found)
-    if by_task is not None:
-        for score in parsed.scores:
-            _rows(parsed, score, by_task.get(score.task, []), found)
-        # where the SHA-256 of the samples alone is wrong, the edited rows are still looked for
-        if all(fault.field == "samples" for fault in found.faults):
-            _data(parsed, by_task, data_dir, found)
+    with found.reading("card"):
+        _follows(path, raw, parsed, data_dir, found)
     if adapter and parsed.subject.adapter and parsed.origin == "finbench" and not found.faults:
         _learnt(parsed, again.overlaps(parsed, adapter, data_dir), found)
     if not found.faults:
-        found.level = "self-reported" if by_task is None else "samples-attached"
+        found.level = "self-reported" if found.rows is None else "samples-attached"
     if count != 0 and not found.faults:
-        if by_task is None:
+        if found.rows is None:
             raise FinbenchError(
                 f"{path} has no samples, with which new answers could be compared.",
                 "Leave --rerun out, or score the subject again: finbench eval",
             )
-        answered = again.rerun(parsed, by_task, count, adapter=adapter, base=base, seed=seed, data_dir=data_dir)
+        answered = again.rerun(parsed, found.rows, count, adapter=adapter, base=base, seed=seed, data_dir=data_dir)
         _reproduced(answered, found)
         if parsed.engine == "dummy" and found.level == "reproduced":
             found.level = "samples-attached"
             found.notes.append("the dummy engine has no model, so that it answers the same says nothing")
     return found
+
+
+def _follows(path: Path, raw: Mapping[str, Any], card: Scorecard, data_dir: Path | None, found: Verification) -> None:
+    """Everything that follows without the model: from seal, tasks, samples and the data that lie here."""
+    _sealed(raw, card, found)
+    for score in card.scores:
+        catalog.recall(score.task, score.task_digest)
+        _task(card, score, found)
+        _possible(card, score, found)
+    for name, times in Counter(score.task for score in card.scores).items():
+        if times > 1:
+            found.fault(f"scores[{name}]", "is there more than once")
+    if not card.scores:
+        found.fault("scores", "there are none, so there is nothing to believe")
+    if card.status == "complete" and card.limit is not None:
+        found.fault("status", "a card with a limit is not complete")
+    if card.status == "complete" and any(score.data.share for score in card.scores):
+        found.fault("status", "a card of a part of a test is not complete: finbench card rescore says so in it")
+    by_task = found.rows = _samples(path, card, found)
+    if by_task is not None:
+        for score in card.scores:
+            with found.reading(f"samples[{score.task}]"):
+                _rows(card, score, by_task.get(score.task, []), found)
+        # where the SHA-256 of the samples alone is wrong, the edited rows are still looked for
+        for score in card.scores if all(fault.field == "samples" for fault in found.faults) else ():
+            task = owntasks.on_card(catalog.tasks()[score.task], score.licence)
+            outcome = rescore.scored_again(score, task, by_task[score.task], card, data_dir)
+            for fault in outcome.faults:
+                found.fault(*fault)
+            found.checks += [f"{score.task}: {outcome.said}"] if outcome.said else []
+            found.notes += [f"{score.task}: {note}" for note in outcome.notes]
 
 
 def _learnt(card: Scorecard, known: Overlaps, found: Verification) -> None:
@@ -305,13 +317,13 @@ def _rows(card: Scorecard, score: Score, rows: list[dict[str, Any]], found: Veri
         each = "once" if samples == 1 else f"with samples 0 to {samples - 1}"
         found.fault(f"{sample}.index", f"are not 0 to {score.n - 1}, each {each} ({len(rows)} rows)")
         return
-    task = _task_of(score)
+    task, own = _task_of(score), prompted.rows_of(rows, wordings.OWN) if score.prompts else rows
     apart = _GENERATED if generated and generated.profile != "direct" else set[str]()
     apart = apart | {"sample", "reading"} if samples > 1 else apart
     if task is not None:
         beside = apart | {"year", "of" if "noise" in score.data.choices else "year"}
         beside |= {"confidence"} if generated and generated.confidence else set()
-        evidence.rows(task, prompted.rows_of(rows, wordings.OWN) if score.prompts else rows, beside, found)
+        evidence.rows(task, own, beside, found)
     if bool(apart) != (score.answers is not None) or any(apart - row.keys() for row in rows):
         found.fault(f"{place}.answers", "does not go with the card's profile, or with its sample rows")
         return
@@ -325,9 +337,7 @@ def _rows(card: Scorecard, score: Score, rows: list[dict[str, Any]], found: Veri
             found.fault(f"{place}.{name}", f"is {getattr(score, name)}; the samples have {value}")
     if task is None:
         return
-    if not evidence.prompts(task, score, rows, beside, found):
-        return
-    rows = prompted.rows_of(rows, wordings.OWN) if score.prompts else rows
+    every, rows = rows, own
     hidden = hidden_metrics(rows)
     for name in hidden:
         quotes = metrics.may_quote(score.task, name) and name != score.main_metric
@@ -336,15 +346,12 @@ def _rows(card: Scorecard, score: Score, rows: list[dict[str, Any]], found: Veri
     wrong = list(rescore.consistent(rows, score))
     for fault in wrong:
         found.fault(*fault)
-    if wrong:  # no metric is of such rows, and labels that are not the task's cost time without bound
+    # no metric is of such rows, and labels that are not the task's cost time without bound
+    if wrong or not evidence.prompts(task, score, every, beside, found):
         return
-    try:
-        how = metrics.aggregations(score.task)
-        strict, lenient, parse_rate = split_metrics(values_of(rows), how, clusters_of(rows), samples)
-        have_answers = answers(rows)
-    except (KeyError, TypeError, ValueError, IndexError, AssertionError, ArithmeticError) as fault:
-        found.fault(f"{sample}.values", f"are not what the task's scorer gives ({type(fault).__name__}: {fault})")
-        return
+    how = metrics.aggregations(score.task)
+    strict, lenient, parse_rate = split_metrics(values_of(rows), how, clusters_of(rows), samples)
+    have_answers = answers(rows)
     for group, have in (("metrics", strict), ("lenient", lenient)):
         stated: Mapping[str, Measure] = getattr(score, group)
         beyond = {name for name in stated if name in hidden or name + LENIENT in hidden}
@@ -387,19 +394,3 @@ def _budgeted(task: Task, card: Scorecard, rows: list[dict[str, Any]], found: Ve
         if row["reasoning_tokens"] + row["answer_tokens"] > most or (said and not row["answer_tokens"]):
             place = f"samples[{task.name} {row['index']}].answer_tokens"
             found.fault(place, f"cannot be: {row['reasoning_tokens']} + {row['answer_tokens']}, of at most {most}")
-
-
-def _data(card: Scorecard, by_task: RowsByTask, data_dir: Path | None, found: Verification) -> None:
-    """Score the answers again: with the very rows where they lie here, else as far as the samples alone allow."""
-    for score in card.scores:
-        task, rows = owntasks.on_card(catalog.tasks()[score.task], score.licence), by_task[score.task]
-        if task.own:
-            outcome = rescore.of_own(score, task, rows, card)
-        elif task.shipped or (paths.data_dir(data_dir) / task.set / "test.jsonl").is_file():
-            outcome = rescore.with_data(score, task, rows, card, data_dir)
-        else:
-            outcome = rescore.without_data(score, task, rows)
-        for fault in outcome.faults:
-            found.fault(*fault)
-        found.checks += [f"{score.task}: {outcome.said}"] if outcome.said else []
-        found.notes += [f"{score.task}: {note}" for note in outcome.notes]

@@ -100,13 +100,13 @@ def trained(folder: Path, subject: Subject) -> AttestedAdapter | None:
     named = digest(files if found.record.kind == "model" else decisive)
     if not found.identity == subject.adapter == named:
         raise FinbenchError(f"{path} is not the record of the adapter {subject.adapter[:16]}.", "Add the card again.")
-    if unlike := _unlike(found.record, subject):
-        say(f"{path} is not shown with {subject.name}, which states another {unlike}.")
+    if other := _stated_otherwise(found.record, subject):
+        say(f"{path} is not shown with {subject.name}, which states another {other}.")
         return None
     return found
 
 
-def _unlike(record: Adapter, subject: Subject) -> str:
+def _stated_otherwise(record: Adapter, subject: Subject) -> str:
     """What a card states of its adapter's training otherwise than the record, which no digest ties to the weights."""
     recipe, parameters = record.recipe, record.training.trainable_parameters
     meant = {"kind": record.kind, "method": recipe.method, "rank": recipe.rank, "seed": recipe.seed}
@@ -116,8 +116,11 @@ def _unlike(record: Adapter, subject: Subject) -> str:
     return ", ".join(wrong + ["base"] * (not unsaid and subject.base.fingerprint != record.base.fingerprint))
 
 
-def keep_training(folder: Path, reference: str, subject: Subject) -> None:
-    """Store the training record of an adapter folder; FinbenchError if it is not the card's adapter, or has none."""
+def training(folder: Path, reference: str, subject: Subject) -> str:
+    """The training record of an adapter folder, as it lies at ``training_file`` of a leaderboard.
+
+    FinbenchError if it is not the card's adapter, has none, or another one lies there.
+    """
     found = adapters.read(adapters.locate(reference))
     if found.identity != subject.adapter:
         raise FinbenchError(
@@ -129,13 +132,19 @@ def keep_training(folder: Path, reference: str, subject: Subject) -> None:
             f"{reference} has no finbench.json: who trained it, and how, is not known.",
             "Leave --adapter out, or name a folder that finbench train wrote.",
         )
-    if unlike := _unlike(found.record, subject):
+    if other := _stated_otherwise(found.record, subject):
         raise FinbenchError(
-            f"{reference} was trained with another {unlike} than the card of {subject.name} states.",
+            f"{reference} was trained with another {other} than the card of {subject.name} states.",
             "Score it again: finbench eval --adapter ./folder",
         )
     made = AttestedAdapter(identity=found.identity, config=adapters.decisive_config(found.config), record=found.record)
-    write_atomic(folder / training_file(subject), made.model_dump_json(indent=1, by_alias=True) + "\n")
+    text, place = made.model_dump_json(indent=1, by_alias=True) + "\n", folder / training_file(subject)
+    if place.exists() and place.read_text("utf-8", "replace") != text:
+        raise FinbenchError(
+            f"{place} is there already, and says otherwise than {reference}: nothing is overwritten.",
+            "Leave --adapter out, or take that file away first, if it is yours.",
+        )
+    return text
 
 
 def attestations(folder: Path, trusted: Path | None = None) -> list[Vouched]:

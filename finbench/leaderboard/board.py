@@ -9,7 +9,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from finbench.cards import conditions_of, setup_of_card, setup_of_score
@@ -17,7 +17,7 @@ from finbench.core import catalog, copies
 from finbench.core.console import say
 from finbench.core.files import digest, stable_json
 from finbench.core.records import Score
-from finbench.leaderboard import groups, known, precedence, trainings
+from finbench.leaderboard import groups, known, naming, precedence, trainings
 from finbench.leaderboard.rows import BoardCard, BoardRow, BoardTest, RefusedCard
 
 _MANY = 5_000  # rows that two processes share: fewer take less than a second
@@ -66,7 +66,7 @@ def board(found: Sequence[BoardCard], refused: Sequence[RefusedCard] = ()) -> Bo
 
     ``refused``: files that are not shown.
     """
-    found = trainings.with_recipes(_told_apart(found))
+    found = naming.named(found)
     history = _History()
     tests = _tests(found, history)
     trained = trainings.several(tests)
@@ -102,7 +102,7 @@ def _tests(found: Sequence[BoardCard], history: _History) -> list[BoardTest]:
             tests[key].rows.append(BoardRow(entry, score))
     for test in tests.values():
         # what part of the authors' test the rows are, no card can prove: the one that counts first says it
-        first = min(test.rows, key=lambda row: row.entry.standing)
+        first = min(test.rows, key=lambda row: row.entry.precedence)
         test.score = first.score
         one, limit = _QUESTIONS if first.score.family == "headline" else 1, first.entry.card.limit
         test.sampled = limit is not None and first.score.n + one > limit
@@ -119,26 +119,6 @@ def _order(test: BoardTest) -> tuple[Any, ...]:
     family = list(FAMILIES).index(test.score.family)
     kind = (not test.whole, test.score.form == "choice", bool(test.conditions))
     return (family, *kind, -len(test.rows), test.task, test.title, test.key)
-
-
-def _told_apart(found: Sequence[BoardCard]) -> list[BoardCard]:
-    """The cards; where subjects or owners share a name, all but the first get owner or part of identity behind it."""
-    named: dict[str, dict[str, set[str]]] = {}
-    came: dict[str, tuple[float, str, str]] = {}
-    for entry in found:
-        name = precedence.spoken(entry.card.subject.name)
-        named.setdefault(name, {}).setdefault(entry.by, set()).add(entry.identity)
-        came[name] = min(came.get(name, (math.inf, "", "")), (entry.arrival, entry.by, entry.identity))
-    made = []
-    for entry in found:
-        name = precedence.spoken(entry.card.subject.name)
-        owners, first = named[name], came[name][1:] == (entry.by, entry.identity)
-        if not name or (sum(map(len, owners.values())) > 1 and not first):
-            several = not entry.by or len(owners[entry.by]) > 1
-            behind = [entry.owner] * bool(entry.owner) + [entry.identity[:6]] * several
-            entry = replace(entry, shown=f"{entry.card.subject.name} ({', '.join(behind)})")
-        made.append(entry)
-    return made
 
 
 class _History:
@@ -190,18 +170,19 @@ def _counting(rows: Sequence[BoardRow], history: _History) -> list[BoardRow]:
     """One row for each subject and way of computing: that of the strongest evidence, of these the one that came first.
 
     A card that says of itself that it is newer replaces nothing. The answers of another card under another name count
-    once, for the one that came first; so does another owner's card of the same weights, however it says that they were
-    computed. Where nothing tells which did, neither is shown.
+    once, for the one that came first; so does another owner's card of the same known weights, however it says that they
+    were computed. Where nothing tells which did, neither is shown.
     """
     kept: dict[str, BoardRow] = {}
-    asked: dict[str, BoardRow] = {}
+    first_of_weights: dict[str, BoardRow] = {}
     out: set[int] = set()
-    for row in sorted(rows, key=lambda row: row.entry.standing):
+    for row in sorted(rows, key=lambda row: row.entry.precedence):
         task = row.score.task
         marks = [row.entry.way, *(row.proof.marks if row.proof else ())]
         first = next((kept[mark] for mark in marks if mark in kept), None)
-        if first is None and asked.setdefault(row.entry.model, row).entry.by != row.entry.by:
-            first = asked[row.entry.model]
+        earliest = first_of_weights.setdefault(row.entry.weights, row)
+        if first is None and earliest.entry.owner_spoken != row.entry.owner_spoken:
+            first = earliest
         for mark in marks if first is None else ():
             kept[mark] = row
         if first is None:
@@ -275,7 +256,7 @@ def _baselines(rows: Sequence[BoardRow]) -> dict[str, dict[str, float]]:
     They are of the same rows, so honest cards have the same ones; one that overstates them would leave nobody a group.
     """
     told = [run for row in rows for run in row.runs or [row] if run.score.baselines]
-    ranks = [run.entry.standing[:2] for run in told]
+    ranks = [run.entry.precedence[:2] for run in told]
     best = min(ranks, default=None)
     found = [run.score.baselines for run, rank in zip(told, ranks, strict=True) if rank == best]
     texts = list(map(stable_json, found))  # where nobody knows who came first, those that most state

@@ -15,7 +15,7 @@ from finbench.core import catalog, lifeline
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Score, Scorecard
 from finbench.core.seal import leaves
-from finbench.evaluation import verify
+from finbench.evaluation import Verification, verify
 from finbench.leaderboard import evidence, known, precedence, texts
 from finbench.leaderboard.known import KnownCard
 
@@ -25,6 +25,13 @@ _SHOWN = 3  # faults of a card that are listed
 
 def faults(path: Path, *, data_dir: Path | None = _NO_DATA) -> tuple[list[str], KnownCard | None]:
     """Everything that keeps a card off the leaderboard, a sentence each; and what is kept where there is nothing."""
+    looked = Verification(str(path))
+    with looked.reading(""):
+        return _faults(path, data_dir)
+    return [fault.message for fault in looked.faults], None
+
+
+def _faults(path: Path, data_dir: Path | None) -> tuple[list[str], KnownCard | None]:
     card = cardfiles.read(path)
     found = verify(path, data_dir=data_dir)
     wrong = [f"{fault.field} {fault.message}" for fault in found.faults]
@@ -64,8 +71,6 @@ def examined(path: Path) -> list[str]:
         wrong, kept = faults(path)
     except FinbenchError as fault:
         return [str(fault)]
-    except Exception as fault:  # noqa: BLE001 - a stranger's card stops no other, whatever it does to a check
-        return [f"cannot be read ({type(fault).__name__})"]
     if kept is not None and key is not None and key == known.key_of(path):  # nobody wrote the card meanwhile
         known.write(key, kept)
     more = [f"and {len(wrong) - _SHOWN:,} more: finbench verify"] if len(wrong) > _SHOWN else []

@@ -72,9 +72,11 @@ def add(
         if found and found.level != "reproduced":
             said = [f"{fault.field} {fault.message}" for fault in found.faults] or found.notes
             raise FinbenchError("Not reproduced: " + "\n".join(said), "finbench verify CARD --rerun auto")
-        if adapter is not None:
-            attested.keep_training(to, adapter, cardfiles.read(paths[0]).subject)
+        subject = cardfiles.read(paths[0]).subject
+        training = None if adapter is None else attested.training(to, adapter, subject)
         added = [_copy(path, to / SCORECARDS, owner) for path in paths]
+        if training is not None:
+            write_atomic(to / attested.training_file(subject), training)
         if found and key:
             say(f"Signed: {attested.attest(to, added[0], found, key)}")
         elif found:

@@ -127,18 +127,19 @@ def _changed(
 ) -> Iterator[str]:
     """Files beside the pages that a request may not touch: all but new cards, their samples and their trainings.
 
-    Of a training only who brought the first card of its adapter says how it was.
+    Of a training only who brought the first card that states none other for its adapter says how it was.
     """
     new = {f"{store.SCORECARDS}/{place.key}.json" for place in places}
     new |= {cardfiles.samples_path(folder / name).relative_to(folder).as_posix() for name in new}
-    trained = {name: place for place in reversed(places) if (name := _training(place))}
+    trained = {name: place for place in reversed(places) if (name := _training(folder, place))}
     brought = {name for name in trained if (folder / name).is_file() and not (against / name).is_file()}
     order = precedence.arrivals(against)
     for place in sorted(there, key=lambda one: order.get(one.key, math.inf)) if brought else ():
-        if (name := _training(place)) in brought:
+        if (name := _training(folder, place)) in brought:
             brought.remove(name)
             if store.owner_of(place.key) != store.owner_of(trained[name].key):
-                yield f"{name} is the training of an adapter that {place.key}.json brought: its owner adds it"
+                said = f"{name} is the training of an adapter that {place.key}.json brought: its owner adds it"
+                yield f"{said}, or a maintainer whom you ask"
     new |= trained.keys()
     for part in (store.SCORECARDS, "adapters", "attestations"):
         mine, theirs = ({path.relative_to(root).as_posix(): path for path in sorted((root / part).rglob("*"))
@@ -156,11 +157,11 @@ def _changed(
                 yield f"{name} was edited: cards are added, never changed"
 
 
-def _training(place: store.CardPlace) -> str:
-    """Where the training of a card's adapter would lie; empty for a card without adapter, and one that is none."""
+def _training(folder: Path, place: store.CardPlace) -> str:
+    """Where the training of a card's adapter lies; empty where none does, and where the card states another."""
     with contextlib.suppress(FinbenchError):  # which is said elsewhere
         subject = cardfiles.read(place.path).subject
-        return attested.training_file(subject) if subject.adapter else ""
+        return attested.training_file(subject) if attested.trained(folder, subject) else ""
     return ""
 
 

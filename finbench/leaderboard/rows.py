@@ -12,7 +12,7 @@ from typing import Any
 from finbench.cards import Heading, cardfiles, thinking_tokens
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
-from finbench.core.records import Measure, Score, Scorecard
+from finbench.core.records import UNKNOWN, Measure, Score, Scorecard
 from finbench.evaluation import Verification
 from finbench.leaderboard import precedence
 from finbench.leaderboard.attested import AttestedAdapter
@@ -45,7 +45,7 @@ class BoardCard:
     trained: AttestedAdapter | None = None
     arrival: float = math.inf  # place in the order in which cards were added; infinity: it is not in it
     owner: str = ""  # folder that it lies in: who brought it; empty in the flat folder
-    shown: str = ""  # its subject's name, where another subject has the same
+    shown: str = ""  # its subject's name, unlike any other on the board
     recipe: str = ""  # digest of what it is one of several trainings of
     recipe_name: str = ""
     packed: bool = False  # it lies in a Parquet file
@@ -77,17 +77,19 @@ class BoardCard:
         return digest([self.identity, self.how])
 
     @functools.cached_property
-    def model(self) -> str:
-        """Digest of the subject in the format of its weights: what anybody may ask, and count once."""
-        return digest([self.identity, self.card.subject.bits])
+    def weights(self) -> str:
+        """Digest of the weights in their format, which count once whoever asks; of unknown ones the way."""
+        subject = self.card.subject
+        unknown = UNKNOWN in (subject.base.fingerprint, subject.adapter)
+        return self.way if unknown else digest([self.identity, subject.bits])
 
     @property
-    def standing(self) -> tuple[float, float, str]:
+    def precedence(self) -> tuple[float, float, str]:
         """By which cards count before others, the least first: evidence, then arrival."""
         return (-precedence.STRENGTH[self.level], self.arrival, self.key)
 
     @functools.cached_property
-    def by(self) -> str:
+    def owner_spoken(self) -> str:
         """Who brought it, as far as a reader tells owners apart."""
         return precedence.spoken(self.owner)
 

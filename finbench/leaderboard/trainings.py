@@ -71,31 +71,6 @@ def recipe_of(entry: BoardCard) -> tuple[str, str] | None:
     return digest([base, subject.bits, subject.chat, what, *apart]), stem
 
 
-def with_recipes(found: Sequence[BoardCard]) -> list[BoardCard]:
-    """The cards; those of a recipe with several trainings know its digest and its name, unlike that of any other.
-
-    A name that other owners use later stays what it is.
-    """
-    recipes = [recipe_of(entry) for entry in found]
-    seeds: dict[str, set[int | None]] = {}
-    stems: dict[str, dict[str, BoardCard]] = {}  # of each recipe the card that came first
-    for entry, recipe in zip(found, recipes, strict=True):
-        if recipe is not None:
-            seeds.setdefault(recipe[0], set()).add(entry.card.subject.seed)
-            named = stems.setdefault(recipe[1], {})
-            named[recipe[0]] = min(named.get(recipe[0], entry), entry, key=lambda one: one.arrival)
-    taken = {entry.name for entry in found}
-    made = []
-    for entry, recipe in zip(found, recipes, strict=True):
-        if recipe is not None and len(seeds[recipe[0]]) > 1:
-            key, stem = recipe
-            own, others = stems[stem][key], [one for name, one in stems[stem].items() if name != key]
-            alone = stem not in taken and all(one.by != own.by and one.arrival > own.arrival for one in others)
-            entry = replace(entry, recipe=key, recipe_name=stem if alone else f"{stem} ({key[:6]})")
-        made.append(entry)
-    return made
-
-
 def joined(rows: Sequence[BoardRow], means: Kept) -> list[BoardRow]:
     """One row for each recipe and way of computing, with the mean of its trainings; of one seed the first counts there.
 
@@ -198,20 +173,21 @@ def known_spread(test: BoardTest, trained: Several) -> KnownSpread | None:
     says little, so the worst is taken, and of one alone nobody knows whether it is that. None without two.
     """
     by_task = trained.get(_kind(test), {})
-    first = min((run for row in test.rows for run in row.runs or (row,)), key=lambda run: run.entry.standing)
+    first = min((run for row in test.rows for run in row.runs or (row,)), key=lambda run: run.entry.precedence)
 
     def pool(task: str) -> KnownSpread | None:
         rows = [
             (other, row)
             for other, row in by_task.get(task, ())
-            if row.entry.by == first.entry.by or (other is test and _documents(row) == _documents(first))
+            if row.entry.owner_spoken == first.entry.owner_spoken
+            or (other is test and _documents(row) == _documents(first))
         ]
-        most = min((row.entry.standing[0] for _, row in rows), default=0)
-        return _pool([(other, row) for other, row in rows if row.entry.standing[0] == most]) if rows else None
+        most = min((row.entry.precedence[0] for _, row in rows), default=0)
+        return _pool([(other, row) for other, row in rows if row.entry.precedence[0] == most]) if rows else None
 
     if own := pool(test.score.task):
         return own
-    pools = list(filter(None, map(pool, by_task)))
+    pools = list(filter(None, map(pool, by_task.keys() - {test.score.task})))
     return max(pools, key=lambda found: found.variance.value) if len(pools) > 1 else None
 
 

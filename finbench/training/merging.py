@@ -182,7 +182,8 @@ def _record(
     here = environment.provenance()
     if folder.record is None:
         kind = str(folder.config.get("peft_type") or "LORA").lower()
-        return MergedModel(base=on.id, method=kind, bits=bits, bits_stated=stated, merge=report, provenance=here)
+        made = MergedModel(base=on.id, method=kind, bits=bits, bits_stated=stated, merge=report, provenance=here)
+        return made.model_copy(update={"tasks": folder.tasks, "chat": folder.chat})
     files = adapters.decisive_files(staging)
     changed = {"kind": "model", "files": files, "dtype": report.dtype, "quantisation": None}
     return folder.record.model_copy(update={**changed, "merge": report, "provenance": here})

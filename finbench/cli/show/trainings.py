@@ -110,8 +110,8 @@ def _valued(value: object) -> str:
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def merged(made: Made, folder: Path, adapter: str) -> None:
-    """What a merge of ``adapter`` wrote, and how close it is."""
+def merged(made: Made, folder: Path) -> None:
+    """What a merge wrote, and how close it is."""
     what, against, close = merge_in_words(made)
     out.print(f"[bold]{escape(str(folder))}[/]  {escape(what)}")
     put(
@@ -123,9 +123,8 @@ def merged(made: Made, folder: Path, adapter: str) -> None:
     )
     tasks, chat = ["mini_sentiment"], ""
     if isinstance(made, MergedModel):  # what was merged may say it
-        found = models.adapters.find(adapter)
-        tasks = [name.removeprefix(catalog.PREFIX) for name in found.tasks if name in catalog.tasks()] or tasks
-        chat = " --chat" if found.chat else ""
+        tasks = [name.removeprefix(catalog.PREFIX) for name in made.tasks if name in catalog.tasks()] or tasks
+        chat = " --chat" if made.chat else ""
     line = f"finbench eval --model {shlex.quote(refs.typed(folder))} --tasks {','.join(tasks)}{chat}"
     if isinstance(made, Adapter):  # its recipe says of which tasks, and how it is asked
         line = models.adopting.to_score(models.adapters.read(folder), str(folder))
