@@ -405,7 +405,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ),
         ("finbench_fpb.yaml", "{{text}}", "{{txet}}", "lm-eval cannot build it"),
         ("finbench_fpb.yaml", "label: positive}", "label: postive}", "gold answers score"),
-        ("finbench_fpb.yaml", "Sentence:", "Text:", "its version is still 6"),
+        ("finbench_fpb.yaml", "Sentence:", "Text:", "its version is still 7"),
         ("_labels_generate", "aggregation: mean", "aggregation: meen", "no aggregation 'meen'"),
         ("_labels_generate", "lib.labels.score\n", "lib.labels.scoer\n", "has no function 'scoer'"),
         ("_labels_generate", "training_split: train", "training_split: test", "training_split is 'test'"),

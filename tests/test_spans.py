@@ -58,7 +58,7 @@ def doc(pairs: list[tuple[str, str]]) -> dict[str, Any]:
         pytest.param(f'[{{"text": "X", "type": null}}, {ONE}]', None, [ANA], id="type null"),
         pytest.param(f"[1, null, NaN, [], {ONE}]", None, [ANA], id="other things in the list"),
         pytest.param('[{"text":"Ana","text":"Bo","type":"person"}]', None, None, id="duplicate key"),
-        pytest.param(f"[[{ONE}]]", None, [], id="list in a list"),
+        pytest.param(f"[[{ONE}]]", None, None, id="list in a list"),
         pytest.param(ONE, None, None, id="no list"),
         pytest.param(f"[{ONE}", None, None, id="truncated after an entity"),
         pytest.param(f'[{ONE}, {{"text": "Ac', None, None, id="truncated in an entity"),
