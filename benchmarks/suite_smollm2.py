@@ -52,8 +52,7 @@ Written by `python benchmarks/suite_smollm2.py page` from the scorecards in
 The adapters of SmolLM2-135M-Instruct were trained once, on at most 250 rows (XBRL: 150, `numeric`:
 100) of each set that has a train split. They stand beside the base itself.
 A task has at most 200 test rows here; n says how many. Values are in %, with a 95 % interval.
-They are of the versions of the tasks that the cards state, which in the first table are older than
-today's, but for `piqa` and `winogrande`.
+They are of the versions of the tasks that the cards state, most of them older than today's.
 
 This is a check that a real model can be asked, trained and scored on the tasks.
 With one seed and a 135M base it ranks nothing.
