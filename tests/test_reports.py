@@ -896,7 +896,7 @@ def test_a_conversation_is_scored_turn_by_turn() -> None:
 
     def of(answer: str) -> tuple[float, float]:
         scored = reports.score_conversation(doc, [answer])
-        return round(scored["acc"], 2), scored["acc_last"]
+        return round(scored["acc_turns"], 2), scored["acc_last"]
 
     assert of("1. 105\n2. 400\n3. 26.25%\n") == (1.0, 1.0)
     assert of("105\n400\n0.26") == (1.0, 1.0)
@@ -911,7 +911,7 @@ def test_a_conversation_is_scored_turn_by_turn() -> None:
     ):  # fmt: skip
         assert of(dressed) == (1.0, 1.0), dressed
     assert of("-105\n- 400\n-0.2625") == of("- -105\n- -400\n- -0.2625") == (0.0, 0.0)
-    assert reports.score_conversation({"answers": ["-105"]}, ["- 105"])["acc"] == 1.0  # one line is no list
+    assert reports.score_conversation({"answers": ["-105"]}, ["- 105"])["acc_turns"] == 1.0  # one line is no list
     assert reports.score_turn({"answer": "400", "last": 1}, ["400"])["acc_last"] == (1.0, 1.0)
 
 
@@ -964,7 +964,8 @@ def test_long_answers_cost_little(attack: str) -> None:
         (reports.score_conversation, {"answers": ["1", "2"]}),
         (reports.score_textbook, {"answer": "5"}),
     ):
-        assert scorer(doc, [attack])["acc"] == 0.0
+        scored = scorer(doc, [attack])
+        assert scored.get("acc", scored.get("acc_turns")) == 0.0
     assert quick(time.process_time() - start, 2.0)
 
 

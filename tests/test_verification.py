@@ -816,7 +816,7 @@ def test_a_version_set_back_is_no_way_around_the_scorer(card: Path) -> None:
     change(card, set_back, careful=True)
     [fault] = verify(card).faults
     assert fault.field == "scores[finbench_mini_sentiment].version"
-    assert "is 1; this finbench has version 6 (the card was written by finbench" in fault.message
+    assert "is 1; this finbench has version 7 (the card was written by finbench" in fault.message
 
 
 # ---------------------------------------------------------------- samples that are none

@@ -283,7 +283,7 @@ def _turns(answer: str, count: int) -> list[str]:
 def score_conversation(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """lm-eval ``process_results`` of a whole conversation, one line a turn. ``doc`` has ``answers``.
 
-    ``acc`` is the share of turns that are right, ``acc_last`` the last turn.
+    ``acc_turns`` is the share of turns that are right, ``acc_last`` the last turn.
     """
     golds = doc["answers"]
     lines, asked = _turns(results[0], len(golds)), doc.get("questions") or [""] * len(golds)
@@ -292,9 +292,9 @@ def score_conversation(doc: Mapping[str, Any], results: Sequence[str]) -> dict[s
     scored = [_right(line, gold, unit) for line, gold, unit in zip(lines, golds, said_in, strict=True)]
     loose = [right or _loosely(line, gold) for (right, _), line, gold in zip(scored, lines, golds, strict=True)]
     return {
-        "acc": sum(right for right, _ in scored) / len(golds),
         "acc_last": float(scored[-1][0]),
-        "acc_lenient": sum(loose) / len(golds),
+        "acc_turns": sum(right for right, _ in scored) / len(golds),
+        "acc_turns_lenient": sum(loose) / len(golds),
         "parse_rate": float(all(parsed for _, parsed in scored)),
     }
 
