@@ -232,11 +232,9 @@ def ask_base(out: Path, data_dir: Path) -> None:
     wanted += [("labels", LABELS, []), ("content-free", LABELS, ["--metadata", "noise=content-free"])]
     for how in ("chat", "raw"):
         for name, tasks, more in wanted:
-            folder = out / "base" / f"{how}-{name}"
-            if any(folder.glob("*.json")):
-                continue
+            folder = str(out / "base" / f"{how}-{name}")  # what is scored there is not asked again
             command = ["eval", "--model", BASE, "--tasks", ",".join(tasks), "--limit", str(LIMIT), *more]
-            command += ["--chat" if how == "chat" else "--no-chat", "--data-dir", str(data_dir), "--out", str(folder)]
+            command += ["--chat" if how == "chat" else "--no-chat", "--data-dir", str(data_dir), "--out", folder]
             subprocess.run([sys.executable, "-m", "finbench", *command], check=True)
 
 
