@@ -215,7 +215,9 @@ def test_what_is_missing_is_installed_from_where_finbench_came(tmp_path: Path, m
     root = Path(installing.__file__).resolve().parents[2]
     monkeypatch.chdir(tmp_path)
     assert installing.install("ray") == f'pip install -e "{root}[ray]"'  # a checkout
+    assert installing.update() == f'git -C "{root}" pull'
     monkeypatch.chdir(root)
+    assert installing.update() == "git pull"
     assert installing.install("ray", "board") == 'pip install -e ".[ray,board]"'
     monkeypatch.setattr(installing, "__file__", str(tmp_path / "site" / "finbench" / "core" / "installing.py"))
     noted: list[str | None] = []
@@ -230,6 +232,7 @@ def test_what_is_missing_is_installed_from_where_finbench_came(tmp_path: Path, m
     ):
         noted.append(stated)
         assert installing.install("ray") == f'pip install "finbench[ray]{origin}"'
+        assert installing.update() == f'pip install --force-reinstall "finbench{origin.removesuffix("@abc")}"'
     assert installing.install(again=True) == 'pip install --force-reinstall "finbench"'
 
 

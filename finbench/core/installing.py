@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 from pathlib import Path
 
 
@@ -14,11 +15,25 @@ def install(*extras: str, again: bool = False) -> str:
     """
     wanted = f"[{','.join(extras)}]" if extras else ""
     more = "--force-reinstall " if again else ""
-    root = Path(__file__).resolve().parents[2]
-    if (root / "pyproject.toml").is_file():
-        place = "." if root == Path.cwd() else str(root)
+    if (place := _checkout()) is not None:
         return f'pip install {more}-e "{place}{wanted}"'
     return f'pip install {more}"finbench{wanted}{_origin()}"'
+
+
+def update() -> str:
+    """The command that brings this finbench up to date."""
+    place = _checkout()
+    if place is None:
+        return re.sub(r'@[0-9a-f]+"$', '"', install(again=True))  # of a repository the newest commit
+    return "git pull" if place == "." else f'git -C "{place}" pull'
+
+
+def _checkout() -> str | None:
+    """The checkout that this package runs from, as it is typed; None where it is installed elsewhere."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "pyproject.toml").is_file():
+        return None
+    return "." if root == Path.cwd() else str(root)
 
 
 def _origin() -> str:

@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, ValidationInfo
 
+from finbench.core import installing
 from finbench.core.errors import FinbenchError, near_misses, shortened
 
 Kind = TypeVar("Kind")
@@ -35,7 +36,8 @@ class Record(BaseModel):
 
 def no_truth(cls: Any, value: Any, info: ValidationInfo) -> Any:
     """Validator of all fields: ``true`` is no number, though Python takes it for 1."""
-    if isinstance(value, bool) and bool not in _leaves(cls.__pydantic_fields__[info.field_name].annotation):
+    leaves = _leaves(cls.__pydantic_fields__[info.field_name].annotation) if isinstance(value, bool) else ()
+    if leaves and not any(leaf is bool or leaf is value for leaf in leaves):
         raise ValueError(f"a number or a text is expected, got {str(value).lower()}")
     return value
 
@@ -86,7 +88,7 @@ def _explain(kind: Any, error: Mapping[str, Any]) -> str:
 def _hint(kind: Any, faults: Sequence[Mapping[str, Any]]) -> str:
     """The keys that there are, where a key is unknown or missing; else which values to change."""
     if any(error["type"] == NEWER for error in faults):
-        return "Update finbench: git pull, or pip install -U finbench"
+        return f"Update finbench: {installing.update()}"
     for error in faults:
         if error["type"] in ("extra_forbidden", "unexpected_keyword_argument", "missing"):
             at = _kind_at(kind, error["loc"][:-1])
