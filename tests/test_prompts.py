@@ -436,3 +436,16 @@ def test_a_rerun_asks_every_prompt_of_the_card(folder: Path, monkeypatch: pytest
     found = evaluation.verify(path, rerun=20)
     assert [fault.field for fault in found.faults] == [f"samples[{LABELS}].prompts.words"]
     assert found.level == "none"
+
+
+def test_a_template_is_compiled_once_and_not_for_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    from jinja2 import Environment
+
+    compiled: list[str] = []
+    plain = Environment.compile
+    monkeypatch.setattr(
+        Environment, "compile", lambda self, source, *a: (compiled.append(source), plain(self, source, *a))[1]
+    )
+    lm_task = prompts.load([catalog.tasks()[LABELS]], None)[LABELS]
+    assert len(prompts.requests(lm_task)) > 50
+    assert len(compiled) == len(set(compiled))

@@ -6,6 +6,7 @@ target delimiter and the gold answer.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,14 @@ class Asked(Instance):
     confidence: int | None = None
 
 
+@functools.cache
+def _compile_once() -> None:
+    """lm-eval compiles a prompt's template for every row that it renders, which takes eight times as long."""
+    from lm_eval import utils
+
+    utils.env.from_string = functools.lru_cache(256)(utils.env.from_string)
+
+
 def load(
     tasks: Iterable[Task],
     data_dir: Path | None,
@@ -66,6 +75,7 @@ def load(
     quiet()  # lm-eval has words of its own for whoever loads a task
     from lm_eval.tasks import TaskManager
 
+    _compile_once()
     tasks, home = list(tasks), paths.data_dir(data_dir)
     fetch(tasks, data_dir)
     stated = {**noise.checked(tasks, metadata or {}), "finbench_data_dir": str(home)}

@@ -230,15 +230,13 @@ def _asking(kind: type) -> type:
     """lm-eval's class of a task, asking by the ``finbench_wording`` of its object."""
     from lm_eval.utils import env
 
-    compiled = functools.cache(env.from_string)  # by lm-eval's own rules, and once, not for every row
-
     class Asking(kind):
         def doc_to_text(self, doc: Any, doc_to_text: Any = None) -> Any:
             wording = self.finbench_wording
             if wording.text is None:
                 own = super().doc_to_text(doc, doc_to_text)
                 return own if isinstance(own, int) else wording.before + own
-            return str(compiled(wording.text).render(**_shown(wording, doc)))
+            return str(env.from_string(wording.text).render(**_shown(wording, doc)))
 
         def doc_to_choice(self, doc: Any, doc_to_choice: Any = None) -> Any:
             found = super().doc_to_choice(doc, doc_to_choice)
