@@ -250,3 +250,20 @@ def test_a_loglikelihood_that_is_no_number_stops_the_run(value: float, place: in
     for score in (labels.score_choice, labels.score_question_choice):
         with pytest.raises(ValueError, match="not finite"):
             score(doc, scores)
+
+
+@pytest.mark.parametrize("said", ["an appropriate label.", "a correct answer", "a clear fit", "a good description"])
+def test_a_quoted_label_may_be_called_one(said: str) -> None:
+    assert labels.parse(f'"Positive" is {said}', ("negative", "neutral", "positive")) == "positive"
+
+
+def test_a_letter_and_its_text_are_not_two_letters_nor_a_range() -> None:
+    ratings = {"label": "A", "choices": ["A", "B", "C"], "options": "A. B\nB. A\nC. AAA"}
+    shares = {**ratings, "options": "A. Class B shares\nB. Company with a C rating.\nC. B and A"}
+    for answer in ("A - B", "A-B", "A_B", "A B"):
+        assert labels.score(ratings, [answer])["acc_lenient"] == 0.0
+    assert labels.score(shares, ["C-B and A"])["parse_rate"] == 0.0
+    assert labels.score(shares, ["I think A. Class B shares"])["acc_lenient"] == 1.0
+    with within(2):
+        for answer in ("A" + "_" * 40_000 + "\nfoo", "A_A_" * 10_000 + "\nfoo"):
+            labels.score(shares, [answer])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from conftest import task_helper, within
 
-numbers = task_helper("numbers")
+amounts, numbers = task_helper("amounts"), task_helper("numbers")
 
 
 def number(text: str | None) -> Decimal | None:
@@ -327,3 +327,19 @@ def test_a_gold_figure_with_a_scale_word_is_that_figure() -> None:
 def test_a_gold_figure_that_is_no_number_stops_the_run(score: str) -> None:
     with pytest.raises(ValueError, match="flat"):
         getattr(numbers, score)({"answer": "flat", "scale": 0}, ["1"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        (r"12.5$\%$", "0.125"), (r"The answer is 12$\%$.", "0.12"), (r"12.5$\text{ million}$", "12500000"),
+        (r"$12.5$$\%$", "0.125"), (r"12$\text{ percent}$", "0.12"), (r"12$\text{34}$", None),
+        (r"\boxed{12}\boxed{34}", None), (r"\text{12}\text{34}", None), (r"\(12\)\(34\)", None), ("$1$$2$", None),
+        ("12.5. This is a negative effect.", None), ("12.5; it has a negative impact", None),
+        ("12.5, that is a net negative impact", None), ("12.5, because of the negative effect of currencies", "12.5"),
+    ],
+)  # fmt: skip
+def test_dress_beside_a_number_joins_and_parts_nothing(answer: str, value: str | None) -> None:
+    found = amounts.number(answer)
+    percent = 2 if found and found.kind == "percent" else 0
+    assert (found and amounts.shifted(found.number, found.power - percent)) == (value and Decimal(value))

@@ -1198,3 +1198,31 @@ def test_no_damage_to_a_record_is_more_than_a_fault_or_a_refusal(name: str, reco
             rows = item.rows if isinstance(item, sets.Unit) else []
             assert all(isinstance(row["text"], str) and row["text"].strip() for row in rows)
             assert all(isinstance(row["answer"], str) and row["answer"] and row["question"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("answer", "golds", "right"),
+    [
+        ("In fiscal 2019 and 2018, the main product was dies.", "dies", True),  # years of the question
+        ("- dies\n- moulds\n\n" + 2 * "The table of segments says so for both of these years. ", "dies | moulds", True),
+        (
+            "The answers are:\n1. dies\n2. moulds\n\nThe table of segments says so for both years.",
+            "dies | moulds",
+            True,
+        ),
+        ("dies; moulds\n\nThe table of segments says so.", "dies | moulds", True),
+        ("It is not dies.", "dies", False),
+        ("dies? No.", "dies", False),
+        ("Anything but dies.", "dies", False),
+        ("I am not sure whether it is dies or moulds.", "dies", False),
+        ("It could be dies, moulds, tools or forms.", "dies", False),
+        ("neither dies nor moulds", "dies | moulds", False),
+        ("4, 5, 6, 7", "5 | 6", False),
+        ("...", "-", False),
+    ],
+)
+def test_leniency_takes_lists_and_no_denials(answer: str, golds: str, right: bool) -> None:
+    spans = golds.split(" | ")
+    doc = {"answer": golds, "kind": "spans", "spans": str(spans), "scale": ""}
+    doc["question"] = "what were the main products in 2019 and 2018?"
+    assert reports.score_tatqa(doc, [answer])["acc_lenient"] == float(right)

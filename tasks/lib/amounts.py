@@ -67,7 +67,9 @@ _RISE = re.compile(r"\s(?:increase|rise|growth)(?!\w)", re.IGNORECASE)
 _ITS = r"\W*(?:(?:an?|it|is|was|which|that|and)\s)*"
 _DOWN = re.compile(
     rf"{_ITS}(?:down|decreas\w*|declin\w*|drop\w*|fell|fall\w*|lower|loss\w*|lost|reduc\w*|shr[aiu]nk\w*)\b|"
-    rf"{_ITS}(?:the\s)?negative|.*negative(?! (?:\w+ )?(?:effect|impact|influence)s?\b)",  # a reason may name an effect
+    # a reason may name an effect: "since the negative effect of currencies was small"
+    rf"{_ITS}(?:the\s)?negative|.*(?:(?<!\bthe )(?<!\bof )(?<!\bby )(?<!\bto )negative|"
+    r"negative(?! (?:\w+ )?(?:effect|impact|influence)s?\s\w))",
     re.IGNORECASE,
 )
 _UP = re.compile(rf"{_ITS}(?:up|increas\w*|ris(?:e|en|ing)|rose|gr[eo]w\w*|higher|gain\w*)\b", re.IGNORECASE)

@@ -60,7 +60,8 @@ _LEAD = re.compile(
     rf"(?:{_IS}(?:\s*:|\b)|(?P<copula>:|=|→|->|≈|-(?!\d)|–(?!\d)))\s*:?\s*|"
     r"(?:it|this|that)(?:['’]s| is)\s+|(?:option|choice|letter|answer)\s+(?=\(?[a-z]\b)|"
     rf"(?:the|this)\s+{_TEXT}\s+(?:{_IS}|has|expresses|conveys|shows)\s+|"
-    r"(?<=[\"“])[^\W\d][^\"”]{0,99}[\"”]\s+(?:is|refers to)\s+(?=an?\s)|"
+    r"(?<=[\"“])[^\W\d][^\"”]{0,99}[\"”]\s+(?:is|refers to)\s+"
+    rf"(?=an?\s(?!(?:[\w-]+\s){{0,2}}(?:{_NOUN}|fit|match|description|reading|one)\b))|"
     r"i(?:['’]d| would)? (?:(?:classify|categori[sz]e|label|rate) (?:this|it|the \w+(?: of this \w+)?)(?: \w+)? as|"
     r"give (?:this|it) an? (?:\w+ )?score of|choose|pick|select)\s+"
 )
@@ -185,10 +186,15 @@ _BOX = re.compile(r"\\boxed ?\{([^{}]*)\}")
 _SYMBOLS = {r"\times": "*", r"\cdot": "*", r"\div": "/", r"\approx": "≈", r"\;": " ", r"\ ": " "}
 _SYMBOLS |= {"\\" + sign: sign for sign in "%$_&"}  # others leave nothing
 _SYMBOL = re.compile(r"\\(?:times|cdot|div|approx|left|right)(?![A-Za-z])|\\[,!; %$_&()\[\]]")
-_AS_MATHEMATICS = re.compile(r"(?<![\d.,])\$(?=[-+(]?[\d.])([^$\s]*[\d)%])\$(?!\d)")  # "$1234.5$", not "$5 and $6"
+_AS_MATHEMATICS = re.compile(  # "$1234.5$", not "$5 and $6"
+    r"(?<![\d.,])(?<![\d)%]\$)\$(?=[-+(]?[\d.])([^$\s]*[\d)%])\$(?!\d)"
+)
 _DOLLAR = "\ue000"  # stands for "\\$", which is money, until the dollar signs of mathematics are gone
-_MATHEMATICS = re.compile(r"(?<![\d.,$])\$+([^$]*[\\\ue000][^$]*)\$+")
-_SEAM = re.compile(r"(?<=[\d.,])(?=\\[A-Za-z(\[])|(?<=[})\]])(?=[.,]?\d)")  # what dress parts is not one number
+_MATHEMATICS = re.compile(r"(?<!\$)\$+([^$]*[\\\ue000][^$]*)\$+")
+# what dress parts is not one number: "12$\\text{34}$", "\\boxed{12}\\boxed{34}"
+_SEAM = re.compile(
+    r"(?<=[\d.,])(?=\\[A-Za-z(\[]|\$+(?:\\[A-Za-z]+ ?\{|[ {(])*[.,]?\d)|(?<=[})\]])(?=[.,]?\d|\\[A-Za-z(\[])"
+)
 _NESTED = 8  # commands within each other
 _DENIALS = frozenset("❌❎✖✗✘🚫👎⛔❓❔🤷")
 

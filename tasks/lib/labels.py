@@ -34,18 +34,21 @@ _NEGATIONS_AND_NO = re.compile(_NEGATION + r"|\b(?:no|nothing|none)\b", re.IGNOR
 _GAP = re.compile(r"(?:[^\w.!?]+\w+){0,6}[^\w.!?]*")  # through which a negation reaches a label: words of one sentence
 _OPTION = re.compile(r"^\(?([A-Z])[.):] *(.*?\S)\.? *$", re.MULTILINE)
 _REACH = 200  # characters of that gap at most; bounds the time of a long answer
+_CUT_OFF = 2_000  # characters of a last line in which an option's text may be cut off
 
 
 def _shortened(answer: str, options: str) -> str:
     """Letters without the texts of their own options, which may name other letters: "A. Class B shares", cut off too.
 
-    ``options``: lines such as "A. Class B shares".
+    ``options``: lines such as "A. Class B shares". A blank is enough between a letter and several words.
     """
     for letter, text in _OPTION.findall(options):
-        before = rf"(?<![^\W_])({letter})[.):\s*_\"'–-]+"
+        wide = r"|[*_\"']{0,4}\s[\s*_\"'–-]{0,8}" if re.match(r"\w\w+ ", text) else ""
+        before = rf"(?<![^\W_])({letter})(?:[*_\"']{{0,4}}[.):][\s*_\"'–-]{{0,9}}{wide})"
         answer = re.sub(rf"{before}(?i:{re.escape(text)})(?!\w)", r"\1", answer)
-        if (cut := re.search(before + r"(\w\w.{4,})$", answer)) and text.startswith(cut[2]):
-            answer = answer[: cut.end(1)]
+        start = answer.rfind("\n") + 1
+        if len(answer) - start <= _CUT_OFF and (cut := re.search(before + r"(\w\w.{4,})$", answer[start:])):
+            answer = answer[: start + cut.end(1)] if text.startswith(cut[2]) else answer
     return answer
 
 
@@ -79,7 +82,9 @@ def _read(doc: Mapping[str, Any], answer: str) -> tuple[tuple[str, ...], str | N
     """(labels, strict reading, lenient reading); a strict reading is a lenient one too."""
     labels = tuple(doc["choices"])
     strict, lenient = parse(answer, labels), parse_lenient(answer, labels)
-    strict = strict or parse(_shortened(answer, doc.get("options") or ""), labels)
+    if strict is None and isinstance(options := doc.get("options"), str):
+        letters = _shortened(answer, options)
+        strict, lenient = parse(letters, labels), lenient or parse_lenient(letters, labels)
     return labels, strict, strict if lenient is None else lenient
 
 

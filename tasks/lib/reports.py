@@ -33,6 +33,10 @@ _SECOND = Decimal("0.005")
 _TEXTBOOK = Decimal("0.005")  # relative, as the authors of XFinBench: textbooks round their steps
 _DRESS = "\"'`* "
 _SPARE = 16  # words beside the gold in a sentence that answers; the first 16 of a page hold 2 % of TAT-QA's golds
+_DENYING = re.compile(
+    r"(?i)\b(?:not|neither|nor|never|none|unsure|whether|cannot|could be|might be|but)\b|n['’]t\b|\?\W*$|\? no\b"
+)
+_CUTS = [re.compile(cut) for cut in (r"(?<=[.!?])\s+|\n+|,? (?=because\b|since\b)", r"\n\s*\n")]
 
 
 def _half(number: Decimal) -> Decimal:
@@ -139,27 +143,41 @@ def _unled(answer: str, *marks: str) -> str:
     return next(filter(None, bodies), "")
 
 
-def _holds(text: str, golds: Sequence[str]) -> bool:
-    """Whether ``text`` has every gold, and few other words and numbers: what copies a page holds any gold."""
-    numbers, words = list(amounts.numbers(text)), _words(text)
+def _holds(text: str, golds: Sequence[str], question: str) -> bool:
+    """Whether ``text`` has every gold, denies nothing, and has few words and numbers that are not the question's.
+
+    What copies a page holds any gold.
+    """
+    gold, asked = " ".join(golds), {one.number for one in amounts.numbers(question) if one}
+    numbers, words, known = list(amounts.numbers(text)), _words(text), {*_words(question)}
     told = {value for found in numbers if found for value in (found.number, found.value)}
-    gold = " ".join(golds)
-    if len(words) > len(_words(gold)) + _SPARE or len(numbers) > len(list(amounts.numbers(gold))) + len(golds):
+    more = [one for one in numbers if not one or one.number not in asked]
+    others = [word for word in words if word not in known]
+    if len(others) > len(_words(gold)) + _SPARE or len(more) > len(list(amounts.numbers(gold))) + 1:
+        return False
+    if any(
+        denial[0].lower() not in f"{question} {gold}".lower().replace("?", "") for denial in _DENYING.finditer(text)
+    ):
         return False
     line = f" {' '.join(words)} "
-    return all(
-        bool({one.number, one.value} & told) if (one := parse(part)) else f" {' '.join(_words(part))} " in line
-        for part in golds
-    )
+
+    def has(part: str) -> bool:
+        if one := parse(part):
+            return bool({one.number, one.value} & told)
+        return bool(_words(part)) and f" {' '.join(_words(part))} " in line
+
+    return all(map(has, golds))
 
 
-def _forgiven(answer: str, golds: Sequence[str], slack: Decimal) -> bool:
-    """Lenient: a short answer, or its first or last sentence, holds every gold; of a number the last one, any scale."""
+def _forgiven(answer: str, doc: Mapping[str, Any], golds: Sequence[str], slack: Decimal) -> bool:
+    """Lenient: a short answer, or the first or last sentence or paragraph, holds every gold; of a number the last one,
+    any scale."""
     right = parse(golds[0]) if len(golds) == 1 else None
     if right is None:
-        text = re.sub(r"(?<=\w)[-−–](?=\d)", " ", answers.said(answer)[:_PROSE])  # "2018-2019" has no minus sign
-        parts = re.split(r"(?<=[.!?;])\s+|\n+|,? (?=because\b|since\b)", text.strip())
-        return any(_holds(part, golds) for part in {text, parts[0], parts[-1]})
+        text = re.sub(r"(?m)^\s*\d{1,2}[.)] ", "", answers.said(answer)[:_PROSE])  # of a list
+        text = re.sub(r"(?<=\w)[-−–](?=\d)", " ", text).strip()  # "2018-2019" has no minus sign
+        parts = [part for cut in _CUTS for part in (cut.split(text)[0], cut.split(text)[-1])]
+        return any(_holds(part, golds, str(doc.get("question", ""))) for part in {text, *parts})
     found = _loose(answer)
     return found is not None and any(
         _one_side(value, right.number) and abs(value - right.number) <= slack
@@ -185,7 +203,7 @@ def score_tatqa(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any
         "em": em,
         "f1": f1,
         **{name: (float(kind == doc["kind"]), float(right)) for kind, name in KINDS.items()},
-        "acc_lenient": float(right or _forgiven(results[0], golds, slack)),
+        "acc_lenient": float(right or _forgiven(results[0], doc, golds, slack)),
         "parse_rate": float(read is not None if number else bool(said)),
     }
 

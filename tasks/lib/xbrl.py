@@ -202,7 +202,9 @@ _WORDS_AFTER = re.compile(
 def _read_formula(line: str) -> tuple[Sum, bool] | None:
     """The formula that ``line`` gives, after "=" and its name too, and whether a lead announces it; or None."""
     place, led = answers.body(line, _MARKS)
-    line = re.sub(r"(?<=\S)\*\*(?= )", "", line[place:])  # where bold ends
+    bold, line = "**" in line[:place], line[place:]
+    if bold:
+        line = re.sub(r"(?<=\S)\*\*(?= [A-Za-z(–—])", "", line, count=1)  # where it ends
     if named := _NAMED.match(line):
         line = line[named.end() :]
     if words := _WORDS_AFTER.search(line):
