@@ -325,8 +325,8 @@ def scores(out: Path, cells: Cells) -> str:
     if (out / "linear.json").is_file():
         found = json.loads((out / "linear.json").read_text(encoding="utf-8"))
         for kind, name in (
-            ("same", "linear model, the adapters' rows"),
-            ("all", "linear model, the whole train split"),
+            ("same", "linear model (xbrl_values: nearest row), the adapters' rows"),
+            ("all", "linear model (xbrl_values: nearest row), the whole train split"),
         ):
             rows.append([name, *(spread(found[task][kind], 0) for task in TASKS)])
     rows += [[f"base: {how}", *(spread(own.get(task, ()), 0) for task in TASKS)] for how, own in of_base(out).items()]
@@ -412,7 +412,8 @@ def plot(out: Path, cells: Cells, task: str) -> str:
     best = max(constant, key=lambda kind: constant[kind])
     floors = {best.replace("_", "-"): constant[best]}  # a picture shows the first word
     if (out / "linear.json").is_file():
-        floors["linear model"] = json.loads((out / "linear.json").read_text(encoding="utf-8"))[task]["all"][0]
+        name = "linear" if f"{task}_mc" in LABELS else "nearest"
+        floors[f"{name}, all rows"] = json.loads((out / "linear.json").read_text(encoding="utf-8"))[task]["all"][0]
     if asked := [statistics.mean(found[task]) for found in of_base(out).values() if task in found]:
         floors["base at its best"] = max(asked)
     for name, value in floors.items():
@@ -431,12 +432,12 @@ def page(out: Path, cells: Cells) -> None:
     drawn = [task for task in TASKS if any(cell.task == task for cell in cells.values())]
     for task in drawn:
         write_atomic(DOCS / f"study-{task}.svg", plot(out, cells, task))
+    draws = " (of the base, over draws of its examples)" if of_base(out) else ""
     parts = [
         f"{len(cells)} adapters, {hours:.1f} core-hours of training; {first.provenance.hardware['cpu']}, one thread "
         f"each; {versions}.",
         "**Planned tests**, in points with 95 % intervals:\n\n" + told[0],
-        "**Scores** in points, mean ± standard deviation over five seeds (of the base, over draws of its examples):"
-        "\n\n" + made,
+        f"**Scores** in points, mean ± standard deviation over five seeds{draws}:\n\n" + made,
         "\n\n".join(f"![Scores on {task}, a dot a training](study-{task}.svg)" for task in drawn),
         *("**Single tasks**, not planned:\n\n" + table for table in told[1:]),
         "**Answers to headlines** that are not the adapter's commonest one to that question, of 594:\n\n" + read,

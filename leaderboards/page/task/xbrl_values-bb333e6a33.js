@@ -1,2 +1,0 @@
-/* finbench leaderboard */
-finbench("task/xbrl_values-bb333e6a33", '[[11,0.71887,null,null,1,0.9981,264.8,2199.72,3,0.0,null,1,null,0.71887],[10,0.53962,null,null,1,1.0,337.9,1723.75,1,0.0,null,1,null,0.53962],[8,0.52642,null,null,1,1.0,214.5,2715.55,0,0.0,null,1,null,0.52642],[9,0.36226,null,null,1,0.9981,252.1,2310.89,0,0.0,null,1,null,0.36226],[6,0.00189,null,null,null,0.5509,392.5,1484.04,3,0,null,null,null,0.00189],[7,0.00189,null,null,null,0.8528,361.0,1613.64,0,0,null,null,null,0.00189]]');
