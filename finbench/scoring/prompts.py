@@ -48,12 +48,12 @@ class Asked(Instance):
     confidence: int | None = None
 
 
-@functools.cache
 def _compile_once() -> None:
     """lm-eval compiles a prompt's template for every row that it renders, which takes eight times as long."""
-    from lm_eval import utils
+    from lm_eval.utils import env
 
-    utils.env.from_string = functools.lru_cache(256)(utils.env.from_string)
+    if not hasattr(env.from_string, "cache_info"):
+        env.from_string = functools.lru_cache(256)(env.from_string)
 
 
 def load(
