@@ -442,10 +442,13 @@ def test_a_template_is_compiled_once_and_not_for_every_row(monkeypatch: pytest.M
     from jinja2 import Environment
 
     compiled: list[str] = []
-    plain = Environment.compile
-    monkeypatch.setattr(
-        Environment, "compile", lambda self, source, *a: (compiled.append(source), plain(self, source, *a))[1]
-    )
+    plain: Any = Environment.compile
+
+    def counted(self: Any, source: str, *rest: Any) -> Any:
+        compiled.append(source)
+        return plain(self, source, *rest)
+
+    monkeypatch.setattr(Environment, "compile", counted)
     lm_task = prompts.load([catalog.tasks()[LABELS]], None)[LABELS]
     assert len(prompts.requests(lm_task)) > 50
     assert len(compiled) == len(set(compiled))
