@@ -1,9 +1,10 @@
 """What eight prompts of a test cost beside one: processor time of one thread, both in turns.
 
-    python benchmarks/prompts_cpu.py --data-dir DATA [--tasks fpb_mc,fpb] [--limit 64] [--turns 3]
+    python benchmarks/prompts_cpu.py --data-dir DATA [--tasks fpb_mc,fpb] [--limit 64] [--turns 3] [--adapter FOLDER]
 
-The embedded base answers the same documents by their own prompt (A) and by eight (B), A B A B ...; the figures are the
-medians of B / A: of the answers alone, and of all from rows to score (rendering, intervals). Loading does not count.
+The embedded base, or an adapter on it, answers the same documents by their own prompt (A) and by eight (B), A B A B
+...; the figures are the medians of B / A: of the answers alone, and of all from rows to score (rendering, intervals).
+Loading does not count.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ def main() -> None:
     """Print the seconds of each turn and the ratio."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--base", default="smollm2-135m")
+    parser.add_argument("--adapter", type=Path)
     parser.add_argument("--tasks", default="fpb_mc,fpb")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--limit", type=int, default=64)
@@ -58,6 +60,7 @@ def main() -> None:
     quiet()
     torch.set_num_threads(1)
     engine = HFEngine(bases.resolve(stated.base))
+    engine.use(stated.adapter)
     for task in catalog.expand(stated.tasks.split(",")):
         [lm_task] = prompts.load([task], stated.data_dir).values()
         plain = Evaluation(tasks=task.name, limit=stated.limit)

@@ -247,7 +247,10 @@ class TreeLM(HFLM):
         stops = self.ends()
 
         def finished(said: list[int]) -> bool:
-            return said[-1] in stops or any(stop in self.tok_decode(said, skip_special_tokens=False) for stop in until)
+            if said[-1] in stops:
+                return True
+            text = self.tok_decode(said, skip_special_tokens=False)
+            return any(stop in text for stop in until)
 
         def heard(part: Mapping[int, list[int]]) -> None:
             texts = {numbers[at]: self.tok_decode(said, skip_special_tokens=True) for at, said in part.items()}
