@@ -875,6 +875,62 @@ def test_answers_against_other_columns_of_their_rows(tmp_path: Path, column: str
     assert (finding.level, finding.count, finding.places[0]) == ("error", 6, "sums.jsonl:4")
 
 
+def test_rows_without_an_answer_hide_no_score_beyond_its_range(tmp_path: Path) -> None:
+    made = [{"text": f"Text {n} of a company.", "sentiment_score": n % 20 / 10 - 1} for n in range(300)]
+    for row in made[::25]:
+        row["sentiment_score"] = None
+    for row in made[1:33:4]:
+        row["sentiment_score"] = 4.5
+    finding = one(audit([jsonl(tmp_path / "scores.jsonl", made)]), "out-of-range")
+    assert (finding.level, finding.count) == ("error", 8)
+
+
+@pytest.mark.parametrize("header", ["Text;Umsatz, EUR;Label", "Text;Label;Umsatz, EUR"])
+def test_a_comma_in_a_header_of_semicolons_is_part_of_a_name(header: str, tmp_path: Path) -> None:
+    names = header.split(";")
+    for split, start in (("train", 0), ("test", 150)):
+        rows = [
+            {
+                "Text": f"Company {n} sold {n} mills in the north",
+                "Umsatz, EUR": f"{n},5",
+                "Label": ("up", "down")[n % 2],
+            }
+            for n in range(start, start + 200)
+        ]
+        lines = [header, *(";".join(row[name] for name in names) for row in rows)]
+        (tmp_path / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    made = audit([tmp_path])
+    assert one(made, "leak").count == 50
+    assert {finding.check for finding in made.findings if finding.level == "error"} == {"leak"}
+
+
+def test_a_decimal_comma_is_no_comma_of_thousands(tmp_path: Path) -> None:
+    twice = [
+        {"text": f"What was the margin of company {n}?", "answer": answer}
+        for n in range(60)
+        for answer in ("12,5", "125")
+    ]
+    made = audit([jsonl(tmp_path / "twice.jsonl", twice)])
+    assert one(made, "conflicts").count >= 60
+    assert not found(made, "one-answer")
+    german = [
+        {"text": f"Der Umsatz der Firma {n} lag bei {3_000 + 7 * n},0 Mio. Euro.", "answer": 3_000.0 + 7 * n}
+        for n in range(100)
+    ]
+    assert not [one for one in audit([jsonl(tmp_path / "german.jsonl", german)]).findings if one.level == "error"]
+
+
+def test_what_a_sentiment_is_about_is_no_answer(tmp_path: Path) -> None:
+    made = [
+        {"text": f"Company {n} gains, its rival loses", "target": f"{who} {n}", "sentiment": label}
+        for n in range(80)
+        for who, label in (("Company", "positive"), ("rival", "negative"))
+    ]
+    for split, part in (("train", made[:120]), ("test", made[120:])):
+        jsonl(tmp_path / f"{split}.jsonl", part)
+    assert [one for one in audit([tmp_path]).findings if one.level == "error"] == []
+
+
 def test_rates_of_growth_have_no_range(tmp_path: Path) -> None:
     draw = random.Random(5)
     made = [{"question": row["text"], "answer": round(draw.uniform(-0.9, 0.9), 3)} for row in varied(300, 1)]

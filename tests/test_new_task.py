@@ -208,6 +208,7 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {  # rows of a CSV, or text of
     "torn json": (lines()[:-20], {}, r"bad.jsonl:60: not valid JSON"),
     "mixed": (lines({"prompt": "a", "completion": "b"}), {}, r"bad.jsonl:61: no 'sentence'; it has prompt, completion"),
     "latin": ("sentence,stance\nThe caf\u00e9 rose.,neutral\n".encode("latin-1"), {}, r"bad.csv:2: not UTF-8"),
+    "nan": ([TWO, *GOOD, ("A text.", "NaN")], {}, r"bad.csv:62: no answer in stance"),
     "nothing": (lines({"sentence": "A text.", "stance": float("nan")}), {}, r"bad.jsonl:61: no answer in stance"),
     "infinite": (
         lines({"sentence": "A.", "stance": float("inf")}),
@@ -358,6 +359,81 @@ OPTIONS: list[tuple[dict[str, Any], str]] = [
 def test_options_that_cannot_be_meant_are_refused(options: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(FinbenchError, match=said.replace("[", r"\[")):
         new(table(tmp_path / "mine.csv", sentences(60)), **options)
+
+
+QUESTIONS = [f"How many {what} has the company" for what in ("mills", "ships", "banks", "shops", "mines") * 12]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_numbers_are_places_of_choices_wherever_one_of_them_cannot_be_a_text(first: int, tmp_path: Path) -> None:
+    """In half of the rows the choices are numbers too, as in MMLU: a gold of 2 is the third of 3, 2, 4, 1."""
+    made = [
+        {
+            "question": f"{asks} in {1900 + n}?",
+            "choices": [["3", "2", "4", "1"], ["north", "south", "east", "west"]][n % 2],
+            "answer": n // 2 % 4 + first,
+        }
+        for n, asks in enumerate(QUESTIONS)
+    ]
+    path = tmp_path / "mmlu.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in made))
+    options = {"kind": "choice", "text": "question", "label": "answer", "choices": "choices"}
+    new(path, **options, all_test=True, to=tmp_path / "mmlu")
+    found = {row["text"]: row["label"] for row in rows_of(tmp_path / "mmlu")["test"]}
+    assert found == {row["question"]: row["answer"] - first for row in made}
+    path.write_text("".join(json.dumps(row) + "\n" for row in made[::2]))
+    if first == 0:  # every one is a place, and some are no text
+        new(path, **options, all_test=True, to=tmp_path / "half")
+        found = {row["text"]: row["label"] for row in rows_of(tmp_path / "half")["test"]}
+        assert found == {row["question"]: row["answer"] for row in made[::2]}
+    else:
+        with pytest.raises(FinbenchError, match="a choice's text or its place") as raised:
+            new(path, **options, all_test=True, to=tmp_path / "half")
+        assert "letters" in str(raised.value.hint)
+
+
+def test_texts_of_choices_may_be_numbers_that_are_no_places(tmp_path: Path) -> None:
+    made = [
+        {"question": f"{asks} in {1900 + n}?", "choices": ["10", "20", "30"], "answer": str(10 * (n % 3 + 1))}
+        for n, asks in enumerate(QUESTIONS)
+    ]
+    path = tmp_path / "numbers.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in made))
+    options = {"kind": "choice", "text": "question", "label": "answer", "choices": "choices"}
+    new(path, **options, all_test=True, to=tmp_path / "numbers")
+    found = {row["text"]: row["label"] for row in rows_of(tmp_path / "numbers")["test"]}
+    assert found == {row["question"]: n % 3 for n, row in enumerate(made)}
+
+
+def test_text_that_parquet_holds_as_bytes_is_text(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    texts, stances = zip(*GOOD, strict=True)
+    columns = {"sentence": [text.encode() for text in texts], "stance": [stance.encode() for stance in stances]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    new(tmp_path / "a.parquet", all_test=True, to=tmp_path / "a")
+    assert {row["text"]: row["label"] for row in rows_of(tmp_path / "a")["test"]} == dict(GOOD)
+
+
+def test_a_workbook_in_a_folder_is_read(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    folder, book = tmp_path / "mixed", openpyxl.Workbook()
+    folder.mkdir()
+    table(folder / "a.csv", GOOD[:30])
+    for row in (TWO, *GOOD[30:]):
+        book.active.append(row)
+    book.save(folder / "b.xlsx")
+    new(folder, all_test=True, to=tmp_path / "both")
+    assert len(rows_of(tmp_path / "both")["test"]) == len(GOOD)
+
+
+def test_a_folder_that_tasks_could_not_name_is_refused(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.csv", GOOD)
+    for name in ("notes, v2", "a:2"):
+        with pytest.raises(FinbenchError, match="could not be named by --tasks"):
+            new(path, all_test=True, to=tmp_path / name)
+        assert not (tmp_path / name).exists()
 
 
 def test_a_name_of_finbenchs_own_gets_another(tmp_path: Path) -> None:

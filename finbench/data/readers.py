@@ -12,7 +12,7 @@ import io
 import itertools
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -214,9 +214,29 @@ def _check(file: SourceFile, encoding: str) -> None:
 Decoder = Callable[[SourceFile], Iterator["RawRecord | str"]]
 
 
-def delimiter_of(header: str) -> str:
-    """The sign between the fields of a CSV file, by its first line: spreadsheets write semicolons in many countries."""
-    return "," if "," in header else max(",;\t|", key=header.count)
+def first_lines(file: SourceFile, most: int = 20) -> list[str]:
+    """The first lines of a text file, each of at most a million characters."""
+    with text_of(file) as text:
+        return [line for line in (text.readline(1_000_000) for _ in range(most)) if line]
+
+
+def delimiter_of(lines: Sequence[str]) -> str:
+    """The sign between the fields of a CSV file, by its first lines: spreadsheets write semicolons in many countries.
+
+    Of several in the header the one that parts all lines into as many fields, and into most; a comma where none does.
+    """
+    header = lines[0] if lines else ""
+    if "," not in header:
+        return max(",;\t|", key=header.count)
+    found, most = ",", 1
+    for sign in ",;\t|":
+        try:
+            counts = {len(row) for row in csv.reader(lines, strict=True, delimiter=sign) if row}
+        except csv.Error:  # the last of the lines may end within quotes
+            continue
+        if len(counts) == 1 and max(counts) > most:
+            found, most = sign, max(counts)
+    return found
 
 
 def decode_csv(file: SourceFile, delimiter: str = ",") -> Iterator[RawRecord | str]:

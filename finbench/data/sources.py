@@ -33,7 +33,7 @@ from finbench.data.readers import (
     delimiter_of,
     expand,
     explained,
-    text_of,
+    first_lines,
 )
 
 SPLITS = ("train", "validation", "test")
@@ -294,8 +294,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     file = SourceFile(path)
     decode = decoder_of(file, None)
     if file.suffix == ".csv":
-        with text_of(file) as text:
-            decode = functools.partial(decode_csv, delimiter=delimiter_of(text.readline(1_000_000)))
+        decode = functools.partial(decode_csv, delimiter=delimiter_of(first_lines(file)))
     for record in decode(file):
         if isinstance(record, str):
             raise FinbenchError(f"{record}.", "Correct the file.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,12 +19,13 @@ from finbench.core.settings import TaskSettings
 from finbench.data import own, readers
 
 MOST = 1_000_000  # rows
-_PATTERN = "*.csv *.tsv *.jsonl *.ndjson *.json *.parquet"
+_PATTERN = "*.csv *.tsv *.jsonl *.ndjson *.json *.parquet *.xlsx"
 _LONGEST = 200_000  # characters of a text; a book has more, and no model reads one as a question
 _SHOWN = 8  # faults that are listed
 _SPLITS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation"}
 _SPLITS |= {"val": "validation", "dev": "validation", "test": "test"}
 _DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_POSITION, _LETTER = r"\d{1,3}", r"[A-Za-z][.)]?"  # of a choice
 YES_NO = {"yes": "Yes", "no": "No", "y": "Yes", "n": "No", "true": "Yes", "false": "No", "1": "Yes", "0": "No"}
 
 
@@ -177,7 +179,10 @@ def _written(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return "" if value is None or value != value else str(value)  # NaN: how tables write that nothing is there
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")  # so do some programs write text into Parquet
+    # NaN: how tables write that nothing is there, in CSV as a word
+    return "" if value is None or value != value or str(value).strip().lower() == "nan" else str(value)
 
 
 def _seen(raw: Sequence[readers.RawRecord], wanted: TaskSettings) -> dict[str, str]:
@@ -255,7 +260,7 @@ def _label(written: str, labels: dict[str, str], exact: bool) -> str:
         by = "case or spaces" if _plain(written) == _plain(other) else "how it is written in Unicode"
         raise ValueError(
             f"the label {written!r} differs from {other!r} by {by} alone "
-            f"(--labels {','.join(labels.values())} takes both for one)"
+            f"(--labels {shlex.quote(','.join(labels.values()))} takes both for one)"
         )
     if _folded(written) not in known:
         raise ValueError(f"the label {shortened(repr(written))} is none of {shortened(', '.join(labels.values()))}")
@@ -313,12 +318,23 @@ def _choices(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
 
 
 def _number_choices(found: Reading) -> None:
-    """Which choice is right: its own text, its letter, or its number, from 0 or from 1 as the whole file shows."""
-    golds = [str(row.fields["label"]) for row in found.rows if row.fields["label"] not in row.fields["choices"]]
-    numbers = [int(gold) for gold in golds if re.fullmatch(r"\d{1,3}", gold)]
+    """Which choice is right: its own text, its letter, or its number, from 0 or from 1 as the whole file shows.
+
+    A file whose golds are all numbers, or all letters, means one thing by them: texts where each is one of its choices.
+    """
+    stated = [(str(row.fields["label"]), row.fields["choices"]) for row in found.rows]
+    texts = all(gold in choices for gold, choices in stated)
+    alike = any(all(re.fullmatch(form, gold) for gold, _ in stated) for form in (_POSITION, _LETTER))
+    golds = [gold for gold, choices in stated if alike or gold not in choices]
+    numbers = [int(gold) for gold in golds if re.fullmatch(_POSITION, gold)]
+    if texts and len(numbers) == len(stated) and any(_other_choices(stated, first) for first in (0, 1)):
+        raise FinbenchError(
+            "The right choices are numbers, and so are the choices: is a number a choice's text or its place?",
+            "Write them as letters (A, B, ...).",
+        )
     first = 0 if 0 in numbers else 1
     most = max((len(row.fields["choices"]) for row in found.rows), default=0)
-    if numbers and first == 1 and most not in numbers:
+    if numbers and not texts and first == 1 and most not in numbers:
         raise FinbenchError(
             f"The right choices are the numbers {min(numbers)} to {max(numbers)}: do they count from 0 or from 1?",
             "Write them as letters (A, B, ...), or as the text of the choice.",
@@ -326,18 +342,25 @@ def _number_choices(found: Reading) -> None:
     kept = []
     for row in found.rows:
         gold, choices = str(row.fields["label"]), row.fields["choices"]
-        if gold in choices:
+        if gold in choices and (texts or not alike):
             number = choices.index(gold)
-        elif re.fullmatch(r"[A-Za-z][.)]?", gold):
+        elif re.fullmatch(_LETTER, gold):
             number = ord(gold[0].upper()) - ord("A")
         else:
-            number = int(gold) - first if re.fullmatch(r"\d{1,3}", gold) else -1
+            number = int(gold) - first if re.fullmatch(_POSITION, gold) else -1
         if not 0 <= number < len(choices):
             found.fault(f"{row.place}: {shortened(repr(gold))} is none of the {len(choices)} choices")
             continue
         row.fields["label"] = number
         kept.append(row)
     found.rows = kept
+
+
+def _other_choices(stated: Sequence[tuple[str, list[str]]], first: int) -> bool:
+    """Whether all golds are places of choices too, counted from ``first``, of other choices."""
+    places = [int(gold) - first for gold, _ in stated]
+    fit = all(0 <= place < len(choices) for place, (_, choices) in zip(places, stated, strict=True))
+    return fit and any(choices[place] != gold for place, (gold, choices) in zip(places, stated, strict=True))
 
 
 def _split(row: Mapping[str, Any], wanted: TaskSettings) -> str | None:

@@ -125,6 +125,9 @@ def _source(file: Path) -> str | None:
 
 def _name(folder: Path) -> str:
     """The name of the task: the folder's, with "own_" before one that finbench's own tasks have."""
+    if set(",:") & set(str(folder)):
+        said = f"{str(folder)!r} could not be named by --tasks, where a comma parts tasks and a colon folders."
+        raise FinbenchError(said, "Choose a folder without them: --to my_task")
     name = newrows.title(folder)
     if not name:
         raise FinbenchError(f"{folder} gives a benchmark no name.", "Choose a folder with one: --to my_task")

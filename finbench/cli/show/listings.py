@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,7 +101,7 @@ def new_task(made: NewTask) -> None:
     out.print("\n[dim]prompt and answer of an invented example[/]")
     put(made.prompt, markup=False)
     folder = made.folder if made.folder.is_absolute() else f"./{made.folder}"
-    put(f"\nNext: finbench eval --model smollm2-135m --tasks {escape(str(folder))}")
+    put(f"\nNext: finbench eval --model smollm2-135m --tasks {escape(shlex.quote(str(folder)))}")
 
 
 def imported(report: ImportReport) -> None:

@@ -47,6 +47,8 @@ def _options(found: Sequence[CheckedData]) -> str:
             parts.append(
                 "--map " + shlex.quote(file + ",".join(f"{name}={column}" for name, column in part.map.items()))
             )
+    if recipe.bad_rows != "refuse":
+        parts.append(f"--set bad_rows={recipe.bad_rows}")
     default = "smollm2-135m"
     return " ".join([*parts, *([] if recipe.base == default else [f"--base {shlex.quote(recipe.base)}"])])
 

@@ -43,6 +43,7 @@ _OFFERED = (  # what makes another question of the same words: its choices, the 
 )
 _ASKED = (
     *("instruction", "system", "question", "questions", "query", "prompt", "hypothesis", "sentence2", "entity"),
+    *("target", "aspect"),
     *_OFFERED,
 )
 ANSWERS = (
@@ -193,8 +194,9 @@ def _text_column(keys: dict[str, Any], values: dict[Any, list[Any]]) -> Any:
 
 def _gold_columns(keys: dict[str, Any], values: dict[Any, list[Any]], text: Any) -> list[Any]:
     names = [keys[key] for key in ANSWERS if key in keys and keys[key] != text]
-    if names and key_of(names[0]) == "target" and ("score" in keys or "sentimentscore" in keys):
-        return [keys.get("score", keys.get("sentimentscore"))]  # FiQA: the target is who is spoken about
+    said = [keys[key] for key in ("score", "sentimentscore", "sentiment", "sentimentlabel", "polarity") if key in keys]
+    if names and key_of(names[0]) == "target" and said:
+        return said[:1]  # the target is who is spoken about, as in FiQA
     if names:
         return names[:1]
     ended = [column for key, column in keys.items() if key.endswith(_GOLD_ENDS) and column != text]
@@ -217,7 +219,7 @@ def as_text(value: Any) -> str:
     return str(value)
 
 
-_NUMBER = re.compile(r"[-+]?\$?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
+_NUMBER = re.compile(r"[-+]?\$?(?:\d{1,3}(?:,\d{2})*(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 
 def canonical(value: Any) -> str:

@@ -129,10 +129,7 @@ def _decoded(file: SourceFile, strict: bool) -> Iterator[RawRecord | str]:
         # strictly as CSV, whose quotes a spreadsheet writes; the sets of others have some that close nothing
         decoder = functools.partial(readers.decode_csv, delimiter="\t") if strict else _tsv
     elif file.suffix == ".csv":
-        with text_of(file) as text:
-            header = text.readline()
-        # a comma, or what the header has in place of one
-        decoder = functools.partial(readers.decode_csv, delimiter=readers.delimiter_of(header))
+        decoder = functools.partial(readers.decode_csv, delimiter=readers.delimiter_of(readers.first_lines(file)))
     elif file.suffix in (".txt", ".conll", ".data"):
         decoder = _sniffed(file)
     else:

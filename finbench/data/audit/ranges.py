@@ -44,9 +44,10 @@ def scores(context: AuditContext) -> Iterator[Finding]:
 
 
 def _numbers(context: AuditContext, source: AuditedFile) -> list[tuple[int, list[float]]]:
-    """Of each row with an answer its number and its scores, none where they are no numbers."""
+    """Of each row with an answer its number and its scores, none where they are no numbers; no row of an empty one."""
     found = []
-    for n, gold in context.query("SELECT n, gold FROM row WHERE src = ? AND gold IS NOT NULL", source.id):
+    query = "SELECT n, gold FROM row WHERE src = ? AND gold IS NOT NULL AND gold != ''"
+    for n, gold in context.query(query, source.id):
         try:
             values = [float(part) for part in gold.split(" | ")]
         except ValueError:

@@ -112,7 +112,7 @@ def disagrees(told: Any, result: float, words: bool = False) -> bool:
     return not any(abs(number - form) <= max(unit, 0.02 * abs(form)) for form in forms)
 
 
-_NUMBER = re.compile(r"(?P<before>\(\s*[$€£]?\s?|[-−–]\s?[$€£]?\s?)?(?P<number>\d[\d,]*(?:\.\d+)?|\.\d+)")
+_NUMBER = re.compile(r"(?P<before>\(\s*[$€£]?\s?|[-−–]\s?[$€£]?\s?)?(?P<number>\d+(?:,\d+)*(?:\.\d+)?|\.\d+)")
 _TABLES = ("table", "paragraphs", "pretext", "posttext", "facts", "evidence")
 _TELLING = 4  # digits without the zeros at both ends: less stand in a text by chance
 _NEARLY, _CHANCE = 0.9, 0.02  # of the answers that can be judged
@@ -137,7 +137,12 @@ def standing(row: Mapping[str, Any], layout: Layout) -> tuple[str, bool] | None:
     shown = "\n".join(as_text(row.get(name)) for name in dict.fromkeys(columns))
     found = set()
     for match in _NUMBER.finditer(shown):
-        digits = match["number"].replace(",", "")
+        digits = match["number"]
+        if re.search(r",(?!\d{3}(?!\d))", digits):  # a decimal comma, or no one number
+            digits = digits.replace(",", ".") if digits.count(",") == 1 and "." not in digits else ""
+        digits = digits.replace(",", "")
+        if not digits:
+            continue
         if mantissa not in digits.replace(".", ""):
             continue
         own, at = _parts(digits)

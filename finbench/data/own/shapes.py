@@ -71,9 +71,12 @@ def _text(row: Mapping[str, Any], name: str, empty: bool = False) -> str:
             return ""
         raise BadRow(f"its {name} is missing")
     if isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise BadRow(f"its {name} is {value}, no text")
-        return str(value)
+        try:
+            return str(value)
+        except ValueError:
+            raise BadRow(f"its {name} is an integer of thousands of digits, no text") from None
     turns = isinstance(value, list) and bool(value) and all(isinstance(one, dict) and "role" in one for one in value)
     mend = " (turns are read from one column, messages)" if turns else ""
     raise BadRow(f"its {name} is {_kind(value)}, no text{mend}")
