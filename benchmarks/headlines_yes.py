@@ -109,32 +109,38 @@ def read(path: Path) -> dict[str, float]:
 
 
 def run(folder: Path, data: Path) -> None:
-    """Train and score what is not there yet; write what is."""
-    found: dict[str, list[dict[str, float]]] = {}
+    """Train and score what RESULTS do not have yet; write what is there, after each training."""
+    found: dict[str, dict[str, dict[str, float]]] = {name: {} for name in ARMS}
+    if RESULTS.is_file():
+        found |= json.loads(RESULTS.read_text(encoding="utf-8"))
     folder.mkdir(parents=True, exist_ok=True)
     for seed in SEEDS:
         for name in ARMS:
+            if str(seed) in found[name]:
+                continue
             adapter = train(name, folder, data, seed)
             card = folder / "cards" / f"{adapter.name}.json"
             if not card.is_file():
                 asked = {"tasks": f"{TASK},{TASK}_mc", "limit": TEST, "out": card.parent, "data_dir": data}
                 finbench.evaluate(str(adapter), reports=False, **asked)  # type: ignore[call-arg]
-            found.setdefault(name, []).append(read(card))
+            found[name][str(seed)] = read(card)
             write_atomic(RESULTS, json.dumps(found, indent=1) + "\n")
 
 
 def page() -> None:
     """Means and standard deviations over the trainings of each arm, between the marks."""
-    found: dict[str, list[dict[str, float]]] = json.loads(RESULTS.read_text(encoding="utf-8"))
-    heads = list(next(iter(found.values()))[0])
+    found: dict[str, dict[str, dict[str, float]]] = json.loads(RESULTS.read_text(encoding="utf-8"))
+    heads = list(next(one for seeds in found.values() for one in seeds.values()))
     lines = [f"| trained on | {' | '.join(heads)} |", "|--" + "|--:" * len(heads) + "|"]
     for name, seeds in found.items():
         cells = []
         for head in heads:
-            values = [one[head] for one in seeds if one[head] == one[head]]
+            values = [one[head] for one in seeds.values() if one[head] == one[head]]
             around = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.1f}{around}" if values else "–")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        some = f" ({len(seeds)} of {len(SEEDS)} trainings)" if len(seeds) < len(SEEDS) else ""
+        if seeds:
+            lines.append(f"| {name}{some} | {' | '.join(cells)} |")
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
     after = rest.partition(MARKS[1])[2]
     write_atomic(PAGE, "\n\n".join([before + MARKS[0], "\n".join(lines), MARKS[1] + after]))

@@ -931,6 +931,29 @@ def test_what_a_sentiment_is_about_is_no_answer(tmp_path: Path) -> None:
     assert [one for one in audit([tmp_path]).findings if one.level == "error"] == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u5229\u6da6\u540c\u6bd4\u589e\u957f{}\uff05\uff0c\u8425\u4e1a\u6536\u5165\u521b\u65b0\u9ad8\u3002",
+        "\u0e01\u0e33\u0e44\u0e23\u0e2a\u0e38\u0e17\u0e18\u0e34{}\u0e25\u0e49\u0e32\u0e19\u0e1a\u0e32\u0e17",
+    ],
+)
+def test_texts_of_scripts_without_spaces_are_found(text: str, tmp_path: Path) -> None:
+    made = [{"text": text.format(n), "label": ("up", "down")[n % 2]} for n in range(40)]
+    asked = [
+        {
+            "prompt": f"\u4ee5\u4e0b\u65b0\u95fb\u7684\u60c5\u7eea\uff1f{row['text']}\u7b54\uff1a",
+            "completion": row["label"],
+        }
+        for row in made
+    ]
+    test = jsonl(tmp_path / "test.jsonl", made[20:])
+    for name, rows_of_train in (("plain", made[10:30]), ("prompts", asked[10:30])):
+        seen = audit_against([test], [jsonl(tmp_path / f"{name}.jsonl", rows_of_train)])
+        assert one(seen, "contamination").count == 10
+    assert audit_against([test], [jsonl(tmp_path / "clean.jsonl", asked[:20])]).findings == []
+
+
 def test_rates_of_growth_have_no_range(tmp_path: Path) -> None:
     draw = random.Random(5)
     made = [{"question": row["text"], "answer": round(draw.uniform(-0.9, 0.9), 3)} for row in varied(300, 1)]

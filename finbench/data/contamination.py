@@ -5,8 +5,8 @@ a text, a typesetter's quotes and ways to write a number are undone. A test text
 when all of them, or the first 200, stand in this order, without a gap, in one training row; of 20 words or more nine
 tenths are enough, and of a longer one its first 40, if no other begins so, for rows are cut. One of
 three to seven words must be a field of the row, or what a prompt in it asks about: such texts occur by chance inside
-others. Shorter ones are not looked for. Where each row of a test has a question of its own, the question is what
-counts.
+others. Shorter ones are not looked for. A character of a script without spaces (Chinese, Japanese, Thai) is a word.
+Where each row of a test has a question of its own, the question is what counts.
 
 Where rows ask several questions about a page, or name it, the page counts, once, for other sets lay the same pages out
 otherwise. It is seen by its name, or by a quarter of its runs of eight words in one row, in any order: up to 64 runs
@@ -47,6 +47,8 @@ _ESCAPE = re.compile(r'\\(?:u[0-9a-fA-F]{4}|[nrtbf"/\\])')  # of JSON, where a r
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
 _DIGITS = re.compile(r"\d{4,15}")  # in groups of three, as of "1,234": a spreadsheet writes 1234, or 1234.0
 _WHOLE = re.compile(r"(?<=\d)\s?\.\s?0+(?!\w)")
+# Thai, Lao, Burmese, Khmer, kana, Han: written without spaces
+_SPACELESS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 _BPE = "\u0120\u2581"  # before a token that begins a word
 _SPELT = str.maketrans(
     {**dict.fromkeys("\u2018\u2019\u201b\u2032", "'"), **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-")}
@@ -102,7 +104,8 @@ class Index:
 
     def normal(self, text: str) -> str:
         """A text as it stands in ``tests``."""
-        return _DIGITS.sub(lambda found: f"{int(found[0]):,}".replace(",", " "), self._signed(plain(text)))
+        normal = _DIGITS.sub(lambda found: f"{int(found[0]):,}".replace(",", " "), self._signed(plain(text)))
+        return " ".join(_SPACELESS.sub(r" \g<0> ", normal).split()) if _SPACELESS.search(normal) else normal
 
     def _numbered(self, name: str, text: str) -> int:
         self.tests.append((name, text))
