@@ -12,6 +12,7 @@ from huggingface_hub import ModelCardData, parse_eval_result_entries
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from finbench.cards import cardfiles, exports
+from finbench.core import seal
 from finbench.core.errors import FinbenchError
 from finbench.evaluation import evaluator
 from finbench.hub import result_faults
@@ -32,7 +33,8 @@ def test_the_hub_reads_the_entries(tmp_path: Path) -> None:
     data = found.scores[0].data.model_copy(update={"share": None})
     whole = [score.model_copy(update={"data": data}) for score in found.scores]
     card = tmp_path / "whole.json"
-    card.write_text(found.model_copy(update={"scores": whole, "status": "complete"}).to_json())
+    changed = json.loads(found.model_copy(update={"scores": whole, "status": "complete"}).to_json())
+    card.write_text(json.dumps(changed | {"seal": seal.card_seal(changed)}))
     named = {"benchmark": "hub:org/fin@" + "a" * 40, "source": "https://huggingface.co/org/a"}
     [path] = exports.export_card(card, format="eval-results", out=tmp_path, **named)
     assert result_faults(path.read_text()) == []
@@ -91,6 +93,19 @@ def test_lm_eval_results_have_its_layout(card: Path, tmp_path: Path) -> None:
         assert found["versions"][score.task] == score.version
         assert found["n-samples"][score.task] == {"original": 150, "effective": 150}
         assert found["higher_is_better"][score.task][score.main_metric] is True
+
+
+@pytest.mark.parametrize("format", ["eval-results", "model-index", "lm-eval", "every-eval-ever"])
+def test_numbers_of_an_edited_card_are_not_exported(format: str, card: Path, tmp_path: Path) -> None:
+    changed = json.loads(card.read_text())
+    name = changed["scores"][0]["main_metric"]
+    changed["scores"][0]["metrics"][name]["value"] = 0.99
+    (tmp_path / "c.json").write_text(json.dumps(changed))
+    with pytest.raises(FinbenchError, match=rf"c.json was edited after it was written: .*{name}"):
+        exports.export_card(
+            tmp_path / "c.json", format=format, out=tmp_path / "out", model="org/m", benchmark="hub:o/b"
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_format_is_named_with_the_near_one(card: Path, tmp_path: Path) -> None:

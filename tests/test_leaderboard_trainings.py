@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shutil
 import statistics
 from collections.abc import Sequence
@@ -16,14 +17,15 @@ import pytest
 
 from boards import read_script
 from finbench.cards import cardfiles
+from finbench.core.errors import FinbenchError
 from finbench.core.records import Measure
 from finbench.evaluation import Verification
-from finbench.leaderboard import attested, details, naming, precedence, tables, trainings
+from finbench.leaderboard import attested, details, naming, precedence, store, tables, trainings
 from finbench.leaderboard.board import Board, board
 from finbench.leaderboard.evidence import of
 from finbench.leaderboard.examine import present
 from finbench.leaderboard.groups import Rival, tied
-from finbench.leaderboard.payload import Payload
+from finbench.leaderboard.payload import LEVELS, Payload
 from finbench.leaderboard.rows import BoardCard
 from finbench.scoring import EXACT, SeedVariance, seed_variance
 
@@ -393,6 +395,44 @@ def test_a_training_record_does_not_stand_beside_a_card_that_says_otherwise(
     other = {"method": "rslora", "rank": 64, "seed": 7, "trainable_parameters": 1, "kind": "model", "base": base}
     assert attested.trained(tmp_path, subject.model_copy(update={said: other[said]})) is None
     assert f"is not shown with {subject.name}, which states another {said}." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("place", "number"), [("rows", 2**70), ("peak_memory_bytes", 10**400), ("steps", -(2**60))])
+def test_a_training_record_with_a_number_beyond_all_is_refused(place: str, number: int, tmp_path: Path) -> None:
+    path = COMMITTED / "scorecards" / "headlines-smollm2-135m-dora-16bit-limit400-s0.json"
+    subject = cardfiles.read(path).subject
+    name = attested.training_file(subject)
+    stated = json.loads((COMMITTED / name).read_text())
+    assert place in stated["record"]["training"]
+    stated["record"]["training"][place] = number
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text(json.dumps(stated))
+    with pytest.raises(FinbenchError):
+        attested.trained(tmp_path, subject)
+
+
+@pytest.mark.parametrize("name", ["reproduced", "revoked", "samples-attached", "self-reported"])
+def test_an_owner_whose_name_is_a_level_has_trainings_of_its_own(lucky: Board, name: str) -> None:
+    one = next(one for one in lucky.entries if trainings.recipe_of(one))
+    honest = {trainings.recipe_of(replace(one, owner=owner, level=level)) for owner in ("", "eve") for level in LEVELS}
+    levels = {trainings.recipe_of(replace(one, owner=name, level=level)) for level in LEVELS}
+    assert len(honest) == 6  # of two levels whose rows stand together
+    assert not levels & honest
+
+
+@pytest.mark.parametrize("owner", ["\u200b", " ", "-a", "a b", "\u0430bc"])
+def test_an_owner_whose_name_is_none_of_the_hubs_is_refused(owner: str, tmp_path: Path) -> None:
+    """What is not seen would be taken for the flat folder, whose owner is the leaderboard's."""
+    name = "fpb-smollm2-135m-lora-s0"
+    for folder in (owner, "eve"):
+        place = tmp_path / "scorecards" / folder / name
+        place.mkdir(parents=True)
+        for path in (COMMITTED / "scorecards").glob(f"{name}.*"):
+            shutil.copy(path, place / path.name)
+    found, wrong = store.places(tmp_path)
+    assert [owner in key for key in wrong] == [True]
+    assert "owner" in wrong[f"{owner}/{name}/{name}.json"]
+    assert f"eve/{name}/{name}" in {one.key for one in found}
 
 
 def test_rows_steps_and_rate_are_those_of_the_adapters_record(lucky: Board) -> None:

@@ -16,6 +16,7 @@ from finbench.core.files import digest, stable_json
 KEY = "seal"
 SALT = "finbench-v1:"
 DIGITS = 4  # a value
+_MOST = 2**53  # sums and quotients of a few such are numbers too
 
 
 def salted(text: object) -> str:
@@ -33,6 +34,11 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(part, f"{path}[{number}]")
     else:
         yield path, value
+
+
+def beyond(value: Any) -> list[str]:
+    """Paths of the numbers beyond 2^53, up to which every reader sees the same number."""
+    return [path for path, leaf in leaves(value) if type(leaf) in (int, float) and not -_MOST < leaf < _MOST]
 
 
 def _digits(card: Mapping[str, Any]) -> list[tuple[str, str]]:

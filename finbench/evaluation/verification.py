@@ -40,7 +40,6 @@ from finbench.scoring import (
 
 _GENERATED = {"reasoning_tokens", "answer_tokens", "truncated"}  # of a row beside them, where answers were generated
 _CLOCKS = timedelta(minutes=10)  # by which clocks may differ
-_MOST = 2**53  # up to which every reader sees the same number, and sums and quotients of a few are numbers
 _LEAST = 1e-9  # seconds: less is no time in which anything was asked
 
 
@@ -172,12 +171,12 @@ def _judged(one: again.Answered, place: str, said: str, found: Verification) -> 
 def _sealed(raw: Mapping[str, Any], card: Scorecard, found: Verification) -> None:
     """The seal names what was edited; the run key must follow from subject, settings and versions."""
     meant = dict(seal.leaves(json.loads(card.to_json())))
+    for place in seal.beyond(raw):
+        found.fault(place, "is a number beyond all that are measured")
     for place, written in seal.leaves(raw):
         read = meant.get(place, written)
         if type(read) is not type(written) and not (isinstance(read, float) and type(written) is int):
             found.fault(place, f"is written as {written!r}, which other readers do not take for {read!r}")
-        if type(written) in (int, float) and not -_MOST < written < _MOST:
-            found.fault(place, "is a number beyond all that are measured")
     try:
         if card.provenance.when() > datetime.now(UTC) + _CLOCKS:
             found.fault("provenance.created", f"is {card.provenance.created}, which is yet to come")

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from finbench.cards import cardfiles
-from finbench.core import environment
+from finbench.core import environment, seal
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, reason
 from finbench.core.files import bearable, digest, json_text, sha256_file, stable_json, strict_json, write_atomic
@@ -89,12 +89,15 @@ def trained(folder: Path, subject: Subject) -> AttestedAdapter | None:
     if subject.adapter is None or not (path := folder / training_file(subject)).is_file():
         return None
     try:
-        found = AttestedAdapter.parse(json.loads(json_text(path, _LARGEST)), str(path))
+        stated = json.loads(json_text(path, _LARGEST))
+        found = AttestedAdapter.parse(stated, str(path))
     except (OSError, ValueError, RecursionError) as fault:
         raise FinbenchError(
             f"{path} is torn or not JSON ({fault}).",
             "Delete it, then add the card again: finbench leaderboard add CARD --to DIR --adapter ./folder",
         ) from fault
+    if beyond := seal.beyond(stated):
+        raise FinbenchError(f"{path}: {beyond[0]} is a number beyond all that are measured.", "Add the card again.")
     files = found.record.files
     decisive = {"weights": files.get(adapters.WEIGHTS), "config": found.config}
     named = digest(files if found.record.kind == "model" else decisive)

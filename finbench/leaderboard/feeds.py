@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from finbench.cards import in_brackets
+from finbench.leaderboard import precedence
 from finbench.leaderboard.payload import BoardSubject, Payload
 from finbench.leaderboard.rows import BoardCard, BoardRow, BoardTest
 from finbench.scoring import metrics
@@ -65,18 +66,22 @@ def _entry(entry: BoardCard, card: dict[str, Any], rows: list[tuple[BoardTest, B
 
 
 def badge(subject: BoardSubject, card: dict[str, Any]) -> str:
-    """In how many tests a subject is in the first group, coloured by its evidence."""
+    """In how many tests a subject is in the first group, coloured by the weakest evidence that this rests on."""
     best = [max((row.group == 1 for row in rows), default=False) for rows in subject.rows.values()]
+    every = [row for rows in subject.rows.values() for row in rows]
+    counted = [row for row in every if row.group == 1] or every
+    levels = [run.entry.level for row in counted for run in row.runs or (row,)] + [card["level"]]
+    level = min(levels, key=lambda one: precedence.STRENGTH[one])
     many = "1 test" if len(best) == 1 else f"{len(best)} tests"
     said = f"group 1 in {sum(best)} of {many}" if any(best) else many
-    said += {"self-reported": ", self-reported", "revoked": ", revoked"}.get(card["level"], "")
+    said += {"self-reported": ", self-reported", "revoked": ", revoked"}.get(level, "")
     left, right = 12 + math.ceil(len("finbench") * _LETTER), 12 + math.ceil(len(said) * _LETTER)
-    full = f"{card['name']} on the finbench leaderboard: {said} ({card['level']})"
+    full = f"{card['name']} on the finbench leaderboard: {said} ({level})"
     return f"""<!-- finbench leaderboard -->
 <svg xmlns="http://www.w3.org/2000/svg" width="{left + right}" height="20" role="img">
 <title>{_xml(full)}</title>
 <rect width="{left + right}" height="20" rx="3" fill="#454d57"/>
-<path d="M{left} 0h{right - 3}a3 3 0 0 1 3 3v14a3 3 0 0 1-3 3h-{right - 3}z" fill="{_COLOURS[card["level"]]}"/>
+<path d="M{left} 0h{right - 3}a3 3 0 0 1 3 3v14a3 3 0 0 1-3 3h-{right - 3}z" fill="{_COLOURS[level]}"/>
 <g fill="#fff" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11" text-anchor="middle">
 <text x="{left / 2}" y="14">finbench</text>
 <text x="{left + right / 2}" y="14">{said}</text>

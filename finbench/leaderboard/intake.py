@@ -42,7 +42,7 @@ def add(
     in which anything is wrong, that holds restricted texts, or whose tasks are never shown. Nothing is copied unless
     every card is fit.
     """
-    if owner is not None and not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}", owner, re.ASCII):
+    if owner is not None and not re.fullmatch(store.OWNER, owner, re.ASCII):
         raise FinbenchError(f"--owner is a name as on the Hub, got {owner[:100]!r}.", "Write it as in org/name: org.")
     if not key and drawing.wanted(rerun) == 0:
         check_used({"--base": base}, "--rerun auto")

@@ -24,8 +24,9 @@ from finbench.data import parquets
 
 SCORECARDS = "scorecards"
 COLUMNS = ("key", "card", "samples")
+OWNER = r"[A-Za-z0-9][\w.-]{0,95}"  # who brings a card, a name of the Hub: one that nobody sees would be nobody's
 _NAME = r"(?!\.)[^/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}"  # the last are bytes of a name that is no text
-_KEY = re.compile(rf"{_NAME}(/{_NAME}){{0,2}}")
+_KEY = re.compile(rf"{_NAME}|{OWNER}/{_NAME}(/{_NAME})?", re.ASCII)
 _BATCH = 16  # rows of a Parquet file that are in memory
 _SHARD = 2_000  # cards a Parquet file
 _MOST = 10_000  # of a stranger's
@@ -64,7 +65,9 @@ def places(folder: Path) -> tuple[list[CardPlace], dict[str, str]]:
             key = key_of(folder, path)
             found[key] = CardPlace(key, path)
             if not _fits(key):
-                wrong[f"{key}.json"] = "lies too deep, or its name is no text: cards are in scorecards/OWNER/SUBJECT/"
+                wrong[f"{key}.json"] = (
+                    "lies too deep, or its name or owner is none: cards are in scorecards/OWNER/SUBJECT/"
+                )
     for path in files:
         if path.suffix != ".parquet":
             continue

@@ -67,7 +67,8 @@ def recipe_of(entry: BoardCard) -> tuple[str, str] | None:
         what |= {"parameters": subject.trainable_parameters}
     base = [subject.base.fingerprint] + ([subject.base.alias] if subject.base.fingerprint == UNKNOWN else [])
     # a stranger's card says what it likes: it takes no badge from another's trainings, and is no training of theirs
-    apart = [one for one in (entry.owner, entry.level) if one not in ("", "samples-attached", "revoked")]
+    apart = [f"owner {entry.owner}"] if entry.owner else []
+    apart += [entry.level] if entry.level not in ("samples-attached", "revoked") else []
     return digest([base, subject.bits, subject.chat, what, *apart]), stem
 
 
