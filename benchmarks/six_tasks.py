@@ -429,7 +429,7 @@ def plot(out: Path, cells: Cells, task: str) -> str:
     floors = {best.replace("_", "-"): constant[best]}  # a picture shows the first word
     if (out / "linear.json").is_file():
         name = "linear" if f"{task}_mc" in LABELS else "nearest"
-        floors[f"{name}, all rows"] = json.loads((out / "linear.json").read_text(encoding="utf-8"))[task]["all"][0]
+        floors[name] = json.loads((out / "linear.json").read_text(encoding="utf-8"))[task]["all"][0]
     if asked := [statistics.mean(found[task]) for found in of_base(out).values() if task in found]:
         floors["base at its best"] = max(asked)
     for name, value in floors.items():
@@ -454,6 +454,8 @@ def page(out: Path, cells: Cells) -> None:
         f"each; {versions}.",
         "**Planned tests**, in points with 95 % intervals:\n\n" + told[0],
         f"**Scores** in points, mean ± standard deviation over five seeds{draws}:\n\n" + made,
+        "Dashed lines in the pictures: the best constant or random answer, the linear model (nearest row) of the whole "
+        "train split, the base at its best.",
         "\n\n".join(f"![Scores on {task}, a dot a training](study-{task}.svg)" for task in drawn),
         *("**Single tasks**, not planned:\n\n" + table for table in told[1:]),
         "**Answers to headlines** that are not the adapter's commonest one to that question, of 594:\n\n" + read,
