@@ -20,12 +20,12 @@ from finbench.cards import cardfiles
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Measure
 from finbench.evaluation import Verification
-from finbench.leaderboard import attested, details, naming, precedence, store, tables, trainings
+from finbench.leaderboard import attested, details, feeds, naming, precedence, store, tables, trainings
 from finbench.leaderboard.board import Board, board
 from finbench.leaderboard.evidence import of
 from finbench.leaderboard.examine import present
 from finbench.leaderboard.groups import Rival, tied
-from finbench.leaderboard.payload import LEVELS, Payload
+from finbench.leaderboard.payload import LEVELS, BoardSubject, Payload
 from finbench.leaderboard.rows import BoardCard
 from finbench.scoring import EXACT, SeedVariance, seed_variance
 
@@ -418,6 +418,22 @@ def test_an_owner_whose_name_is_a_level_has_trainings_of_its_own(lucky: Board, n
     levels = {trainings.recipe_of(replace(one, owner=name, level=level)) for level in LEVELS}
     assert len(honest) == 6  # of two levels whose rows stand together
     assert not levels & honest
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_a_badge_rests_on_the_weakest_evidence_of_the_places_that_it_counts(lucky: Board, group: int) -> None:
+    rows = [row for row in lucky.tests[0].rows if not row.runs][:2]
+    levels, groups = ("reproduced", "samples-attached"), (2, group)
+    rows = [
+        replace(row, entry=replace(row.entry, level=level), group=number)
+        for row, level, number in zip(rows, levels, groups, strict=True)
+    ]
+    subject = BoardSubject("a", 0, {"one": rows[:1], "other": rows[1:]})
+    drawn = feeds.badge(subject, {"name": "a", "level": "reproduced"})
+    assert "(samples-attached)" in drawn
+    assert "reproduced" not in drawn
+    honest = feeds.badge(BoardSubject("a", 0, {"one": rows[:1]}), {"name": "a", "level": "reproduced"})
+    assert "(reproduced)" in honest
 
 
 @pytest.mark.parametrize("owner", ["\u200b", " ", "-a", "a b", "\u0430bc"])

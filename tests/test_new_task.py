@@ -364,6 +364,15 @@ def test_options_that_cannot_be_meant_are_refused(options: dict[str, Any], said:
 QUESTIONS = [f"How many {what} has the company" for what in ("mills", "ships", "banks", "shops", "mines") * 12]
 
 
+def chosen(folder: Path, made: list[dict[str, Any]]) -> dict[str, int]:
+    """The right choice of each question, of a benchmark of these rows."""
+    path = folder / f"{len(made)}.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in made))
+    options = {"kind": "choice", "text": "question", "label": "answer", "choices": "choices", "all_test": True}
+    new(path, **options, to=folder / f"of_{len(made)}")
+    return {row["text"]: row["label"] for row in rows_of(folder / f"of_{len(made)}")["test"]}
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_numbers_are_places_of_choices_wherever_one_of_them_cannot_be_a_text(first: int, tmp_path: Path) -> None:
     """In half of the rows the choices are numbers too, as in MMLU: a gold of 2 is the third of 3, 2, 4, 1."""
@@ -375,20 +384,12 @@ def test_numbers_are_places_of_choices_wherever_one_of_them_cannot_be_a_text(fir
         }
         for n, asks in enumerate(QUESTIONS)
     ]
-    path = tmp_path / "mmlu.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in made))
-    options = {"kind": "choice", "text": "question", "label": "answer", "choices": "choices"}
-    new(path, **options, all_test=True, to=tmp_path / "mmlu")
-    found = {row["text"]: row["label"] for row in rows_of(tmp_path / "mmlu")["test"]}
-    assert found == {row["question"]: row["answer"] - first for row in made}
-    path.write_text("".join(json.dumps(row) + "\n" for row in made[::2]))
+    assert chosen(tmp_path, made) == {row["question"]: row["answer"] - first for row in made}
     if first == 0:  # every one is a place, and some are no text
-        new(path, **options, all_test=True, to=tmp_path / "half")
-        found = {row["text"]: row["label"] for row in rows_of(tmp_path / "half")["test"]}
-        assert found == {row["question"]: row["answer"] for row in made[::2]}
+        assert chosen(tmp_path, made[::2]) == {row["question"]: row["answer"] for row in made[::2]}
     else:
         with pytest.raises(FinbenchError, match="a choice's text or its place") as raised:
-            new(path, **options, all_test=True, to=tmp_path / "half")
+            chosen(tmp_path, made[::2])
         assert "letters" in str(raised.value.hint)
 
 
@@ -397,12 +398,7 @@ def test_texts_of_choices_may_be_numbers_that_are_no_places(tmp_path: Path) -> N
         {"question": f"{asks} in {1900 + n}?", "choices": ["10", "20", "30"], "answer": str(10 * (n % 3 + 1))}
         for n, asks in enumerate(QUESTIONS)
     ]
-    path = tmp_path / "numbers.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in made))
-    options = {"kind": "choice", "text": "question", "label": "answer", "choices": "choices"}
-    new(path, **options, all_test=True, to=tmp_path / "numbers")
-    found = {row["text"]: row["label"] for row in rows_of(tmp_path / "numbers")["test"]}
-    assert found == {row["question"]: n % 3 for n, row in enumerate(made)}
+    assert chosen(tmp_path, made) == {row["question"]: n % 3 for n, row in enumerate(made)}
 
 
 def test_text_that_parquet_holds_as_bytes_is_text(tmp_path: Path) -> None:
