@@ -920,6 +920,23 @@ def test_a_decimal_comma_is_no_comma_of_thousands(tmp_path: Path) -> None:
     assert not [one for one in audit([jsonl(tmp_path / "german.jsonl", german)]).findings if one.level == "error"]
 
 
+@pytest.mark.parametrize(
+    ("column", "train", "test"),
+    [
+        ("Set", "train_set", "Test"),
+        ("partition", "TRAIN", "testing"),
+        ("fold", "Training", "dev"),
+        ("set", "train", "val"),
+    ],
+)
+def test_splits_by_other_names_are_splits(column: str, train: str, test: str, tmp_path: Path) -> None:
+    made = [{**row, column: train if n < 120 else test} for n, row in enumerate(varied(160, 1))]
+    made += [{**row, column: test} for row in made[:9]]
+    assert one(audit([jsonl(tmp_path / "rows.jsonl", made)]), "leak").count == 9
+    folds = [{**row, "fold": n % 5} for n, row in enumerate(varied(160, 1))]
+    assert all(source.split is None for source in audit([jsonl(tmp_path / "folds.jsonl", folds)]).sources)
+
+
 def test_what_a_sentiment_is_about_is_no_answer(tmp_path: Path) -> None:
     made = [
         {"text": f"Company {n} gains, its rival loses", "target": f"{who} {n}", "sentiment": label}

@@ -78,6 +78,7 @@ ANSWERS = (
 )
 _GOLD_ENDS = ("label", "labels", "tags", "target", "sentiment", "class", "answer")
 _WORKED = ("exeans", "finalresult", "derivation")  # what gives the answer too: a program's result, arithmetic
+_DIVIDES = ("split", "set", "partition", "fold", "subset", "datasplit", "dataset", "splitname", "part")
 _CHAT = ("messages", "conversations", "conversation", "chat")
 
 
@@ -163,7 +164,7 @@ def layout(sample: Sequence[RawRecord], name: str, named: Mapping[str, str] = Ma
     asked = [column for column in asked if any(as_text(value).strip() for value in values[column])]
     worked = next((keys[key] for key in _WORKED if key in keys and keys[key] not in gold), None)
     worked = worked if len(gold) == 1 else None
-    split = next((column for column in columns if key_of(column) in ("split", "partition", "fold")), None)
+    split = next((column for column in columns if key_of(column) in _DIVIDES and _divides(values[column])), None)
     rest = [column for column in columns if column not in (text, split, *gold, *asked)]
     # rows are grouped by columns of several values, each of several rows
     meta = [column for column in rest if 2 <= len(set(map(as_text, values[column]))) <= 0.6 * len(sample)]
@@ -175,6 +176,12 @@ def layout(sample: Sequence[RawRecord], name: str, named: Mapping[str, str] = Ma
     elif len(sample) >= 20:
         made.prefix, made.suffix = _common(shown)
     return made
+
+
+def _divides(cells: Sequence[Any]) -> bool:
+    """Whether a column tells splits: a fold may be a number, and a set the name of one."""
+    filled = [text for text in map(as_text, cells) if text.strip()]
+    return bool(filled) and sum(split_named(text) is not None for text in filled) >= 0.9 * len(filled)
 
 
 def _text_column(keys: dict[str, Any], values: dict[Any, list[Any]]) -> Any:

@@ -24,6 +24,7 @@ _SPLITS = {
     **dict.fromkeys(("dev", "val", "valid", "validation", "eval"), "validation"),
     **dict.fromkeys(("test", "testing", "heldout"), "test"),
 }
+_SPLIT = re.compile(r"([a-z]+?)(?:[ _-]?(?:set|split|data))?")
 
 
 class Input(NamedTuple):
@@ -64,8 +65,9 @@ def _whole(item: RawRecord | str) -> RawRecord | str:
 
 
 def split_named(word: Any) -> str | None:
-    """The split that a word stands for."""
-    return _SPLITS.get(str(word).strip().casefold())
+    """The split that a word stands for: train, Training, train_set, test split."""
+    found = _SPLIT.fullmatch(str(word).strip().casefold())
+    return _SPLITS.get(found[1]) if found else None
 
 
 def split_in(name: str) -> str | None:
