@@ -6,6 +6,7 @@ import collections
 import csv
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 import finbench
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError
-from finbench.data.audit import near_pairs
+from finbench.data.audit import audit, near_pairs
 from finbench.evaluation import evaluate, verify
 from finbench.publishing import push
 from finbench.scoring import prompts, task_faults
@@ -185,6 +186,46 @@ def test_splits_of_the_author_are_kept_and_a_leak_is_named(tmp_path: Path) -> No
     path = table(tmp_path / "leak.csv", [*rows, leak], ("sentence", "stance", "part"))
     with pytest.raises(FinbenchError, match=r"leak.csv:242: the same text as .*leak.csv:2, in train and in test"):
         new(path, split="part")
+
+
+def test_files_called_train_and_test_keep_their_rows(tmp_path: Path) -> None:
+    folder, rows = tmp_path / "my test", sentences()
+    folder.mkdir()
+    for name, part in (("train_set", rows[:150]), ("dev", rows[150:190]), ("test", rows[190:])):
+        table(folder / f"{name}.csv", part)
+    made = new(folder)
+    assert made.rows == {"train": 150, "validation": 40, "test": 50}
+    assert {row["text"] for row in rows_of(made.folder)["test"]} == {text for text, _ in rows[190:]}
+    assert "divided as names say: dev.csv is validation, test.csv is test, train_set.csv is train" in made.notes
+    assert made.task.split == "as the names of its files say; no text in two"
+    assert new(folder, all_test=True, to=tmp_path / "all").rows["test"] == 240
+    (folder / "test.csv").rename(folder / "more.csv")
+    made = new(folder, to=tmp_path / "anew")
+    assert made.rows["test"] < 80
+    assert any("more.csv is no split" in note for note in made.notes)
+
+
+def numbered() -> list[tuple[str, str]]:
+    """Sentences, and each once more with other numbers."""
+    rows = [
+        (f"{text[:-1]} by {number + 11} points in 2021.", stance) for number, (text, stance) in enumerate(sentences())
+    ]
+    return [
+        *rows,
+        *((re.sub(r"by \d+ points in 2021", "by 7.5 points in 2023", text), stance) for text, stance in rows),
+    ]
+
+
+def test_what_an_audit_calls_near_copies_is_in_one_split(tmp_path: Path) -> None:
+    rows = numbered()
+    made = new(table(tmp_path / "points.csv", rows))
+    assert [one for one in audit([made.folder / "rows"]).findings if one.check in ("leak", "near-leak")] == []
+    sides = [(*row, ("train", "Testing")[number // 240]) for number, row in enumerate(rows)]
+    made = new(table(tmp_path / "stated.csv", sides, ("sentence", "stance", "part")), split="part")
+    assert made.rows == {"train": 240, "validation": 0, "test": 240}
+    [said] = [note for note in made.notes if "numbers or months from one in another split" in note]
+    [finding] = [one for one in audit([made.folder / "rows"]).findings if one.check == "near-leak"]
+    assert said.startswith(f"{finding.count} texts differ")
 
 
 # ---------------------------------------------------------------- bad input
@@ -430,6 +471,13 @@ def test_a_folder_that_tasks_could_not_name_is_refused(tmp_path: Path) -> None:
         with pytest.raises(FinbenchError, match="could not be named by --tasks"):
             new(path, all_test=True, to=tmp_path / name)
         assert not (tmp_path / name).exists()
+
+
+def test_a_file_whose_name_has_no_letter_of_ascii_says_what_to_type(tmp_path: Path) -> None:
+    path = table(tmp_path / "\u65e5\u672c.csv", sentences())
+    with pytest.raises(FinbenchError, match="A benchmark's name has a-z and 0-9, of which .* has none") as fault:
+        new(path, to=None)
+    assert "--to my_task" in fault.value.hint
 
 
 def test_a_name_of_finbenchs_own_gets_another(tmp_path: Path) -> None:

@@ -18,9 +18,12 @@ from finbench.data import SPLITS
 
 def write(
     folder: Path, name: str, wanted: TaskSettings, bases: Sequence[str], prompt: str, extras: Sequence[str],
-    labels: Sequence[str], divided: Mapping[str, Sequence[dict[str, Any]]], source: str | None,
+    labels: Sequence[str], divided: Mapping[str, Sequence[dict[str, Any]]], how: str, source: str | None,
 ) -> None:  # fmt: skip
-    """Write the whole benchmark but its README into the empty ``folder``: rows by split as ``divided`` has them."""
+    """Write the whole benchmark but its README into the empty ``folder``: rows by split as ``divided`` has them.
+
+    ``how`` they were divided, in words.
+    """
     config: dict[str, Any] = {}
     modules: set[str] = set()
     for template in bases:
@@ -53,11 +56,7 @@ def write(
         "finbench_set": name,
         **({"finbench_labels": list(labels)} if labels else {}),
         "finbench_main_metric": metric,
-        "finbench_split": "as a column of its source says; no text in two"
-        if wanted.split
-        else "all rows are test"
-        if wanted.all_test
-        else "20 % test and 10 % validation by salted hash of the normalised text, with texts that are like it",
+        "finbench_split": how,
         "finbench_paper": "own rows",
         "finbench_prompt_style": "own",
         "finbench_data": "in its folder",

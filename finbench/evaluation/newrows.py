@@ -16,14 +16,13 @@ from typing import Any
 from finbench.core import paths
 from finbench.core.errors import FinbenchError, near_misses, shortened
 from finbench.core.settings import TaskSettings
-from finbench.data import own, readers
+from finbench.data import audit, own, readers
+from finbench.evaluation import newnames
 
 MOST = 1_000_000  # rows
 _PATTERN = "*.csv *.tsv *.jsonl *.ndjson *.json *.parquet *.xlsx"
 _LONGEST = 200_000  # characters of a text; a book has more, and no model reads one as a question
 _SHOWN = 8  # faults that are listed
-_SPLITS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation"}
-_SPLITS |= {"val": "validation", "dev": "validation", "test": "test"}
 _DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 _POSITION, _LETTER = r"\d{1,3}", r"[A-Za-z][.)]?"  # of a choice
 YES_NO = {"yes": "Yes", "no": "No", "y": "Yes", "n": "No", "true": "Yes", "false": "No", "1": "Yes", "0": "No"}
@@ -47,6 +46,7 @@ class Reading:
     faults: list[str] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    by_names: bool = False  # the names of files state the splits
 
     def fault(self, said: str, why: str = "cannot be used") -> None:
         """Note a row that cannot be used."""
@@ -63,12 +63,15 @@ def read(wanted: TaskSettings, extras: Sequence[str]) -> Reading:
     found = Reading()
     labels = _labels(wanted.labels)
     raw = list(_raw(wanted, extras, found))
+    if not wanted.split and not wanted.all_test:
+        found.by_names, notes = newnames.divided(raw)
+        found.notes += notes
     if wanted.kind in ("labels", "yesno") and not labels:
         labels = _seen(raw, wanted)
     for record in raw:
         try:
             fields = _fields(record.row, wanted, extras, labels)
-            split = _split(record.row, wanted)
+            split = record.detail if found.by_names else _split(record.row, wanted)
         except ValueError as fault:
             found.fault(f"{record.place}: {fault}")
             continue
@@ -108,7 +111,7 @@ def _raw(wanted: TaskSettings, extras: Sequence[str], found: Reading) -> Iterato
             if missing := [name for name in columns if name not in record.row]:
                 found.fault(f"{record.place}: no {missing[0]!r}; it has {shortened(', '.join(map(str, record.row)))}")
                 continue
-            yield record
+            yield newnames.told(record, file, wanted.file)
 
 
 def _decoded(file: readers.SourceFile, columns: Sequence[str], found: Reading) -> Iterator[readers.RawRecord | str]:
@@ -366,10 +369,11 @@ def _other_choices(stated: Sequence[tuple[str, list[str]]], first: int) -> bool:
 def _split(row: Mapping[str, Any], wanted: TaskSettings) -> str | None:
     if not wanted.split:
         return "test" if wanted.all_test else None
-    stated = _folded(_written(row[wanted.split]))
-    if stated not in _SPLITS:
+    stated = _written(row[wanted.split])
+    split = audit.split_named(_folded(stated))
+    if split is None:
         raise ValueError(f"{wanted.split} is {shortened(repr(stated))}, not train, validation or test")
-    return _SPLITS[stated]
+    return split
 
 
 # ---------------------------------------------------------------- rows beside each other

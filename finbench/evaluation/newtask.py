@@ -19,9 +19,9 @@ from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import folder_atomic
 from finbench.core.records import OwnData, Task
 from finbench.core.settings import TaskSettings, called_with
-from finbench.data import SPLITS, audit, own
-from finbench.evaluation import newfolder, newrows
-from finbench.evaluation.newrows import NewRow, Reading
+from finbench.data import SPLITS, own
+from finbench.evaluation import newfolder, newrows, newsplits
+from finbench.evaluation.newrows import Reading
 from finbench.scoring import baselines, golden_prompt, has_our_scorer, other_prompts, prompts, task_faults
 
 _BASES = {  # kind -> the shipped templates that it follows
@@ -59,7 +59,8 @@ def new_task(wanted: TaskSettings) -> NewTask:
     """Make a benchmark of the rows in ``file``: a folder with one YAML, its rows in three splits, and a README.
 
     Stock lm-eval runs it (``lm_eval run --include_path FOLDER``), and so does every command that takes a task.
-    Texts are divided by salted hash, so that the same text, or one that differs by a few words, is never in two splits.
+    Texts are divided by salted hash, so that the same text, or one that differs by a few words, numbers or months, is
+    never in two splits; or as a column, or the names of files, say.
 
     Raises FinbenchError for rows that cannot be used, each named by file and line, for labels that the scorer could not
     tell apart, and for a folder that holds something else. Nothing is written then.
@@ -72,15 +73,17 @@ def new_task(wanted: TaskSettings) -> NewTask:
     found = newrows.read(wanted, extras)
     labels = _names(wanted, found)
     _tellable(labels, found)
-    divided = _divide(found, name, by_author=bool(wanted.split))
+    divided = newsplits.divide(found, name, by_author=bool(wanted.split) or found.by_names)
     counts = {split: len(divided[split]) for split in SPLITS}
-    stated = bool(wanted.split) or wanted.all_test
+    stated = bool(wanted.split) or wanted.all_test or found.by_names
     if counts["test"] < _LEAST or (counts["train"] < _LEAST and not stated):
         raise FinbenchError(
             f"{len(found.rows):,} rows give {counts['train']} to train and {counts['test']} to test; "
             f"{_LEAST} each are the least.",
             "Mark more rows as test in the column of --split."
             if wanted.split
+            else "Move rows into it, or give all in one file, which is divided by itself."
+            if found.by_names
             else "Label more rows: 300 tell large differences, 2,000 small ones."
             + ("" if stated else " Are all of them for the test? Then: --all-test"),
         )
@@ -95,7 +98,8 @@ def new_task(wanted: TaskSettings) -> NewTask:
     if name != newrows.title(folder):
         found.notes.append(f"finbench has a task of that name: this one is called {name}")
     with folder_atomic(folder) as staging:
-        newfolder.write(staging, name, wanted, bases, prompt, extras, labels, divided, _source(wanted.file))
+        how = newsplits.described(wanted, found)
+        newfolder.write(staging, name, wanted, bases, prompt, extras, labels, divided, how, _source(wanted.file))
     try:
         [task] = catalog.include_tasks(folder / f"{name}.yaml")
         lm_task = prompts.load([task], None)[name]
@@ -130,7 +134,9 @@ def _name(folder: Path) -> str:
         raise FinbenchError(said, "Choose a folder without them: --to my_task")
     name = newrows.title(folder)
     if not name:
-        raise FinbenchError(f"{folder} gives a benchmark no name.", "Choose a folder with one: --to my_task")
+        raise FinbenchError(
+            f"A benchmark's name has a-z and 0-9, of which {folder.name!r} has none.", "Name its folder: --to my_task"
+        )
     if {name, catalog.PREFIX + name} & {*catalog.shipped_tasks(), *catalog.groups()}:
         name = f"own_{name}"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -264,59 +270,7 @@ def _tellable(labels: Sequence[str], found: Reading) -> None:
             )
 
 
-# ---------------------------------------------------------------- splits
-
-
-def _divide(found: Reading, name: str, by_author: bool) -> dict[str, list[dict[str, Any]]]:
-    """Rows of each split with their ids: the text alone decides, together with all that are like it."""
-    rule = paths.helper("sets").splits
-    keys = [str(rule.normalise(row.fields["text"])) for row in found.rows]
-    distinct = list(dict.fromkeys(keys))
-    home = {key: key for key in distinct}
-
-    def root(key: str) -> str:
-        while home[key] != key:
-            home[key] = home[home[key]]
-            key = home[key]
-        return key
-
-    pairs = [] if by_author else audit.near_pairs(distinct)
-    for a, b in pairs:
-        one, other = sorted((root(distinct[a]), root(distinct[b])), key=rule.hash_of)
-        home[other] = one
-    if pairs:
-        found.notes.append(f"{len(pairs):,} pairs of texts differ by a few words, and stay in one split")
-    sizes = Counter(root(key) for key in keys)
-    alike = {source: count > 1 for source, count in Counter(root(key) for key in distinct).items()}
-    divided: dict[str, list[tuple[bytes, dict[str, Any]]]] = {split: [] for split in SPLITS}
-    used: Counter[str] = Counter()
-    for row, key in zip(found.rows, keys, strict=True):
-        source = root(key)
-        # not by the smallest hash itself: the more texts are alike, the surer they would all be test
-        split = row.split or str(rule.split_of(key if key == source and not alike[source] else f"alike:{source}"))
-        identity = f"{name}-{rule.hash_of(newrows.asked(row.fields)).hex()[:16]}"
-        used[identity] += 1
-        group = {"group": f"{name}-{rule.hash_of(source).hex()[:16]}"} if sizes[source] > 1 else {}
-        divided[split].append((rule.hash_of(key), {"id": identity, **row.fields, **group}))
-    _leaks(found, keys)
-    test = sorted(divided["test"], key=lambda pair: (pair[0], pair[1]["id"]))  # the first rows are a sample
-    return {"train": [row for _, row in divided["train"]], "validation": [row for _, row in divided["validation"]],
-            "test": [row for _, row in test]}  # fmt: skip
-
-
-def _leaks(found: Reading, keys: Sequence[str]) -> None:
-    """Of splits that the author gives: one text, but for case and punctuation, on two sides."""
-    sides: dict[str, NewRow] = {}
-    faults = []
-    for row, key in zip(found.rows, keys, strict=True):
-        first = sides.setdefault(key, row)
-        if row.split != first.split:
-            faults.append(f"{row.place}: the same text as {first.place}, in {row.split} and in {first.split}")
-    if faults:
-        raise FinbenchError(
-            f"{len(faults):,} texts are in two splits, so that the test would be learnt:\n  " + "\n  ".join(faults[:8]),
-            "Take them out of one, or leave --split out: then a text is on one side only.",
-        )
+# ---------------------------------------------------------------- what is known of it
 
 
 def described(task: Task) -> dict[str, Any]:

@@ -13,9 +13,20 @@ from finbench.core.faces import face
 if TYPE_CHECKING:
     from finbench.data.audit.auditing import audit, audit_against
     from finbench.data.audit.findings import Audit, Finding
-    from finbench.data.audit.near import near_pairs
+    from finbench.data.audit.formats import split_in, split_named
+    from finbench.data.audit.near import near_copies, near_pairs
     from finbench.data.audit.show import audit_tables
 else:
     __getattr__ = face(__name__)
 
-__all__ = ["Audit", "Finding", "audit", "audit_against", "audit_tables", "near_pairs"]
+__all__ = [
+    "Audit",
+    "Finding",
+    "audit",
+    "audit_against",
+    "audit_tables",
+    "near_copies",
+    "near_pairs",
+    "split_in",
+    "split_named",
+]

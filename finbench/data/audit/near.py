@@ -19,8 +19,10 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from finbench.data.audit.context import AuditContext, share
+from finbench.core.paths import helper
+from finbench.data.audit.context import LABELS, AuditContext, share
 from finbench.data.audit.findings import SHOWN, Finding
+from finbench.data.audit.row_store import SHOWN as KEPT
 
 LEAST = 6  # words: shorter texts are alike by chance
 SIMILAR = 0.8
@@ -49,7 +51,7 @@ def near(context: AuditContext, known: Collection[int] = ()) -> Iterator[Finding
     keys: list[int] = []
     texts: list[list[str]] = []
     for key, words in context.query("SELECT body, words FROM body ORDER BY body"):
-        if len(masked := mask(words.split()[:_WORDS])) >= LEAST:
+        if len(masked := mask(_words(words))) >= LEAST:
             keys.append(key)
             texts.append(masked)
     pairs = [(keys[a], keys[b]) for a, b in _similar_pairs(texts, numbers=False)]
@@ -65,8 +67,22 @@ def mask(words: Sequence[str]) -> list[str]:
 def near_pairs(normalised: Sequence[str]) -> list[tuple[int, int]]:
     """Numbers of texts that differ by a few words only, by their words; shorter ones are alike by chance."""
     long = [number for number, text in enumerate(normalised) if text.count(" ") >= LEAST - 1]
-    pairs = _similar_pairs([normalised[number].split()[:_WORDS] for number in long])
+    pairs = _similar_pairs([_words(normalised[number]) for number in long])
     return [(long[a], long[b]) for a, b in pairs]
+
+
+def near_copies(texts: Sequence[str], golds: Sequence[set[str]]) -> list[tuple[int, int]]:
+    """Numbers of texts that an audit calls near copies from split to split; ``golds``: the answers of each text."""
+    signed = helper("sets").splits.signed
+    masked = [mask(_words(signed(text)[:KEPT])) for text in texts]
+    long = [number for number, words in enumerate(masked) if len(words) >= LEAST]
+    labels = len(set().union(*golds)) <= LABELS
+    found = [(long[a], long[b]) for a, b in _similar_pairs([masked[number] for number in long], numbers=False)]
+    return [(a, b) for a, b in found if judged((texts[a][:KEPT], texts[b][:KEPT]), (golds[a], golds[b]), labels)]
+
+
+def _words(normalised: str) -> list[str]:
+    return normalised.split()[:_WORDS]
 
 
 def _similar_pairs(texts: list[list[str]], numbers: bool = True) -> list[tuple[int, int]]:
@@ -163,8 +179,26 @@ _WORD = re.compile(r"\w+")
 
 
 def _one_fact(context: AuditContext, pair: tuple[int, int]) -> Literal["", "answered alike", "one text"]:
-    """Whether two texts name the same and are answered alike; the last where no number or word stands for another."""
-    shown = [_LINK.sub(" ", context.store.shown(key)) for key in pair]
+    """What ``judged`` says of two texts, by their answers in all files."""
+    golds, asks, labels, asked = [], [], True, False
+    for key in pair:
+        found = context.query("SELECT DISTINCT src, gold, ask FROM row WHERE body = ?", key).fetchall()
+        labels = labels and all(src in context.labels for src, gold, _ in found if gold is not None)
+        asked = asked or any(src in context.by_question for src, *_ in found)
+        golds.append({gold for _, gold, _ in found if gold is not None})
+        asks.append({(gold, ask) for src, gold, ask in found if context.sources[src].layout.offers})
+    asked = asked and not asks[0] & asks[1]  # with the same choices, and one answer, it is the same question
+    return judged([context.store.shown(key) for key in pair], golds, labels, asked)
+
+
+def judged(
+    pair: Sequence[str], golds: Sequence[set[str]], labels: bool, asked: bool = False
+) -> Literal["", "answered alike", "one text"]:
+    """Whether two texts name the same and are answered alike; the last where no number or word stands for another.
+
+    ``labels``: answers are labels; ``asked``: each row has a question of its own.
+    """
+    shown = [_LINK.sub(" ", text) for text in pair]
     listed = [_WORD.findall(text.casefold()) for text in shown]
     words = [set(mask(found)) for found in listed]
     only = [words[0] - words[1], words[1] - words[0]]
@@ -174,14 +208,6 @@ def _one_fact(context: AuditContext, pair: tuple[int, int]) -> Literal["", "answ
     ]
     if named[0] and named[1]:
         return ""
-    golds, asks, labels, asked = [], [], True, False
-    for key in pair:
-        found = context.query("SELECT DISTINCT src, gold, ask FROM row WHERE body = ?", key).fetchall()
-        labels = labels and all(src in context.labels for src, gold, _ in found if gold is not None)
-        asked = asked or any(src in context.by_question for src, *_ in found)
-        golds.append({gold for _, gold, _ in found if gold is not None})
-        asks.append({(gold, ask) for src, gold, ask in found if context.sources[src].layout.offers})
-    asked = asked and not asks[0] & asks[1]  # with the same choices, and one answer, it is the same question
     length = sum(map(len, words)) / 2
     same, numbers = _slip(only, length), _numbers(listed[0]) == _numbers(listed[1])
     if golds[0] and golds[1] and not golds[0] & golds[1]:
