@@ -227,6 +227,21 @@ def test_another_task_is_refused_by_field(
     assert field in caught.value.message
 
 
+def test_other_right_answers_to_the_same_documents_are_refused(cards: dict[str, Path], tmp_path: Path) -> None:
+    """The wrong golds are right by the card's own predictions, so that all of its numbers follow from its rows."""
+    other = copied(cards["two"], tmp_path / "o")
+    card, rows = cardfiles.read(other), cardfiles.read_samples(other)
+    for row in [row for row in rows if row["task"] == "finbench_mini_sentiment" and not row["values"]["acc"]][:3]:
+        for value in row["values"].values():
+            if isinstance(value, list):
+                value[0] = next(label for label in value[2] if label != value[0])
+    cardfiles.write(other, card, rows)
+    with pytest.raises(FinbenchError, match="other right answers in 3 of 150 rows of mini_sentiment, ") as caught:
+        comparison.compare([cards["one"], other], tasks=["mini_sentiment"])
+    assert f"finbench verify {other}" in caught.value.hint
+    assert comparison.compare([cards["one"], other], tasks=["mini_headline"])
+
+
 def test_a_part_and_the_whole_are_told_in_words(cards: dict[str, Path], tmp_path: Path) -> None:
     part = {"scores__1__data__digest": "0" * 64, "scores__1__data__share": 0.25, "scores__1__n": 40, "shots": 5}
     other = edit(copied(cards["two"], tmp_path / "o"), **part)

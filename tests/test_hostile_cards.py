@@ -213,6 +213,12 @@ def written(path: Path, alter: Any) -> None:
     path.write_text(json.dumps(found, indent=1))
 
 
+def without_samples(path: Path) -> None:
+    """The card alone, sealed anew."""
+    found = json.loads(path.read_text()) | {"samples": None}
+    path.write_text(json.dumps(found | {"seal": seal.card_seal(found)}))
+
+
 NUMBERS = ("NaN", "Infinity", "-Infinity", "1e400", "1" * 5000)
 
 
@@ -526,8 +532,7 @@ def test_no_text_of_a_card_is_markup_a_line_or_a_command_in_any_format(card: Pat
             score["metrics"][EVIL] = values
 
     written(card, everywhere)
-    found = json.loads(card.read_text()) | {"samples": None}
-    card.write_text(json.dumps(found))
+    without_samples(card)
     texts = {how: reporting.report([card], format=how) for how in reporting.FORMATS}
     texts["eval"] = render.markdown([cardfiles.read(card)])
     for how, text in texts.items():
@@ -580,6 +585,6 @@ def test_a_number_beyond_any_axis_is_drawn_and_a_baseline_without_it_left_out(ca
             score["metrics"]["mse"] = {"value": 1.7e308, "low": -1.7e308, "high": 1.7e308, "method": "x"}
 
     written(card, far)
-    card.write_text(json.dumps(json.loads(card.read_text()) | {"samples": None}))
+    without_samples(card)
     assert "<svg" in reporting.report([card], format="html")
     assert "random label" not in render.markdown([cardfiles.read(card)])

@@ -16,6 +16,7 @@ from finbench.cards import cardfiles, plots, reporting
 from finbench.cards.render import latex
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Measure, Overlap, Scorecard
+from finbench.core.seal import card_seal
 from finbench.evaluation import evaluator
 
 TASKS = ["mini_sentiment", "mini_headline"]
@@ -29,7 +30,12 @@ def scored(out: Path, name: str, adapter_seed: int | None = None, **options: Any
     found["subject"] |= {"name": name}
     if adapter_seed is not None:
         found["subject"] |= {"kind": "peft", "adapter": name, "method": "lora", "rank": 8, "seed": adapter_seed}
-    path.write_text(json.dumps(found))
+    return sealed(path, found)
+
+
+def sealed(path: Path, card: dict[str, Any]) -> Path:
+    """A card's JSON written as an honest hand would."""
+    path.write_text(json.dumps(card | {"seal": card_seal(card)}))
     return path
 
 
@@ -92,7 +98,7 @@ def test_a_copy_is_no_second_run_and_another_run_of_one_name_another_line(folder
     again = scored(tmp_path, "again", 0, seed=3)
     found = json.loads(again.read_text())
     found["subject"]["name"] = "gold-s0"
-    again.write_text(json.dumps(found))
+    sealed(again, found)
     made = reporting.table([card, again])
     assert [line.name for line in made.lines if not line.baseline] == ["gold-s0", f"gold-s0 ({again.with_suffix('')})"]
     assert all(len(cell.runs) == 1 for line in made.lines if not line.baseline for cell in line.cells if cell)
@@ -103,7 +109,7 @@ def test_nothing_is_marked_where_nothing_can_be_tested(folder: Path, tmp_path: P
     for path in files(folder, "guess-s0", "gold-s0"):
         card = json.loads(path.read_text()) | {"samples": None}
         bare.append(tmp_path / f"{card['subject']['name']}.json")
-        bare[-1].write_text(json.dumps(card))
+        sealed(bare[-1], card)
     text = reporting.report(bare)
     assert "**" not in text
     assert "No significance test was possible" in text
@@ -121,7 +127,7 @@ def test_columns_of_one_task_say_what_sets_them_apart(folder: Path, tmp_path: Pa
     for score in older["scores"]:
         score |= {"version": 1, "task_digest": "0" * 64}
     older["subject"]["name"] = "older"
-    (tmp_path / "older.json").write_text(json.dumps(older | {"samples": None}))
+    sealed(tmp_path / "older.json", older | {"samples": None})
     head = reporting.report([tmp_path / "older.json", *files(folder, "base")], tasks=["mini_sentiment"]).splitlines()[0]
     assert "mini_sentiment, v1, data " in head
     assert head.count("mini_sentiment") == 2
@@ -130,7 +136,7 @@ def test_columns_of_one_task_say_what_sets_them_apart(folder: Path, tmp_path: Pa
 def test_latex_is_a_booktabs_table_with_everything_escaped(folder: Path, tmp_path: Path) -> None:
     hostile = json.loads(files(folder, "base")[0].read_text())
     hostile["subject"]["name"] = r"a_b & 50% #1 $x$ {y} \input{z} ~^"
-    (tmp_path / "card.json").write_text(json.dumps(hostile | {"samples": None}))
+    sealed(tmp_path / "card.json", hostile | {"samples": None})
     text = reporting.report([tmp_path / "card.json"], format="latex")
     assert r"a\_b \& 50\% \#1 \$x\$ \{y\} \textbackslash{}input\{z\} \textasciitilde{}\textasciicircum{}" in text
     for part in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{tabular}{llrrr}", r"\caption{"):
@@ -143,7 +149,7 @@ def test_latex_is_a_booktabs_table_with_everything_escaped(folder: Path, tmp_pat
 def test_html_is_one_page_without_script_or_request(folder: Path, tmp_path: Path) -> None:
     hostile = json.loads(files(folder, "base")[0].read_text())
     hostile["subject"]["name"] = "<script>alert(1)</script>"
-    (tmp_path / "card.json").write_text(json.dumps(hostile | {"samples": None}))
+    sealed(tmp_path / "card.json", hostile | {"samples": None})
     page = reporting.report([tmp_path / "card.json", *files(folder, "gold-s0")], format="html")
     assert "<script" not in page
     assert "&lt;script&gt;" in page
@@ -237,6 +243,17 @@ def test_faults_name_what_to_type(folder: Path, tmp_path: Path) -> None:
         reporting.report([tmp_path / "none.json"])
     with pytest.raises(FinbenchError, match="score of the tasks named"):
         reporting.report(files(folder, "base"), tasks=["fpb"])
+
+
+def test_an_interval_that_was_edited_is_not_shown(folder: Path, tmp_path: Path) -> None:
+    card = tmp_path / "cards" / "dummy.json"
+    shutil.copytree(folder / "base", card.parent)
+    found = json.loads(card.read_text())
+    found["scores"][0]["metrics"][found["scores"][0]["main_metric"]]["low"] -= 0.01
+    card.write_text(json.dumps(found))
+    with pytest.raises(FinbenchError, match=r"edited after it was written: scores\[0\]\.metrics") as caught:
+        reporting.report([*files(folder, "gold-s0"), card])
+    assert caught.value.hint == f"finbench verify {card}"
 
 
 def test_columns_in_which_no_row_has_anything_are_left_out(folder: Path) -> None:

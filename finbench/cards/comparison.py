@@ -56,6 +56,7 @@ class LoadedCard:
     scores: dict[str, Score]
     rows: RowsByTask
     documents: dict[str, list[tuple[Any, Any]]]
+    golds: dict[str, list[dict[str, Any]]]
 
 
 def _load(path: Path) -> LoadedCard:
@@ -69,7 +70,9 @@ def _load(path: Path) -> LoadedCard:
     for score in card.scores:
         catalog.recall(score.task, score.task_digest)
     rows = cardfiles.rows_by_task(path, card)
-    return LoadedCard(path, card, card.subject.name, scores, rows, {task: documents(rows[task]) for task in rows})
+    which = {task: documents(own) for task, own in rows.items()}
+    right = {task: golds(task, own) for task, own in rows.items()}
+    return LoadedCard(path, card, card.subject.name, scores, rows, which, right)
 
 
 def _among(places: Sequence[Path | str]) -> list[Path]:
@@ -211,6 +214,12 @@ def _same_setup(a: LoadedCard, b: LoadedCard, task: str, across_profiles: bool) 
         fault += "; ".join(wrong) + "."
     elif a.documents[task] != b.documents[task]:
         fault = f"The samples of {a.path} and {b.path} are not of the same documents of {task}."
+    elif apart_golds := other_golds(a.golds[task], b.golds[task]):
+        raise FinbenchError(
+            f"{a.path} and {b.path} have other right answers in {apart_golds:,} of {len(a.golds[task]):,} rows of "
+            f"{task.removeprefix(catalog.PREFIX)}, and no difference between them would mean anything.",
+            f"See which was edited: {'; '.join(f'finbench verify {shlex.quote(str(one.path))}' for one in (a, b))}",
+        )
     else:
         return
     older = min(a, b, key=lambda side: side.scores[task].version)
@@ -232,6 +241,18 @@ def _of_what(side: LoadedCard, task: str) -> str:
 def documents(rows: Rows) -> list[tuple[Any, Any]]:
     """Which documents rows are of, and the source of each, in order."""
     return [(row["doc"], row["cluster"]) for row in rows]
+
+
+def golds(task: str, rows: Rows) -> list[dict[str, Any]]:
+    """The right answers of each row by metric, as far as its values state them."""
+    if task not in catalog.tasks():
+        return [{} for _ in rows]
+    return [metrics.golds(task, row["values"]) for row in rows]
+
+
+def other_golds(a: Rows, b: Rows) -> int:
+    """Of ``golds`` of the same documents: rows in which two cards differ, where both state them. Honest ones do not."""
+    return sum(any(one[name] != two[name] for name in one.keys() & two.keys()) for one, two in zip(a, b, strict=True))
 
 
 def follows(score: Score, rows: Rows, path: Path) -> None:

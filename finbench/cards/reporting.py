@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from finbench.cards import cardfiles, plots
-from finbench.cards.comparison import aggregation_of, difference, documents, follows
+from finbench.cards.comparison import aggregation_of, difference, documents, follows, golds, other_golds
 from finbench.cards.plots import Line, SeedRun, Table, TableCell
 from finbench.cards.render import Heading, conditions_of, describe_subject, from_template, slug
 from finbench.cards.setups import setup_of
@@ -102,7 +102,7 @@ def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] 
     runs: dict[tuple[str, str], dict[str, list[SeedRun]]] = {}  # (name, what) -> task -> runs
     read: set[str] = set()
     for path in files:
-        card = cardfiles.read(path)
+        card = cardfiles.unedited(path)
         if (text := card.to_json()) in read:
             continue  # a copy in another folder is no second run
         read.add(text)
@@ -197,6 +197,8 @@ def _p(a: TableCell, b: TableCell, column: Heading, spread: str) -> float | None
     one, other = a.runs[-1].rows, b.runs[-1].rows
     metric = column.score.main_metric
     if not one or not other or documents(one) != documents(other):
+        return None
+    if other_golds(golds(column.score.task, one), golds(column.score.task, other)):
         return None
     if metric in hidden_metrics(one) | hidden_metrics(other):
         return None

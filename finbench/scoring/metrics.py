@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,6 +192,11 @@ _SUMMED: dict[str, Callable[[Sequence[Any]], Summed]] = {
 }
 BY_LABEL = ("macro_f1", "weighted_f1", "mcc")  # aggregations of (gold, predicted or None, labels)
 BY_QUESTION = ("question_f1", "question_f1_pooled", "question_mcc")  # of (question, gold, predicted or None)
+# aggregation -> at which place of its items the right answer stands
+_GOLD = {
+    **dict.fromkeys((*BY_LABEL, "gold_macro_f1", "mse", "r2"), 0),
+    **dict.fromkeys((*BY_QUESTION, "finlora_acc", "finlora_f1"), 1),
+}
 
 
 def function(stated: catalog.Function) -> Any:
@@ -245,6 +250,16 @@ def may_quote(task: str, metric: str) -> bool:
     """The metric's values can hold text of the document or the answer, not only numbers and labels."""
     found = aggregations(task).get(metric)
     return found is not None and known_as(found) not in _SUMMED
+
+
+def golds(task: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The right answer of a row of a known task by metric, of those metrics whose ``values`` state it."""
+    found = {}
+    for name, how in aggregations(task).items():
+        place, value = _GOLD.get(known_as(how)), values.get(name)
+        if place is not None and isinstance(value, list | tuple) and len(value) > place:
+            found[name] = value[place]
+    return found
 
 
 def lower_is_better(task: str) -> list[str]:
