@@ -55,6 +55,17 @@ def names(path: Path) -> list[str]:
 # ---------------------------------------------------------------- cells
 
 
+def test_terms_that_nobody_has_accepted_are_told_once_before_ray_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(driver, "_cluster", lambda *_: pytest.fail("Ray was started"))
+    with pytest.raises(FinbenchError, match="gemma3-270m comes under terms of its maker") as refused:
+        driver.sweep(write(tmp_path, "gemma3-270m"), str(tmp_path / "out"))
+    assert refused.value.hint.endswith("finbench bases --accept gemma3-270m")
+    assert not list((tmp_path / "out").glob("steps/*"))
+
+
 def test_cells_are_the_product_of_the_axes(tmp_path: Path) -> None:
     cells = sweepfile.cells(sweepfile.read(write(tmp_path, "smollm2-135m")))
     wanted = list(itertools.product(["lora", "rslora"], ["finbench_mini_sentiment", "finbench_mini_headline"], [0, 1]))

@@ -25,6 +25,7 @@ from finbench.grid.places import Lease, Place
 from finbench.grid.steps import Schedule, Step
 from finbench.grid.sweepfile import Cell, Needs, Sweep
 from finbench.grid.watch import Watch
+from finbench.models import bases, ggufs
 from finbench.scoring import prompts
 
 WINDOW = 1000  # pieces of work that Ray is given ahead: what it waits with is what makes a cluster grow
@@ -87,6 +88,8 @@ def sweep(
         place.write("sweep.yaml", Path(source).read_text(encoding="utf-8"))
         if steps.over:
             return _summary(steps, place, 0)
+        if ray_address is None:
+            _check_terms(cells)
         with _cluster(ray, ray_address):
             gpus = most_gpus(ray)
             steps.settle(gpus)
@@ -107,6 +110,14 @@ def prepared(stated: Sweep, data_dir: Path | None) -> list[Cell]:
     with contextlib.suppress(FinbenchError):  # nodes may have what is not here
         prompts.fetch(absent, data_dir)
     return sweepfile.cells(stated, data_dir) if absent else cells
+
+
+def _check_terms(cells: Sequence[Cell]) -> None:
+    """Refuse once, and not in every cell, a base whose terms nobody has accepted on this machine."""
+    known = catalog.bases()
+    for name in dict.fromkeys(cell.recipe.base for cell in cells):
+        if name in known and not ggufs.terms_accepted(known[name]):
+            bases.resolve(name)  # as a training does: the Hub, which asks for consent itself, may have it
 
 
 def _ray() -> Any:

@@ -147,9 +147,14 @@ def packaged(entry: catalog.BaseEntry) -> Iterator[Path]:
             whole.unlink(missing_ok=True)
 
 
+def terms_accepted(entry: catalog.BaseEntry) -> bool:
+    """Whether a base has no terms of its maker as an embedded one, or they were accepted on this machine."""
+    return not (entry.wheel and entry.wheel.terms) or _acceptance(entry).is_file()
+
+
 def check_terms(entry: catalog.BaseEntry) -> None:
     """Refuse an embedded base whose terms nobody has accepted on this machine."""
-    if entry.wheel and entry.wheel.terms and not _acceptance(entry).is_file():
+    if entry.wheel and not terms_accepted(entry):
         raise FinbenchError(
             f"{entry.alias} comes under terms of its maker, which its users accept first: {entry.wheel.terms}",
             f"Read them; if you accept them: finbench bases --accept {entry.alias}",
