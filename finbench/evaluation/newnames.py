@@ -10,13 +10,11 @@ from finbench.data import audit, readers
 
 
 def told(record: readers.RawRecord, file: readers.SourceFile, top: Path) -> readers.RawRecord:
-    """A row with the split that its file's name states, or the key of a JSON file that it stands under.
+    """A row with the split that its file's name states.
 
     The name of what the user named, ``top``, tells nothing of the files in it.
     """
     name = file.member or (file.path.relative_to(top).as_posix() if top.is_dir() else file.name)
-    if record.detail:
-        return record._replace(detail=audit.split_named(record.detail), source=f"{name}: {record.detail}")
     return record._replace(detail=audit.split_in(name), source=name)
 
 
