@@ -241,6 +241,14 @@ def test_numbers_that_json_does_not_have_are_named_in_card_and_rows(number: str,
     assert {fault.field for fault in found.faults} == {"samples"}
 
 
+@pytest.mark.parametrize(("where", "value"), [("rank", 0), ("rank", -8), ("seed", -1), ("trainable_parameters", -5)])
+def test_a_count_below_what_there_can_be_is_no_card(where: str, value: int, card: Path) -> None:
+    written(card, lambda found, _: found["subject"].update({where: value}))
+    with pytest.raises(FinbenchError, match=rf"subject\.{where}") as caught:
+        cardfiles.read(card)
+    assert "greater than or equal to" in str(caught.value)
+
+
 def test_cards_of_two_subjects_do_not_pass_for_each_other(card: Path) -> None:
     """The whole subject, or the samples, of another card that is honest in itself."""
     gold = card.parent / "gold" / "dummy.json"

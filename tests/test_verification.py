@@ -699,6 +699,25 @@ def test_what_another_edition_has_too_must_read_the_same(restricted: Path, tmp_p
         assert any("1 of its right answers are others in the rows here" in note for note in found.notes) == said
 
 
+def test_another_edition_does_not_have_many_other_right_answers(restricted: Path, tmp_path: Path) -> None:
+    """One altered document makes an edition of a card; its right answers cannot be whatever suits it for that."""
+
+    def golds(card: Card, rows: Rows) -> None:
+        card["scores"][0]["data"]["digest"] = "0" * 64
+        rows[0]["doc"] = "0" * len(rows[0]["doc"])
+        for row in rows[1:]:
+            values = row["values"]
+            for name, value in values.items():
+                if isinstance(value, list):
+                    value[0] = value[1] or value[0]
+                    if "acc" + name[len(name.removesuffix("_lenient")) :] in values:
+                        values["acc" + name[len(name.removesuffix("_lenient")) :]] = float(value[1] == value[0])
+
+    change(restricted, rescored(golds), careful=True)
+    found = verify(restricted, data_dir=tmp_path / "data")
+    assert any("other right answers than the rows here" in fault.message for fault in found.faults), found.faults
+
+
 @pytest.mark.slow  # the gate builds the leaderboard of these cards: a level that changed makes its files stale
 def test_committed_cards_can_be_believed_and_are_of_todays_tasks() -> None:
     board = Path(__file__).parent.parent / "leaderboards"

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import re
-import shlex
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -87,16 +86,6 @@ def of_row(row: Mapping[str, Any], what: Hashable, find: Callable[[Any], T]) -> 
 def read(path: Path) -> Scorecard:
     """A scorecard; FinbenchError for one that is missing, torn or not a scorecard."""
     return Scorecard.parse(raw(path), str(path))
-
-
-def unedited(path: Path) -> Scorecard:
-    """A scorecard whose numbers go elsewhere; FinbenchError for one that is not as it was sealed, too."""
-    found = read(path)
-    if places := edited(raw(path)):
-        raise FinbenchError(
-            f"{path} was edited after it was written: {places[0]}.", f"finbench verify {shlex.quote(str(path))}"
-        )
-    return found
 
 
 def raw(path: Path) -> Any:

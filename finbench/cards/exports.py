@@ -12,7 +12,7 @@ import yaml
 
 from finbench.cards import cardfiles, everyeval
 from finbench.cards.render import Heading, amount, in_brackets, parts_of
-from finbench.core import refs
+from finbench.core import refs, seal
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import write_atomic
 from finbench.core.records import Measure, Score, Scorecard
@@ -50,7 +50,8 @@ def export_card(
     if format not in formats:
         raise unknown("format", format, formats, "finbench card export --help")
     written = []
-    read = cardfiles.unedited(Path(card))
+    read = cardfiles.read(Path(card))
+    seal.refuse_edited(cardfiles.raw(Path(card)), str(card))
     for name, text in formats[format](read).items():
         write_atomic(out / name, text)
         written.append(out / name)

@@ -12,7 +12,7 @@ from finbench.cards.plots import Line, SeedRun, Table, TableCell
 from finbench.cards.render import Heading, conditions_of, describe_subject, from_template, slug
 from finbench.cards.setups import setup_of
 from finbench.cards.verdicts import LEVEL
-from finbench.core import catalog
+from finbench.core import catalog, seal
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import check_file, write_atomic
 from finbench.core.installing import install
@@ -102,7 +102,8 @@ def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] 
     runs: dict[tuple[str, str], dict[str, list[SeedRun]]] = {}  # (name, what) -> task -> runs
     read: set[str] = set()
     for path in files:
-        card = cardfiles.unedited(path)
+        card = cardfiles.read(path)
+        seal.refuse_edited(cardfiles.raw(path), str(path))
         if (text := card.to_json()) in read:
             continue  # a copy in another folder is no second run
         read.add(text)

@@ -283,9 +283,9 @@ class Subject(Record):
     adapter_name: str | None = Field(default=None, description="name of the adapter, for people")
     adapter_source: str | None = Field(default=None, description="hub:org/name@commit, if it came from the Hub")
     method: str | None = Field(default=None, description="low-rank method, see `finbench methods`")
-    rank: int | None = Field(default=None, description="rank of the update")
-    trainable_parameters: int | None = Field(default=None, description="as counted in training")
-    seed: int | None = Field(default=None, description="seed of the training")
+    rank: int | None = Field(default=None, ge=1, description="rank of the update")
+    trainable_parameters: int | None = Field(default=None, ge=0, description="as counted in training")
+    seed: int | None = Field(default=None, ge=0, description="seed of the training")
     bits: Bits = Field(default=16, description="16, 8 (int8) or 4 (NF4) bits a weight of the base")
     chat: bool = Field(default=False, description="prompts wrapped in the base's chat template")
     kind: Literal["base", "peft", "model"] = Field(default="base", description="base alone, with adapter, whole model")
@@ -383,7 +383,7 @@ class Scorecard(Document):
     limit: int | None = Field(
         description="so many rows of each task, the first in the order of their hash: a sample; null: all"
     )
-    seed: int = Field(description="of the choice of worked examples")
+    seed: int = Field(ge=0, description="of the choice of worked examples")
     arguments: dict[str, str | int] = Field(
         description="engine arguments (--arg) and choices of rows (metadata.NAME) that were given"
     )

@@ -8,9 +8,11 @@ seal, but by what is recomputed from the samples, from the data, or by asking th
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from finbench.core.errors import FinbenchError
 from finbench.core.files import digest, stable_json
 
 KEY = "seal"
@@ -71,3 +73,11 @@ def edited(card: Mapping[str, Any]) -> list[str]:
     if not wrong and card.get(KEY) != _seal(card, have):
         return [KEY]
     return wrong
+
+
+def refuse_edited(card: Mapping[str, Any], place: str) -> None:
+    """FinbenchError for a card whose numbers are to go elsewhere, and are not those that were sealed."""
+    if places := edited(card):
+        raise FinbenchError(
+            f"{place} was edited after it was written: {places[0]}.", f"finbench verify {shlex.quote(place)}"
+        )

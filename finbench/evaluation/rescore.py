@@ -20,6 +20,7 @@ from finbench.scoring import LENIENT, baselines, metrics, noise, prompted, promp
 
 Rows = Sequence[Mapping[str, Any]]
 Fault = tuple[str, str]  # a place in the samples or the card that cannot be right, and why
+_CORRECTED = 0.01  # of the right answers at most that another edition of a set may have corrected
 _MOST = 1e15  # above every number that a row can have
 
 
@@ -277,7 +278,10 @@ def _other_edition(score: Score, task: Task, lm_task: Any, rows: Rows, limit: in
         else:
             outcome.faults += differing
     outcome.said += f", which have {len(where):,} of its {len(rows):,} documents"
-    if moved:
+    if moved > math.ceil(_CORRECTED * len(where)):
+        what = f"has {moved:,} other right answers than the rows here, in {len(where):,} documents that both have"
+        outcome.faults.append((f"scores[{task.name}].data.digest", what))
+    elif moved:
         outcome.said += f"; {moved:,} of these have another right answer here"
         outcome.notes.append(f"{moved:,} of its right answers are others in the rows here: one edition is wrong")
     return outcome
@@ -288,8 +292,8 @@ def _unread(count: int, score: Score) -> str:
 
 
 def _gold(row: Mapping[str, Any]) -> Any:
-    """The gold answer that a row states, where its metrics state one."""
-    return stable_json([value[0] for value in row["values"].values() if isinstance(value, list | tuple) and value])
+    """The right answers that a row states, where its metrics state them."""
+    return stable_json(metrics.golds(row["task"], row["values"]))
 
 
 def _differing(row: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Fault]:
