@@ -937,6 +937,31 @@ def test_splits_by_other_names_are_splits(column: str, train: str, test: str, tm
     assert all(source.split is None for source in audit([jsonl(tmp_path / "folds.jsonl", folds)]).sources)
 
 
+@pytest.mark.parametrize("column", ["formula", "Expression", "program", "calculation"])
+def test_plain_arithmetic_beside_a_number_is_worked_out(column: str, tmp_path: Path) -> None:
+    made = []
+    for n in range(60):
+        old, new = 900 + 7 * n, 1_000 + 11 * n
+        value = {0: 100 * (new - old) / old, 1: (new - old) / old, 2: round((new - old) / old, 4)}[n % 3]
+        made.append({"question": f"By how much did sales of unit {n} grow?", column: f"({new:,} - {old}) / {old}"})
+        made[-1]["answer"] = str(value)
+    path = jsonl(tmp_path / "rows.jsonl", made)
+    assert [found for found in audit([path]).findings if found.level == "error"] == []
+    for row in made[5:60:6]:
+        row["answer"] = str(3 * float(row["answer"]) + 1)
+    wrong = [found for found in audit([jsonl(path, made)]).findings if found.level == "error"]
+    assert [found.count for found in wrong] == [10]
+
+
+def test_the_body_of_an_article_is_its_text_and_not_its_title(tmp_path: Path) -> None:
+    for body in ("content", "body", "article", "text"):
+        made = [
+            {"title": f"News of {n % 3}", body: row["text"], "label": row["label"]}
+            for n, row in enumerate(varied(90, 1))
+        ]
+        assert audit([jsonl(tmp_path / f"{body}.jsonl", made)]).sources[0].texts[0] == body
+
+
 def test_what_a_sentiment_is_about_is_no_answer(tmp_path: Path) -> None:
     made = [
         {"text": f"Company {n} gains, its rival loses", "target": f"{who} {n}", "sentiment": label}
@@ -946,6 +971,17 @@ def test_what_a_sentiment_is_about_is_no_answer(tmp_path: Path) -> None:
     for split, part in (("train", made[:120]), ("test", made[120:])):
         jsonl(tmp_path / f"{split}.jsonl", part)
     assert [one for one in audit([tmp_path]).findings if one.level == "error"] == []
+
+
+@pytest.mark.parametrize("column", ["company", "Ticker", "symbol", "target"])
+def test_one_text_about_several_companies_is_no_conflict(column: str, tmp_path: Path) -> None:
+    """Here one text in ten is: too few to make each row a question of its own."""
+    made = [{**row, column: f"AA{n % 40}"} for n, row in enumerate(varied(200, 4))]
+    swapped = {label: LABELS[at - 1] for at, label in enumerate(LABELS)}
+    made += [{**row, column: "ZZ", "label": swapped[row["label"]]} for row in made[:20]]
+    assert not any(found.check == "conflicts" for found in audit([jsonl(tmp_path / "rows.jsonl", made)]).findings)
+    made += [{**row, "label": swapped[row["label"]]} for row in made[50:57]]
+    assert one(audit([jsonl(tmp_path / "rows.jsonl", made)]), "conflicts").count == 7
 
 
 @pytest.mark.parametrize(

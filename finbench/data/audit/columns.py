@@ -20,12 +20,13 @@ from finbench.data.readers import RawRecord
 
 # Names as they are met, without case, spaces and underscores, the likeliest first.
 _TEXT = (
-    *("text", "sentence", "news", "headline", "tweet", "title", "content", "context", "passage", "input", "document"),
+    *("text", "sentence", "news", "headline", "tweet", "content", "context", "passage", "input", "document"),
     *(
         "originalsent",
         "article",
         "post",
         "body",
+        "title",
         "review",
         "message",
         "paragraph",
@@ -41,9 +42,14 @@ _OFFERED = (  # what makes another question of the same words: its choices, the 
     *("choice", "choices", "endings", "options", "sol1", "sol2", "option1", "option2", "option3", "option4"),
     *("figure", "image", "picture"),
 )
+_ABOUT = ("entity", "target", "aspect")
+_WHOSE = (
+    *("company", "companyname", "ticker", "symbol", "issuer", "firm", "stock"),
+    *("org", "organisation", "organization"),
+)
 _ASKED = (
-    *("instruction", "system", "question", "questions", "query", "prompt", "hypothesis", "sentence2", "entity"),
-    *("target", "aspect"),
+    *("instruction", "system", "question", "questions", "query", "prompt", "hypothesis", "sentence2"),
+    *_ABOUT,
     *_OFFERED,
 )
 ANSWERS = (
@@ -114,6 +120,11 @@ class Layout:
         """Whether rows have choices or pictures of their own."""
         return any(key_of(column) in _OFFERED for column in self.asked)
 
+    @property
+    def asks_apart(self) -> bool:
+        """Whether rows of one text may be other questions: of other choices, or about another company or aspect."""
+        return self.offers or any(key_of(column) in (*_ABOUT, *_WHOSE) for column in self.asked)
+
     def item(self, raw: RawRecord) -> Item:
         row = raw.row
         gold: str | None
@@ -161,6 +172,7 @@ def layout(sample: Sequence[RawRecord], name: str, named: Mapping[str, str] = Ma
         )
     gold = [own["answer"]] if "answer" in own else _gold_columns(keys, values, text)
     asked = [keys[key] for key in _ASKED if key in keys and keys[key] not in (text, *gold)]
+    asked += [column for column in columns if key_of(column) in _WHOSE and _asks(values[column], values[text])]
     asked = [column for column in asked if any(as_text(value).strip() for value in values[column])]
     worked = next((keys[key] for key in _WORKED if key in keys and keys[key] not in gold), None)
     worked = worked if len(gold) == 1 else None
@@ -182,6 +194,12 @@ def _divides(cells: Sequence[Any]) -> bool:
     """Whether a column tells splits: a fold may be a number, and a set the name of one."""
     filled = [text for text in map(as_text, cells) if text.strip()]
     return bool(filled) and sum(split_named(text) is not None for text in filled) >= 0.9 * len(filled)
+
+
+def _asks(whose: Sequence[Any], texts: Sequence[Any]) -> bool:
+    """Whether a company belongs to what is asked: one text stands beside several. Else it says whose text it is."""
+    both = {(as_text(text), as_text(who).strip()) for text, who in zip(texts, whose, strict=True)}
+    return len(both) > len({text for text, _ in both})
 
 
 def _text_column(keys: dict[str, Any], values: dict[Any, list[Any]]) -> Any:

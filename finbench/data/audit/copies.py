@@ -37,7 +37,7 @@ def duplicates(context: AuditContext) -> Iterator[Finding]:
 def conflicts(context: AuditContext) -> Iterator[Finding]:
     """The same question about the same text with different answers."""
     for source in context.sources:
-        key = "asked" if source.layout.offers else "unit"
+        key = "asked" if source.layout.asks_apart else "unit"
         groups = (
             f"SELECT {key}, count(*) AS size, min(n) AS first FROM row {_FULL} AND src = ? AND gold IS NOT NULL"
             f" GROUP BY {key} HAVING count(DISTINCT gold) > 1"

@@ -25,6 +25,7 @@ _OPERATIONS: dict[str, Callable[[float, float], float]] = {
     "divide": operator.truediv,
     "exp": operator.pow,
 }
+_ARITHMETIC = ("derivation", "formula", "expression", "equation", "calculation", "program")
 _STEP = re.compile(r"\s*(\w+)\(([^(),]+),([^(),]+)\)\s*(?:,|$)")
 
 
@@ -56,8 +57,9 @@ def worked(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     columns = {key_of(name): name for name in row}
     if isinstance(text := row.get(columns.get("program", "")), str) and (value := program(text)) is not None:
         yield str(columns["program"]), value
-    if isinstance(text := row.get(columns.get("derivation", "")), str) and (value := derived(text)) is not None:
-        yield str(columns["derivation"]), value
+    for key in _ARITHMETIC:
+        if isinstance(text := row.get(columns.get(key, "")), str) and (value := derived(text)) is not None:
+            yield str(columns[key]), value
     if isinstance(steps := row.get(columns.get("programs", "")), list) and steps and isinstance(steps[-1], str):
         with contextlib.suppress(ValueError, OverflowError):
             yield str(columns["programs"]), float(helper("sets").conversations.run(steps[-1]))
