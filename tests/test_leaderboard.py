@@ -42,6 +42,7 @@ from finbench.cli.app import app
 from finbench.core import threads
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest, sha256_file
+from finbench.core.seal import card_seal
 from finbench.data.sources import import_data
 from finbench.hub.dev.calls import DevAccount
 from finbench.hub.dev.server import DevHub
@@ -933,6 +934,32 @@ def test_what_is_published_is_what_was_checked(place: Path, tmp_path: Path) -> N
     (place / "leaderboard.md").write_text("x")
     with pytest.raises(FinbenchError, match="Stale: leaderboard.md"):
         space.publication(place, tmp_path / "out")
+
+
+def test_nothing_is_published_that_the_page_does_not_show(place: Path, tmp_path: Path) -> None:
+    """Refused, of an older version, or samples of no card; and a Parquet file goes whole, or not at all."""
+    cards = place / "scorecards"
+    [packed] = leaderboard.pack(place, tmp_path / "packed")
+    shutil.copy(cards / "gold.samples.jsonl.zst", cards / "orphan.samples.jsonl.zst")
+    found = json.loads((cards / "gold.json").read_text())
+    for score in found["scores"]:
+        score["version"] -= 1
+    (cards / "older.json").write_text(json.dumps(found | {"seal": card_seal(found)}))
+    shutil.copy(cards / "gold.samples.jsonl.zst", cards / "older.samples.jsonl.zst")
+    (cards / "torn.json").write_text("{")
+    leaderboard.build(place)
+    sent, _ = space.gather(place)
+    names = {name.partition("/")[2] for name in sent["dataset"] if name.startswith("scorecards/")}
+    assert names == {path.name for path in cards.iterdir()} - {
+        *("orphan.samples.jsonl.zst", "older.json", "older.samples.jsonl.zst", "torn.json"),
+    }
+    shutil.copy(packed, cards)
+    leaderboard.build(place)
+    assert f"scorecards/{packed.name}" in space.gather(place)[0]["dataset"]
+    (cards / packed.name).write_bytes(packed.read_bytes()[:-100])
+    leaderboard.build(place)
+    with pytest.raises(FinbenchError, match=rf"left out of the page, 1 in all: {packed.name}"):
+        space.gather(place)
 
 
 KINDS = ("dataset", "space")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from finbench import hub
@@ -11,7 +12,9 @@ from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
 from finbench.core.files import check_replaced, folder_atomic
 from finbench.hub import Kind
+from finbench.leaderboard import store
 from finbench.leaderboard.attested import ADAPTERS, ATTESTATIONS
+from finbench.leaderboard.board import Board
 from finbench.leaderboard.building import PARQUET, build
 from finbench.leaderboard.page import PAGE
 from finbench.leaderboard.precedence import ARRIVALS
@@ -30,7 +33,7 @@ def gather(folder: Path, repo: str | None = None) -> tuple[dict[Kind, dict[str, 
     """The files of a leaderboard's two repositories by their paths there, and what a commit of them is called.
 
     ``repo`` (org/name) is where, for links between the two. Raises FinbenchError where the generated files are stale;
-    cards that are refused stay here: what is published is what was checked.
+    cards that are refused or of an older version, and files of no card, stay here: what is published was checked.
     """
     made = build(folder, check=True)
     if "index.html" not in made.files:
@@ -44,16 +47,9 @@ def gather(folder: Path, repo: str | None = None) -> tuple[dict[Kind, dict[str, 
         "dataset_page": hub.page(repo, "dataset") if repo else None,
         "space_page": hub.page(repo, "space") if repo else None,
     }
-    folders = (SCORECARDS, ADAPTERS, ATTESTATIONS)
-    kept = [
-        path
-        for name in folders
-        for path in sorted((folder / name).rglob("*"))
-        if path.is_file() and not path.is_symlink()
-    ]
-    refused = {folder / SCORECARDS / one.file for one in made.board.refused}
-    refused |= {cardfiles.samples_path(path) for path in refused}
-    kept = [path for path in kept if path not in refused]
+    kept = _cards(folder, made.board)
+    for name in (ADAPTERS, ATTESTATIONS):
+        kept += [path for path in sorted((folder / name).rglob("*")) if path.is_file() and not path.is_symlink()]
     beside = ("leaderboard.csv", "leaderboard.json", PARQUET, ARRIVALS, SIGNERS, REVOKED, FILE)
     kept += [folder / name for name in beside if (folder / name).is_file()]
     inside = {path.relative_to(folder): path for path in kept}
@@ -64,6 +60,23 @@ def gather(folder: Path, repo: str | None = None) -> tuple[dict[Kind, dict[str, 
     for kind, own in files.items():
         own["README.md"] = from_template(f"leaderboard/{kind}.md.j2", escape=False, **facts).encode()
     return files, f"finbench: leaderboard of {facts['cards']} scorecards"
+
+
+def _cards(folder: Path, board: Board) -> list[Path]:
+    """The cards that the page shows or has as history, with their samples, and Parquet files of such cards alone."""
+    shown = {entry.key for entry in board.entries}.union(*board.history.values())
+    places, wrong = store.places(folder)
+    unfit = [f"{place.key}.json" for place in places if place.packed and place.key not in shown]
+    unfit += [name for name in wrong if re.search(r"\.parquet(:|$)", name)]
+    if unfit:
+        raise FinbenchError(
+            f"Parquet files of {folder} hold cards that are left out of the page, {len(unfit):,} in all: {unfit[0]}.",
+            f"Take the cards out as files, and the Parquet files away: finbench leaderboard unpack OUT {folder}",
+        )
+    cards = [place.path for place in places if place.key in shown and not place.packed]
+    samples = [path for card in cards if (path := cardfiles.samples_path(card)).is_file()]
+    packed = [path for path in (folder / SCORECARDS).rglob("*.parquet") if path.is_file() and not path.is_symlink()]
+    return sorted([*cards, *samples, *packed])
 
 
 def publication(folder: Path, out: Path) -> dict[str, Path]:
