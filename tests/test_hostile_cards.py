@@ -586,6 +586,17 @@ def test_a_share_beyond_all_is_named(value: float, card: Path) -> None:
     assert any(fault.field.endswith("metrics.acc") for fault in verify(card).faults)
 
 
+def test_no_name_of_a_card_is_a_link_or_markup_in_a_table(card: Path) -> None:
+    """Addresses become links by themselves on GitHub, underlines slanted type."""
+    name = "best: https://evil.example/a_b WWW.evil.example _sure_"
+    written(card, lambda found, _: found["subject"].update(name=name))
+    without_samples(card)
+    told = r"best: https&#58;//evil.example/a\_b WWW&#46;evil.example \_sure\_"
+    text = render.markdown([cardfiles.read(card)])
+    assert told in text
+    assert "://evil" not in text + reporting.report([card])
+
+
 def test_a_number_beyond_any_axis_is_drawn_and_a_baseline_without_it_left_out(card: Path) -> None:
     def far(found: Card, rows: Rows) -> None:
         for score in found["scores"]:

@@ -360,9 +360,11 @@ def slug(text: str) -> str:
 
 
 def _cell(text: object) -> str:
-    """Text in a Markdown table: no markup, no HTML, no end of the cell."""
+    """Text in a Markdown table: no markup, no HTML, no end of the cell, and no address that becomes a link."""
     plain = html_module.escape(_line(text), quote=False)
-    return re.sub(r"([|\\`*_\[\]])", r"\\\1", plain) if re.search(r"[|`*\[\]<>]", str(text)) else plain
+    if re.search(r"[|`*\[\]<>]|\b_|_\b", str(text)):
+        plain = re.sub(r"([|\\`*_\[\]])", r"\\\1", plain)
+    return re.sub(r"(?i)\bwww\.", lambda found: f"{found[0][:-1]}&#46;", plain.replace("://", "&#58;//"))
 
 
 def markdown(cards: Sequence[Scorecard]) -> str:
