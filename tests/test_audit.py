@@ -17,6 +17,7 @@ import pytest
 from make_reports import context, conversation, page, program_of_thoughts
 from typer.testing import CliRunner
 
+import finbench
 from conftest import quick
 from finbench.cli.app import app
 from finbench.core import paths
@@ -902,6 +903,19 @@ def test_a_comma_in_a_header_of_semicolons_is_part_of_a_name(header: str, tmp_pa
     made = audit([tmp_path])
     assert one(made, "leak").count == 50
     assert {finding.check for finding in made.findings if finding.level == "error"} == {"leak"}
+
+
+@pytest.mark.parametrize("sign", [";", ",", "\t", "|"])
+def test_a_line_that_tells_excel_the_delimiter_is_no_header(sign: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    lines = [sign.join((row["text"], row["label"])) for row in varied(90, 1)]
+    path.write_text("\r\n".join([f"sep={sign}", f"text{sign}label", *lines]))
+    found = audit([path]).sources[0]
+    assert (found.rows, found.texts) == (90, ["text"])
+    assert sum(finbench.new_task(path, to=tmp_path / "mine").rows.values()) == 90
+    path.write_text(f"sep={sign}\n")
+    with pytest.raises(FinbenchError, match="no row"):
+        audit([path])
 
 
 def test_a_decimal_comma_is_no_comma_of_thousands(tmp_path: Path) -> None:

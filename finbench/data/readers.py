@@ -11,6 +11,7 @@ import difflib
 import io
 import itertools
 import json
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -220,12 +221,20 @@ def first_lines(file: SourceFile, most: int = 20) -> list[str]:
         return [line for line in (text.readline(1_000_000) for _ in range(most)) if line]
 
 
+def told_delimiter(line: str) -> str:
+    """What a first line of a CSV file tells Excel: ``sep=;``. Empty where it is another line."""
+    found = re.fullmatch(r"sep=([^\w\s]|\t)\s*", line)
+    return found[1] if found else ""
+
+
 def delimiter_of(lines: Sequence[str]) -> str:
     """The sign between the fields of a CSV file, by its first lines: spreadsheets write semicolons in many countries.
 
     Of several in the header the one that parts all lines into as many fields, and into most; a comma where none does.
     """
     header = lines[0] if lines else ""
+    if told := told_delimiter(header):
+        return told
     if "," not in header:
         return max(",;\t|", key=header.count)
     found, most = ",", 1
@@ -240,11 +249,12 @@ def delimiter_of(lines: Sequence[str]) -> str:
 
 
 def decode_csv(file: SourceFile, delimiter: str = ",") -> Iterator[RawRecord | str]:
-    """CSV with a header line."""
+    """CSV with a header line, perhaps after one that tells Excel the delimiter."""
     with text_of(file) as text:
         reader, start = csv.reader(text, strict=True, delimiter=delimiter), 1
         try:
-            header = [name.strip() for name in next(reader)]
+            first = next(reader)
+            header = [name.strip() for name in (next(reader, []) if first == ["sep=", ""] else first)]
             if len(header) > _COLUMNS:
                 raise FinbenchError(f"{file}:1: a header of {len(header):,} columns.", "Keep those that are needed.")
             if len(set(header)) < len(header):

@@ -118,9 +118,9 @@ def _decoded(file: readers.SourceFile, columns: Sequence[str], found: Reading) -
     if file.suffix not in (".csv", ".tsv"):
         yield from readers.decoder_of(file, None)(file)
         return
-    delimiter = ","
-    with readers.text_of(file) as text:
-        first = text.readline(1_000_000).rstrip("\r\n")
+    lines = [line.rstrip("\r\n") for line in readers.first_lines(file, 2)]
+    told = readers.told_delimiter(lines[0]) if lines else ""
+    first, delimiter = "".join(lines[1:] if told else lines[:1]), told or ","
     for other, name in _DELIMITERS.items():
         if columns[0] not in _cells(first, ",") and columns[0] in _cells(first, other):
             delimiter = other
