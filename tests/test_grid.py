@@ -59,6 +59,7 @@ def test_terms_that_nobody_has_accepted_are_told_once_before_ray_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(driver, "_ray", lambda: None)  # it need not be there
     monkeypatch.setattr(driver, "_cluster", lambda *_: pytest.fail("Ray was started"))
     with pytest.raises(FinbenchError, match="gemma3-270m comes under terms of its maker") as refused:
         driver.sweep(write(tmp_path, "gemma3-270m"), str(tmp_path / "out"))
