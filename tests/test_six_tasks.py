@@ -53,6 +53,23 @@ def test_of_equal_ways_one_study_in_twenty_finds_something_and_intervals_hold() 
     assert 0.93 < np.mean(held) < 0.97
 
 
+def test_the_second_bases_test_is_a_welch_test_of_the_mean_of_two_and_wants_one_sign(monkeypatch: Any) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    bench = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "four_bits.py"))
+    rng, claims, held = np.random.default_rng(5), 0, 0
+    for _ in range(600):
+        told = bench["planned"](scores(rng, {"QLoRA": -2.0}))
+        claims += told.found
+        held += told.low <= -2 <= told.high
+        assert (told.p < 0.05) == (not told.low <= 0 <= told.high)
+        assert told.value == pytest.approx(np.mean([value for value, _, _ in told.single.values()]))
+    assert 0.93 < held / 600 < 0.98
+    assert 0.1 < claims / 600 < 0.4
+    apart = bench["planned"](scores(rng, {"QLoRA": {"fpb": -40.0, "tfns": 9.0}}, spread=1.0))
+    assert apart.p < 0.05
+    assert not apart.found
+
+
 def test_a_gain_on_all_tasks_is_found_and_one_that_rests_on_a_task_is_not() -> None:
     rng = np.random.default_rng(2)
     every = {pair.pair: pair for pair in BENCH["planned"](scores(rng, {"QLoRA": -6.0, "IR-QLoRA": -6.0}))}
