@@ -70,6 +70,23 @@ def test_the_second_bases_test_is_a_welch_test_of_the_mean_of_two_and_wants_one_
     assert not apart.found
 
 
+def test_the_page_of_the_second_base_is_what_its_cards_give(monkeypatch: Any) -> None:
+    root = Path(__file__).parent.parent
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    bench = runpy.run_path(str(root / "benchmarks" / "four_bits.py"))
+    cells = bench["read"](bench["KEPT"])
+    assert len(cells) == 20
+    page = (root / "docs" / "study.md").read_text()
+    told = bench["tables"](bench["KEPT"], cells)
+    assert all(one in page for one in told)
+    points = np.array(
+        [[[cells[way, task, seed].points for seed in SEEDS] for task in bench["TASKS"]] for way in ("LoRA", "QLoRA")]
+    )
+    lora, qlora = points.mean(axis=(1, 2))
+    assert f"| {qlora - lora:+.1f} [" in page
+    assert f"± {np.std(points[0, 0], ddof=1):.1f} |" in page
+
+
 def test_a_gain_on_all_tasks_is_found_and_one_that_rests_on_a_task_is_not() -> None:
     rng = np.random.default_rng(2)
     every = {pair.pair: pair for pair in BENCH["planned"](scores(rng, {"QLoRA": -6.0, "IR-QLoRA": -6.0}))}
