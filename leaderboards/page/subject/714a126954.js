@@ -1,0 +1,2 @@
+/* finbench leaderboard */
+finbench("subject/714a126954", '{"who":"714a126954","cards":[{"key":"gemma3-270m","detail":"f0f4eb5d1cfb","who":"714a126954","name":"gemma3-270m","base":"gemma3-270m","kind":"base","method":"base","what":"base","format":"bf16","rank":null,"parameters":null,"level":"samples-attached","memory":4403494912,"machine":"AMD EPYC, 1 core"}],"rows":{"a16b59b007":[[0,0.0,0.0,0.00636,null,0.0083,116.2,516.4,0,0,null,null,null,0.05452]],"f3747b505f":[[0,0.00162,0.0,0.005,null,0.005,130.7,435.65,0,0,null,null,null,0.03595]]}}');

@@ -1,0 +1,2 @@
+/* finbench leaderboard */
+finbench("subject/a981227d03", '{"who":"a981227d03","cards":[{"key":"gemma3-270m-4bit","detail":"980e4751bfac","who":"a981227d03","name":"gemma3-270m-4bit","base":"gemma3-270m","kind":"base","method":"base","what":"base, nf4","format":"nf4","rank":null,"parameters":null,"level":"samples-attached","memory":3091464192,"machine":"AMD EPYC, 1 core"}],"rows":{"a16b59b007":[[0,0.00813,0.0,0.0207,null,0.0083,351.8,170.62,0,0,null,null,null,0.11612]],"f3747b505f":[[0,0.0,0.0,0.00636,null,0.0017,105.4,540.43,0,0,null,null,null,0.02788]]}}');
