@@ -506,7 +506,7 @@ def test_the_committed_page_has_the_seeds_of_a_recipe_as_one_row() -> None:
     assert (every["conditions"], every["whole"]) == (["74.3 % of the test"], False)
     rows = [read_script((COMMITTED / "page" / "task" / f"{one['file']}.js").read_text())[1] for one in (some, every)]
     several = {parts["cards"][row[0]]["name"]: row for row in [*rows[0], *rows[1]] if isinstance(row[11], list)}
-    assert len(several) == 7  # six of the study with 400 training rows, and LoRA with 2,506
+    assert len(several) == 9  # eight of the study with 400 training rows, two of them of Gemma, and LoRA with 2,506
     assert {name: len(row[11]) for name, row in several.items() if len(row[11]) != 5} == {"fpb-smollm2-135m-lora": 3}
     for row in several.values():
         assert row[1] == pytest.approx(statistics.mean(one[1] for one in row[11]), abs=1e-5)
