@@ -596,6 +596,7 @@
         h("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": "Trainings" }, h("table", {},
           h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "training"), h("th", { scope: "col", class: "n" }, "value"), h("th", { scope: "col", class: "n" }, "95 % interval over documents"))), h("tbody", {}, lines))));
     }
+    place.append(h("p", { class: "note" }, "Choose a training for its answers taken apart and the commands that reproduce it."));
   }
   async function drawer(card, test, rows) {
     const recipe = rows.filter((row) => Array.isArray(row[RUNS]));
