@@ -317,3 +317,12 @@ def test_a_part_of_a_test_is_named_in_the_verdict_and_beside_its_documents(
     assert "mini_sentiment (24.8 % of the test): " in " ".join(capsys.readouterr().out.split())
     [whole] = comparison.compare([cards["gold"], cards["one"]])
     assert "whole" not in whole.verdict
+
+
+def test_a_card_that_was_edited_is_not_compared(cards: dict[str, Path], tmp_path: Path) -> None:
+    own = copied(cards["one"], tmp_path / "own")
+    found = json.loads(own.read_text())
+    found["seconds"] = 1.5
+    own.write_text(json.dumps(found))
+    with pytest.raises(FinbenchError, match="edited after it was written: seconds"):
+        comparison.compare([cards["gold"], own])

@@ -15,12 +15,11 @@ from finbench.cards import cardfiles, setups
 from finbench.cards.render import parts_of
 from finbench.cards.setups import setup_of
 from finbench.cards.verdicts import Comparison, Contest, Disagreement
-from finbench.core import catalog, paths
+from finbench.core import catalog, paths, seal
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import json_lines
 from finbench.core.records import Score, Scorecard
-from finbench.core.seal import salted
 from finbench.scoring import (
     Difference,
     clusters_of,
@@ -66,6 +65,7 @@ def _load(path: Path) -> LoadedCard:
             f"{path} has no samples, and only samples can be compared document by document.",
             "Score the subject again: finbench eval",
         )
+    seal.refuse_edited(cardfiles.raw(path), str(path))
     scores = {score.task: score for score in card.scores}
     for score in card.scores:
         catalog.recall(score.task, score.task_digest)
@@ -392,4 +392,4 @@ def _texts(task: str, data_dir: Path | None) -> dict[str, str]:
     if not file.is_file():
         return {}
     rows = json_lines(file.read_text(encoding="utf-8"))
-    return {salted(f"text:{row.get('text')}")[:16]: str(row.get("text")) for row in rows}
+    return {seal.salted(f"text:{row.get('text')}")[:16]: str(row.get("text")) for row in rows}
