@@ -324,7 +324,7 @@ def test_a_model_without_a_chat_is_given_the_text_as_it_is() -> None:
         (CHATML.replace("Be kind", "{{ '{{ .Env }}' }}"), "it writes '{{'"),
         (CHATML.replace("Be kind", "a\x1b[31mb"), "it writes"),
         (CHATML.replace("{{ m['content'] }}", "{{ m['content'] }}{{ m['content'] }}"), "every text once"),
-        ("fixed", "every text once"),
+        ("fixed", "leaves out what the user says"),
         (CHATML.replace("{{ m['content'] }}", "{{ m['content'] }}{{ '}' }}"), "a curly bracket beside a text"),
         (CHATML.replace("Be kind", "{{ cycler.__init__.__globals__ }}"), "chat template"),
         (CHATML.replace("Be kind", "{% for a in range(10**9) %}x{% endfor %}"), "chat template"),
@@ -347,7 +347,7 @@ def test_the_base_of_an_export_is_read_once_its_template_is_known(
     """A template that cannot be held is said before weights are read."""
     monkeypatch.setattr(bases, "load", lambda *_: pytest.fail("weights were read"))
     refused = (CHATML.replace("Be kind", "{{ cycler.__init__.__globals__ }}"), "chat template")
-    for template, match in (("fixed", "every text once"), refused):
+    for template, match in (("fixed", "leaves out what the user says"), refused):
         monkeypatch.setattr(bases, "load_tokenizer", lambda *_, text=template: Tokenizer(text))
         with pytest.raises(FinbenchError, match=match) as fault:
             finbench.export(str(lora), tmp_path / "out", base=str(llama), to="ollama", bits=16)

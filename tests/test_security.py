@@ -510,9 +510,11 @@ def test_templates_that_reach_for_the_system_reach_nothing(
 def test_a_template_that_waits_for_a_word_is_stopped_too(llama: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(llama, tmp_path / "base")
     loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-    (folder / "chat_template.jinja").write_text("{% if 'profit' in messages[0].content %}" + loop + "{% endif %}ok")
+    (folder / "chat_template.jinja").write_text(
+        "{% if 'profit' in messages[0].content %}" + loop + "{% endif %}{{ messages[0].content }}"
+    )
     apply = bases.chat_template(bases.load_tokenizer(bases.resolve(str(folder))), "x")
-    assert apply([{"role": "user", "content": "Hello"}]) == "ok"
+    assert apply([{"role": "user", "content": "Hello"}]) == "Hello"
     start = processor_time()
     with pytest.raises(FinbenchError, match="was stopped"):
         apply([{"role": "user", "content": "a profit"}])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench import hub
-from finbench.core import catalog, environment, paths, refs, safety, threads
+from finbench.core import catalog, environment, paths, refs, threads
 from finbench.core.errors import FinbenchError, reason, unknown
 from finbench.core.records import BaseModelId, Bits, Quantised, Recipe
 from finbench.methods import Layer, method_named, quantise
@@ -355,43 +355,15 @@ def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any
     return model.eval(), tokenizer
 
 
-_OF_ITS_CODE = (ValueError, TypeError, AttributeError, LookupError)  # what a template's own expressions may raise
-
-
 def chat_template(tokenizer: Any, base: str, variables: Mapping[str, Any] | None = None) -> Callable[..., str]:
     """The base's chat template, in the shape lm-eval calls it: (messages, add_generation_prompt) -> text.
 
-    ``variables`` are given to it beside the messages, as ``enable_thinking``. Without a generation prompt the last
-    message is left open, to go on with; with ``closed`` as well, it is ended as the template ends it.
-
-    A template is a program of whoever made the model: transformers renders it in a sandbox; here it also may not
-    take more than a moment, a gigabyte, or a megabyte of text.
+    ``variables`` are given to it beside the messages, as ``enable_thinking``. See ``chatguard.renderer``.
     """
-    from jinja2 import TemplateError
-
     if not tokenizer.chat_template:
         raise FinbenchError(
             f"The base {base} has no chat template.",
             "Train it with --set chat=false and evaluate it with --no-chat, or choose another: finbench bases",
         )
     chatguard.check(tokenizer.chat_template, base)
-
-    def apply(messages: list[dict[str, str]], add_generation_prompt: bool = True, closed: bool = False) -> str:
-        try:
-            with safety.bounded(f"The chat template of {base}", chatguard.SECONDS, "Use --no-chat."):
-                text = str(
-                    tokenizer.apply_chat_template(
-                        messages,
-                        tokenize=False,
-                        add_generation_prompt=add_generation_prompt,
-                        continue_final_message=not add_generation_prompt and not closed,
-                        **(variables or {}),
-                    )
-                )
-        except (TemplateError, MemoryError, OverflowError, RecursionError, *_OF_ITS_CODE) as fault:
-            raise FinbenchError(f"The chat template of {base} refuses: {fault}", "Use --no-chat.") from fault
-        if len(text) > chatguard.LONGEST + 2 * sum(len(message["content"]) for message in messages):
-            raise FinbenchError(f"The chat template of {base} makes {len(text):,} characters.", "Use --no-chat.")
-        return text
-
-    return apply
+    return chatguard.renderer(tokenizer, base, variables or {})
