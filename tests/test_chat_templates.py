@@ -164,3 +164,28 @@ def test_each_shape_of_a_conversation_is_tried_once(tokenizer: Any, monkeypatch:
         apply([ASKED])
         apply([SYSTEM, ASKED])
     assert len(rendered) == 2 + 6
+
+
+@pytest.mark.parametrize(
+    ("template", "why"), [(FAMILIES["Gemma 2"], "System role not supported"), ("alternating", "roles must alternate")]
+)
+def test_a_template_that_refuses_a_system_prompt_says_what_to_leave_out(
+    template: str, why: str, tokenizer: Any
+) -> None:
+    template = template.replace("alternating", "{% for m in messages %}" + _IS_USER + "{{ m.content }}{% endfor %}")
+    with pytest.raises(FinbenchError, match=why) as fault:
+        made(tokenizer, template, [SYSTEM, ASKED])
+    assert fault.value.hint == "Leave out --system-prompt, or use --no-chat."
+    with pytest.raises(FinbenchError, match="roles must alternate") as fault:
+        made(tokenizer, template, [ASKED, ASKED])
+    assert fault.value.hint == "Use --no-chat; in training, --set chat=false."
+
+
+def test_of_several_templates_the_default_is_used(tokenizer: Any) -> None:
+    assert made(tokenizer, {"rag": PHI3, "default": CHATML}, [ASKED]) == made(tokenizer, CHATML, [ASKED])
+    with pytest.raises(FinbenchError) as fault:
+        made(tokenizer, {"rag": PHI3, "tool_use": CHATML}, [ASKED])
+    assert fault.value.message.endswith(
+        "has several chat templates (rag, tool_use), and none of them is named default."
+    )
+    assert "--no-chat" in fault.value.hint

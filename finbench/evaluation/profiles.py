@@ -19,7 +19,7 @@ def in_template(wanted: Evaluation) -> Evaluation:
     if wanted.profile not in TEMPLATED:
         return wanted
     if wanted.chat is False:
-        raise FinbenchError(f"Profile {wanted.profile} needs the chat template.", "Leave --no-chat out.")
+        raise FinbenchError(f"Profile {wanted.profile} needs the chat template.", "Leave --no-chat out, or --profile.")
     return replace(wanted, chat=True)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from finbench import hub
 from finbench.core import catalog, environment, paths, refs, threads
-from finbench.core.errors import FinbenchError, reason, unknown
+from finbench.core.errors import FinbenchError, reason, shortened, unknown
 from finbench.core.records import BaseModelId, Bits, Quantised, Recipe
 from finbench.methods import Layer, method_named, quantise
 from finbench.models import chatguard, ggufs, modelfiles, structured, tokenguard
@@ -364,6 +364,12 @@ def chat_template(tokenizer: Any, base: str, variables: Mapping[str, Any] | None
         raise FinbenchError(
             f"The base {base} has no chat template.",
             "Train it with --set chat=false and evaluate it with --no-chat, or choose another: finbench bases",
+        )
+    if isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
+        names = shortened(", ".join(sorted(tokenizer.chat_template)))
+        raise FinbenchError(
+            f"The base {base} has several chat templates ({names}), and none of them is named default.",
+            "Name the right one so in its tokenizer_config.json, or use --no-chat; in training, --set chat=false.",
         )
     chatguard.check(tokenizer.chat_template, base)
     return chatguard.renderer(tokenizer, base, variables or {})

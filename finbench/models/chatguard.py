@@ -118,6 +118,7 @@ def renderer(tokenizer: Any, base: str, variables: Mapping[str, Any]) -> Callabl
     from jinja2 import TemplateError
 
     def rendered(messages: Sequence[Mapping[str, str]], opened: bool, closed: bool, parts: bool) -> str:
+        hint = _NO_SYSTEM if any(message["role"] == "system" for message in messages) else _NO_CHAT
         given = [{**one, "content": [{"type": "text", "text": one["content"]}]} if parts else one for one in messages]
         try:
             with safety.bounded(f"The chat template of {base}", SECONDS, _NO_CHAT):
@@ -131,7 +132,7 @@ def renderer(tokenizer: Any, base: str, variables: Mapping[str, Any]) -> Callabl
                     )
                 )
         except (TemplateError, MemoryError, OverflowError, RecursionError, *_OF_ITS_CODE) as fault:
-            raise FinbenchError(f"The chat template of {base} refuses: {fault}", _NO_CHAT) from fault
+            raise FinbenchError(f"The chat template of {base} refuses: {fault}", hint) from fault
         if len(text) > LONGEST + 2 * sum(len(message["content"]) for message in messages):
             raise FinbenchError(f"The chat template of {base} makes {len(text):,} characters.", _NO_CHAT)
         return text
