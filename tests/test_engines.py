@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,12 +17,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_eval.models.huggingface import HFLM
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from finbench.core import environment
 from finbench.core.errors import FinbenchError
 from finbench.engines import choices, forward, products
+from finbench.engines.hf import HFEngine
 from finbench.engines.lm import TreeLM
+from finbench.models import bases, prefixes
 
 # ---------------------------------------------------------------- the trees themselves, without a model
 
@@ -641,6 +644,25 @@ def test_a_model_that_is_not_a_number_is_never_scored(llama: Path) -> None:
         lm.generate_until([_ask("Sentence\nAnswer:", {"until": ["\n"]})], disable_tqdm=True)
     with pytest.raises(FinbenchError, match="not finite"):
         TreeLM(pretrained=model, tokenizer=tokenizer, batch_size=4)
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_a_model_that_cannot_compute_is_one_line(shares: bool, llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one whose config.json states other heads than its code can have (DeepSeek-V3 with two for keys)."""
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise fault
+
+    if not shares:  # it is run otherwise
+        monkeypatch.setattr(prefixes, "unsupported", lambda _: "of a trial")
+    monkeypatch.setattr(LlamaForCausalLM, "forward", fails)
+    fault = RuntimeError("The size of tensor a (4) must match the size of tensor b (8)")
+    with pytest.raises(FinbenchError, match=rf"{re.escape(str(llama))} cannot compute: The size of tensor a") as found:
+        HFEngine(bases.resolve(str(llama)))
+    assert "config.json" in found.value.hint
+    fault = torch.OutOfMemoryError("CUDA out of memory.")  # told where it is known what helps
+    with pytest.raises(torch.OutOfMemoryError):
+        HFEngine(bases.resolve(str(llama)))
 
 
 def test_half_precision_takes_label_probabilities_in_float32(llama: Path) -> None:

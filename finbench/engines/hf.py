@@ -66,6 +66,8 @@ class HFEngine(Engine):
             rows=batch_size,
             max_length=min(max_length, bases.context_length(base) or max_length) if max_length else None,
         )
+        if self.lm.slow:  # else it has been run already
+            self.lm.plain(self.tokenizer.encode(_PROBE))
         self.max_length = int(self.lm.max_length)
         self.form = "base"
         self.merger = Merger()

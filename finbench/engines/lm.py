@@ -26,6 +26,7 @@ from finbench.models import prefixes
 
 _ROWS = 64  # prompts that are decoded side by side
 _WIDE = 2**28  # bytes of float32 logits a batch may have
+_FAILS = (TypeError, ValueError, RuntimeError, LookupError, AttributeError, NotImplementedError)  # of a forward pass
 _PROBE = "Operating profit rose to 4.1 million. Operating profit fell."
 # of a generation config: what has no say in greedy decoding
 HARMLESS = {"bos_token_id", "eos_token_id", "pad_token_id", "do_sample", "temperature", "top_k", "top_p", "min_p",
@@ -76,6 +77,19 @@ class TreeLM(HFLM):
         with torch.no_grad():
             return self.model(torch.tensor([self.tokenizer.encode(text)], device=self.device)).logits[0]
 
+    def plain(self, ids: list[int]) -> Any:
+        """Logits of tokens by the model below its adapter; FinbenchError for one that cannot compute at all."""
+        try:
+            with torch.no_grad():
+                return self.bare(torch.tensor([ids], device=self.device)).logits[0]
+        except torch.OutOfMemoryError:
+            raise
+        except _FAILS as fault:
+            raise FinbenchError(
+                f"{self.bare.name_or_path or 'The model'} cannot compute: {reason(fault)}",
+                "Its config.json may not fit its weights: fetch it again, or choose another: finbench bases",
+            ) from fault
+
     def changed(self) -> None:
         """The weights are others than before."""
         if self.forward is not None:
@@ -101,9 +115,7 @@ class TreeLM(HFLM):
         probes = [(ids, ids[:2]), (other, ids[:2]), (other, ids[quarter:half]), (ids[quarter:], ids[:2])]
         expected = []
         for context, continuation in probes:
-            with torch.no_grad():
-                logits = self.bare(torch.tensor([[*context, *continuation]], device=self.device)).logits[0]
-            plain = torch.log_softmax(logits.float(), -1)[len(context) - 1 :]
+            plain = torch.log_softmax(self.plain([*context, *continuation]).float(), -1)[len(context) - 1 :]
             expected.append(float(sum(plain[at, token] for at, token in enumerate(continuation))))
         if not all(torch.isfinite(torch.tensor(expected))):
             raise forward.NOT_FINITE
@@ -116,7 +128,7 @@ class TreeLM(HFLM):
     def _differs(self, probes: Sequence[choices.Request], expected: Sequence[float]) -> str:
         try:
             found = self._score(probes[:3]) + self._score([probes[3], probes[0]])[:1]
-        except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, NotImplementedError) as fault:
+        except _FAILS as fault:
             return f"a trial failed ({reason(fault)})"
         finally:
             self.forward.forget()
