@@ -168,6 +168,9 @@ def _bad() -> Iterator[tuple[str, Any, str]]:
     for reason in ("error", "abort", "insufficient_system_resource", "cancelled"):
         yield f"broken off: {reason}", chat("pos", finish_reason=reason), "broke an answer off"
     yield "error inside", {"error": {"message": "provider down", "code": 502}}, "502 provider down"
+    for code in (None, "bad_thing"):
+        error = {"message": "no such thing", "type": "x", "code": code}
+        yield f"error inside, {code}", {"error": error}, r"answers with an error \(inside a 200 reply\): no such thing"
     yield "error as text", {"error": "model is loading"}, "model is loading"
     yield "deep", Answer(DEEP), "nested too deep"
     yield "a page", Answer(b"<!doctype html>\n<title>\nSign in</title>", kind="text/html"), "no JSON"
@@ -414,6 +417,42 @@ def test_an_endpoint_is_asked_again_when_it_says(naps: list[float]) -> None:
         assert least <= naps[0] <= most, (stated, naps)
     with pytest.raises(Refused, match="asks to wait 86,400 s"):
         asked(Answer({}, 429, {"Retry-After": "86400"}))
+
+
+PASSING = [
+    {"message": "model overloaded", "type": "x"},
+    {"message": "We are at capacity, please try again later."},
+    {"message": "Rate limit reached for model"},
+    {"message": "no", "type": "rate_limit_error"},
+    {"message": "no", "type": "overloaded_error"},
+    {"message": "no", "code": "server_error"},
+    {"message": "no", "code": "503"},
+    {"message": "upstream request timeout"},
+    {"message": "Provider returned error", "metadata": {"raw": "Overloaded"}},
+    "The model is temporarily unavailable",
+]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=map(str, PASSING))
+def test_an_error_inside_a_reply_that_may_pass_is_asked_again(error: Any, naps: list[float]) -> None:
+    said, fake = asked(after(*[Answer({"error": error})] * 2))
+    assert (said, len(fake.seen)) == ("positive", 3)
+    assert len(naps) >= 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "You exceeded your quota, see rate limits.", "code": "insufficient_quota"},
+        {"message": "The prompt is too long. Please try again with a shorter one."},
+        {"message": "Shorten the prompt and try again."},
+    ],
+)
+def test_an_error_inside_a_reply_that_stays_is_told_at_once(error: Any, naps: list[float]) -> None:
+    with pytest.raises(FinbenchError, match=r"answers with an error \(inside a 200 reply\)") as fault:
+        asked(Answer({"error": error}))
+    assert "Earlier answers are kept: the same command goes on." in fault.value.hint
+    assert naps == []
 
 
 def test_a_refused_peak_lets_threads_come_back_one_by_one(naps: list[float]) -> None:

@@ -28,6 +28,12 @@ KEYS = ("FINBENCH_SERVER_KEY", "OPENAI_API_KEY")  # environment variables, the f
 _AGAIN = {408, 409, 425, 429, *range(500, 600)} - {501, 505}  # states that pass
 _COMPUTED = (0, 408, 504)  # after these (0: silence, or half an answer) the answer may have been computed, and billed
 _FOR_GOOD = ("insufficient_quota", "billing_hard_limit_reached")  # codes of 429 that no pause mends
+# words of an error inside a reply of state 200 that has no number -> the state that they mean
+_MEANT = {
+    429: r"rate.?limit|too many requests|resource.?exhausted",
+    504: r"timed?[ _-]?out",
+    503: r"over.?load|capacity|(?<!and )try again(?! with)|temporar|loading|unavailable|server[ _](?:had an )?error",
+}
 _LONGEST = 30.0  # seconds between two attempts
 _TOLD = 10.0  # seconds between two lines about an endpoint that does not answer
 _ASKED = 120.0  # seconds that an endpoint may ask to wait; more is a quota, not a peak
@@ -208,10 +214,7 @@ class Wire:
             kind = "a stream, though none was asked for" if _STREAM.match(begin) else "something that is no JSON"
             raise self.no_answer(f"with {kind} ({shown})") from fault
         if isinstance(found, dict) and found.get("error") and not found.get("choices"):  # a state inside the answer
-            error = found["error"]
-            code = error.get("code") if isinstance(error, dict) else None
-            inside = code if isinstance(code, int) and 400 <= code < 600 else 400
-            raise self._fault(inside, given, text)
+            raise self._inside(found["error"], given, text)
         shown = json.dumps(found).casefold()
         if any(secret.casefold() in shown for secret in self.secrets if len(secret) >= _SECRET):
             raise FinbenchError(
@@ -248,13 +251,26 @@ class Wire:
             raise self.no_answer(f"with more than {_LARGEST // 2**20} MB")
         return text
 
-    def _fault(self, state: int, headers: Mapping[str, str], text: bytes) -> Exception:
-        """What a state that is no success means."""
+    def _inside(self, error: Any, headers: Mapping[str, str], text: bytes) -> Exception:
+        """What an error means whose reply has the state of success: what its number does, else what its words do."""
+        stated = [str(error.get(key) or "") for key in ("code", "type")] if isinstance(error, dict) else []
+        if stated and re.fullmatch("[45][0-9]{2}", stated[0]):
+            return self._fault(int(stated[0]), headers, text)
+        words = " ".join([*stated, _explained(text[: 2**16])[0]])[:1000]
+        meant = next((state for state, mark in _MEANT.items() if re.search(mark, words, re.IGNORECASE)), 400)
+        return self._fault(meant, headers, text, inside=True)
+
+    def _fault(self, state: int, headers: Mapping[str, str], text: bytes, inside: bool = False) -> Exception:
+        """What a state that is no success means; ``inside``: the reply's own was 200."""
         said, param, code = _explained(text[: 2**16])
         said = shortened(self.hidden(said)) or "nothing said"
         if state in _AGAIN and code not in _FOR_GOOD:
-            return Passing(f"{state} {said}", _stated_pause(headers), state)
-        if 300 <= state < 400:
+            begins = "an error inside a 200 reply:" if inside else str(state)
+            return Passing(f"{begins} {said}", _stated_pause(headers), state)
+        told = "answers with an error (inside a 200 reply)" if inside else f"refuses ({state})"
+        if inside:
+            hint = "Its own words say what it wants. Earlier answers are kept: the same command goes on."
+        elif 300 <= state < 400:
             hint = (
                 "It sends elsewhere, where no key is carried. Name that address, if you trust it: --arg url=https://..."
             )
@@ -264,7 +280,7 @@ class Wire:
             hint = "Is that its address (which often ends with /v1), and its name of the model?"
         else:
             hint = "Its own words say what it wants; else look into the log of the server."
-        return Rejected(f"{self.name} refuses ({state}): {said}", hint, state, said, param, code)
+        return Rejected(f"{self.name} {told}: {said}", hint, state, said, param, code)
 
     key_hint = f"Set the key: export {KEYS[0]}=..."
 
