@@ -15,6 +15,7 @@ from conftest import TEXT, Trained, TrainOnce
 from finbench.core.errors import FinbenchError
 from finbench.engines.hf import HFEngine
 from finbench.methods import METHODS, TUNERS, method_named
+from finbench.methods.wrapping import PeftMethod
 from finbench.models import adapters, attaching, bases
 from finbench.training import recipes, runner
 from finbench.training.merging import log_probabilities, merge
@@ -72,6 +73,38 @@ def test_it_trains_is_read_again_is_evaluated_and_merges(
     made = merge(str(run.folder), tmp_path / "m", base=str(folders[kind]), dtype="float32").merge
     assert made is not None
     assert made.largest_difference < (0.05 if bits == 8 else 5e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "modules", "forward"),
+    [
+        ("llama", "all-linear", 2),
+        ("gpt2", "all-linear", 2),
+        ("llama", ["q_proj", "v_proj"], 0),
+        ("gpt2", ["c_attn", "c_proj"], 2),
+    ],
+)
+def test_ia3_is_read_again_whatever_its_target_modules_are(
+    kind: str, modules: Any, forward: int, folders: dict[str, Path], train_once: TrainOnce
+) -> None:
+    """peft writes its own ``feedforward_modules`` as endings, and on reading wants them among the target modules."""
+    stated = {"base": str(folders[kind]), "tasks": ["mini_sentiment"], "method": "ia3", "limit": 24, "batch_size": 8}
+    asked = recipes.recipe(None, {**stated, "dtype": "float32", "lr": 1e-2, "target_modules": modules})
+    run = train_once(f"ia3-{kind}-{modules}", asked)
+    assert len(attaching.peft_config(run.folder).feedforward_modules) == forward
+    model, tokenizer = bases.load(bases.resolve(str(folders[kind])), 16, torch.float32)
+    found = log_probabilities(attaching.attach(model, run.folder).eval(), tokenizer, TEXT)
+    torch.testing.assert_close(found, run.logits, atol=1e-4, rtol=0)
+
+
+def test_no_success_is_told_of_an_adapter_that_peft_cannot_read(
+    wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TUNERS["ia3"].__class__, "wrap", PeftMethod.wrap)
+    with pytest.raises(FinbenchError, match="peft cannot read the configuration that it wrote itself: `feedforward"):
+        runner.train(recipe(wide, "ia3", target_modules="all-linear"), tmp_path / "out")
+    assert not (tmp_path / "out" / "finbench.json").exists()
+    assert list((tmp_path / "out" / "checkpoints").glob("checkpoint-*"))
 
 
 def test_variables_that_peft_leaves_behind_are_taken_back(folders: dict[str, Path]) -> None:

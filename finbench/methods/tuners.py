@@ -58,6 +58,17 @@ class Tuner(PeftMethod):
         stated = {name: getattr(recipe, key) for key, name in self.fields.items()}
         return self.made(self.kind, recipe, {**stated, **self.options, **recipe.options})
 
+    def wrap(self, model: Any, config: Any, recipe: Recipe) -> Any:
+        """As any; IA3 states in whole names what it may not read in endings, as peft leaves ``feedforward_modules``."""
+        made = super().wrap(model, config, recipe)
+        endings, wanted = getattr(config, "feedforward_modules", None), config.target_modules
+        if isinstance(endings, set | list) and not isinstance(wanted, str) and not set(endings) <= set(wanted):
+            modules = made.get_base_model().named_modules()
+            layers = {name: layer.is_feedforward for name, layer in modules if hasattr(layer, "is_feedforward")}
+            config.target_modules = set(layers)
+            config.feedforward_modules = {name for name, forward in layers.items() if forward}
+        return made
+
     def tokenwise(self, recipe: Recipe) -> bool:
         """All but PVeRA, which draws noise."""
         return self.peft_config != "PveraConfig"

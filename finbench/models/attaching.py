@@ -31,6 +31,17 @@ def peft_config(folder: Path) -> Any:
         return irqlora.peft_config(stated) if own else PeftConfig.from_pretrained(str(folder))
 
 
+def check_readable(folder: Path, method: str) -> None:
+    """No success is told of a training of ``method`` whose adapter nothing can load. Raises FinbenchError."""
+    try:
+        peft_config(folder)
+    except FinbenchError as fault:
+        raise FinbenchError(
+            f"peft cannot read the configuration that it wrote itself: {reason(fault.__cause__ or fault)}",
+            f"The checkpoints are kept. Train with other options (finbench methods {method}) or target modules.",
+        ) from fault
+
+
 @contextlib.contextmanager
 def fitting(folder: Path) -> Iterator[None]:
     """What peft raises of the adapter of ``folder`` as one FinbenchError, when it is read, put on its base, or runs."""

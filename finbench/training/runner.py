@@ -345,6 +345,7 @@ def _save(run: Prepared, model: Any, tokenizer: Any, measured: Training, out: Pa
             tokenizer.save_pretrained(staging)
         else:
             _name_base(staging / "adapter_config.json", base.id)
+            attaching.check_readable(staging, recipe.method)
         lost = None if cut is None else _truncation(run, model, tokenizer, staging, cut)
         (staging / "README.md").unlink(missing_ok=True)
         adapter = Adapter(
