@@ -20,7 +20,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.records import BaseModelId, Contamination, Merge, MergedModel
 from finbench.data import contamination
 from finbench.evaluation import evaluator
-from finbench.models import adapters, bases
+from finbench.models import adapters, attaching, bases
 from finbench.training import combine, combining, exporting, merging
 
 IDS = torch.tensor([[5, 9, 33, 71, 12, 4]])
@@ -72,6 +72,18 @@ def test_cat_is_the_weighted_sum_of_updates(llama: Path, parts: list[Path], tmp_
     one, other = (updates(llama, part) for part in parts)
     expected = {name: 0.5 * one.get(name, 0) - 2.0 * other.get(name, 0) for name in {*one, *other}}
     same(updates(llama, tmp_path / "ab"), expected)
+
+
+@pytest.mark.parametrize("excluded", [["layers.0.self_attn.q_proj"], r".*layers\.0.*q_proj"])
+def test_modules_that_the_parts_exclude_stay_excluded(llama: Path, tmp_path: Path, excluded: Any) -> None:
+    """The endings of their target modules would name them."""
+    parts = [make_lora(tmp_path / n, llama, "org/tiny", seed=s, exclude_modules=excluded) for s, n in enumerate("ab")]
+    combine([str(part) for part in parts], tmp_path / "ab")
+    one, other = (updates(llama, part) for part in parts)
+    assert len(one) == 3
+    model, _ = bases.load(bases.resolve(str(llama)), 16, torch.float32)
+    attaching.attach(model, tmp_path / "ab")
+    same(updates(llama, tmp_path / "ab"), {name: one[name] + other[name] for name in one})
 
 
 def test_linear_is_the_weighted_mean_and_a_rank_cuts_the_sum(llama: Path, alike: list[Path], tmp_path: Path) -> None:

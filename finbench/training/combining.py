@@ -240,9 +240,10 @@ def _write(made: dict[str, _Module], like: dict[str, Any], rank: int, folder: Pa
         tensors[name.format("B")] = torch.nn.functional.pad(module.b, (0, more)).contiguous()
     save_file(tensors, folder / adapters.WEIGHTS, metadata={"format": "pt"})
     modules = sorted(name.removeprefix("base_model.model.").partition(".lora_")[0] for name in made)
-    stated = like["target_modules"]
+    stated = like.get("target_modules")
     ends = {name.rpartition(".")[2] for name in modules}
-    same = isinstance(stated, list) and set(stated) == ends and not like.get("layers_to_transform")
+    less = like.get("layers_to_transform") or like.get("exclude_modules")  # so endings alone would name more
+    same = isinstance(stated, list) and set(stated) == ends and not less
     config = like | {
         "r": rank, "lora_alpha": rank, "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {},
         "target_modules": sorted(ends) if same else modules, "exclude_modules": None, "lora_dropout": 0.0,
