@@ -252,6 +252,15 @@ def test_what_does_not_fit_is_one_line(parts: list[Path], arguments: list[str], 
     assert not out.exists()
 
 
+@pytest.mark.parametrize("how", ["cat", "ties"])
+def test_updates_of_other_sizes_are_one_line(parts: list[Path], wide: Path, how: str, tmp_path: Path) -> None:
+    """Two bases of one name, as a folder's is that was made anew."""
+    other = make_lora(tmp_path / "other", wide, "org/tiny")
+    with pytest.raises(FinbenchError, match=r"a and other .* different bases: .*layers.0.self_attn.q_proj is 64 x 64 "):
+        combine([str(parts[0]), str(other)], tmp_path / "ab", how=how)
+    assert not (tmp_path / "ab").exists()
+
+
 def test_other_bases_are_refused_and_one_adapter_takes_no_weights(
     llama: Path, parts: list[Path], tmp_path: Path
 ) -> None:

@@ -62,6 +62,7 @@ def combine(
     found = [adapters.find(part) for part in parts]
     _fit(found)
     modules = [_modules(one) for one in found]
+    _check_sizes(found, modules)
     names = sorted({name for one in modules for name in one})
     whole = sum(max(len(module.a) for module in one.values()) for one in modules)
     kept = min(rank or whole, whole)
@@ -144,6 +145,21 @@ def _fit(found: Sequence[adapters.AdapterFolder]) -> None:
                 raise FinbenchError(
                     f"{first.name} and {other.name} were trained on different {what}: {one} and {another}.",
                     "Train one of them again as the other was.",
+                )
+
+
+def _check_sizes(found: Sequence[adapters.AdapterFolder], modules: Sequence[dict[str, _Module]]) -> None:
+    """Raise FinbenchError where updates of one weight differ in size: bases of one name need not be one."""
+    known: dict[str, tuple[str, str]] = {}
+    for one, own in zip(found, modules, strict=True):
+        for name, module in own.items():
+            size = f"{module.b.shape[0]} x {module.a.shape[1]}"
+            before, other = known.setdefault(name, (size, one.name))
+            if size != before:
+                weight = name.removeprefix("base_model.model.").partition(".lora_")[0]
+                raise FinbenchError(
+                    f"{other} and {one.name} were trained on different bases: {weight} is {before} and {size}.",
+                    "Train one of them again on the other's base.",
                 )
 
 
