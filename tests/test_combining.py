@@ -106,6 +106,29 @@ def test_ties_is_that_of_peft_on_whole_updates(llama: Path, alike: list[Path], d
     assert made.density == density
 
 
+def test_a_rank_above_the_sum_is_used_where_it_holds_more(
+    llama: Path, alike: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What TIES and DARE make has no low rank; a sum has that of its parts."""
+    from peft.utils.merge_utils import ties
+
+    names = [str(part) for part in alike]
+    made = {
+        rank: combine(names, tmp_path / f"t{rank}", how="ties", density=0.3, rank=rank) for rank in (None, 20, 64, 99)
+    }
+    assert [one.rank for one in made.values()] == [12, 20, 64, 64]
+    assert made[None].lost > made[20].lost > 0.1
+    assert made[64].lost == made[99].lost < 1e-5
+    own = [updates(llama, part) for part in alike]
+    theirs = {name: ties([one[name] for one in own], torch.ones(3), density=0.3) for name in own[0]}
+    same(updates(llama, tmp_path / "t64"), theirs)
+    for how in ("dare", "dare_ties"):
+        assert combine(names, tmp_path / how, how=how, rank=64).lost < 1e-5
+    assert capsys.readouterr().err.count("Rank 64 holds all of it: the rest of 99 would be zeros.") == 1
+    assert combine(names, tmp_path / "sum", rank=64).rank == 12
+    assert "Rank 12 holds all of it: the rest of 64 would be zeros." in capsys.readouterr().err
+
+
 def test_the_sign_is_that_of_the_weighted_sum() -> None:
     stacked = torch.tensor([[[1.0, -2.0, 0.0]], [[-3.0, -1.0, 2.0]], [[-0.5, 4.0, 0.0]]])
     assert combining._elected(stacked).tolist() == [[-1.75, 4.0, 2.0]]

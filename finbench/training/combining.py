@@ -52,7 +52,8 @@ def combine(
     """Write the adapter that the adapters ``parts`` are together into the new folder ``out``; return its record.
 
     ``weights``: one for each part, 1 by default. ``density``: the share of numbers that TIES and DARE keep, 0.5 by
-    default. ``rank`` of what is written: by default the sum of the parts' ranks. ``seed`` of DARE's draws.
+    default. ``rank`` of what is written: by default the sum of the parts' ranks, and at most what holds all of it.
+    ``seed`` of DARE's draws.
 
     Raises FinbenchError for adapters of other kinds than LoRA, of other bases or bits, for options that do not fit.
     """
@@ -65,7 +66,10 @@ def combine(
     _check_sizes(found, modules)
     names = sorted({name for one in modules for name in one})
     whole = sum(max(len(module.a) for module in one.values()) for one in modules)
-    kept = min(rank or whole, whole)
+    most = max(min(len(m.b), m.a.shape[1]) for one in modules for m in one.values()) if how in _SPARSE else whole
+    kept = min(rank or whole, most)
+    if rank and rank > kept:
+        say(f"Rank {kept} holds all of it: the rest of {rank} would be zeros.")
     used = [weight / sum(weights) for weight in weights] if how == "linear" else weights
     generator = torch.Generator().manual_seed(seed)
     made, lost = {}, 0.0
