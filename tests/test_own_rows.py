@@ -607,8 +607,25 @@ def test_conversations_ask_for_a_chat_template(llama: Path, tmp_path: Path) -> N
     path = str(lines(tmp_path / "a.jsonl", [{"messages": CHAT}]))
     assert recipe(llama, path).chat is True
     assert recipe(llama, str(lines(tmp_path / "b.jsonl", [PAIR]))).chat is False
-    with pytest.raises(FinbenchError, match="only a chat template can render"):
+    with pytest.raises(FinbenchError, match="only a chat template can render") as caught:
         runner.prepare(recipe(llama, path, chat=False))
+    assert caught.value.hint == "Add --set chat=true"
+
+
+def test_conversations_on_a_base_without_a_template_lead_to_another_base(llama: Path, tmp_path: Path) -> None:
+    """Not from one key to another and back."""
+    base = make_llama(tmp_path / "base")
+    (base / "chat_template.jinja").unlink()
+    path = str(lines(tmp_path / "a.jsonl", [{"messages": CHAT}]))
+    pairs = str(lines(tmp_path / "b.jsonl", [PAIR]))
+    for chosen in (recipe(base, path), recipe(base, path, chat=False), recipe(base, [pairs, path], chat=True)):
+        for look in (runner.prepare, finbench.check_data):
+            with pytest.raises(FinbenchError, match=r"a.jsonl holds conversations, .*base has none\.") as caught:
+                look(chosen)
+            assert caught.value.hint.startswith("Choose a base that has one")
+    with pytest.raises(FinbenchError, match="has no chat template") as caught:
+        runner.prepare(recipe(base, pairs, chat=True))
+    assert "--set chat=false" in caught.value.hint
 
 
 def test_every_loop_gives_the_loss_and_gradients_of_the_answers_of_separate_rows(wide: Path, tmp_path: Path) -> None:

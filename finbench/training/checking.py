@@ -85,11 +85,11 @@ def check_data(recipe: Recipe, data_dir: Path | None = None) -> list[CheckedData
     quiet()
     base = bases.resolve(recipe.base)
     tokenizer = bases.load_tokenizer(base)
-    template = bases.chat_template(tokenizer, recipe.base) if recipe.chat else None
+    template = own_rows.template_of(tokenizer, recipe)
     longest = min(recipe.max_length, bases.context_length(base) or recipe.max_length)
     index, encoder, found = contamination.Index(contamination.of_tests(data_dir)), RowEncoder(tokenizer), []
     for part, seen in zip(recipe.data, own.surveys(map(own.locate, recipe.data)), strict=True):
-        own_rows.check_template(seen, template)
+        own_rows.check_template(seen, template, tokenizer, recipe)
         renderer = own_rows.Renderer.of(tokenizer, template, part.delimiter, recipe.base)
         writer = TokenWriter(len(tokenizer))
         made = own_rows.learn(seen, recipe, encoder, renderer, longest, writer, index=index, show=SHOWN)

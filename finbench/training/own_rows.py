@@ -14,8 +14,10 @@ from typing import Any
 from finbench.core import owntasks
 from finbench.core.errors import FinbenchError, shortened
 from finbench.core.records import LearntData, Recipe
+from finbench.data import own
 from finbench.data.contamination import Index
 from finbench.data.own import Survey, Turn
+from finbench.models import bases
 from finbench.training.batches import TrainingRow
 from finbench.training.encoding import Rendered, RowEncoder
 from finbench.training.token_rows import TokenWriter
@@ -284,12 +286,29 @@ def benchmarks_of(found: Survey) -> list[str]:
     ]
 
 
-def check_template(found: Survey, template: Callable[..., str] | None) -> None:
+def template_of(tokenizer: Any, recipe: Recipe) -> Callable[..., str] | None:
+    """The chat template of a recipe's base, where it asks for it. Raises FinbenchError where there is none."""
+    if recipe.chat and not tokenizer.chat_template:
+        for part in filter(own.holds_conversations, recipe.data):
+            raise _untold(part.source, recipe)
+    return bases.chat_template(tokenizer, recipe.base) if recipe.chat else None
+
+
+def check_template(found: Survey, template: Callable[..., str] | None, tokenizer: Any, recipe: Recipe) -> None:
     """Refuse conversations where no chat template would render them. Raises FinbenchError."""
     if template is None and any(known.shape.chat for known in found.formats.values()):
+        if not tokenizer.chat_template:
+            raise _untold(found.name, recipe)
         raise FinbenchError(
             f"{found.name} holds conversations, which only a chat template can render.", "Add --set chat=true"
         )
+
+
+def _untold(source: str, recipe: Recipe) -> FinbenchError:
+    return FinbenchError(
+        f"{source} holds conversations, which only a chat template can render, and {recipe.base} has none.",
+        "Choose a base that has one, as those with chat of: finbench bases",
+    )
 
 
 def settle(made: Learnt, recipe: Recipe, longest: int) -> None:

@@ -306,7 +306,7 @@ class _Rows:
         self.base, self.sieve = base, sieve
         self.asked: list[holdout.Numbered] = []
         self.prompts: set[int] = set()  # hashes of what own rows ask
-        self.template = bases.chat_template(tokenizer, recipe.base) if recipe.chat else None
+        self.template = own_rows.template_of(tokenizer, recipe)
         self.longest = min(recipe.max_length, bases.context_length(base) or recipe.max_length)
         self.writer, self.encoder = TokenWriter(len(tokenizer)), RowEncoder(tokenizer)
         self.order: list[int] = []
@@ -357,7 +357,7 @@ class _Rows:
                 say(line)
         if recipe.bad_rows == "refuse":
             found.refuse()
-        own_rows.check_template(found, self.template)
+        own_rows.check_template(found, self.template, self.tokenizer, recipe)
         kept = np.flatnonzero(found.kept)
         asked = self._chosen(found.name, count, lambda number: f"{int(found.prompts[kept[number]]):016x}")
         if self.sieve:
