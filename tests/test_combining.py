@@ -253,6 +253,13 @@ def test_only_plain_loras_are_combined(
     assert not (tmp_path / "ab").exists()
 
 
+@pytest.mark.parametrize("given", [[], ["one"], "alone"])
+def test_one_adapter_is_refused_before_any_work(given: Any, parts: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(FinbenchError, match="name at least two") as caught:
+        combine([str(parts[0])] if given == ["one"] else given, tmp_path / "ab")
+    assert caught.value.hint == "To merge one into its base: finbench.merge(adapter, out)"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

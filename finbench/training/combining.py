@@ -57,6 +57,11 @@ def combine(
 
     Raises FinbenchError for adapters of other kinds than LoRA, of other bases or bits, for options that do not fit.
     """
+    if isinstance(parts, str) or len(parts) < 2:
+        raise FinbenchError(
+            "Several adapters become one: name at least two, as in combine(['runs/a', 'runs/b'], out).",
+            "To merge one into its base: finbench.merge(adapter, out)",
+        )
     if out.exists():
         raise FinbenchError(f"{out} exists already.", "Choose a new folder with --out.")
     weights, density = _checked(len(parts), how, weights, density, rank)
