@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from conftest import make_gpt2, make_llama
+from conftest import make_gpt2, make_llama, make_lora
 from finbench.cards import cardfiles
 from finbench.cli import app
 from finbench.core import catalog, installing
@@ -141,6 +142,26 @@ def test_an_adapter_that_changes_the_base_is_refused(
     with pytest.raises(FinbenchError, match="changes the base model itself"):
         examine(foreign(adapter, tmp_path / "p", **config), base=llama, out=tmp_path / "o")
     assert not list((tmp_path / "o").glob("*.json"))
+
+
+def test_an_adapter_that_trains_biases_is_scored_as_a_model(
+    gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No plain LoRA can be made of it, so the hint leads to two other commands."""
+    made = make_lora(tmp_path / "b", gpt2, target_modules=["c_attn"], bias="all", fan_in_fan_out=True)
+    weights = load_file(made / adapters.WEIGHTS)
+    save_file({name: one + 0.1 * name.endswith("bias") for name, one in weights.items()}, made / adapters.WEIGHTS)
+    with pytest.raises(FinbenchError, match="changes the base model itself") as caught:
+        examine(made, base=gpt2, out=tmp_path / "o")
+    first, then = caught.value.hint.removeprefix("It trains biases. Score it as a model: ").split(", then ")
+    monkeypatch.chdir(tmp_path)
+    for line in (f"{first} --base {gpt2}", f"{then} --tasks mini_sentiment --limit 2 --out cards"):
+        monkeypatch.setattr(sys, "argv", shlex.split(line))
+        with pytest.raises(SystemExit) as done:
+            app.main()
+        assert not done.value.code
+    [card] = (tmp_path / "cards").glob("*.json")
+    assert json.loads(card.read_text())["subject"]["name"] == "merged"
 
 
 def test_a_base_with_an_adapter_in_its_folder_is_refused(adapter: Path, llama: Path, tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from finbench.core import environment
+from finbench.core import environment, refs
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Bits, DType
 from finbench.engines import race, thinking, turns
@@ -125,9 +126,13 @@ class HFEngine(Engine):
             self.peft.base_model.enable_adapter_layers()
             above = self._probe()
         if not torch.equal(below, self.alone):
+            mend = "Convert it to a plain LoRA: peft's save_pretrained(path_initial_model_for_weight_conversion=...)."
+            if getattr(attaching.peft_config(adapter), "bias", "none") != "none":  # which no LoRA holds
+                bits = "" if self.bits == 16 else f" --bits {self.bits}"
+                made = f"finbench merge {shlex.quote(refs.typed(adapter))}{bits} --out merged"
+                mend = f"It trains biases. Score it as a model: {made}, then finbench eval --model ./merged"
             raise FinbenchError(
-                f"{adapter} changes the base model itself when it is loaded: the two cannot be compared.",
-                "Convert it to a plain LoRA: peft's save_pretrained(path_initial_model_for_weight_conversion=...).",
+                f"{adapter} changes the base model itself when it is loaded: the two cannot be compared.", mend
             )
         if torch.equal(above, self.alone):
             said = f"{adapter} has no effect: its answers are those of the base."
