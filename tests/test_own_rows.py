@@ -291,8 +291,12 @@ def test_a_row_that_two_files_have_is_learnt_once(llama: Path, tmp_path: Path) -
     first, second = lines(tmp_path / "a.jsonl", [PAIR]), lines(tmp_path / "b.jsonl", [more, PAIR, PAIR])
     run = runner.prepare(recipe(llama, [str(first), str(second)]))
     assert [(part.rows, part.dropped) for part in run.data] == [(1, {}), (1, {"copies": 2})]
-    with pytest.raises(FinbenchError, match=r"No row of a\.jsonl is left to learn from \(left out: 1 copies\)"):
-        runner.prepare(recipe(llama, [str(second), str(first)]))
+    for named in ([str(second), str(first)], [str(first), str(first)]):
+        with pytest.raises(FinbenchError, match=r"No row of a\.jsonl is left .* \(left out: 1 copies\)") as caught:
+            runner.prepare(recipe(llama, named))
+        assert caught.value.hint.startswith("Is it named twice? Sources before it have all of its rows")
+        assert caught.value.hint.endswith("--data a.jsonl:2")
+    assert len(runner.prepare(recipe(llama, f"{second}:2")).rows) == 4
     found = finbench.check_data(recipe(llama, [str(second), str(first)]))
     assert [one.fault is None for one in found] == [True, False]
 

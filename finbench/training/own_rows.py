@@ -333,6 +333,9 @@ def settle(made: Learnt, recipe: Recipe, longest: int) -> None:
     if not made.rows:
         left = ", ".join(f"{many:,} {why}" for why, many in made.dropped(recipe).items())
         said = f"No row of {name} is left to learn from" + (f" (left out: {left})." if left else ".")
+        if made.survey.copies and not made.survey.kept.any():  # of rows of other sources: of its own, one each is kept
+            mend = "Is it named twice? Sources before it have all of its rows: name it once, or leave it out. "
+            raise FinbenchError(said, f"{mend}A weight has rows learnt twice: --data {name}:2")
         raise FinbenchError(said, f"See why: finbench data check {name}")
 
 
