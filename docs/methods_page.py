@@ -127,6 +127,7 @@ and their rank is the sum of the parts' ranks. `ties` keeps the largest numbers 
 takes the mean of those that have the sign of the majority ([Yadav et al. 2023]); `dare` drops
 numbers at random and scales the others up ([Yu et al. 2023]); `dare_ties` does both. What these
 make has no low rank: it is cut to `--rank`, and the largest error of that is printed and recorded.
+By default that is the sum of the parts' ranks, too; a higher `--rank` loses less.
 What merges reach beside an adapter that is trained on both tasks stands in
 [training.md](training.md#two-tasks-merged-or-trained-on-both).
 With equal weights `ties` is peft's `ties_svd`. peft's own `ties` and `linear` work on the two
