@@ -714,6 +714,10 @@ def test_a_place_keeps_small_files_and_passes_over_torn_ones(url: str, tmp_path:
     place.remove("running/a.json")
     place.remove("running/a.json")
     assert place.running() == []
+    place.write("running/b.json", "{}")
+    place.clear()
+    place.clear()
+    assert place.running() == []
 
 
 @pytest.mark.parametrize("below", ["", "/x"])
@@ -908,6 +912,33 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     yield place.url
     server.stop()
     shutil.rmtree(place.work(), ignore_errors=True)
+
+
+def test_the_mark_of_a_killed_worker_is_no_running_step(tmp_path: Path) -> None:
+    one, place = board(write(tmp_path, "smollm2-135m")), Place(str(tmp_path))
+    given = next(iter(one.steps))
+    for key, since in (("0" * 64, "1"), (given, "2")):
+        mark = {"name": f"train {key[:4]}", "since": since, "pid": 1, "keys": [key]}
+        place.write(f"running/{key}.json", json.dumps(mark))
+    watch.Watch(one, place).tell({given})
+    found = watch.sweep_status(str(tmp_path))
+    assert [mark["name"] for mark in found["doing"]] == [f"train {given[:4]}"]
+
+
+def test_a_log_is_not_filled_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, clock = board(write(tmp_path, "smollm2-135m")), [1000.0]
+    monkeypatch.setattr(watch.time, "time", lambda: clock[0])
+    told = watch.Watch(one, Place(str(tmp_path)))
+    for _ in range(100):  # of 10 seconds
+        clock[0] += 10
+        told.tell(set())
+    assert capsys.readouterr().err.count("0 of 8 cells done") == 2
+    one.score_of[one.cells[0].key].outcome = {"state": "failed", "message": "", "seconds": 0}
+    clock[0] += 40
+    told.tell(set())
+    assert "1 failed" in capsys.readouterr().err
 
 
 @pytest.mark.ray

@@ -231,6 +231,7 @@ class Driver:
         """Until every step has ended."""
         watch = Watch(self.board, self.place, self.alive)
         self.place.remove(STOP)
+        self.place.clear()
         try:
             with watch.live or contextlib.nullcontext():
                 while not self.board.over:

@@ -76,6 +76,11 @@ class Place:
         """What workers say they are doing: [{name, since, pid, keys}], oldest first. A killed worker's mark stays."""
         return sorted(self._all("running").values(), key=lambda mark: str(mark.get("since")))
 
+    def clear(self) -> None:
+        """Remove the marks of workers that were killed with an earlier driver."""
+        for key in self._all("running"):
+            self.remove(f"running/{key}.json")
+
     def steps(self) -> dict[str, dict[str, Any]]:
         """Every finished or failed step by its key; a torn file is passed over, so that its step is done again."""
         return self._all("steps")

@@ -23,7 +23,7 @@ from finbench.grid.places import Place
 from finbench.grid.steps import Schedule
 
 EVERY = 1.0  # seconds between two looks
-SAID = 30.0  # seconds between two lines where there is no terminal
+SAID, AS_BEFORE = 30.0, 600.0  # seconds between two lines where there is no terminal; of the same words
 GONE = 60.0  # seconds after which a driver that says nothing is taken for dead
 _AT_URL = 15.0  # seconds between two writes to a store that charges for each
 
@@ -35,6 +35,7 @@ class Watch:
         self.board, self.place, self.alive = board, place, alive  # ``alive``: called whenever something is written
         self.every = EVERY if place.folder is not None else _AT_URL
         self.written = self.said = 0.0
+        self.line = ""  # that was said last
         self.unplaced: list[str] = []  # steps that no node can take, in words
         self.live = Live(console=err, transient=True, auto_refresh=False) if err.is_terminal else None
 
@@ -49,14 +50,15 @@ class Watch:
         self.alive()
         if self.live:
             self.live.update(picture(found), refresh=True)
-        elif now - self.said > SAID and not last:
-            self.said = now
-            say(line(found))
+        elif now - self.said > (SAID if line(found) != self.line else AS_BEFORE) and not last:
+            self.said, self.line = now, line(found)
+            say(self.line)
 
     def _progress(self, running: set[str], last: bool) -> dict[str, Any]:
-        marks = self.place.running() if running else []
+        # a worker that was killed leaves its mark: what counts is what Ray has in hand now
+        marks = [mark for mark in self.place.running() if running.intersection(mark.get("keys", ()))] if running else []
         # what Ray was given and no worker has begun is waiting: for a processor, or for memory
-        begun = {key for mark in marks for key in mark.get("keys", ())} & running
+        begun = {key for mark in marks for key in mark["keys"]}
         doing = [{name: value for name, value in mark.items() if name != "keys"} for mark in marks]
         states = [self.board.state(cell, begun) for cell in self.board.cells]
         left = self.board.seconds_left()
