@@ -30,10 +30,11 @@ from finbench.core.files import write_atomic
 from finbench.core.prose import wrapped
 from finbench.core.records import Adapter, Score, Scorecard
 from finbench.core.seal import edited
+from finbench.grid import sweepfile
 from finbench.scoring import floors, prompts
 from finbench.scoring.modelfree import TRAINED
 
-KEPT, PAGE = Path(__file__).with_suffix(""), DOCS / "results.md"
+KEPT, PAGE, GRID = Path(__file__).with_suffix(""), DOCS / "results.md", DOCS.parent / "examples" / "sweep-flagship.yaml"
 MARKS = "<!-- written by `python benchmarks/flagship.py OUT --page` -->", "<!-- end -->"
 SINGLE, JOINT, CALIBRATED = "adapter", "one for all", "labels, calibrated"
 COLUMNS = ("base", "5 examples", CALIBRATED, SINGLE, JOINT)
@@ -151,16 +152,22 @@ def costs(grid: Grid) -> str:
     return table(["task", "train rows", "epochs", "steps", "rate", "seeds", "minutes"], rows)
 
 
-def page(grids: dict[str, Grid], own: dict[str, float]) -> None:
-    """Write the measured part of docs/results.md."""
-    parts = [MARKS[0]]
+def measured(grids: dict[str, Grid], own: dict[str, float]) -> str:
+    """The measured part of docs/results.md: how much is done, and for each base its tables."""
+    whole, done = len(sweepfile.cells(sweepfile.read(GRID))), sum(len(grid.cards) for grid in grids.values())
+    parts = [] if done == whole else [f"{done} of the {whole} trainings are done. What is not, the tables leave out."]
     for name, grid in grids.items():
-        parts += [f"### {name}", scores(grid, own), "How they were trained; minutes of one core:", costs(grid)]
+        parts += [f"## {name}", scores(grid, own), "How they were trained; minutes of one core:", costs(grid)]
+    return wrapped("\n\n".join([MARKS[0], *parts, MARKS[1]]))
+
+
+def page(grids: dict[str, Grid], own: dict[str, float]) -> None:
+    """Write it there."""
     text = PAGE.read_text(encoding="utf-8")
     if not all(mark in text for mark in MARKS):
         sys.exit(f"{PAGE} has no place for the tables: {' '.join(MARKS)}")
     before, after = text.partition(MARKS[0])[0], text.partition(MARKS[1])[2]
-    write_atomic(PAGE, before + wrapped("\n\n".join([*parts, MARKS[1]])) + after)
+    write_atomic(PAGE, before + measured(grids, own) + after)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The whole suite on the embedded base: the base beside one adapter trained on a little of every set.
 
     python benchmarks/suite_smollm2.py run --data-dir DATA    trains and scores into runs/ (about an hour, 2 cores)
-    python benchmarks/suite_smollm2.py page                   docs/results.md, from leaderboards/scorecards
+    python benchmarks/suite_smollm2.py page                   docs/suite.md, from leaderboards/scorecards
 
 DATA is where ``finbench data import`` has put the rows. Sets that are not there are left out. Of each test at most
 ``LIMIT`` rows are scored, a random sample since test rows lie in the order of their hash: a check that every task
@@ -25,7 +25,7 @@ from finbench.training import recipes, runner
 LIMIT = {"suite": 200, "xbrl": 30, "numeric": 30, "claims": 100}  # test rows a task; fewer where prompts are long
 HOME = Path(__file__).resolve().parent.parent
 RESULTS = HOME / "leaderboards" / "scorecards"
-PAGE = HOME / "docs" / "results.md"
+PAGE = HOME / "docs" / "suite.md"
 XBRL = ["finbench_xbrl_tags", "finbench_xbrl_values", "finbench_xbrl_formula", "finbench_xbrl_calc"]
 PAGES = ["finbench_tatqa", "finbench_finqa", "finbench_convfinqa", "finbench_convfinqa_own", "finbench_xbrl_reason"]
 TEXTBOOK = [f"finbench_xfinbench_{kind}" for kind in ("truth", "choice", "calc")]
@@ -44,7 +44,7 @@ PUBLISHED = {  # by the authors, on whole tests of theirs, by their own metrics:
     "XFinBench 67.3 (o1, accuracy over all kinds of questions).",
 }
 HEAD = """\
-# Results on the embedded base
+# The whole suite on the embedded base
 
 Written by `python benchmarks/suite_smollm2.py page` from the scorecards in
 `leaderboards/scorecards`.
@@ -56,7 +56,7 @@ They are of the versions of the tasks that the cards state, most of them older t
 
 This is a check that a real model can be asked, trained and scored on the tasks.
 With one seed and a 135M base it ranks nothing.
-A recipe with three seeds on a whole test is in [quickstart.md](quickstart.md).
+What adapters reach on whole train splits is in [results.md](results.md).
 """
 
 

@@ -169,9 +169,9 @@ def test_the_results_of_the_quickstart_are_those_of_the_committed_scorecards() -
     assert "\n".join(lines) in _read("docs/quickstart.md")
 
 
-def test_the_page_of_results_is_that_of_the_committed_scorecards() -> None:
+def test_the_page_of_the_suite_is_that_of_the_committed_scorecards() -> None:
     suite = runpy.run_path(str(ROOT / "benchmarks" / "suite_smollm2.py"))
-    assert _read("docs/results.md") == suite["page"]()
+    assert _read("docs/suite.md") == suite["page"]()
 
 
 def test_the_tables_of_statistics_are_those_of_the_committed_simulation() -> None:

@@ -96,7 +96,13 @@ def test_what_a_base_gets_with_calibrated_labels_stands_beside_its_adapters(
     page.write_text(f"before\n\n{first}\nold\n{last}\n\nafter\n")
     bench["page"]({"smollm2-135m": grid}, {})
     text = page.read_text()
-    assert text.startswith(f"before\n\n{first}\n\n### smollm2-135m\n\n| task |")
+    assert text.startswith(f"before\n\n{first}\n\n2 of the 92 trainings are done.")
+    assert "\n\n## smollm2-135m\n\n| task |" in text
     assert text.endswith(f"{last}\n\nafter\n")
     assert " 45.6 |" in text
     assert "old" not in text
+
+
+def test_the_page_of_results_is_that_of_the_kept_cards(bench: dict[str, Any]) -> None:
+    kept = bench["KEPT"]
+    assert bench["measured"](bench["read"](kept), bench["made"](kept)) in bench["PAGE"].read_text(encoding="utf-8")
