@@ -5,6 +5,7 @@
     python benchmarks/flagship.py OUT                                        the tables, on the terminal
     python benchmarks/flagship.py OUT --keep                                 what is finished, to benchmarks/flagship
     python benchmarks/flagship.py OUT --page                                 docs/results.md
+    python benchmarks/flagship.py OUT --zoo                                  recipes and digests, to adapters_zoo
 
 Reads OUT/scorecards, OUT/adapters and OUT/linear.json. Cells that are not finished are left open. A grid that was kept
 goes on anywhere: copy benchmarks/flagship to OUT first.
@@ -20,23 +21,26 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
 from linear import answered, by_nearest, by_text
 from six_tasks import DOCS, keep, records, spread, table
 
 from finbench.cards import cardfiles, contextual
-from finbench.core import catalog
-from finbench.core.catalog import PREFIX
+from finbench.core import catalog, paths
+from finbench.core.catalog import PREFIX, TRAINED
 from finbench.core.files import write_atomic
 from finbench.core.prose import wrapped
 from finbench.core.records import Adapter, Score, Scorecard
 from finbench.core.seal import edited
 from finbench.grid import sweepfile
 from finbench.scoring import floors, prompts
-from finbench.scoring.modelfree import TRAINED
+from finbench.scoring.modelfree import TRAINED as MODELS
+from finbench.training.reproduced import entry
 
 KEPT, PAGE, GRID = Path(__file__).with_suffix(""), DOCS / "results.md", DOCS.parent / "examples" / "sweep-flagship.yaml"
 MARKS = "<!-- written by `python benchmarks/flagship.py OUT --page` -->", "<!-- end -->"
 SINGLE, JOINT, CALIBRATED = "adapter", "one for all", "labels, calibrated"
+ZOO = ("base", "method", "rank", "alpha", "lr", "epochs", "batch_size", "limit")  # what the cells of the grid state
 COLUMNS = ("base", "5 examples", CALIBRATED, SINGLE, JOINT)
 
 
@@ -48,6 +52,7 @@ class Grid:
     points: defaultdict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
     trained: defaultdict[str, list[Adapter]] = field(default_factory=lambda: defaultdict(list))  # of one task
     cards: list[Scorecard] = field(default_factory=list)  # of adapters
+    records: dict[str, Adapter] = field(default_factory=dict)  # by the adapter that a card names
 
     @property
     def tasks(self) -> list[str]:
@@ -70,6 +75,7 @@ def read(out: Path) -> dict[str, Grid]:
             record = known[card.subject.adapter]
             column = SINGLE if len(record.recipe.tasks) == 1 else JOINT
             grid.cards.append(card)
+            grid.records[card.subject.adapter] = record
             for task in record.recipe.tasks if column == SINGLE else ():
                 grid.trained[task.removeprefix(PREFIX)].append(record)
         elif not card.shots:
@@ -99,7 +105,7 @@ def beside(score: Score, own: dict[str, float]) -> tuple[float | None, float | N
     """In points the best constant, and the best model that is none of language, trained on the whole train split."""
     values = {name: 100 * value[score.main_metric] for name, value in floors(score).items()}
     constants = [value for name, value in values.items() if name.startswith(("majority", "question", "always"))]
-    models = [value for name, value in values.items() if name in TRAINED.values()]
+    models = [value for name, value in values.items() if name in MODELS.values()]
     models += [own[score.data.digest]] if score.data.digest in own else []
     return max(constants, default=None), max(models, default=None)
 
@@ -170,6 +176,30 @@ def page(grids: dict[str, Grid], own: dict[str, float]) -> None:
     write_atomic(PAGE, before + measured(grids, own) + after)
 
 
+def zoo(grids: dict[str, Grid]) -> None:
+    """Write the recipe of each adapter of seed 0, whichever seed is best, and what it gave."""
+    folder, defaults = (
+        paths.shipped("adapters_zoo"),
+        catalog.read_yaml(paths.shipped("adapters_zoo") / "_defaults.yaml"),
+    )
+    found = {}
+    for base, grid in grids.items():
+        for card in grid.cards:
+            record = grid.records[str(card.subject.adapter)]
+            if record.recipe.seed:
+                continue
+            tasks = [task.removeprefix(PREFIX) for task in record.recipe.tasks]
+            name = f"{'all' if len(tasks) > 1 else tasks[0].replace('_', '-')}-{base}-whole"
+            shown = {score.task.removeprefix(PREFIX): round(100 * score.main.value, 1) for score in card.scores}
+            found[name] = entry(record).model_copy(update={"scores": shown}).model_dump()
+            whole = record.recipe.model_dump(exclude_none=True, include={"tasks", *ZOO})
+            stated = {key: value for key, value in whole.items() if defaults.get(key) != value}
+            head = f"# An adapter of docs/results.md; {TRAINED} says which weights it gave. The rate: finbench tune.\n"
+            write_atomic(folder / f"{name}.yaml", head + yaml.safe_dump(stated, sort_keys=False))
+    head = "# recipe -> the weights that it gave, and on what; written by `python benchmarks/flagship.py OUT --zoo`\n"
+    write_atomic(folder / TRAINED, head + yaml.safe_dump(dict(sorted(found.items())), sort_keys=False))
+
+
 def main() -> None:
     """See above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -177,14 +207,18 @@ def main() -> None:
     parser.add_argument("--linear", type=Path, metavar="DATA", help="train linear models first, on rows from there")
     parser.add_argument("--keep", action="store_true", help="copy what is finished to benchmarks/flagship")
     parser.add_argument("--page", action="store_true", help="write docs/results.md")
+    parser.add_argument("--zoo", action="store_true", help="write recipes and digests to adapters_zoo")
     given = parser.parse_args()
     grids = read(given.out)
     if given.linear:
         linear(given.out, grids, given.linear)
     if given.keep:
         keep(given.out, [card.subject for grid in grids.values() for card in grid.cards], KEPT)
+    if given.zoo:
+        zoo(grids)
     if given.page:
         page(grids, made(given.out))
+    if given.zoo or given.page:
         return
     for name, grid in grids.items():
         print("\n\n".join([name, scores(grid, made(given.out)), costs(grid)]))

@@ -32,7 +32,7 @@ from finbench.hub.dev.server import DevHub
 from finbench.models import adapters, adopting, bases, zoo
 from finbench.models.adapters import AdapterFolder
 from finbench.publishing import evidence, pulling
-from finbench.training import recipes
+from finbench.training import recipes, reproduced
 
 ANSI = "\x1b]0;owned\x07\x1b[2J\u202e[bold]x"
 
@@ -110,7 +110,7 @@ def test_commands_stay_whole_on_a_narrow_terminal(published: str, tmp_path: Path
     publications.pulled(pulling.pull("hub:them/plain", place))
     entry, _ = pulling.add_to_zoo("hub:them/plain", "a-name-that-is-longer-than-the-terminal-is-wide")
     publications.zoo([entry])
-    listings.recipes({name: recipes.recipe(name) for name in catalog.recipe_files()})
+    listings.recipes({name: recipes.recipe(name) for name in catalog.recipe_files()}, reproduced.trained())
     lines = printed.getvalue().splitlines()
     assert "suite-smollm2-135m-lora  lora, r 16, 16 bits on smollm2-135m" in lines
     words = printed.getvalue().replace(",", " ").split()

@@ -55,14 +55,14 @@ def zoo_list() -> Found:
 
     found = {name: training.recipes.recipe(name) for name in catalog.recipe_files()}
     entries = models.zoo.entries()
-    others = models.zoo.known_adapters()
+    others, trained = models.zoo.known_adapters(), training.reproduced.trained()
 
     def shown() -> None:
         show.publications.zoo(list(entries.values()))
-        show.listings.recipes(found)
+        show.listings.recipes(found, trained)
         show.publications.others(others.values())
 
-    return Found({"adapters": entries, "recipes": found, "others": others}, shown)
+    return Found({"adapters": entries, "recipes": found, "trained": trained, "others": others}, shown)
 
 
 def zoo_show(name: Annotated[str, "Recipe, published adapter, or known adapter of others."]) -> Found:

@@ -162,10 +162,18 @@ def bases() -> dict[str, BaseEntry]:
     return {alias: BaseEntry.parse({"alias": alias, **stated[alias]}, f"{path}: {alias}") for alias in stated}
 
 
+TRAINED = "trained.yaml"  # what recipes of the zoo gave
+_NO_RECIPES = ("bases.yaml", "published.yaml", "_defaults.yaml", TRAINED)
+
+
 def recipe_files() -> dict[str, Path]:
     """Recipes of the zoo by name."""
     files = sorted(paths.shipped("adapters_zoo").glob("*.yaml"))
-    return {path.stem: path for path in files if path.stem not in ("bases", "published", "_defaults")}
+    return {
+        path.stem: path
+        for path in files
+        if path.name not in ("bases.yaml", "published.yaml", "_defaults.yaml", TRAINED)
+    }
 
 
 # what a family of tasks holds, in the order in which they are listed

@@ -4,8 +4,9 @@ Read in this order: ``recipes``, ``preparation`` (rows, steps), ``runner`` (the 
 ``loops`` and ``packing`` (how rows become passes). Beside them: ``holdout``, ``validation`` and ``answering`` (rows
 held out: which, when, and what is answered), ``curves`` (a training shown), ``suited`` (defaults for base and rows),
 ``encoding``, ``token_rows`` and ``own_rows`` (texts to rows of tokens), ``preferences`` and ``pairwise`` (pairs of
-answers), ``claims`` (whose a folder is), ``launch``, ``process`` and ``ranks`` (several processes), ``planning`` with
-``counting``, ``timing`` and ``shapes`` (what a run takes).
+answers), ``claims`` (whose a folder is), ``reproduced`` (the weights that a recipe gave before), ``launch``,
+``process`` and ``ranks`` (several processes), ``planning`` with ``counting``, ``timing`` and ``shapes`` (what a run
+takes).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.training import checkpoints, curves, leaks, machines, recipes, timing
+    from finbench.training import checkpoints, curves, leaks, machines, recipes, reproduced, timing
     from finbench.training.checking import CheckedData, check_data
     from finbench.training.combining import combine
     from finbench.training.exporting import Exported, export, exported_in_words
@@ -59,6 +60,7 @@ __all__ = [
     "prepare_for_plan",
     "process_count",
     "recipes",
+    "reproduced",
     "runs_in",
     "search_outline",
     "shape_of",

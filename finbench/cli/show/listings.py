@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # each brings what only some of these tables need
     from finbench.evaluation import DoctorLine, NewTask
     from finbench.methods import Method, Tuner
     from finbench.serving import Server
+    from finbench.training.reproduced import Reproducible
 
 _MATTER = ("finbench", "hardware", "cache", "base", "Hub")  # of what the doctor finds, by its first word
 _FACTS = "version family form main_metric labels baselines licence restricted split paper data"
@@ -152,12 +153,13 @@ def data_sets(tasks_by_set: Mapping[str, Task], found: Mapping[str, dict[str, An
         put(f"  {escape(command)}{which}")
 
 
-def recipes(found: Mapping[str, Recipe]) -> None:
-    """Recipes, two lines each: names stay whole on a narrow terminal."""
+def recipes(found: Mapping[str, Recipe], trained: Mapping[str, Reproducible]) -> None:
+    """Recipes, two lines each: names stay whole on a narrow terminal. With what was measured of those ``trained``."""
     for name, recipe in found.items():
         about = f"{recipe.method}, r {recipe.rank}, {formats.asked(recipe.bits)} on {recipe.base}"
         put(f"[bold]{escape(name)}[/]  {escape(about)}")
-        shown = ", ".join(recipe.learnt)
+        known = trained[name].scores if name in trained else {}
+        shown = ", ".join(f"{task} {known[task]:.1f}" if task in known else task for task in recipe.learnt)
         put(Padding(escape(shown), (0, 0, 0, 2)), wrap=True)
     put("\nTrain one: finbench train NAME")
 

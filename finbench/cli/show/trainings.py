@@ -21,7 +21,7 @@ from finbench.core.records import Adapter, MergedModel, Quantised, Recipe
 from finbench.methods import method_named
 from finbench.pretraining import Pretrained, report
 from finbench.pretraining.report import amount, size
-from finbench.training import Exported, Made, Run, exported_in_words, merge_in_words
+from finbench.training import Exported, Made, Run, exported_in_words, merge_in_words, reproduced
 
 
 def trained(adapter: Adapter, folder: Path, base: str) -> None:
@@ -48,6 +48,8 @@ def trained(adapter: Adapter, folder: Path, base: str) -> None:
             + (f" {held.left_out:,} rows were left out: they hold test or train texts." if held.left_out else ""),
             wrap=True,
         )
+    if beside := reproduced.compared(adapter):
+        put(escape(beside), wrap=True)
     put(f"Curves: {escape(str(folder / 'training.html'))}")
     if adapter.recipe.name != folder.resolve().name:
         put(f"Scorecards call it {adapter.recipe.name}, as its recipe does; --name gives another.", wrap=True)
