@@ -4,7 +4,7 @@
     python benchmarks/flagship.py OUT --linear DATA                          a linear model where none is known
     python benchmarks/flagship.py OUT                                        the tables, on the terminal
     python benchmarks/flagship.py OUT --keep                                 what is finished, to benchmarks/flagship
-    python benchmarks/flagship.py OUT --page                                 docs/results.md
+    python benchmarks/flagship.py OUT --page                                 docs/results.md, its picture
     python benchmarks/flagship.py OUT --zoo                                  recipes and digests, to adapters_zoo
 
 Reads OUT/scorecards, OUT/adapters and OUT/linear.json. Cells that are not finished are left open. A grid that was kept
@@ -38,6 +38,7 @@ from finbench.scoring.modelfree import TRAINED as MODELS
 from finbench.training.reproduced import entry
 
 KEPT, PAGE, GRID = Path(__file__).with_suffix(""), DOCS / "results.md", DOCS.parent / "examples" / "sweep-flagship.yaml"
+PICTURE = DOCS / "results.svg"
 MARKS = "<!-- written by `python benchmarks/flagship.py OUT --page` -->", "<!-- end -->"
 SINGLE, JOINT, CALIBRATED = "adapter", "one for all", "labels, calibrated"
 ZOO = ("base", "method", "rank", "alpha", "lr", "epochs", "batch_size", "limit")  # what the cells of the grid state
@@ -158,6 +159,47 @@ def costs(grid: Grid) -> str:
     return table(["task", "train rows", "epochs", "steps", "rate", "seeds", "minutes"], rows)
 
 
+def picture(grids: dict[str, Grid], own: dict[str, float]) -> str:
+    """A dot a way and task, the bases one below the other; pale dots are the trainings."""
+    ways = {"best constant": "#8a94a0", "base at its best": "#a3862b", "linear model": "#c0643c", "adapter": "#2f6f9f"}
+    row, left, right, top = 24, 200, 700, 40
+    parts = [
+        f'<circle cx="{left + 8 + 128 * number}" cy="14" r="5" fill="{colour}"/>'
+        f'<text x="{left + 18 + 128 * number}" y="18">{way}</text>'
+        for number, (way, colour) in enumerate(ways.items())
+    ]
+    for name, grid in grids.items():
+        bottom = top + row * len(grid.tasks)
+        for tick in range(0, 101, 20):
+            x = left + (right - left) * tick / 100
+            parts.append(f'<path d="M{x} {top - 4}V{bottom}" stroke="#8a94a0" stroke-opacity=".3"/>')
+            parts.append(f'<text x="{x}" y="{bottom + 14}" text-anchor="middle" class="s">{tick}</text>')
+        parts.append(f'<text x="0" y="{top - 10}" style="font-weight:600">{name}</text>')
+        for place, task in enumerate(grid.tasks):
+            y = top + row * place + row // 2
+            many = grid.points[SINGLE, task]
+            constant, model = beside((grid.scores[SINGLE, task] or grid.scores[JOINT, task])[0], own)
+            base = [statistics.mean(grid.points[way, task]) for way in COLUMNS[:3] if grid.points[way, task]]
+            points = constant, max(base, default=None), model, statistics.mean(many) if many else None
+            parts.append(f'<text x="12" y="{y + 4}">{task}</text>')
+            shown = [(value, ways["adapter"], 4, 0.35) for value in many]
+            shown += [
+                (value, colour, 5, 1) for value, colour in zip(points, ways.values(), strict=True) if value is not None
+            ]
+            parts += [
+                f'<circle cx="{left + (right - left) * value / 100:.1f}" cy="{y}" r="{size}" fill="{colour}" '
+                f'fill-opacity="{opacity}"/>'
+                for value, colour, size, opacity in shown
+            ]
+        top = bottom + 56
+    style = "text{font:13px system-ui,sans-serif;fill:#1c2430}.s{font-size:11px;fill:#68727f}.p{fill:#fff}"
+    dark = "@media(prefers-color-scheme:dark){text{fill:#e6eaef}.s{fill:#96a1ad}.p{fill:#14191f}}"
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-12 -8 736 {top - 16}" width="736" height="{top - 16}" '
+    head += 'role="img" aria-label="What adapters reach on each task, beside what needs no training">'
+    back = f'<rect class="p" x="-12" y="-8" width="736" height="{top - 16}"/>'
+    return "\n".join([f"{head}<style>{style}{dark}</style>{back}", *parts, "</svg>"]) + "\n"
+
+
 def measured(grids: dict[str, Grid], own: dict[str, float]) -> str:
     """The measured part of docs/results.md: how much is done, and for each base its tables."""
     whole, done = len(sweepfile.cells(sweepfile.read(GRID))), sum(len(grid.cards) for grid in grids.values())
@@ -173,6 +215,7 @@ def page(grids: dict[str, Grid], own: dict[str, float]) -> None:
     if not all(mark in text for mark in MARKS):
         sys.exit(f"{PAGE} has no place for the tables: {' '.join(MARKS)}")
     before, after = text.partition(MARKS[0])[0], text.partition(MARKS[1])[2]
+    write_atomic(PICTURE, picture(grids, own))
     write_atomic(PAGE, before + measured(grids, own) + after)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import shutil
+import statistics
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -89,6 +91,7 @@ def test_what_a_base_gets_with_calibrated_labels_stands_beside_its_adapters(
     assert len(grid.points["base", "fpb"]) == 1
     page = out / "results.md"
     monkeypatch.setitem(bench["page"].__globals__, "PAGE", page)
+    monkeypatch.setitem(bench["page"].__globals__, "PICTURE", out / "results.svg")
     page.write_text("no place\n")
     with pytest.raises(SystemExit, match="has no place for the tables"):
         bench["page"]({"smollm2-135m": grid}, {})
@@ -101,8 +104,15 @@ def test_what_a_base_gets_with_calibrated_labels_stands_beside_its_adapters(
     assert text.endswith(f"{last}\n\nafter\n")
     assert " 45.6 |" in text
     assert "old" not in text
+    drawn = (out / "results.svg").read_text()
+    dots = re.findall(r'cx="([\d.]+)" cy="\d+" r="5" fill="(#\w+)" fill-opacity="1"', drawn)
+    across = {colour: float(x) for x, colour in dots}
+    assert across["#a3862b"] == 200 + 5 * 45.6  # the base at its best: calibrated
+    adapter = statistics.mean(grid.points["adapter", "fpb"])
+    assert across["#2f6f9f"] == pytest.approx(200 + 5 * adapter, abs=0.05)
 
 
 def test_the_page_of_results_is_that_of_the_kept_cards(bench: dict[str, Any]) -> None:
-    kept = bench["KEPT"]
-    assert bench["measured"](bench["read"](kept), bench["made"](kept)) in bench["PAGE"].read_text(encoding="utf-8")
+    grids, own = bench["read"](bench["KEPT"]), bench["made"](bench["KEPT"])
+    assert bench["measured"](grids, own) in bench["PAGE"].read_text(encoding="utf-8")
+    assert bench["picture"](grids, own) == bench["PICTURE"].read_text(encoding="utf-8")
