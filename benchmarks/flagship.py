@@ -35,7 +35,7 @@ from finbench.core.seal import edited
 from finbench.grid import sweepfile
 from finbench.scoring import floors, prompts
 from finbench.scoring.modelfree import TRAINED as MODELS
-from finbench.training.reproduced import entry
+from finbench.training.reproduced import entry, trained
 
 KEPT, PAGE, GRID = Path(__file__).with_suffix(""), DOCS / "results.md", DOCS.parent / "examples" / "sweep-flagship.yaml"
 PICTURE = DOCS / "results.svg"
@@ -133,17 +133,21 @@ def linear(out: Path, grids: dict[str, Grid], data_dir: Path) -> None:
 def scores(grid: Grid, own: dict[str, float]) -> str:
     """The table of one base; an adapter that is not above the linear model is marked."""
     rows = []
+    columns = [column for column in COLUMNS if any(grid.points[column, task] for task in grid.tasks)]
     for task in grid.tasks:
         one = (grid.scores[SINGLE, task] or grid.scores[JOINT, task])[0]
         constant, model = beside(one, own)
-        shown = [spread(grid.points[column, task], 0) for column in COLUMNS]
-        for place, column in enumerate(COLUMNS):
+        shown = []
+        for column in columns:
             values = grid.points[column, task]
+            two = " / ".join(f"{value:.1f}" for value in sorted(values))  # a deviation of two says too little
+            shown.append(two if column == "5 examples" and len(values) == 2 else spread(values, 0))
             if column in (SINGLE, JOINT) and values and model is not None and statistics.mean(values) <= model:
-                shown[place] += " ↓"
+                shown[-1] += "\u00a0↓"
         floor = ["–" if value is None else f"{value:.1f}" for value in (constant, model)]
-        rows.append([task, one.main_metric, f"{one.n:,}", *floor, *shown])
-    return table(["task", "metric", "n", "best constant", "linear model", *COLUMNS], rows)
+        share = f"{100 * one.data.share:.0f}"
+        rows.append([task, one.main_metric, f"{one.n:,}", share, *floor, *shown])
+    return table(["task", "metric", "n", "of the test, %", "best constant", "linear model", *columns], rows)
 
 
 def costs(grid: Grid) -> str:
@@ -152,11 +156,29 @@ def costs(grid: Grid) -> str:
     for task, many in sorted(grid.trained.items()):
         one = many[0]
         took = statistics.median(record.training.seconds for record in many) / 60
+        first = [
+            f"{100 * card.scores[0].main.value:.1f}"
+            for card in grid.cards
+            if (record := grid.records[str(card.subject.adapter)]) in many and record.recipe.seed == 0
+        ]
+        alike = one.contamination.found.get(task, 0) if one.contamination else 0
         rows.append([
-            task, f"{sum(data.rows for data in one.data):,}", f"{one.recipe.epochs:g}", f"{one.training.steps:,}",
-            f"{one.recipe.lr:g}", str(len(many)), f"{took:.0f}",
+            task, f"{sum(data.rows for data in one.data):,}", f"{100 * one.data[0].share:.0f}", str(alike),
+            f"{one.recipe.epochs:g}", f"{one.training.steps:,}", f"{one.recipe.lr:g}", str(len(many)),
+            *(first or ["–"]), f"{took:.0f}",
         ])  # fmt: skip
-    return table(["task", "train rows", "epochs", "steps", "rate", "seeds", "minutes"], rows)
+    heads = [
+        "task",
+        "train rows",
+        "of the train split, %",
+        "test texts in train",
+        "epochs",
+        "steps",
+        "rate",
+        "seeds",
+        "seed 0",
+    ]
+    return table([*heads, "minutes"], rows)
 
 
 def picture(grids: dict[str, Grid], own: dict[str, float]) -> str:
@@ -225,7 +247,7 @@ def zoo(grids: dict[str, Grid]) -> None:
         paths.shipped("adapters_zoo"),
         catalog.read_yaml(paths.shipped("adapters_zoo") / "_defaults.yaml"),
     )
-    found = {}
+    found = {name: one.model_dump() for name, one in trained().items()}  # of a part of the grid, the rest stays
     for base, grid in grids.items():
         for card in grid.cards:
             record = grid.records[str(card.subject.adapter)]

@@ -48,7 +48,7 @@ def run(data_dir: Path | None) -> None:
 
 def table() -> str:
     """Markdown: the base, each seed, and their mean with the standard deviation over seeds."""
-    paths = [RESULTS / "fpb-smollm2-135m.json", *sorted(RESULTS.glob(f"{RECIPE}-s*.json"))]
+    paths = [RESULTS / "fpb-smollm2-135m.json", *(RESULTS / f"{RECIPE}-s{seed}.json" for seed in SEEDS)]
     shown = [cardfiles.read(path) for path in paths]
     lines = [
         "| subject | macro-F1, 95 % interval | accuracy | parsed | macro-F1, log-likelihood form |",

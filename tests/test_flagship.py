@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from finbench.cards import cardfiles
 
@@ -52,7 +53,28 @@ def test_the_table_has_the_numbers_of_the_cards(bench: dict[str, Any], out: Path
     [row] = [line for line in bench["scores"](grid, {digest: 99.0}).splitlines() if line.startswith("| fpb")]
     assert " 99.0 |" in row
     assert "↓" in row  # below the linear model
-    assert "| fpb | 400 | 1 | 50 | " in bench["costs"](grid)
+    assert "| fpb | 400 | 74 | 0 | 1 | 50 | " in bench["costs"](grid)
+    assert f" | {values[0]:.1f} | " in bench["costs"](grid)  # of seed 0
+    assert "labels, calibrated" not in bench["scores"](grid, {})  # nothing is known of it
+
+
+def test_recipes_of_a_part_of_the_grid_leave_the_others_in_place(
+    bench: dict[str, Any], out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo = out / "adapters_zoo"
+    shutil.copytree(BENCHMARKS.parent / "adapters_zoo", zoo)
+    monkeypatch.setattr(bench["paths"], "shipped", lambda name: out / name)
+    before = yaml.safe_load((zoo / "trained.yaml").read_text(encoding="utf-8"))
+    grids = bench["read"](out)
+    bench["zoo"](grids)
+    after = yaml.safe_load((zoo / "trained.yaml").read_text(encoding="utf-8"))
+    assert after.keys() == before.keys()
+    [record] = [one for one in grids["smollm2-135m"].records.values() if one.recipe.seed == 0]
+    own = after.pop("fpb-smollm2-135m-whole")
+    assert own["weights"] == record.files["adapter_model.safetensors"]
+    assert own["learnt"] == 400
+    assert {name: before[name] for name in after} == after
+    assert yaml.safe_load((zoo / "fpb-smollm2-135m-whole.yaml").read_text(encoding="utf-8"))["limit"] == 400
 
 
 def test_a_card_that_was_edited_or_whose_training_is_unknown_ends_it(bench: dict[str, Any], out: Path) -> None:

@@ -42,11 +42,39 @@ def test_the_same_weights_are_told_from_others_and_it_says_what_differs(record: 
     said = reproduced.compared(other)
     assert said is not None
     assert said.startswith("Not bit for bit")
-    assert f"torch {record.provenance.packages['torch']}" in said
+    assert said.endswith(": the processor may be of another kind, nothing else that is recorded differs.")
     rows = [data.model_copy(update={"digest": "1" * 64}) for data in other.data]
-    said = reproduced.compared(changed(other, data=rows))
+    training = other.training.model_copy(update={"rows": 9_999})
+    said = reproduced.compared(changed(other, data=rows, training=training))
     assert said is not None
     assert said.startswith("Learnt from other rows")
+    assert said.endswith(f": 9,999 here, {record.training.rows:,} there.")
+
+
+def test_only_what_differs_is_said() -> None:
+    record = WHOLE[0]
+    there = record.provenance
+    where = there.model_copy(
+        update={
+            "packages": {**there.packages, "torch": "9.9"},
+            "hardware": {**there.hardware, "gpu": "NVIDIA H100", "cores": 8},
+        }
+    )
+    base = record.base.model_copy(update={"fingerprint": "f" * 64})
+    files = {**record.files, reproduced.WEIGHTS: "0" * 64}
+    said = reproduced.compared(changed(record, files=files, provenance=where, base=base))
+    assert said is not None
+    assert said.partition("): ")[2] == (
+        f"base {record.base.fingerprint[:24]} there, {'f' * 24} here; hardware {there.hardware['cpu']} there, "
+        f"NVIDIA H100 here; threads (OMP_NUM_THREADS) {there.hardware['cores']} there, 8 here; "
+        f"torch {there.packages['torch']} there, 9.9 here."
+    )
+
+
+def test_a_recipe_that_is_gone_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = catalog.recipe_files()
+    monkeypatch.setattr(catalog, "recipe_files", lambda: {n: p for n, p in files.items() if not n.endswith("-whole")})
+    assert reproduced.compared(WHOLE[0]) is None
 
 
 def test_of_another_recipe_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:

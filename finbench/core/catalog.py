@@ -169,11 +169,7 @@ _NO_RECIPES = ("bases.yaml", "published.yaml", "_defaults.yaml", TRAINED)
 def recipe_files() -> dict[str, Path]:
     """Recipes of the zoo by name."""
     files = sorted(paths.shipped("adapters_zoo").glob("*.yaml"))
-    return {
-        path.stem: path
-        for path in files
-        if path.name not in ("bases.yaml", "published.yaml", "_defaults.yaml", TRAINED)
-    }
+    return {path.stem: path for path in files if path.name not in _NO_RECIPES}
 
 
 # what a family of tasks holds, in the order in which they are listed

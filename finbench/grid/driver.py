@@ -310,6 +310,7 @@ class Driver:
     def _died(self, steps: list[Step], fault: Exception) -> None:
         """A worker or its node is gone: again, each alone, up to ``retries`` times."""
         for step in steps:
+            self.place.remove(f"running/{step.key}.json")  # nothing of it runs until a worker takes it again
             self.deaths[step.key] = times = self.deaths.get(step.key, 0) + 1
             if times <= self.board.sweep.retries:
                 left = f"begun again, {times} of {self.board.sweep.retries}"

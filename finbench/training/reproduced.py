@@ -18,10 +18,9 @@ class Reproducible(Record):
 
     weights: str = Field(description=f"SHA-256 of {WEIGHTS}")
     rows: list[str] = Field(description="digests of the rows it learnt, in the order of the recipe's tasks")
+    learnt: int = Field(description="how many rows")
     scores: dict[str, float] = Field(description="by task the main metric on its test rows, in points")
-    cpu: str
-    threads: int
-    torch: str
+    where: dict[str, str] = Field(description="what else decides the last bits: hardware, threads, versions")
 
 
 def trained() -> dict[str, Reproducible]:
@@ -32,20 +31,28 @@ def trained() -> dict[str, Reproducible]:
 
 def entry(adapter: Adapter) -> Reproducible:
     """What ``trained.yaml`` says of this training, but for its scores."""
-    where = adapter.provenance
+    hardware, packages = adapter.provenance.hardware, adapter.provenance.packages
+    where = {
+        "base": adapter.base.fingerprint,
+        "hardware": hardware.get("gpu", hardware["cpu"]),
+        "threads (OMP_NUM_THREADS)": hardware["cores"],
+        "processes": adapter.training.processes,
+        **{name: packages[name] for name in ("torch", "transformers", "peft")},
+    }
     return Reproducible(
         weights=adapter.files[WEIGHTS],
         rows=[data.digest for data in adapter.data],
+        learnt=adapter.training.rows,
         scores={},
-        cpu=str(where.hardware["cpu"]),
-        threads=int(where.hardware["cores"]),
-        torch=where.packages["torch"],
+        where={name: str(value) for name, value in where.items()},
     )
 
 
 def compared(adapter: Adapter) -> str | None:
     """A sentence on ``adapter`` beside the one that the same recipe gave before; None for recipes of one's own."""
-    known = next((one for name, one in trained().items() if _same(recipes.recipe(name), adapter.recipe)), None)
+    files = catalog.recipe_files()
+    same = (one for name, one in trained().items() if name in files and _same(recipes.recipe(name), adapter.recipe))
+    known = next(same, None)
     if known is None or WEIGHTS not in adapter.files:
         return None
     scores = ", ".join(f"{task} {value:.1f}" for task, value in known.scores.items())
@@ -53,9 +60,17 @@ def compared(adapter: Adapter) -> str | None:
         return f"These are the very weights of docs/results.md, bit for bit: {scores}."
     own = entry(adapter)
     if own.rows != known.rows:
-        return f"Learnt from other rows than the adapter of docs/results.md ({scores})."
-    there = f"{known.cpu}, torch {known.torch}, threads {known.threads} (OMP_NUM_THREADS)"
-    return f"Not bit for bit the weights of docs/results.md ({scores}), which were trained on {there}."
+        return (
+            f"Learnt from other rows than the adapter of docs/results.md ({scores}): "
+            f"{own.learnt:,} here, {known.learnt:,} there."
+        )
+    differ = [
+        f"{name} {value[:24]} there, {own.where.get(name, '?')[:24]} here"
+        for name, value in known.where.items()
+        if own.where.get(name) != value
+    ]
+    why = "; ".join(differ) or "the processor may be of another kind, nothing else that is recorded differs"
+    return f"Not bit for bit the weights of docs/results.md ({scores}): {why}."
 
 
 def _same(one: Recipe, other: Recipe) -> bool:

@@ -159,7 +159,7 @@ def recipes(found: Mapping[str, Recipe], trained: Mapping[str, Reproducible]) ->
         about = f"{recipe.method}, r {recipe.rank}, {formats.asked(recipe.bits)} on {recipe.base}"
         put(f"[bold]{escape(name)}[/]  {escape(about)}")
         known = trained[name].scores if name in trained else {}
-        shown = ", ".join(f"{task} {known[task]:.1f}" if task in known else task for task in recipe.learnt)
+        shown = ", ".join(f"{task} {known[task]:.1f} (seed 0)" if task in known else task for task in recipe.learnt)
         put(Padding(escape(shown), (0, 0, 0, 2)), wrap=True)
     put("\nTrain one: finbench train NAME")
 
