@@ -271,6 +271,14 @@ def test_one_adapter_is_refused_before_any_work(given: Any, parts: list[Path], t
         (["--density", "0.5"], "takes no --density"),
         (["--how", "ties", "--density", "1.5"], "a share above 0, at most 1"),
         (["--rank", "0"], "--rank is at least 1"),
+        (["--weights", "1e39,1"], "numbers other than 0"),
+        (["--weights", "1e308,1e308", "--how", "linear"], "numbers other than 0"),
+        (["--weights", "1,1e-60"], "numbers other than 0"),
+        (["--weights", "1e38,1"], "too large for numbers of 32 bits"),
+        (["--weights", "1e30,1", "--how", "ties"], "too large for numbers of 32 bits"),
+        (["--weights", "1e-20,1e-20"], "change nothing"),
+        (["--how", "dare", "--seed", "9" * 23], "--seed is a whole number from 0 to 4294967295, not 999"),
+        (["--how", "dare", "--seed", "-1"], "--seed is a whole number from 0 to 4294967295, not -1"),
         (["--dtype", "float32"], "This makes a LoRA of several: it takes no --dtype."),
     ],
 )
@@ -299,3 +307,61 @@ def test_other_bases_are_refused_and_one_adapter_takes_no_weights(
         combine([str(parts[0]), str(other)], tmp_path / "ab")
     done = CliRunner().invoke(app, ["merge", str(parts[0]), "--out", str(tmp_path / "m"), "--how", "ties"])
     assert "it takes no --how" in str(done.exception)
+
+
+@pytest.mark.parametrize("stated", [{}, {"rank": 3}, {"how": "ties"}])
+def test_what_cancels_out_is_no_adapter(parts: list[Path], stated: dict[str, Any], tmp_path: Path) -> None:
+    """Its factors are not zero, but their product is."""
+    with pytest.raises(FinbenchError, match="change nothing: their updates cancel out"):
+        combine([str(parts[0])] * 2, tmp_path / "ab", weights=[1, -1], **stated)
+    assert not (tmp_path / "ab").exists()
+    assert combine([str(parts[0])] * 2, tmp_path / "ab", weights=[1, -0.99], **stated).rank
+
+
+def member(folder: Path, llama: Path, change: Any, **config: Any) -> Path:
+    """A LoRA whose tensors, by name, ``change`` has made others, and whose configuration says more."""
+    made = make_lora(folder, llama, "org/tiny", seed=7)
+    stated = json.loads((made / "adapter_config.json").read_text()) | config
+    (made / "adapter_config.json").write_text(json.dumps(stated))
+    tensors = load_file(made / adapters.WEIGHTS)
+    save_file(dict(change(name, tensor) for name, tensor in tensors.items()), made / adapters.WEIGHTS)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("change", "config", "said"),
+    [
+        (lambda n, t: (n, t), {"lora_alpha": None}, "lora_alpha is None; a scale is a number other than 0"),
+        (lambda n, t: (n, t), {"alpha_pattern": {"q_proj": None}}, "alpha_pattern q_proj is None; a scale is a number"),
+        (lambda n, t: (n, t.flatten() if "lora_A" in n else t), {}, "b: the factors of .* are 64 x 4 and 256; those"),
+        (lambda n, t: (n, t[:, :, None, None].clone()), {}, "b: the factors of .* are 64 x 4 x 1 x 1 and 4 x 64 x 1 x"),
+        (lambda n, t: (n.replace("base_model.model", "x"), t), {}, r"names that peft does not write \(8 tensors: x\."),
+        (
+            lambda n, t: (n.replace(".weight", ".default.weight"), t),
+            {},
+            r"does not write \(8 .*lora_A\.default\.weight",
+        ),
+    ],
+)
+def test_a_member_that_nothing_could_load_is_one_line(
+    parts: list[Path], llama: Path, change: Any, config: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    other = member(tmp_path / "b", llama, change, **config)
+    for named in ([parts[0], other], [other, parts[0]]):
+        with pytest.raises(FinbenchError, match=said):
+            combine([str(one) for one in named], tmp_path / "ab")
+    assert not (tmp_path / "ab").exists()
+
+
+def test_factors_of_an_embedding_are_added_as_peft_names_them(llama: Path, tmp_path: Path) -> None:
+    parts = [
+        make_lora(tmp_path / n, llama, "org/tiny", seed=s, target_modules=["embed_tokens"]) for s, n in enumerate("ab")
+    ]
+    for part in parts:  # peft begins with zeros
+        made = {name: torch.randn_like(tensor) for name, tensor in load_file(part / adapters.WEIGHTS).items()}
+        assert {name.rpartition(".")[2] for name in made} == {"lora_embedding_A", "lora_embedding_B"}
+        save_file(made, part / adapters.WEIGHTS)
+    combine([str(part) for part in parts], tmp_path / "ab")
+    one, other = (updates(llama, part) for part in parts)
+    assert one
+    same(updates(llama, tmp_path / "ab"), {name: one[name] + other[name] for name in one}, 1e-4)

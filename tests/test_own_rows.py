@@ -157,11 +157,23 @@ BAD: dict[str, tuple[str, bytes, str]] = {  # what is wrong -> (file, bytes, wha
     "fields": ("a.csv", b"prompt,completion\nq,a\nq,a,b\n", r"a\.csv:3: 3 fields, the header has 2"),
     "empty answer": ("a.csv", b"prompt,completion\nq,a\nr,\n", r"a\.csv:3: its completion is empty"),
     "empty prompt": ("a.csv", b"prompt,completion\nq,a\n ,b\n", r"a\.csv:3: its prompt is empty"),
+    "an answer that nobody sees": (
+        "a.jsonl",
+        b'{"prompt": "q", "completion": "a"}\n{"prompt": "r", "completion": "\\u200b \\u0000\\ufeff"}\n',
+        r"a\.jsonl:2: its completion is empty",
+    ),
+    "a turn that nobody sees": (
+        "a.jsonl",
+        b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "\\u200b"}]}\n',
+        r":1: its turn 2, of the assistant, is empty",
+    ),
     "empty file": ("a.jsonl", b"", r"a\.jsonl: the file is empty"),
     "only a header": ("a.csv", b"prompt,completion\n", r"no row follows the header"),
     "latin-1": ("a.csv", "prompt,completion\nq,a\nCafé,b\n".encode("latin-1"), r"a\.csv:3: not UTF-8"),
     "latin-1 in tabs": ("a.tsv", "prompt\tcompletion\nCafé\tb\n".encode("latin-1"), r"a\.tsv:2: not UTF-8"),
     "utf-16 without a mark": ("a.csv", "prompt,completion\nq,a\n".encode("utf-16-le"), r"a\.csv:1: a NUL character"),
+    "utf-32": ("a.csv", "prompt,completion\nq,a\n".encode("utf-32"), r"a\.csv:1: UTF-32, which is not read"),
+    "utf-32 without a mark": ("a.csv", "prompt,completion\nq,a\n".encode("utf-32-be"), r"a\.csv:1: a NUL character"),
     "torn": ("a.jsonl", b'{"prompt": "q", "completion": "a"}\n{"prompt": "q", "comp', r"a\.jsonl:2: not valid JSON"),
     "a key twice": (
         "a.jsonl",
@@ -242,6 +254,20 @@ BAD: dict[str, tuple[str, bytes, str]] = {  # what is wrong -> (file, bytes, wha
     "quotes in tabs": ("a.tsv", b'prompt\tcompletion\nq\ta\n"q" r\tb\n', r"a\.tsv:3: not valid CSV"),
     "torn parquet": ("a.parquet", b"PAR1xxxx", r"a\.parquet: not valid Parquet"),
 }
+
+
+@pytest.mark.parametrize("encoding", ["utf-32", "utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_another_encoding_is_named_as_what_it_is(encoding: str, mark: str, tmp_path: Path) -> None:
+    rows = f"{mark}prompt,completion\nq,a\nr,b\n"
+    (tmp_path / "a.csv").write_bytes(rows.encode(encoding))
+    stated = recipes._own(str(tmp_path / "a.csv"), None)[0]
+    if mark and "16" in encoding:
+        assert len(own.survey(own.locate(stated)).kept) == 2
+        return
+    with pytest.raises(FinbenchError) as fault:
+        own.survey(own.locate(stated))
+    assert f"iconv -f {encoding[:6].upper()} -t UTF-8" in fault.value.hint
 
 
 @pytest.mark.parametrize("what", BAD)

@@ -301,6 +301,7 @@ def test_what_the_libraries_write_themselves_is_no_fault(adapter: Path) -> None:
         ({"lora_alpha": float("nan")}, "lora_alpha is nan; a scale is a number other than 0"),
         ({"lora_dropout": float("nan")}, "a number that JSON does not have"),
         ({"lora_alpha": "8"}, "lora_alpha is '8'"),
+        ({"lora_alpha": None}, "lora_alpha is None; a scale is a number other than 0"),
         ({"lora_alpha": 0}, "lora_alpha is 0"),
         ({"alpha_pattern": {"q_proj": 1e999}}, "alpha_pattern q_proj is inf"),
         ({"layer_replication": [[0, 10**6]]}, "layer_replication"),

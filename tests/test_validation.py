@@ -142,6 +142,24 @@ def test_test_rows_and_train_rows_are_refused_before_anything_is_loaded(
     assert not (tmp_path / "a").exists()
 
 
+def test_a_held_out_row_of_ones_own_is_a_train_row_but_for_case_and_spaces_too(llama: Path, tmp_path: Path) -> None:
+    """Its prompt is shorter than the texts that are looked for inside others, or one that nobody would look for."""
+    mine = [(f"Row {number}: costs\nAnswer:", "good") for number in range(40)] + [("+ -", "bad"), ("利益は?", "bad")]
+    data = file_of(tmp_path / "mine.jsonl", mine)
+    new = [("Another question, of which nobody knows.", "bad"), ("Row 77: costs\nAnswer:", "good"), ("- +", "bad")]
+    near = [("  ROW  3:  COSTS\n\nanswer:", "good"), ("+ -\n", "bad"), (" 利益は?", "bad")]
+    stated: dict[str, Any] = {"tasks": [], "data": [data], "limit": None}
+    with pytest.raises(FinbenchError, match="3 are train rows"):
+        runner.prepare(recipe(llama, **stated, validation=file_of(tmp_path / "near.jsonl", [*near, *new])))
+    run = runner.prepare(recipe(llama, **stated, validation=file_of(tmp_path / "new.jsonl", new)))
+    assert run.held is not None
+    assert len(run.held.rows) == 3
+    both = file_of(tmp_path / "both.jsonl", [*mine, *[(prompt.upper(), answer) for prompt, answer in mine[:40]]])
+    run = runner.prepare(recipe(llama, **{**stated, "data": [both]}, validation=0.3))
+    assert run.held is not None
+    assert run.held.left_out > 0
+
+
 def test_a_held_out_row_that_holds_a_test_text_is_left_out_and_counted() -> None:
     sieve = holdout.Sieve(
         {"set": ["eight words that are in the test of it"]}, ["nine words that are learnt in train, one more"], {7}

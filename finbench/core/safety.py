@@ -246,10 +246,11 @@ def check_adapter(config: Mapping[str, Any], path: Path, tensors: Mapping[str, A
         if rank is not None and (type(rank) is not int or not least <= rank <= LARGEST_RANK):
             said = f"a rank is a whole number from {least} to {LARGEST_RANK}"
             raise FinbenchError(f"{path}: {name[:80]} is {shortened(repr(rank))}; {said}.", _CORRECT)
-    scales = {"lora_alpha": config.get("lora_alpha")}
-    scales |= {f"alpha_pattern {name}": scale for name, scale in alpha_pattern.items()}
+    scales = {f"alpha_pattern {name}": scale for name, scale in alpha_pattern.items()}
+    if "lora_alpha" in config and (lora or config["lora_alpha"] is not None):  # other kinds may leave it open
+        scales["lora_alpha"] = config["lora_alpha"]
     for name, scale in scales.items():
-        if scale is not None and (type(scale) not in (int, float) or not 0 < abs(scale) <= _LARGEST_SCALE):
+        if type(scale) not in (int, float) or not 0 < abs(scale) <= _LARGEST_SCALE:
             said = f"a scale is a number other than 0, at most {_LARGEST_SCALE:,}"
             raise FinbenchError(f"{path}: {name[:80]} is {shortened(repr(scale))}; {said}.", _CORRECT)
     try:

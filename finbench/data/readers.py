@@ -159,6 +159,8 @@ def text_of(file: SourceFile, fallback: str | None = None) -> Iterator[io.TextIO
     """
     with file.open() as handle:
         head = handle.read(4)
+    if head in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE):  # of which the first begins as UTF-16 does
+        raise FinbenchError(f"{file}:1: UTF-32, which is not read.", "Convert it: iconv -f UTF-32 -t UTF-8 FILE > NEW")
     encoding = "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
         _check(file, encoding)
@@ -189,9 +191,10 @@ def _check(file: SourceFile, encoding: str) -> None:
                 ) from fault
             if "\0" in text:
                 line += text.count("\n", 0, text.index("\0"))
+                name = "UTF-32" if "\0\0\0" in text else "UTF-16"
                 raise FinbenchError(
                     f"{file}:{line}: a NUL character; is this a text file?",
-                    "Convert UTF-16 (iconv -f UTF-16 -t UTF-8 FILE > NEW), or name another file.",
+                    f"If it is {name}, convert it: iconv -f {name} -t UTF-8 FILE > NEW; else name another file.",
                 )
             ends = text.count("\n")
             first, last = text.find("\n"), text.rfind("\n")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -21,7 +22,7 @@ from finbench.cards import combined_card
 from finbench.core import environment
 from finbench.core.combined import Combined, CombinedPart, How
 from finbench.core.console import progress, say
-from finbench.core.errors import FinbenchError, counted
+from finbench.core.errors import FinbenchError, counted, shortened
 from finbench.core.files import folder_atomic, write_atomic
 from finbench.data import contamination
 from finbench.engines import servable
@@ -30,6 +31,9 @@ from finbench.models import adapters
 Tensor = torch.Tensor
 _SPARSE = ("ties", "dare", "dare_ties")
 _EXACT = 1024  # the smaller side up to which a whole decomposition is affordable: seconds a weight
+_NOTHING = 1e-5  # of the parts' own updates: what is left of them where they cancel out is rounding
+_UNSEEN = 1e-12  # norm of all updates that no base's weights would show, in 32 bits
+_FACTOR = re.compile(r"base_model\.model\.(.+)\.lora_(?:A\.weight|embedding_A)")  # as peft names it in its files
 
 
 class _Module(NamedTuple):
@@ -64,7 +68,7 @@ def combine(
         )
     if out.exists():
         raise FinbenchError(f"{out} exists already.", "Choose a new folder with --out.")
-    weights, density = _checked(len(parts), how, weights, density, rank)
+    weights, density = _checked(len(parts), how, weights, density, rank, seed)
     found = [adapters.find(part) for part in parts]
     _fit(found)
     modules = [_modules(one) for one in found]
@@ -77,14 +81,20 @@ def combine(
         say(f"Rank {kept} holds all of it: the rest of {rank} would be zeros.")
     used = [weight / sum(weights) for weight in weights] if how == "linear" else weights
     generator = torch.Generator().manual_seed(seed)
-    made, lost = {}, 0.0
+    made, lost, alone, together = {}, 0.0, 0.0, 0.0
     with progress() as shown:
         step = shown.add_task("Combining", total=len(names))
         for name in names:
             own = [(one[name], weight) for one, weight in zip(modules, used, strict=True) if name in one]
             made[name], error = _update(own, how, density, kept, generator)
-            lost = max(lost, error)
+            lost, together = max(lost, error), together + _norm(made[name])
+            alone += sum(abs(weight) * _norm(module) for module, weight in own)
             shown.advance(step)
+    if together <= max(_NOTHING * alone, _UNSEEN):
+        raise FinbenchError(
+            "Together these adapters change nothing: their updates cancel out, or the weights are too small.",
+            "Choose other --weights, or other adapters.",
+        )
     with folder_atomic(out) as staging:
         _write(made, found[0].config, kept, staging)
         record = Combined(
@@ -109,16 +119,17 @@ def combine(
 
 
 def _checked(
-    count: int, how: str, weights: Sequence[float] | None, density: float | None, rank: int | None
+    count: int, how: str, weights: Sequence[float] | None, density: float | None, rank: int | None, seed: int
 ) -> tuple[list[float], float]:
     """(weights, density) as they will be used."""
     if how not in get_args(How):
         raise FinbenchError(f"--how is {', '.join(get_args(How))}, not {how!r}.", "The weighted sum: --how cat")
     stated = list(weights) if weights is not None else [1.0] * count
-    if len(stated) != count or not all(math.isfinite(weight) and weight for weight in stated):
+    single = torch.tensor(stated, dtype=torch.float32)  # in which updates are computed: not 1e39, nor 1e-60
+    if len(stated) != count or not (single.isfinite() & (single != 0)).all():
         given = ",".join(f"{weight:g}" for weight in stated)
         raise FinbenchError(
-            f"--weights {given}: {count} adapters have {count} weights, numbers other than 0.",
+            f"--weights {given}: {count} adapters have {count} weights, numbers other than 0 (in 32 bits).",
             "Like this: --weights " + ",".join(["0.5"] * count),
         )
     if how == "linear" and abs(sum(stated)) < 1e-6:
@@ -129,6 +140,8 @@ def _checked(
         raise FinbenchError(f"--density is a share above 0, at most 1, not {density:g}.", "--density 0.5")
     if rank is not None and rank < 1:
         raise FinbenchError(f"--rank is at least 1, not {rank}.", "Leave it out: the parts' ranks are added.")
+    if not 0 <= seed < 2**32:
+        raise FinbenchError(f"--seed is a whole number from 0 to {2**32 - 1}, not {shortened(str(seed))}.", "--seed 0")
     return stated, density or 0.5
 
 
@@ -186,19 +199,31 @@ def _modules(one: adapters.AdapterFolder) -> dict[str, _Module]:
     tensors = load_file(one.folder / adapters.WEIGHTS)
     alphas = one.config.get("alpha_pattern") or {}
     found = {}
-    for name in [name for name in tensors if ".lora_A" in name or ".lora_embedding_A" in name]:
+    for match in list(filter(None, map(_FACTOR.fullmatch, tensors))):
+        name, module = match[0], match[1]
         other = name.replace(".lora_A", ".lora_B").replace(".lora_embedding_A", ".lora_embedding_B")
         if other not in tensors:
             raise FinbenchError(f"{one.name} has {name} without {other}.", "Fetch it again, or train it again.")
         a, b = tensors[name].float(), tensors.pop(other).float()
-        module = name.removeprefix("base_model.model.").partition(".lora_")[0]
+        if a.dim() != 2 or b.dim() != 2 or len(a) != b.shape[1]:
+            sizes = " and ".join(" x ".join(map(str, factor.shape)) for factor in (b, a))
+            raise FinbenchError(
+                f"{one.name}: the factors of {module} are {sizes}; those of a matrix are n x rank and rank x m.",
+                "Merge it into its base alone, or fetch it again.",
+            )
         alpha = alphas.get(get_pattern_key(alphas, module), one.config.get("lora_alpha", 8))
         scale = alpha / (math.sqrt(len(a)) if one.config.get("use_rslora") else len(a))
         place = name.replace(".lora_A", ".lora_{}").replace(".lora_embedding_A", ".lora_embedding_{}")
         found[place] = _Module(a * scale, b)
-    if odd := [name for name in tensors if ".lora_A" not in name and ".lora_embedding_A" not in name]:
+    if odd := sorted(name for name in tensors if not _FACTOR.fullmatch(name)):
+        count = counted(len(odd), "tensor")
+        if ".lora_" in odd[0]:  # nothing would load them, nor would they meet their like of another adapter
+            raise FinbenchError(
+                f"{one.name} has factors under names that peft does not write ({count}: {odd[0]}).",
+                "Have peft write it: PeftModel.save_pretrained(folder)",
+            )
         raise FinbenchError(
-            f"{one.name} has tensors that are no factors of an update ({counted(len(odd), 'tensor')}: {odd[0]}).",
+            f"{one.name} has tensors that are no factors of an update ({count}: {odd[0]}).",
             "Only plain LoRAs are combined: train it with --method lora.",
         )
     return found
@@ -218,14 +243,30 @@ def _update(
                 update * torch.bernoulli(torch.full_like(update, density), generator=generator) / density
                 for update in updates
             ]
-        stacked = torch.stack(thinned) * weights
+        stacked = _bounded(torch.stack(thinned) * weights)
         return _cut(stacked.sum(0) if how == "dare" else _elected(stacked), rank)
-    joined = _Module(torch.cat([module.a * weight for module, weight in own]), torch.cat([m.b for m, _ in own], 1))
+    a, b = torch.cat([module.a * weight for module, weight in own]), torch.cat([module.b for module, _ in own], 1)
+    joined = _Module(_bounded(a), _bounded(b))
     if len(joined.a) <= rank:
         return joined, 0.0
     (out, right), (inner, left) = torch.linalg.qr(joined.b), torch.linalg.qr(joined.a.T)  # of the ranks alone
     cut, error = _cut(right @ left.T, rank)
     return _Module(cut.a @ inner.T, out @ cut.b), error
+
+
+def _bounded(numbers: Tensor) -> Tensor:
+    """The numbers; FinbenchError where they are infinite, or so large that their squares are."""
+    if not math.isfinite(float(numbers.norm())):
+        raise FinbenchError(
+            "The updates, times their weights, are too large for numbers of 32 bits.", "Choose smaller --weights."
+        )
+    return numbers
+
+
+def _norm(module: _Module) -> float:
+    """The norm of its update, from products of the ranks alone."""
+    a, b = module.a.double(), module.b.double()
+    return math.sqrt(max(0.0, float(((a @ a.T) * (b.T @ b)).sum())))
 
 
 def _largest(update: Tensor, density: float) -> Tensor:

@@ -364,7 +364,8 @@ class _Rows:
             asked = self._sieved(found, {int(kept[number]): number for number in asked})
             if not asked:
                 return
-        self.prompts.update(int(found.prompts[kept[number]]) for number in asked)
+        if recipe.validation is not None and self.index is not None:
+            self.prompts |= found.asked(kept[list(asked)].tolist())
         chosen = None if len(asked) == count else kept[list(asked)].tolist()
         renderer = own_rows.Renderer.of(self.tokenizer, self.template, part.delimiter, recipe.base)
         made = own_rows.learn(
@@ -387,7 +388,7 @@ class _Rows:
         assert self.sieve is not None
         fits = []
         for place, (turns, _) in enumerate(found.contents()):
-            if place in asked and self.sieve.fits((text for _, text in turns), int(found.prompts[place])):
+            if place in asked and self.sieve.fits((text for _, text in turns), own.asked_in(turns)):
                 fits.append(asked[place])
         return fits
 

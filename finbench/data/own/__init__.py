@@ -12,7 +12,7 @@ from finbench.core.faces import face
 if TYPE_CHECKING:
     from finbench.data.own.locating import absolute, again, holds_conversations, locate, remember
     from finbench.data.own.shapes import COLUMNS, Turn, looks_like_a_row
-    from finbench.data.own.surveying import Survey, survey, surveys
+    from finbench.data.own.surveying import Survey, asked_in, survey, surveys
 else:
     __getattr__ = face(__name__)
 
@@ -22,6 +22,7 @@ __all__ = [
     "Turn",
     "absolute",
     "again",
+    "asked_in",
     "holds_conversations",
     "locate",
     "looks_like_a_row",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,10 +61,15 @@ class Recognised:
         return self.shape.turns({name: row.get(column) for name, column in self.of.items()})
 
 
+def _blank(text: str) -> bool:
+    """Whether nothing of it shows: spaces, control characters as NUL, marks of no width as U+200B."""
+    return all(one.isspace() or unicodedata.category(one) in ("Cc", "Cf") for one in text)
+
+
 def _text(row: Mapping[str, Any], name: str, empty: bool = False) -> str:
     value = row.get(name)
     if isinstance(value, str):
-        if not empty and not value.strip():
+        if not empty and _blank(value):
             raise BadRow(f"its {name} is empty")
         return value
     if value is None:
@@ -143,7 +149,7 @@ def _turn(found: Any, number: int) -> Turn:
         content = "".join(texts)
     if not isinstance(content, str):
         raise BadRow(f"its turn {number} has no content" if content is None else f"its turn {number} is no text")
-    if not content.strip() and who != "system":
+    if who != "system" and _blank(content):
         raise BadRow(f"its turn {number}, of the {who}, is empty")
     return who, content
 

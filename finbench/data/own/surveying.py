@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from finbench.core import paths
 from finbench.core.errors import FinbenchError
 from finbench.data.own.locating import LocatedRows, OwnFile, format_of
 from finbench.data.own.shapes import BadRow, Recognised, Turn
@@ -116,6 +117,11 @@ class Survey:
             left = f"Left out by their names, as rows to test on: {', '.join(self.located.left[:4])}."
             found.append(f"{left} Are copies of them among the others? finbench data audit {place}")
         return found
+
+    def asked(self, places: Iterable[int]) -> set[int]:
+        """What these rows ask (``asked_in``), read again."""
+        wanted = set(places)
+        return {asked_in(turns) for place, (turns, _) in enumerate(self.contents()) if place in wanted}
 
     def contents(self) -> Iterator[Content]:
         """The rows that can be learnt, in order: read again. Raises FinbenchError if the files have changed."""
@@ -218,6 +224,13 @@ def _divided(place: str) -> tuple[str, int]:
     """A line as what stands before its number, and the number."""
     bare = place.rstrip("0123456789")
     return (bare, int(place[len(bare) :])) if len(bare) < len(place) else (f"{place} ", 0)
+
+
+def asked_in(turns: list[Turn]) -> int:
+    """A hash of what a row asks, case, spaces and punctuation left aside: as texts of tasks are compared."""
+    normal = paths.helper("sets").splits.signed
+    asked = repr([(who, normal(text)) for who, text in turns[:-1] or turns])
+    return int.from_bytes(hashlib.blake2b(asked.encode(), digest_size=8).digest(), "little")
 
 
 def _hashes(turns: list[Turn]) -> tuple[int, int]:
