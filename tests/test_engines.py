@@ -991,6 +991,33 @@ def test_an_adapter_of_embedding_or_head_brings_a_copy_of_the_base(target: str, 
         HFEngine(bases.resolve(str(llama)), dtype="float32").use(adapter)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda tensors, name: tensors.pop(name), "lacks 1 tensor that its adapter_config.json promises, such as b"),
+        (lambda tensors, name: tensors.update(more=tensors[name] + 1), "1 of its tensors match no module, such as m"),
+        (lambda tensors, name: tensors.update({name: tensors[name][:, :-1]}), "1 tensor of another shape, such as b"),
+    ],
+)
+def test_weights_to_start_from_that_do_not_fit_are_told_by_kind(
+    change: Any, said: str, llama: Path, tmp_path: Path
+) -> None:
+    import peft
+    from safetensors.torch import load_file, save_file
+
+    from finbench.models import attaching
+
+    config = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"])
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32), config)
+    model.save_pretrained(tmp_path / "a")
+    path = tmp_path / "a" / "adapter_model.safetensors"
+    tensors = load_file(path)
+    change(tensors, min(tensors))
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    with pytest.raises(FinbenchError, match=said):
+        attaching.load_into(model, tmp_path / "a")
+
+
 def test_weights_that_two_layers_share_come_back_as_they_were(llama: Path) -> None:
     """A tied head is kept when the embedding has been added to: the oldest copy must win."""
     import peft

@@ -310,6 +310,10 @@ DAMAGES = {
         lambda f: _tensors(f, lambda t: {n.replace("model.layers", "model.blocks"): v for n, v in t.items()}),
         "match no module",
     ),
+    "lost tensors": (
+        lambda f: _tensors(f, lambda t: {n: v for n, v in t.items() if "layers.0.self_attn.q_proj" not in n}),
+        "lacks 2 tensors that its adapter_config.json promises, such as .*q_proj",
+    ),
     "a pickle": (
         lambda f: ((f / adapters.WEIGHTS).rename(f / "adapter_model.bin"), (f / "finbench.json").unlink()),
         "never loaded",

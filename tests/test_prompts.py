@@ -365,6 +365,25 @@ def test_bias_of_order_is_that_of_a_subject_that_takes_what_is_listed_first(
         assert score.prompts.label_order_bias.value == bias
 
 
+@pytest.mark.parametrize("n", [40, 60])
+def test_a_bias_turned_round_has_the_interval_turned_round(n: int) -> None:
+    """To the first or to the last, and to neither: of values that are all 0 or 1, it was that of a share."""
+    alone = [str(row) for row in range(n)]
+    for leaning in ([1.0] * 3 + [0.0] * (n - 3), [1.0] * n, [1.0] * (n - 5) + [-1.0] * 5, [0.5, 1.0] * (n // 2)):
+        one = prompted.leaning_of(leaning, alone)
+        other = prompted.leaning_of([-value for value in leaning], alone)
+        assert one.value == pytest.approx(sum(leaning) / n) == pytest.approx(-other.value)
+        assert (one.low, one.high) == pytest.approx((-(other.high or 0), -(other.low or 0)), abs=0.01)
+        assert one.low is not None
+        assert -1 <= one.low <= one.value <= (one.high or 0) <= 1
+    none = prompted.leaning_of([0.0] * n, alone)
+    assert none.low == -(none.high or 0)
+    assert 0 < (none.high or 0) < 0.1
+    clustered = prompted.leaning_of([0.0] * n, [str(row // 4) for row in range(n)])
+    assert (clustered.high or 0) > (none.high or 0)  # fewer sources say less
+    assert prompted.leaning_of([0.0], ["a"]).low is None
+
+
 @pytest.mark.parametrize(
     ("stated", "tasks", "said"),
     [

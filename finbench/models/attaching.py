@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from finbench.core import environment, safety
-from finbench.core.errors import FinbenchError, reason
+from finbench.core.errors import FinbenchError, counted, reason
 from finbench.methods import irqlora, one_dtype
 from finbench.models import bases
 from finbench.models.adapters import WEIGHTS, identity, stated_config
@@ -59,6 +59,22 @@ def _misfit(folder: Path, said: str) -> FinbenchError:
     )
 
 
+def _check_known(folder: Path, stored: Collection[str], there: Collection[str]) -> None:
+    """Refuse tensors of the file for which the model has no place."""
+    if odd := sorted({*stored} - {*there}):
+        raise _misfit(folder, f"{len(odd)} of its tensors match no module, such as {odd[0]}.")
+
+
+def _check_whole(folder: Path, stored: Collection[str], there: Collection[str]) -> None:
+    """Refuse a file without some of the tensors that its configuration makes in the model."""
+    if lost := sorted({*there} - {*stored}):
+        raise FinbenchError(
+            f"{folder / WEIGHTS} lacks {counted(len(lost), 'tensor')} that its adapter_config.json promises, such as "
+            f"{lost[0]}.",
+            "Fetch it again, or save it anew; if the file is whole, name the right base with --base.",
+        )
+
+
 def stands_beside(model: Any, folder: Path) -> bool:
     """Whether the adapter of ``folder`` may be loaded beside those that the PeftModel ``model`` has.
 
@@ -101,9 +117,7 @@ def attach(model: Any, folder: Path, base: bases.Base | None = None) -> Any:
     if calibrated:  # the codes below are not the adapter's tensors
         stored = {key for key in stored if not irqlora.is_shift(key)}
         loaded = {key for key in loaded if ".shifted." not in key}
-    if stored != loaded:
-        odd = sorted(stored ^ loaded)
-        raise _misfit(folder, f"{len(odd)} tensors match no module, such as {odd[0]}.")
+    _check_known(folder, stored, loaded)
     # one that touches exactly the first n layers of a deeper base was made for another
     layers = {int(match[1]) for key in stored if (match := re.search(r"\.(?:layers|h)\.(\d+)\.", key))}
     depth = getattr(model.config, "num_hidden_layers", None)
@@ -113,6 +127,7 @@ def attach(model: Any, folder: Path, base: bases.Base | None = None) -> Any:
             f"{folder} does not fit its base: it has {len(layers)} layers, the base {depth}.",
             "Name the right base with --base; if it is meant so, state layers_to_transform in adapter_config.json.",
         )
+    _check_whole(folder, stored, loaded)  # last: of a base with more layers it lacks those
     return model
 
 
@@ -126,9 +141,10 @@ def load_into(model: Any, folder: Path) -> None:
 
     stored = load_file(folder / WEIGHTS)
     there = get_peft_model_state_dict(model, save_embedding_layers=False)
-    odd = sorted(stored.keys() ^ there.keys()) or [key for key in stored if stored[key].shape != there[key].shape]
-    if odd:
-        raise _misfit(folder, f"{len(odd)} tensors match no module, such as {odd[0]}.")
+    _check_known(folder, stored, there)
+    _check_whole(folder, stored, there)
+    if odd := [key for key in stored if stored[key].shape != there[key].shape]:
+        raise _misfit(folder, f"{counted(len(odd), 'tensor')} of another shape, such as {odd[0]}.")
     set_peft_model_state_dict(model, stored)
 
 

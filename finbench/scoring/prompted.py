@@ -172,4 +172,18 @@ def _bias(
     leaning = [
         sum(counts[row["prompts"][name]["place"]] for pair in pairs for name in pair) / (2 * len(pairs)) for row in rows
     ]
-    return measure(leaning, metrics.mean, clusters, within=(-1.0, 1.0), samples=samples)
+    return leaning_of(leaning, clusters, samples)
+
+
+def leaning_of(leaning: Sequence[float], clusters: Sequence[Any], samples: int = 1) -> Measure:
+    """The mean of numbers between -1 and 1 as a share of the way between them: turned round, its interval is too.
+
+    Where all are 0, nothing was seen to lean to either side: as much may, to either, as of a share of which none was.
+    """
+    sources = len(set(clusters))
+    if sources > 1 and not any(leaning):
+        _, most = stats.score_interval(0.0, sources, stats.Z95)
+        return Measure(value=0.0, low=-most, high=most, method=f"Wilson, {sources} of {sources}")
+    found = measure([(1 + one) / 2 for one in leaning], metrics.mean, clusters, within=stats.SHARE, samples=samples)
+    low, high = (None if end is None else 2 * end - 1 for end in (found.low, found.high))
+    return found.model_copy(update={"value": 2 * found.value - 1, "low": low, "high": high})
