@@ -138,3 +138,20 @@ def test_the_page_of_results_is_that_of_the_kept_cards(bench: dict[str, Any]) ->
     grids, own = bench["read"](bench["KEPT"]), bench["made"](bench["KEPT"])
     assert bench["measured"](grids, own) in bench["PAGE"].read_text(encoding="utf-8")
     assert bench["picture"](grids, own) == bench["PICTURE"].read_text(encoding="utf-8")
+
+
+def test_the_paragraph_on_passes_has_the_numbers_of_its_cards(bench: dict[str, Any]) -> None:
+    found = {
+        tuple(path.stem.rsplit("-", 3)[1:]): 100 * cardfiles.read(path).scores[0].main.value
+        for path in (BENCHMARKS / "fomc_passes").glob("*.json")
+    }
+    text = " ".join(bench["PAGE"].read_text(encoding="utf-8").split())
+    two = [found["epochs2", f"lr{rate}", "s0"] for rate in ("0.0005", "0.001")]
+    assert f"seed 0 gives {two[0]:.1f} and {two[1]:.1f} at 0.0005 and 0.001" in text
+    four = [found["epochs4", f"lr{rate}", "s0"] for rate in ("0.0005", "0.001", "0.002")]
+    assert f"seed 0 gives {four[0]:.1f}, {four[1]:.1f} and {four[2]:.1f} at" in text
+    seeds = [found["epochs4", "lr0.001", f"s{seed}"] for seed in range(3)]
+    assert f"three seeds give {statistics.mean(seeds):.1f} ± {statistics.stdev(seeds):.1f} at 0.001" in text
+    kept = bench["read"](bench["KEPT"])["smollm2-135m"]
+    whole = sorted(kept.points["adapter", "fomc"])
+    assert f"{whole[0]:.1f}, {whole[1]:.1f} and {whole[2]:.1f} in two passes" in text
