@@ -128,6 +128,7 @@ takes the mean of those that have the sign of the majority ([Yadav et al. 2023])
 numbers at random and scales the others up ([Yu et al. 2023]); `dare_ties` does both. What these
 make has no low rank: it is cut to `--rank`, and the largest error of that is printed and recorded.
 By default that is the sum of the parts' ranks, too; a higher `--rank` loses less.
+Updates that cancel each other out, or that 32 bits do not hold, are refused; nothing is written.
 What merges reach beside an adapter that is trained on both tasks stands in
 [training.md](training.md#two-tasks-merged-or-trained-on-both).
 With equal weights `ties` is peft's `ties_svd`. peft's own `ties` and `linear` work on the two
