@@ -167,18 +167,8 @@ def costs(grid: Grid) -> str:
             f"{one.recipe.epochs:g}", f"{one.training.steps:,}", f"{one.recipe.lr:g}", str(len(many)),
             *(first or ["–"]), f"{took:.0f}",
         ])  # fmt: skip
-    heads = [
-        "task",
-        "train rows",
-        "of the train split, %",
-        "test texts in train",
-        "epochs",
-        "steps",
-        "rate",
-        "seeds",
-        "seed 0",
-    ]
-    return table([*heads, "minutes"], rows)
+    shares = "train rows", "of the train split, %", "test texts in train"
+    return table(["task", *shares, "epochs", "steps", "rate", "seeds", "seed 0", "minutes"], rows)
 
 
 def picture(grids: dict[str, Grid], own: dict[str, float]) -> str:
@@ -195,7 +185,7 @@ def picture(grids: dict[str, Grid], own: dict[str, float]) -> str:
         for tick in range(0, 101, 20):
             x = left + (right - left) * tick / 100
             parts.append(f'<path d="M{x} {top - 4}V{bottom}" stroke="#8a94a0" stroke-opacity=".3"/>')
-            parts.append(f'<text x="{x}" y="{bottom + 14}" text-anchor="middle" class="s">{tick}</text>')
+            parts.append(f'<text x="{x}" y="{bottom + 14}" text-anchor="middle" class="s">{tick} %</text>')
         parts.append(f'<text x="0" y="{top - 10}" style="font-weight:600">{name}</text>')
         for place, task in enumerate(grid.tasks):
             y = top + row * place + row // 2
