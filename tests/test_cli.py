@@ -252,6 +252,20 @@ def test_a_shown_recipe_can_be_trained_from(tmp_path: Path) -> None:
     assert mine.model_dump(exclude={"name"}) == recipes.recipe("fpb-smollm2-135m-lora").model_dump(exclude={"name"})
 
 
+def test_an_adapter_is_trained_again_by_its_own_record(tmp_path: Path) -> None:
+    record = min((Path(__file__).parent.parent / "benchmarks" / "flagship" / "adapters").glob("*.json"))
+    kept = json.loads(record.read_text(encoding="utf-8"))["record"]
+    (tmp_path / "finbench.json").write_text(json.dumps(kept), encoding="utf-8")
+    stated = kept["recipe"]
+    assert json.loads(recipes.recipe(str(tmp_path)).to_json()) | {"name": ""} == stated | {"name": ""}
+    other = RecipeOptions(str(tmp_path), seed=stated["seed"] + 1).resolved()
+    assert (other.seed, other.rank, other.lr) == (stated["seed"] + 1, stated["rank"], stated["lr"])
+    assert other.name.endswith(f"-lora-s{other.seed}")
+    (tmp_path / "finbench.json").unlink()
+    with pytest.raises(FinbenchError, match=r"has no finbench\.json, which says how an adapter was trained"):
+        recipes.recipe(str(tmp_path))
+
+
 def test_a_recipe_keeps_its_name_where_the_name_is_still_true() -> None:
     names = [
         recipes.recipe("fpb-smollm2-135m-lora", changes).name

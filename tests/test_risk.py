@@ -61,7 +61,7 @@ def test_the_page_shows_what_the_cards_hold_beside_the_base(made: tuple[RiskPage
     _, _, compared = command.partition(f"; finbench compare {cards}/{ADAPTER.name} ")
     assert all(cardfiles.read(CARDS.parent.parent / path).subject.kind == "base" for path in compared.split())
     assert compared
-    assert "--adapter runs/fpb-smollm2-135m-lora-s0 " in command
+    assert "--adapter ADAPTER --base smollm2-135m " in command  # a card does not know where it lies
     assert f"--out {cards};" in command
     assert str(Path.home()) not in out.read_text(encoding="utf-8")
     text = out.read_text(encoding="utf-8")
@@ -84,13 +84,13 @@ def test_cards_of_several_sittings_are_compared_each_with_its_base() -> None:
 
 def test_what_was_not_tested_is_said_and_what_was_is_not(made: tuple[RiskPage, Path]) -> None:
     said = " ".join(made[0].untested)
-    who = "finbench eval --adapter runs/fpb-smollm2-135m-lora-s0 --base smollm2-135m --bits 16 --no-chat "
+    who = "finbench eval --adapter ADAPTER --base smollm2-135m --bits 16 --no-chat "
     assert (
         f"`{who}--metadata noise=all --tasks fpb,fpb_mc --out leaderboards/scorecards/noisy`" in said
     )  # as it can be typed
     assert f"`{who}--tasks general`" in said
     assert f"`{who}--prompts 8 --tasks fpb_mc`" in said
-    assert "`finbench train fpb-smollm2-135m-lora --seed 1`" in said
+    assert "`finbench train ADAPTER --seed 1`" in said
     assert f"A part of the test only: fpb{PART}; fpb_mc{PART}." in said
     suite = finbench.risk(SUITE, [SUITE])  # without its base, which takes seconds to test it against
     assert "Forgetting" in [one.title for one in suite.shown]
@@ -122,10 +122,14 @@ def test_what_looks_like_a_command_can_be_copied_as_it_stands(made: tuple[RiskPa
     assert any(line.startswith("  finbench eval ") and line.endswith(" --tasks general") for line in said.splitlines())
 
 
-def test_a_recipe_that_is_not_of_the_zoo_is_not_named(tmp_path: Path) -> None:
-    card = copied(ADAPTER, tmp_path, adapter_name="mine-s0")
-    said = " ".join(finbench.risk(card, [card]).untested)
-    assert "over trainings (finbench train --seed, finbench sweep)." in said
+def test_another_training_is_of_the_adapters_own_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `finbench train` reads it: from where the adapter came, or from the folder where it lies."""
+    monkeypatch.chdir(tmp_path)
+    card = copied(ADAPTER, tmp_path, adapter_name="mine-s0", seed=3)
+    Path("runs/mine-s0").mkdir(parents=True)
+    assert "trainings: `finbench train runs/mine-s0 --seed 4`." in " ".join(finbench.risk(card, [card]).untested)
+    card = copied(ADAPTER, tmp_path, adapter_source="hub:org/mine@0123abc")
+    assert "trainings: `finbench train hub:org/mine@0123abc --seed " in " ".join(finbench.risk(card, [card]).untested)
 
 
 def test_an_imported_part_of_a_test_is_a_part(tmp_path: Path) -> None:
@@ -193,7 +197,7 @@ def test_an_adapter_folder_finds_its_card(tmp_path: Path, monkeypatch: pytest.Mo
     page = finbench.risk("adapter")
     assert page.subject == "fpb-smollm2-135m-lora-s0"
     commands = " ".join(section.command for section in page.shown)
-    assert "--adapter adapter " in commands
+    assert "--adapter ./adapter " in commands
     assert f"scorecards/{ADAPTER.name}" in commands
     assert "--out" not in commands  # scorecards is where finbench eval writes
     other = AdapterFolder(Path("adapter"), None, "peft", "f" * 64, {"base_model_name_or_path": "./tiny"})
@@ -303,13 +307,15 @@ def test_a_choice_of_rows_is_asked_for_once() -> None:
     assert "--arg" not in asking.evaluation(under.model_copy(update={"origin": "lm-eval"}), "--adapter here")
 
 
-def test_text_of_a_card_stays_text(tmp_path: Path) -> None:
+def test_text_of_a_card_stays_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = copied(ADAPTER, tmp_path, name="<script>x</script>|a", adapter_name="a`<script>;reboot")
+    monkeypatch.chdir(tmp_path)
+    Path("a`<script>;reboot").mkdir()
     finbench.risk(card, out=tmp_path / "risk.html")
     finbench.risk(card, out=tmp_path / "risk.md")
     assert "<script>" not in (tmp_path / "risk.html").read_text(encoding="utf-8")
     text = (tmp_path / "risk.md").read_text(encoding="utf-8")
-    assert "finbench eval --adapter 'runs/a<script>;reboot' " in text  # one word of the shell, within code
+    assert "finbench eval --adapter './a<script>;reboot' " in text  # one word of the shell, within code
     assert "<script>" not in re.sub("`[^`]*`", "", text)
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert tables

@@ -290,17 +290,8 @@ def _untested(found: SubjectCards, sections: Sequence[Section]) -> Iterator[str]
     if part := [one.task for one in found.own if one.score.data.share or not one.score.is_whole(one.card.limit)]:
         yield f"A part of the test only: {'; '.join(part)}."
     if not alone:
-        again = _trained_again(found)
-        said = "Another training of the same recipe: intervals are over documents, not over trainings"
-        yield said + (f": {shifts.typed(again)}" if again else " (finbench train --seed, finbench sweep).")
+        who, seed = shifts.adapter_of(found, found.subject), (found.subject.subject.seed or 0) + 1
+        said = "Another training of the same recipe: intervals are over documents, not over trainings: "
+        yield said + f"{shifts.typed(f'finbench train {who} --seed {seed}')}."
     yield "Another language or another source than the test's, or documents of later years than those above."
     yield "Attacks: instructions hidden in documents, and answers that harm."
-
-
-def _trained_again(found: SubjectCards) -> str:
-    """The command that trains a recipe of the zoo with the next seed; empty where it is not known to be one."""
-    subject = found.subject.subject
-    recipe = (subject.adapter_name or "").removesuffix(f"-s{subject.seed}")
-    if subject.seed is None or recipe not in catalog.recipe_files():
-        return ""
-    return f"finbench train {recipe} --seed {subject.seed + 1}"

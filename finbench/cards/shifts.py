@@ -180,8 +180,9 @@ def plainly(found: SubjectCards) -> str:
 def _who(found: SubjectCards, card: Scorecard) -> str:
     """The options that name the subject of a card."""
     subject, base = card.subject, asking.base_option(card.subject.base)
-    adapter = subject.adapter_source or _folder_of(found, subject.adapter_name or subject.name)
-    return f"--model {base}" if subject.kind == "base" else f"--adapter {shlex.quote(adapter)} --base {base}"
+    if subject.kind == "base":
+        return f"--model {base}"
+    return f"--adapter {adapter_of(found, card)} --base {base}"
 
 
 def _changed_by_noise(found: SubjectCards) -> list[str]:
@@ -215,8 +216,13 @@ def compared(found: SubjectCards, held: Sequence[HeldScore], more: str = "") -> 
     return "".join(f"; finbench compare {pair}{more}" for pair in pairs)
 
 
-def _folder_of(found: SubjectCards, name: str) -> str:
-    """Where the adapter lies: as it was named, else where trainings write."""
+def adapter_of(found: SubjectCards, card: Scorecard) -> str:
+    """The adapter of a card as a word of the shell: where it came from, else lies; ADAPTER: not known here."""
+    name = card.subject.adapter_name or card.subject.name
+    if card.subject.adapter_source:
+        return shlex.quote(card.subject.adapter_source)
     if found.adapter is not None:
-        return found.word(found.adapter)
-    return f"./{name}" if Path(name).is_dir() else f"runs/{name}"
+        place = found.word(found.adapter)
+        return place if "/" in place else f"./{place}"
+    there = (place for place in (f"./{name}", f"runs/{name}") if Path(place).is_dir())
+    return shlex.quote(next(there, "ADAPTER"))

@@ -108,7 +108,10 @@ def with_own_tasks(command: Callable[..., Any]) -> Callable[..., Any]:
 class RecipeOptions:
     """A recipe as options of train, plan and tune; the cells of a sweep have the same keys."""
 
-    recipe: Annotated[str | None, typer.Argument(help="Recipe: a name of `finbench zoo list` or a YAML file.")] = None
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="Recipe: a name of `finbench zoo list`, a YAML file or an adapter (./folder, hub:)."),
+    ] = None
     base: Annotated[str | None, "Alias of `finbench bases`, hub:org/name[@rev] or ./folder."] = None
     task: Annotated[list[str] | None, "Tasks to learn, commas between, repeatable; fpb:0.5 takes half its rows."] = None
     data: Annotated[

@@ -27,7 +27,7 @@ KEYS = tuple(key for key in (*Recipe.model_fields, *ALIASES) if key not in ("nam
 
 
 def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """The Recipe from a zoo name or a YAML file (or neither), with overrides on top of ``_defaults.yaml``.
+    """The Recipe from a zoo name, a YAML file or an adapter's folder, overrides on top, ``_defaults.yaml`` below.
 
     Precedence: overrides, the recipe, the adapter it starts from, the method's own defaults, ``_defaults.yaml``. None
     is a value as any other: it takes back a ``limit``, say.
@@ -41,7 +41,7 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
         changes["data"] = _own(changes["data"], mapped)
     if source is not None:
         path = _recipe_path(source)
-        stated, where = keyed(catalog.read_yaml(path)), str(path)
+        stated, where = keyed(_recorded(path) if path.is_dir() else catalog.read_yaml(path)), str(path)
         _check_kind(stated, path)
         if "data" in stated:
             stated["data"] = _own(stated["data"], mapped, path.parent)
@@ -87,7 +87,7 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
     if isinstance(seed := complete["seed"], float) and seed.is_integer():
         complete["seed"] = int(seed)  # as it is in names
     # the file's name, where what it may say is still so
-    kept = source is not None and not {"tasks", "data", "base", "method"} & set(changes)
+    kept = source is not None and path.is_file() and not {"tasks", "data", "base", "method"} & set(changes)
     complete.setdefault("name", f"{_slug(path.stem)}-s{complete['seed']}" if kept else _name(complete))
     result = Recipe.parse(complete, where)
     method.check(result)
@@ -258,12 +258,27 @@ def _recipe_path(source: str) -> Path:
     name = source.removeprefix("zoo:")
     if name in catalog.recipe_files():
         return catalog.recipe_files()[name]
-    path = Path(source).expanduser()
-    if path.suffix in (".yaml", ".yml") or "/" in source:
-        if not path.is_file():
-            raise FinbenchError(f"No such recipe file: {path}", "Recipes that come with finbench: finbench zoo list")
+    if source.startswith("hub:"):
+        from finbench.models import adapters
+
+        path = adapters.locate(source)
+    else:
+        path = Path(source).expanduser()
+    if path.is_file() or (path / "finbench.json").is_file():
         return path
+    if path.is_dir():
+        hint = "Name a YAML file, or an adapter that finbench trained."
+        raise FinbenchError(f"{source} has no finbench.json, which says how an adapter was trained.", hint)
+    if path.suffix in (".yaml", ".yml") or "/" in source:
+        raise FinbenchError(f"No such recipe file: {path}", "Recipes that come with finbench: finbench zoo list")
     raise unknown("recipe", name, catalog.recipe_files(), "finbench zoo list")
+
+
+def _recorded(folder: Path) -> dict[str, Any]:
+    """What an adapter was trained by, from its own record."""
+    from finbench.models import adapters
+
+    return adapters.record(folder).recipe.model_dump(exclude={"name"})
 
 
 def _own(stated: Any, mapped: Mapping[str, str] | None, folder: Path | None = None) -> list[OwnData]:

@@ -25,8 +25,8 @@ _SMALL = 1.35e8  # parameters of the base that _defaults.yaml was made for
 # The rate falls with the size of the base: 2e-4 for 7B and 13B, 1e-4 for 33B and 65B (QLoRA, arXiv:2305.14314), in
 # proportion to what the method starts from on the small base; in between by the logarithms.
 _SHARES = ((_SMALL, 1.0), (7e9, 0.2), (1.3e10, 0.2), (3.3e10, 0.1), (6.5e10, 0.1))
-# Optimiser steps that a training should have, and passes over the rows at most. With 150 steps the labels of fomc were not
-# learnt, nor the names of finer_ord with 107: docs/design-log.md, "passes, not a rate".
+# Optimiser steps that a training should have, and passes over the rows at most. 154 steps were too few for the labels
+# of fomc, and 107 for the names of finer_ord: docs/design-log.md.
 _STEPS, _MOST = 300, 5
 _FEW, _MANY = 256, 20_000  # rows from which on a step has 16, and 32
 _LARGE_RANK = 50_000  # rows from which on an update should hold more
