@@ -22,7 +22,8 @@ from finbench.cards import cardfiles, render
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Adapter
-from finbench.evaluation import evaluator
+from finbench.core.settings import Evaluation
+from finbench.evaluation import evaluator, subjects
 from finbench.models import adapters, bases
 from finbench.training import recipes
 from finbench.training.runner import train
@@ -360,6 +361,26 @@ def test_another_base_is_refused(change: dict[str, int], recorded: bool, adapter
         return
     with pytest.raises(FinbenchError, match="another base" if recorded else "does not fit"):
         run(folder, other, tmp_path / "o", tasks=["mini_sentiment"])
+
+
+def test_adapters_of_two_bases_are_each_scored_on_their_own(
+    adapter: Path, llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--base` is for those that name none of bases.yaml; a base that nobody knows is a fault as before."""
+    small, unknown = bases.resolve("smollm2-135m").id, damaged(adapter, tmp_path / "unknown")
+    folder = damaged(adapter, tmp_path / "of-the-small-base")
+    for path, base in ((folder, small), (unknown, small.model_copy(update={"alias": "gone", "hub_id": "org/gone"}))):
+        record = json.loads((path / "finbench.json").read_text())
+        record["base"] = json.loads(base.to_json())
+        record["base"] |= {"fingerprint": "1" * 64} if path == unknown else {}
+        (path / "finbench.json").write_text(json.dumps(record))
+    found, _ = subjects.candidates(Evaluation(adapter=[str(adapter), str(folder)], base=str(llama)))
+    known = bases.resolve(str(llama)).id.fingerprint
+    assert sorted(one.subject.base.fingerprint for one in found) == sorted([known] * 2 + [small.fingerprint] * 2)
+    assert "is scored on it" in capsys.readouterr().err
+    with pytest.raises(FinbenchError, match="another base") as caught:
+        subjects.candidates(Evaluation(adapter=[str(adapter), str(unknown)], base=str(llama)))
+    assert caught.value.hint.endswith("; or score the adapters of each base by a command of its own.")
 
 
 def test_a_base_that_an_earlier_finbench_named_otherwise_says_what_to_do(

@@ -89,7 +89,7 @@ def candidates(wanted: Evaluation) -> tuple[list[Candidate], list[str]]:
     for text in wanted.adapters:
         try:
             adapter = adapters.find(text)
-            on = dummy or adapters.base_of(adapter, wanted.base)
+            on = dummy or _base_for(adapter, wanted)
             candidate = _adapter_subject(adapter, on, wanted.bits, wanted.chat)
             beside = _base_subject(on, candidate.subject.bits, candidate.subject.chat, wanted.profile)
             found += [beside, candidate]
@@ -118,6 +118,22 @@ def candidates(wanted: Evaluation) -> tuple[list[Candidate], list[str]]:
             subject = subject.model_copy(update={"name": f"{subject.name}-{part}"})
         told_apart.append(replace(candidate, subject=subject))
     return told_apart, list(dict.fromkeys(tasks))
+
+
+def _base_for(adapter: AdapterFolder, wanted: Evaluation) -> bases.Base:
+    """The named base; of several adapters those of another known base are on that, which is said."""
+    try:
+        return adapters.base_of(adapter, wanted.base)
+    except FinbenchError as fault:
+        if wanted.base is None or len(wanted.adapters) == 1 or adapter.base is None:
+            raise
+        try:
+            own = adapters.base_of(adapter, None)
+        except FinbenchError:
+            hint = f"{fault.hint}; or score the adapters of each base by a command of its own."
+            raise FinbenchError(fault.message, hint) from fault
+    say(f"{adapter.name} was trained on {own.id.alias}, and is scored on it: --base {wanted.base} is for the others.")
+    return own
 
 
 def _base_subject(base: bases.Base, bits: Bits, chat: bool, profile: Profile) -> Candidate:
