@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +109,11 @@ def gathered(subject: Path, places: Sequence[Path]) -> SubjectCards:
     for one in sorted(found.own, key=_newer, reverse=True):
         shown.setdefault(one.task, one)
     found.own = list(shown.values())
-    bases.sort(key=_newer, reverse=True)
     for one in found.own:
         setup = setup_of(one.card, one.score)
-        alike = (b for b in bases if b.score.task == one.score.task and not apart(setup, setup_of(b.card, b.score)))
-        one.base = next(alike, None)
+        alike = [b for b in bases if b.score.task == one.score.task and not apart(setup, setup_of(b.card, b.score))]
+        # of several the one of the same sitting: of the same machine and versions
+        one.base = min(alike, key=functools.partial(_apart_in_time, one), default=None)
     found.own.sort(key=lambda one: (one.score.family == GENERAL, one.score.family, one.task))
     return found
 
@@ -120,6 +122,10 @@ def _newer(one: HeldScore) -> tuple[bool, str]:
     """Of several scores of one test the greatest is shown: the present version first, then the newest."""
     present = catalog.tasks().get(one.score.task)
     return present is not None and present.digest == one.score.task_digest, one.card.provenance.created
+
+
+def _apart_in_time(one: HeldScore, other: HeldScore) -> timedelta:
+    return abs(one.card.provenance.when() - other.card.provenance.when())
 
 
 def _within(place: Path) -> Iterator[Path]:
