@@ -14,7 +14,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -1007,6 +1008,29 @@ def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(llama: Path, tmp_p
     before = contents(out)
     assert run(path, str(out)).returncode == 0
     assert before.items() <= contents(out).items()
+
+
+def test_what_a_dead_worker_did_is_not_shown_as_running(tmp_path: Path) -> None:
+    """Its mark goes at once, and the step is begun again as often as the file says; then it has failed."""
+    place, begun, ended = Place(str(tmp_path)), list[Any](), list[Any]()
+    step = SimpleNamespace(key="k", name="train a", kind="train")
+    grid = SimpleNamespace(
+        place=place,
+        deaths={},
+        board=SimpleNamespace(sweep=SimpleNamespace(retries=1)),
+        ray=SimpleNamespace(exceptions=SimpleNamespace(OutOfMemoryError=MemoryError)),
+        _submit=begun.append,
+        _finish=lambda step, outcome: ended.append(outcome),
+    )
+    for _ in range(2):
+        place.write("running/k.json", json.dumps({"name": "train a", "since": "", "pid": 1, "keys": ["k"]}))
+        assert len(place.running()) == 1
+        driver.Driver._died(cast("Any", grid), [cast("Any", step)], MemoryError())
+        assert not place.running()
+    assert begun == [[step]]
+    [outcome] = ended
+    assert (outcome["state"], outcome["attempts"]) == ("failed", 2)
+    assert "too little memory" in outcome["message"]
 
 
 @pytest.mark.ray
