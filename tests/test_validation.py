@@ -558,13 +558,13 @@ def test_defaults_follow_base_and_rows_and_leave_what_is_stated(llama: Path, mon
         assert len(found.reasons) == len({"lr", "batch_size", "epochs", "rank"} - set(stated))
         return found.recipe
 
-    small = chosen(1.35e8, 3_453)  # the embedded base on FPB: nothing changes
-    assert small == plain
+    small = chosen(1.35e8, 3_453)  # the embedded base on FPB: a second pass alone
+    assert small == plain.model_copy(update={"epochs": 2})
     assert (chosen(7e9, 3_453).lr, chosen(6.5e10, 3_453).lr) == (2e-4, 1e-4)
     assert 2e-4 < chosen(1e9, 3_453).lr < 1e-3
     few = chosen(7e9, 100)
     assert (few.batch_size, few.epochs) == (8, 5)
-    assert chosen(7e9, 400).epochs == 4
+    assert [chosen(7e9, rows).epochs for rows in (900, 1_200, 4_799, 4_800)] == [5, 4, 2, 1]
     many = chosen(7e9, 80_000)
     assert (many.batch_size, many.epochs, many.rank, many.alpha) == (32, 1, 32, 64)
     kept = chosen(7e9, 80_000, "lr", "rank")
