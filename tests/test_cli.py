@@ -89,7 +89,7 @@ def test_an_argument_that_is_none_is_told_its_option(capsys: Any) -> None:
         (("eval", "--model", "smollm2-135", "--tasks", "mini"), "Did you mean smollm2-135m"),
         (("eval", "--model", "x", "--engine", "dummy", "--tasks", "mini", "--bits", "5"), "16, 8 or 4"),
         (("train", "fpb-smollm2-135m-lroa"), "Did you mean fpb-smollm2-135m-lora"),
-        (("train", "./no/such.yaml"), "No such recipe file"),
+        (("train", "./no/such.yaml"), "No such recipe"),
         (("train",), "No task and no data are named"),
         (("train", "--task", "mini_ner", "--set", "drpout=0.1"), "did you mean dropout"),
         (("train", "--task", "mini_ner", "--set", "dropout"), "key=value"),
@@ -261,6 +261,9 @@ def test_an_adapter_is_trained_again_by_its_own_record(tmp_path: Path) -> None:
     other = RecipeOptions(str(tmp_path), seed=stated["seed"] + 1).resolved()
     assert (other.seed, other.rank, other.lr) == (stated["seed"] + 1, stated["rank"], stated["lr"])
     assert other.name.endswith(f"-lora-s{other.seed}")
+    assert recipes.recipe(str(tmp_path), {"method": "ia3"}).method == "ia3"  # which has no rank
+    dora = recipes.recipe(str(tmp_path), {"method": "dora"})
+    assert (dora.lr, dora.epochs) == (recipes.recipe(None, {"method": "dora", "task": "fpb"}).lr, stated["epochs"])
     (tmp_path / "finbench.json").unlink()
     with pytest.raises(FinbenchError, match=r"has no finbench\.json, which says how an adapter was trained"):
         recipes.recipe(str(tmp_path))

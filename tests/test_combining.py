@@ -309,6 +309,17 @@ def test_other_bases_are_refused_and_one_adapter_takes_no_weights(
     assert "it takes no --how" in str(done.exception)
 
 
+def test_weights_are_numbers_of_32_bits_whatever_they_are_written_as(parts: list[Path], tmp_path: Path) -> None:
+    for large in (10**40, 10**400):
+        with pytest.raises(FinbenchError, match="weights, numbers other than 0"):
+            combine([str(part) for part in parts[:2]], tmp_path / "ab", weights=[large, 1])
+    one, other = (
+        combine([str(part) for part in parts[:2]], tmp_path / name, how="linear", weights=[size, size])
+        for name, size in (("small", 1e-7), ("large", 1))
+    )
+    assert one.rank == other.rank  # a mean of halves
+
+
 @pytest.mark.parametrize("stated", [{}, {"rank": 3}, {"how": "ties"}])
 def test_what_cancels_out_is_no_adapter(parts: list[Path], stated: dict[str, Any], tmp_path: Path) -> None:
     """Its factors are not zero, but their product is."""
@@ -335,6 +346,7 @@ def member(folder: Path, llama: Path, change: Any, **config: Any) -> Path:
         (lambda n, t: (n, t), {"alpha_pattern": {"q_proj": None}}, "alpha_pattern q_proj is None; a scale is a number"),
         (lambda n, t: (n, t.flatten() if "lora_A" in n else t), {}, "b: the factors of .* are 64 x 4 and 256; those"),
         (lambda n, t: (n, t[:, :, None, None].clone()), {}, "b: the factors of .* are 64 x 4 x 1 x 1 and 4 x 64 x 1 x"),
+        (lambda n, t: (n.replace("rs.0", "rs.1") if "A" in n else n, t), {}, "B.weight has no other factor beside it"),
         (lambda n, t: (n.replace("base_model.model", "x"), t), {}, r"names that peft does not write \(8 tensors: x\."),
         (
             lambda n, t: (n.replace(".weight", ".default.weight"), t),

@@ -138,6 +138,13 @@ def test_a_subject_is_scored_under_noise_and_beside_itself(tmp_path: Path) -> No
     assert [one["noise"] for one in json.loads(done.stdout)] == ["typos", "upper"]
     with pytest.raises(FinbenchError, match="No task"):
         finbench.robustness(runs[""], [runs[""]])
+    finbench.evaluate(
+        model="dummy", engine="dummy", tasks="mini_sentiment", out=tmp_path / "train", metadata={"split": "train"},
+        limit=60, reports=False,
+    )  # fmt: skip
+    (other,) = (tmp_path / "train").glob("*.json")  # its rows have the same numbers, and are others
+    with pytest.raises(FinbenchError, match=r"are of other rows \(--metadata split=train and none\)"):
+        finbench.robustness(other, [runs["upper"]])
 
 
 def test_a_limit_takes_the_documents_of_the_test_as_it_is(tmp_path: Path) -> None:

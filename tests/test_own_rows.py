@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import importlib.util
@@ -267,7 +268,9 @@ def test_another_encoding_is_named_as_what_it_is(encoding: str, mark: str, tmp_p
         return
     with pytest.raises(FinbenchError) as fault:
         own.survey(own.locate(stated))
-    assert f"iconv -f {encoding[:6].upper()} -t UTF-8" in fault.value.hint
+    marked = mark or encoding == "utf-32"  # which tells the order
+    said = "UTF-32" if marked else encoding[:6].upper() + encoding[7:].upper()
+    assert f"iconv -f {said} -t UTF-8" in fault.value.hint
 
 
 @pytest.mark.parametrize("what", BAD)
@@ -781,6 +784,10 @@ def test_an_adapter_of_own_rows_is_recorded_found_again_resumed_and_refused_like
     own_part = made.recipe.data[0]
     assert (own_part.source, own_part.weight, own_part.sha256) == ("mine.jsonl", 0.5, sha256_file(path))
     assert finbench.train(stated, tmp_path / "a") == made  # nothing to do
+    with contextlib.chdir(place):  # the record has the file's name alone
+        again = recipes.recipe(str(tmp_path / "a"))
+    assert Path(again.data[0].source) == path
+    assert again.model_dump(exclude={"name", "data"}) == made.recipe.model_dump(exclude={"name", "data"})
     capsys.readouterr()
     named = [own_part.model_copy(update={"map": {"prompt": "Desk text", "completion": "view"}})]
     recorded = made.recipe.model_copy(update={"tasks": [], "data": named})

@@ -128,6 +128,8 @@ def test_another_training_is_of_the_adapters_own_record(tmp_path: Path, monkeypa
     card = copied(ADAPTER, tmp_path, adapter_name="mine-s0", seed=3)
     Path("runs/mine-s0").mkdir(parents=True)
     assert "trainings: `finbench train runs/mine-s0 --seed 4`." in " ".join(finbench.risk(card, [card]).untested)
+    card = copied(ADAPTER, tmp_path, adapter_name="mine-s0", seed=None)  # nobody's record
+    assert "over trainings." in " ".join(finbench.risk(card, [card]).untested)
     card = copied(ADAPTER, tmp_path, adapter_source="hub:org/mine@0123abc")
     assert "trainings: `finbench train hub:org/mine@0123abc --seed " in " ".join(finbench.risk(card, [card]).untested)
 

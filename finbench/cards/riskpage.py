@@ -290,8 +290,10 @@ def _untested(found: SubjectCards, sections: Sequence[Section]) -> Iterator[str]
     if part := [one.task for one in found.own if one.score.data.share or not one.score.is_whole(one.card.limit)]:
         yield f"A part of the test only: {'; '.join(part)}."
     if not alone:
-        who, seed = shifts.adapter_of(found, found.subject), (found.subject.subject.seed or 0) + 1
-        said = "Another training of the same recipe: intervals are over documents, not over trainings: "
-        yield said + f"{shifts.typed(f'finbench train {who} --seed {seed}')}."
+        seed, again = found.subject.subject.seed, ""
+        if seed is not None:  # finbench trained it, and its record says how
+            command = f"finbench train {shifts.adapter_of(found, found.subject)} --seed {seed + 1}"
+            again = f": {shifts.typed(command)}"
+        yield f"Another training of the same recipe: intervals are over documents, not over trainings{again}."
     yield "Another language or another source than the test's, or documents of later years than those above."
     yield "Attacks: instructions hidden in documents, and answers that harm."

@@ -130,6 +130,10 @@ def beside(
         )
     if (plain.version, plain.task_digest) != (noisy.version, noisy.task_digest):
         raise FinbenchError(f"{plain.task}: the two cards are of different versions of it.", _HOW)
+    chosen = [{name: value for name, value in one.data.choices.items() if name != "noise"} for one in (plain, noisy)]
+    if chosen[0] != chosen[1]:
+        told = " and ".join(", ".join(f"{name}={value}" for name, value in own.items()) or "none" for own in chosen)
+        raise FinbenchError(f"{plain.task}: the two cards are of other rows (--metadata {told}).", _HOW)
     catalog.recall(plain.task, plain.task_digest)
     if any("of" not in row for row in others):
         raise FinbenchError(f"{noisy.task}: its samples do not say which rows they were made of.", _HOW)

@@ -39,6 +39,8 @@ def train(
     check_writable(out or Path("runs"))
     resolved = stated.resolved(data_dir)
     folder = out or Path("runs") / resolved.name
+    if stated.recipe and not dry_run and folder.is_dir() and folder.resolve() == Path(stated.recipe).resolve():
+        raise FinbenchError(f"{folder} is the adapter that was named.", "Train it again elsewhere: --out FOLDER")
     workers = training.process_count(gpus, processes)
     how = {"data_dir": data_dir, "processes": workers, "report": report or ()}
     result = finbench.train(resolved, folder, resume=resume, dry_run=dry_run, **how)  # type: ignore[arg-type]

@@ -191,7 +191,8 @@ def _check(file: SourceFile, encoding: str) -> None:
                 ) from fault
             if "\0" in text:
                 line += text.count("\n", 0, text.index("\0"))
-                name = "UTF-32" if "\0\0\0" in text else "UTF-16"
+                order = "BE" if text.startswith("\0") else "LE"  # of a Latin letter the greater byte is 0
+                name = ("UTF-32" if "\0\0\0" in text else "UTF-16") + order
                 raise FinbenchError(
                     f"{file}:{line}: a NUL character; is this a text file?",
                     f"If it is {name}, convert it: iconv -f {name} -t UTF-8 FILE > NEW; else name another file.",

@@ -33,6 +33,7 @@ _SPARSE = ("ties", "dare", "dare_ties")
 _EXACT = 1024  # the smaller side up to which a whole decomposition is affordable: seconds a weight
 _NOTHING = 1e-5  # of the parts' own updates: what is left of them where they cancel out is rounding
 _UNSEEN = 1e-12  # norm of all updates that no base's weights would show, in 32 bits
+_SECOND = re.compile(r"base_model\.model\..+\.lora_(?:B\.weight|embedding_B)")
 _FACTOR = re.compile(r"base_model\.model\.(.+)\.lora_(?:A\.weight|embedding_A)")  # as peft names it in its files
 
 
@@ -124,7 +125,7 @@ def _checked(
     """(weights, density) as they will be used."""
     if how not in get_args(How):
         raise FinbenchError(f"--how is {', '.join(get_args(How))}, not {how!r}.", "The weighted sum: --how cat")
-    stated = list(weights) if weights is not None else [1.0] * count
+    stated = [_float(weight) for weight in weights] if weights is not None else [1.0] * count
     single = torch.tensor(stated, dtype=torch.float32)  # in which updates are computed: not 1e39, nor 1e-60
     if len(stated) != count or not (single.isfinite() & (single != 0)).all():
         given = ",".join(f"{weight:g}" for weight in stated)
@@ -132,7 +133,7 @@ def _checked(
             f"--weights {given}: {count} adapters have {count} weights, numbers other than 0 (in 32 bits).",
             "Like this: --weights " + ",".join(["0.5"] * count),
         )
-    if how == "linear" and abs(sum(stated)) < 1e-6:
+    if how == "linear" and abs(sum(stated)) < 1e-6 * sum(map(abs, stated)):
         raise FinbenchError("A weighted mean has weights whose sum is not 0.", "Take the weighted sum: --how cat")
     if density is not None and how not in _SPARSE:
         raise FinbenchError(f"--how {how} keeps every number: it takes no --density.", "Leave --density out.")
@@ -185,6 +186,13 @@ def _check_sizes(found: Sequence[adapters.AdapterFolder], modules: Sequence[dict
                 )
 
 
+def _float(weight: float) -> float:
+    try:
+        return float(weight)
+    except OverflowError:  # of a whole number
+        return math.inf
+
+
 def _base(one: adapters.AdapterFolder) -> str:
     """What tells its base apart: the fingerprint where a record has it."""
     stated = str(one.config.get("base_model_name_or_path") or "an unnamed base")
@@ -217,6 +225,10 @@ def _modules(one: adapters.AdapterFolder) -> dict[str, _Module]:
         found[place] = _Module(a * scale, b)
     if odd := sorted(name for name in tensors if not _FACTOR.fullmatch(name)):
         count = counted(len(odd), "tensor")
+        if alone := [name for name in odd if _SECOND.fullmatch(name)]:
+            raise FinbenchError(
+                f"{one.name}: {alone[0]} has no other factor beside it.", "Fetch the adapter again, or train it again."
+            )
         if ".lora_" in odd[0]:  # nothing would load them, nor would they meet their like of another adapter
             raise FinbenchError(
                 f"{one.name} has factors under names that peft does not write ({count}: {odd[0]}).",

@@ -23,6 +23,7 @@ ALIASES = {
     "format": "bits",
 }  # an option of the command line, or an axis of a sweep -> the recipe's own key
 _GENTLE = 0.01  # of a method's rate, for pairs: at a tenth half of what was right is lost (docs/training.md)
+_OF_METHOD = {"options", "rank", "alpha", "dropout", "lr", "search"}
 KEYS = tuple(key for key in (*Recipe.model_fields, *ALIASES) if key not in ("name", "search"))  # of such cells
 
 
@@ -41,16 +42,18 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
         changes["data"] = _own(changes["data"], mapped)
     if source is not None:
         path = _recipe_path(source)
-        stated, where = keyed(_recorded(path) if path.is_dir() else catalog.read_yaml(path)), str(path)
+        # a record has the names of files alone: they lay where the command was typed
+        home = Path.cwd() if path.is_dir() else path.parent
+        stated, where = keyed(_recorded(path, changes) if path.is_dir() else catalog.read_yaml(path)), str(path)
         _check_kind(stated, path)
         if "data" in stated:
-            stated["data"] = _own(stated["data"], mapped, path.parent)
+            stated["data"] = _own(stated["data"], mapped, home)
         if "validation" in stated:
-            stated["validation"] = _validation(stated["validation"], mapped, path.parent)
+            stated["validation"] = _validation(stated["validation"], mapped, home)
     if "validation" in changes:
         changes["validation"] = _validation(changes["validation"], mapped)
     _place_pairs(changes, mapped)
-    _place_pairs(stated, mapped, path.parent if source is not None else None)
+    _place_pairs(stated, mapped, home if source is not None else None)
     if set(changes) - {"seed", "search"}:
         stated.pop("search", None)  # another recipe than the one that was searched for
     chosen = {**stated, **changes}
@@ -270,15 +273,18 @@ def _recipe_path(source: str) -> Path:
         hint = "Name a YAML file, or an adapter that finbench trained."
         raise FinbenchError(f"{source} has no finbench.json, which says how an adapter was trained.", hint)
     if path.suffix in (".yaml", ".yml") or "/" in source:
-        raise FinbenchError(f"No such recipe file: {path}", "Recipes that come with finbench: finbench zoo list")
+        hint = "A recipe is a name of finbench zoo list, a YAML file or the folder of an adapter."
+        raise FinbenchError(f"No such recipe: {path}", hint)
     raise unknown("recipe", name, catalog.recipe_files(), "finbench zoo list")
 
 
-def _recorded(folder: Path) -> dict[str, Any]:
-    """What an adapter was trained by, from its own record."""
+def _recorded(folder: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What an adapter was trained by, from its own record; of another method what suits every method."""
     from finbench.models import adapters
 
-    return adapters.record(folder).recipe.model_dump(exclude={"name"})
+    recipe = adapters.record(folder).recipe
+    other = changes.get("method", recipe.method) != recipe.method
+    return recipe.model_dump(exclude={"name"} | (_OF_METHOD if other else set()))
 
 
 def _own(stated: Any, mapped: Mapping[str, str] | None, folder: Path | None = None) -> list[OwnData]:
