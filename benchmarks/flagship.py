@@ -20,6 +20,7 @@ import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 from linear import answered, by_nearest, by_text
@@ -30,7 +31,7 @@ from finbench.core import catalog, paths
 from finbench.core.catalog import PREFIX, TRAINED
 from finbench.core.files import write_atomic
 from finbench.core.prose import wrapped
-from finbench.core.records import Adapter, Score, Scorecard
+from finbench.core.records import Adapter, Recipe, Score, Scorecard
 from finbench.core.seal import edited
 from finbench.grid import sweepfile
 from finbench.scoring import floors, prompts
@@ -214,11 +215,22 @@ def picture(grids: dict[str, Grid], own: dict[str, float]) -> str:
 
 def measured(grids: dict[str, Grid], own: dict[str, float]) -> str:
     """The measured part of docs/results.md: how much is done, and for each base its tables."""
-    whole, done = len(sweepfile.cells(sweepfile.read(GRID))), sum(len(grid.cards) for grid in grids.values())
-    parts = [] if done == whole else [f"{done} of the {whole} trainings are done. What is not, the tables leave out."]
+    wanted = [_decisive(cell.recipe) for cell in sweepfile.cells(sweepfile.read(GRID))]
+    shown = [
+        _decisive(grid.records[str(card.subject.adapter)].recipe) for grid in grids.values() for card in grid.cards
+    ]
+    done = sum(recipe in wanted for recipe in shown)
+    earlier = f" {len(shown) - done} are of an earlier version of it, with fewer passes." if done < len(shown) else ""
+    said = f"{done} of the {len(wanted)} trainings of that file are done.{earlier} What is not, the tables leave out."
+    parts = [] if done == len(wanted) == len(shown) else [said]
     for name, grid in grids.items():
         parts += [f"## {name}", scores(grid, own), "How they were trained; minutes of one core:", costs(grid)]
     return wrapped("\n\n".join([MARKS[0], *parts, MARKS[1]]))
+
+
+def _decisive(recipe: Recipe) -> dict[str, Any]:
+    """What a cell of the grid states: its rate is searched."""
+    return recipe.model_dump(exclude={"name", "lr", "search"})
 
 
 def page(grids: dict[str, Grid], own: dict[str, float]) -> None:

@@ -90,6 +90,7 @@ def test_an_argument_that_is_none_is_told_its_option(capsys: Any) -> None:
         (("eval", "--model", "x", "--engine", "dummy", "--tasks", "mini", "--bits", "5"), "16, 8 or 4"),
         (("train", "fpb-smollm2-135m-lroa"), "Did you mean fpb-smollm2-135m-lora"),
         (("train", "./no/such.yaml"), "No such recipe"),
+        (("train", "--task", "fpb", "--name", "My LoRA+"), "--name my-lora"),
         (("train",), "No task and no data are named"),
         (("train", "--task", "mini_ner", "--set", "drpout=0.1"), "did you mean dropout"),
         (("train", "--task", "mini_ner", "--set", "dropout"), "key=value"),

@@ -121,7 +121,7 @@ def test_what_a_base_gets_with_calibrated_labels_stands_beside_its_adapters(
     page.write_text(f"before\n\n{first}\nold\n{last}\n\nafter\n")
     bench["page"]({"smollm2-135m": grid}, {})
     text = page.read_text()
-    assert text.startswith(f"before\n\n{first}\n\n2 of the 92 trainings are done.")
+    assert text.startswith(f"before\n\n{first}\n\n0 of the 62 trainings of that file are done. 2 are")
     assert "\n\n## smollm2-135m\n\n| task |" in text
     assert text.endswith(f"{last}\n\nafter\n")
     assert " 45.6 |" in text
@@ -141,17 +141,23 @@ def test_the_page_of_results_is_that_of_the_kept_cards(bench: dict[str, Any]) ->
 
 
 def test_the_paragraph_on_passes_has_the_numbers_of_its_cards(bench: dict[str, Any]) -> None:
-    found = {
-        tuple(path.stem.rsplit("-", 3)[1:]): 100 * cardfiles.read(path).scores[0].main.value
-        for path in (BENCHMARKS / "fomc_passes").glob("*.json")
-    }
+    cards = {path.stem: cardfiles.read(path) for path in (BENCHMARKS / "passes").glob("*.json")}
+
+    def points(task: str, passes: int, rate: str, *seeds: int) -> list[float]:
+        names = (f"{task}-smollm2-135m-lora-epochs{passes}-lr{rate}-s{seed}" for seed in seeds)
+        return [100 * cards[name].scores[0].main.value for name in names]
+
     text = " ".join(bench["PAGE"].read_text(encoding="utf-8").split())
-    two = [found["epochs2", f"lr{rate}", "s0"] for rate in ("0.0005", "0.001")]
-    assert f"seed 0 gives {two[0]:.1f} and {two[1]:.1f} at 0.0005 and 0.001" in text
-    four = [found["epochs4", f"lr{rate}", "s0"] for rate in ("0.0005", "0.001", "0.002")]
-    assert f"seed 0 gives {four[0]:.1f}, {four[1]:.1f} and {four[2]:.1f} at" in text
-    seeds = [found["epochs4", "lr0.001", f"s{seed}"] for seed in range(3)]
-    assert f"three seeds give {statistics.mean(seeds):.1f} ± {statistics.stdev(seeds):.1f} at 0.001" in text
+    two = points("fomc", 2, "0.002", 0, 1, 2)
+    assert f"three seeds gave {statistics.mean(two):.1f} ± {statistics.stdev(two):.1f} in two passes" in text
+    two = [points("fomc", 2, rate, 0)[0] for rate in ("0.0005", "0.001")]
+    four = [points("fomc", 4, rate, 0)[0] for rate in ("0.0005", "0.001", "0.002")]
+    assert f"seed 0 gives {two[0]:.1f} and {two[1]:.1f} in two passes at 0.0005 and 0.001" in text
+    assert f"and {four[0]:.1f}, {four[1]:.1f} and {four[2]:.1f} in four at" in text
+    names = points("finer-ord", 1, "0.002", 0, 1, 2)
     kept = bench["read"](bench["KEPT"])["smollm2-135m"]
-    whole = sorted(kept.points["adapter", "fomc"])
-    assert f"{whole[0]:.1f}, {whole[1]:.1f} and {whole[2]:.1f} in two passes" in text
+    more = kept.points["adapter", "finer_ord"]
+    old, new = (f"{statistics.mean(many):.1f} ± {statistics.stdev(many):.1f}" for many in (names, more))
+    assert f"finer_ord had {old} in one pass, with 107 steps, and has {new} in three" in text
+    made = {cards[f"fomc-smollm2-135m-lora-epochs4-lr0.001-s{seed}"].subject.adapter for seed in range(3)}
+    assert made == {name for name, record in kept.records.items() if record in kept.trained["fomc"]}  # bit for bit

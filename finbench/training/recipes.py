@@ -67,6 +67,9 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
     for key in method.unused:
         if complete[key] != {**defaults, **method.defaults}[key]:
             raise FinbenchError(f"{where}: method {method.name} has no {key}.", f"Leave {key} out: finbench methods")
+    if "name" in changes and not re.fullmatch("[a-z0-9][a-z0-9._-]*", name := str(changes["name"])):
+        said = f"--name {name}: a name is of small letters, digits, '.', '_' and '-', a letter or digit first."
+        raise FinbenchError(said, f"--name {_slug(name)}")
     if mapped and not complete.get("data") and not complete.get("preferences"):
         raise FinbenchError("--map names columns of your own rows, and there are none.", "Add --data FILE")
     if not complete.get("tasks") and not complete.get("data") and not complete.get("preferences"):
