@@ -989,7 +989,11 @@ def until(true: Any, process: Any, seconds: float = 300) -> None:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("_ray")
-def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(llama: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(
+    sent: signal.Signals, llama: Path, tmp_path: Path
+) -> None:
+    """As does the signal by which batch systems and containers end a job."""
     out = tmp_path / "out"
     path = write(tmp_path, llama, axes={"method": ["lora"], "task": ["mini_sentiment"], "seed": [0, 1, 2]})
     command = [sys.executable, "-m", "finbench", "sweep", str(path), "--out", str(out)]
@@ -1001,7 +1005,7 @@ def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(llama: Path, tmp_p
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     until(lambda: len(contents(out)) >= 1, driver)
-    driver.send_signal(signal.SIGINT)
+    driver.send_signal(sent)
     _, said = driver.communicate(timeout=300)
     assert driver.returncode == 130, said
     assert "Go on with the same command." in said

@@ -6,6 +6,7 @@ import _thread
 import contextlib
 import json
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -232,6 +233,9 @@ class Driver:
         watch = Watch(self.board, self.place, self.alive)
         self.place.remove(STOP)
         self.place.clear()
+        main = threading.current_thread() is threading.main_thread()
+        # batch systems and containers end a job so: as Ctrl-C
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler) if main else None
         try:
             with watch.live or contextlib.nullcontext():
                 while not self.board.over:
@@ -245,6 +249,8 @@ class Driver:
         except KeyboardInterrupt:
             self._stop()
         finally:
+            if main:
+                signal.signal(signal.SIGTERM, before)
             watch.tell(set(), last=True)
 
     def _hand_out(self) -> None:
