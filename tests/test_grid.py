@@ -836,7 +836,7 @@ def test_cards_of_a_run_that_several_nodes_scored_are_one_where_they_are_fetched
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("cpu", 18), ("finlora", 495), ("mission", 471), ("six-tasks", 180), ("four-bits", 20), ("flagship", 92)],
+    [("cpu", 18), ("finlora", 495), ("mission", 471), ("six-tasks", 180), ("four-bits", 20), ("flagship", 62)],
 )
 def test_the_examples_are_grids_that_could_be_run(name: str, count: int) -> None:
     folder = Path(__file__).parent.parent / "examples"
