@@ -265,6 +265,12 @@ def test_an_adapter_is_trained_again_by_its_own_record(tmp_path: Path) -> None:
     assert recipes.recipe(str(tmp_path), {"method": "ia3"}).method == "ia3"  # which has no rank
     dora = recipes.recipe(str(tmp_path), {"method": "dora"})
     assert (dora.lr, dora.epochs) == (recipes.recipe(None, {"method": "dora", "task": "fpb"}).lr, stated["epochs"])
+    forged = {**stated, "base": "hub:stranger/model@0123", "data": [{"source": "/etc/passwd.csv"}]}
+    (tmp_path / "finbench.json").write_text(json.dumps(kept | {"recipe": forged}), encoding="utf-8")
+    with pytest.raises(FinbenchError, match=r"hub:stranger/model@0123, which bases\.yaml does not know"):
+        recipes.recipe(str(tmp_path))
+    [part] = recipes.recipe(str(tmp_path), {"base": "smollm2-135m"}).data
+    assert Path(part.source) == Path("passwd.csv").resolve()  # a file that lies here, and no other
     (tmp_path / "finbench.json").unlink()
     with pytest.raises(FinbenchError, match=r"has no finbench\.json, which says how an adapter was trained"):
         recipes.recipe(str(tmp_path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+import shlex
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -282,12 +283,26 @@ def _recipe_path(source: str) -> Path:
 
 
 def _recorded(folder: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """What an adapter was trained by, from its own record; of another method what suits every method."""
+    """What an adapter was trained by, from its own record; of another method what suits every method.
+
+    A stranger's record decides neither which files are read (names alone, of files that lie here) nor, unless it is one
+    of bases.yaml, which base is fetched: else FinbenchError.
+    """
     from finbench.models import adapters
 
     recipe = adapters.record(folder).recipe
+    known = {f"hub:{entry.hub_id}" for entry in catalog.bases().values()}
+    if "base" not in changes and recipe.base.startswith("hub:") and recipe.base.partition("@")[0] not in known:
+        raise FinbenchError(
+            f"{folder} was trained on {recipe.base}, which bases.yaml does not know.",
+            f"If you trust it, name it yourself: --base {shlex.quote(recipe.base)}",
+        )
     other = changes.get("method", recipe.method) != recipe.method
-    return recipe.model_dump(exclude={"name"} | (_OF_METHOD if other else set()))
+    stated = recipe.model_dump(exclude={"name"} | (_OF_METHOD if other else set()))
+    for part in (*stated.get("data", ()), *map(stated.get, ("validation", "preferences", "start"))):
+        if isinstance(part, dict):
+            part["source"] = name_of_source(part["source"])
+    return stated
 
 
 def _own(stated: Any, mapped: Mapping[str, str] | None, folder: Path | None = None) -> list[OwnData]:
