@@ -67,22 +67,22 @@ def timer() -> Any:
     return Timer()
 
 
-def prepared(way: str, task: str, rows: int, data_dir: Path) -> Any:
+def prepared(way: str, task: str, rows: int, data_dir: Path, dtype: str = "auto") -> Any:
     """The run of a way; for TRL it only gives rows."""
     from finbench.training import runner
 
-    stated = {"tasks": [task], "limit": rows, "rank": RANK, "alpha": 2 * RANK, "batch_size": BATCH, "lr": LR}
-    stated |= {"loop": way} if way in ("padded", "packed") else {}
+    stated: dict[str, Any] = {"tasks": [task], "limit": rows, "rank": RANK, "alpha": 2 * RANK, "dtype": dtype}
+    stated |= {"batch_size": BATCH, "lr": LR, **({"loop": way} if way in ("padded", "packed") else {})}
     return runner.prepare(recipes.recipe(None, {**stated, "bits": 4 if way == "nf4" else 16}), data_dir)
 
 
-def ours(way: str, task: str, rows: int, data_dir: Path) -> dict[str, Any]:
+def ours(way: str, task: str, rows: int, data_dir: Path, dtype: str = "auto") -> dict[str, Any]:
     """One training by finbench."""
     from finbench.models import bases
     from finbench.training import runner
 
-    run, clock = prepared(way, task, rows, data_dir), timer()
-    model, tokenizer = runner.begin(run, bases.compute_dtype("auto"))
+    run, clock = prepared(way, task, rows, data_dir, dtype), timer()
+    model, tokenizer = runner.begin(run, bases.compute_dtype(dtype))
     from finbench.training import trainer
 
     real = trainer.AnswerTrainer.__init__

@@ -226,27 +226,34 @@ def test_beside_the_published_memory_of_finlora(bits: int, published: float, mod
 
 
 def test_the_processor_is_measured_once_by_its_best_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    machines._products.cache_clear()
+    machines._layers.cache_clear()
     clock, tries = [0.0], [0]
 
-    def linear(*_: Any) -> None:  # a busy machine: every try but one takes ten times as long; the warm-up is left out
+    def backward(_: torch.Tensor) -> None:  # a busy machine: all but one take ten times as long; a warm-up is left out
         tries[0] += 1
-        clock[0] += {1: 0.0001, 20: 0.001}.get(tries[0], 0.01)
+        clock[0] += {1: 0.0001, 7: 0.01}.get(tries[0], 0.1)
 
     with monkeypatch.context() as patched:
         patched.setattr(machines.time, "perf_counter", lambda: clock[0])
-        patched.setattr(torch.nn.functional, "linear", linear)
-        found = machines.products(torch.float32)
-        assert found == pytest.approx(2 * 1024 * 576 * 1536 / 0.001)
-        assert machines.products(torch.float32) == found
+        patched.setattr(torch.Tensor, "backward", backward)
+        found = machines.layers(torch.float32)
+        weights = 2 * 576 * 576 + 2 * 192 * 576 + 3 * 1536 * 576  # q and o, k and v, gate, up and down
+        assert found == pytest.approx(4 * weights * 512 / 0.01)
+        assert machines.layers(torch.float32) == found
         before = tries[0]
         assert before >= machines._TRIES
         assert 5 < machines.crowding(torch.float32) < 10  # of all tries, in a second at least
         assert clock[0] > 1.0
         assert tries[0] == before
-        machines.products(torch.bfloat16)
+        machines.layers(torch.bfloat16)
         assert tries[0] > before
-    machines._products.cache_clear()
+    machines._layers.cache_clear()
+
+
+def test_a_plan_is_for_the_dtype_of_its_training(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machines, "_layers", lambda dtype, _: (8e9, 4e9) if dtype == torch.float32 else (64e9, 32e9))
+    seconds = {dtype: planning.plan(recipe(llama, dtype=dtype), "cpu")["seconds"] for dtype in ("float32", "bfloat16")}
+    assert seconds["float32"] > seconds["bfloat16"]
 
 
 @pytest.mark.parametrize("kind", ["awq", "gptq"])

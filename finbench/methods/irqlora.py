@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench.core.console import say
+from finbench.core.console import progress
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Bits, Recipe
 from finbench.methods import convert
@@ -80,11 +80,14 @@ class IrQLora(LoraMethod):
 
         assert start is not None
         wrapped = super().apply(start.load(None), recipe)
-        say("Calibrating the 4-bit codes (ICQ) ...")
-        for name, module in convert.lora_layers(wrapped):
-            weight = convert.published(model, name).contiguous()
-            found = icq.calibrate(weight, float(self.stated(recipe, "spread")))
-            module.base_layer = icq.ShiftedLinear4bit(module.base_layer, weight, *found)
+        layers = list(convert.lora_layers(wrapped))
+        with progress() as bar:  # minutes on a processor
+            told = bar.add_task("calibrating the 4-bit codes (ICQ)", total=len(layers), note="layers")
+            for name, module in layers:
+                weight = convert.published(model, name).contiguous()
+                found = icq.calibrate(weight, float(self.stated(recipe, "spread")))
+                module.base_layer = icq.ShiftedLinear4bit(module.base_layer, weight, *found)
+                bar.advance(told)
         return wrapped
 
     def state(self, model: Any) -> dict[str, Any]:

@@ -15,11 +15,18 @@ GIB = 2**30
 # Seconds of the host for an operation of eager torch, forward or backward: what a small base is bound by on a GPU.
 # benchmarks/host_overhead.py: 10.3 us.
 HOST = 10e-6
-# Share of what a processor's matrix products allow that a training with shared starts reaches (docs/training.md:
-# 384 tokens/s of a core where the best products of its day, 215 GFLOP/s, allow 882; packed rows reach 47 %).
-_CPU_SHARE = 0.44
+# Share of the speed of one decoder layer that a training with shared starts reaches on a processor: 0.93 to 1.22, with
+# and without AMX and bfloat16, of one thread and two (`python benchmarks/plan_cpu.py`).
+_CPU_SHARE = 1.0
+_LAYER = {
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+}  # SmolLM2's
+_TOKENS = 512
 
-_TRIES, _WARM = 43, 3  # of this machine's products: some milliseconds each
+_TRIES, _WARM = 8, 3  # of its passes: some hundredths of a second each
 _WATCHED = 1.0  # seconds of them
 
 
@@ -106,47 +113,54 @@ def _memory() -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
 
 
-def card(name: str) -> Card:
-    """A card by name; ``cpu`` is this machine's processor, whose products are measured in a moment."""
+def card(name: str, dtype: str = "auto") -> Card:
+    """A card by name; ``cpu`` is this machine's processor, whose speed in ``dtype`` is measured in a moment."""
     if name == "cpu":
         from finbench.models import bases
 
-        source = f"SmolLM2-135M reached {_CPU_SHARE:.0%} of the speed of matrix products, measured here just now"
-        rate = products(bases.compute_dtype("auto")) / 1e12
+        source = "a training is about as fast as passes through one layer of SmolLM2-135M, measured here just now"
+        rate = layers(bases.compute_dtype(dtype)) / 1e12
         return Card(round(_memory(), 1), rate, 30, context=1.2, reached=(_CPU_SHARE, source))
     if name not in CARDS:
         raise unknown("gpu", name, [*CARDS, "cpu"], "finbench plan --help")
     return CARDS[name]
 
 
-def products(dtype: Any) -> float:
-    """FLOP/s of this machine's matrix products in ``dtype``, all its threads together; measured once a process."""
+def layers(dtype: Any) -> float:
+    """FLOP/s of this machine in decoder layers that compute in ``dtype``, all its threads together; once a process.
+
+    Not those of bare products: with AMX a processor multiplies six times as fast as a layer trains.
+    """
     import torch
 
-    return _products(dtype, torch.get_num_threads())[0]
+    return _layers(dtype, torch.get_num_threads())[0]
 
 
 def crowding(dtype: Any) -> float:
-    """How many times longer than alone the products took in that measurement: what others do on the machine."""
+    """How many times longer than alone the passes took in that measurement: what others do on the machine."""
     import torch
 
-    best, now = _products(dtype, torch.get_num_threads())
+    best, now = _layers(dtype, torch.get_num_threads())
     return best / now
 
 
 @functools.cache
-def _products(dtype: Any, threads: int) -> tuple[float, float]:
+def _layers(dtype: Any, threads: int) -> tuple[float, float]:
     """(the best of many tries, their mean), after a warm-up: what others do on the machine can only slow a try down.
 
-    For a second at least, in which others have their turns at the cores.
+    A try: forward through a layer of frozen weights, and the gradient of its inputs. For a second at least, in which
+    others have their turns at the cores.
     """
     import torch
+    from transformers import LlamaConfig, LlamaModel
 
-    x, w = torch.randn(1024, 576, dtype=dtype), torch.randn(1536, 576, dtype=dtype)
+    layer = LlamaModel(LlamaConfig(**_LAYER, num_hidden_layers=1, vocab_size=1)).to(dtype).requires_grad_(False)
+    weights = sum(weight.numel() for weight in layer.layers.parameters() if weight.dim() == 2)
+    inputs = torch.randn(1, _TOKENS, _LAYER["hidden_size"], dtype=dtype, requires_grad=True)
     times: list[float] = []
     while len(times) < _TRIES or sum(times) < _WATCHED:
         start = time.perf_counter()
-        torch.nn.functional.linear(x, w)
+        layer(inputs_embeds=inputs).last_hidden_state.sum().backward()
         times.append(time.perf_counter() - start)
-    work, times = 2 * 1024 * 576 * 1536, times[_WARM:]
+    work, times = 4 * weights * _TOKENS, times[_WARM:]
     return work / min(times), work * len(times) / sum(times)

@@ -153,7 +153,7 @@ def plan(
     """
     quiet()
     gpu = gpu or machines.this()
-    card = machines.card(gpu)
+    card = machines.card(gpu, recipe.dtype)
     speedups.check_sharding(recipe, processes)
     run = replace(run, recipe=recipe) if run else prepare_for_plan(recipe, data_dir)
     found = _asked(run, recipe, gpu, shape, processes)
@@ -176,7 +176,7 @@ def plan(
     )
     real, computed = run.tokens(run.passes, processes)
     seconds, busy, source = duration(card, run, work, processes)
-    crowding = machines.crowding(bases.compute_dtype("auto")) if gpu == "cpu" else 1.0
+    crowding = machines.crowding(bases.compute_dtype(recipe.dtype)) if gpu == "cpu" else 1.0
     return {
         "recipe": recipe.name,
         "gpu": gpu,
@@ -255,7 +255,7 @@ def prepare_for_plan(recipe: Recipe, data_dir: Path | None = None) -> Prepared:
 def planned_gib(run: Prepared, recipe: Recipe, gpu: str, shape: str | None = None) -> float:
     """GiB of a training by one process, whatever the card has; ``run``: its rows, as ``prepared`` makes them."""
     quiet()
-    return round(_asked(run, recipe, gpu, shape).on(machines.card(gpu)), 2)
+    return round(_asked(run, recipe, gpu, shape).on(machines.card(gpu, recipe.dtype)), 2)
 
 
 def _model(run: Prepared, shape: str | None) -> Any:
@@ -276,7 +276,7 @@ def _asked(
     model = _model(run, shape)
     held, layers = None if shape else run.base.id.quantised, bases.layers_of(model)
     found = needs(model, recipe, layers, heaviest, processes, gpu == "cpu", cut.shares, held)
-    return found.chosen(recipe, card or machines.card(gpu))
+    return found.chosen(recipe, card or machines.card(gpu, recipe.dtype))
 
 
 def _fitting(run: Prepared, gpu: str, shape: str | None, processes: int, card: Card) -> str:
