@@ -66,8 +66,8 @@ def read(out: Path) -> dict[str, Grid]:
     """By base what its cards say; a card that was edited, or of no training that is there, ends it."""
     known, found = records(out), defaultdict[str, Grid](Grid)
     asked: dict[tuple[str, bool], Path] = {}  # by base, and whether there was nothing to read
-    for path in sorted((out / "scorecards").glob("*.json")):
-        card = cardfiles.read(path)
+    cards = {path: cardfiles.read(path) for path in sorted((out / "scorecards").glob("*.json"))}
+    for path, card in sorted(cards.items(), key=lambda one: one[1].provenance.created):
         if wrong := edited(cardfiles.raw(path)):
             sys.exit(f"{path} was edited: {', '.join(wrong[:3])}.")
         grid, column = found[card.subject.base.alias], "5 examples" if card.shots else "base"
@@ -80,13 +80,16 @@ def read(out: Path) -> dict[str, Grid]:
             grid.records[card.subject.adapter] = record
             for task in record.recipe.tasks if column == SINGLE else ():
                 grid.trained[task.removeprefix(PREFIX)].append(record)
-        elif not card.shots:
+        elif not card.shots and any(score.task.endswith("_mc") for score in card.scores):
             empty = "metadata.noise" in card.arguments
             asked[card.subject.base.alias, empty] = path
             if empty:
                 continue
         for score in card.scores:
             key = column, score.task.removeprefix(PREFIX)
+            if column == "base":  # asked once more, by a part of the grid: the last time counts
+                grid.scores[key].clear()
+                grid.points[key].clear()
             grid.scores[key].append(score)
             grid.points[key].append(100 * score.main.value)
     for name, grid in found.items():
