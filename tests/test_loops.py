@@ -479,3 +479,21 @@ def test_a_run_goes_on_by_the_loop_that_it_was_begun_with(
     assert resumed.files == whole.files
     again = runner.train(recipe(llama, save_every=4), out)  # the same recipe, however it was cut into passes
     assert again.files == whole.files
+
+
+def test_a_padded_pass_gives_the_head_rows_that_lie_together(prepared: runner.Prepared) -> None:
+    """For each row of a slice torch copies the head's weights: 2.2 s for 16 rows of SmolLM2-135M in bfloat16."""
+    model = runner.begin(prepared, torch.float32)[0].eval()
+    passes, together = dataclasses.replace(prepared.passes, loop="padded"), []
+    made = passes.prepare(prepared.rows[:5], "cpu")
+    head = model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, given: together.append(given[0].is_contiguous()))
+    with torch.no_grad():
+        found, labels = loops.logits(model, made)
+        hook.remove()
+        whole = model(**{name: part for name, part in made.items() if name != "labels"}).logits
+    width = made["labels"].shape[1]
+    assert 1 < width < whole.shape[1]
+    assert together == [True]
+    assert labels.tolist() == made["labels"][:, 1:].flatten().tolist()
+    torch.testing.assert_close(found, whole[:, -width:-1].flatten(0, 1))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from finbench.core.errors import FinbenchError, unknown
 from finbench.methods.adalora import ADALORA
-from finbench.methods.base import SERVED, Cut, Layer, Method, Start, experts, experts_of, targets
+from finbench.methods.base import SERVED, Cut, Layer, Method, Start, experts, experts_of, last_positions, targets
 from finbench.methods.collected import CORDA, LORA_GA
 from finbench.methods.eva import EVA
 from finbench.methods.full import FULL
@@ -52,6 +52,7 @@ __all__ = [
     "experts",
     "experts_of",
     "irqlora",
+    "last_positions",
     "method_named",
     "one_dtype",
     "quantise",

@@ -306,6 +306,17 @@ def near(wanted: str, layers: list[Layer]) -> str:
     return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
+def last_positions(inputs: Mapping[str, Any], count: int) -> Any:
+    """The last ``count`` positions of padded inputs, as ``logits_to_keep`` takes them, of shape (count,).
+
+    For a number the model slices its hidden states, and for each row of a slice torch copies the weights of the head.
+    """
+    import torch
+
+    ids = inputs["input_ids"]
+    return torch.arange(ids.shape[1] - count, ids.shape[1], device=ids.device)
+
+
 def number(method: Method, recipe: Recipe, key: str, least: float, most: float = math.inf) -> float:
     """An option of the method's own that is a number from ``least`` to ``most``; FinbenchError for anything else."""
     stated = method.stated(recipe, key)

@@ -15,7 +15,7 @@ from typing import Any
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Recipe
 from finbench.methods import convert, quantise
-from finbench.methods.base import Layer, Start, number, without_head
+from finbench.methods.base import Layer, Start, last_positions, number, without_head
 from finbench.methods.spectral import Residual
 
 _DAMPING = 0.01  # of the mean diagonal, added to a covariance: inputs of few tokens do not span all directions
@@ -93,7 +93,8 @@ class LoraGA(Collected):
         def run(batch: dict[str, Any]) -> None:
             labels = batch["labels"]  # of the last positions (see batches.collate)
             with torch.enable_grad():
-                logits = model(**_without_labels(batch), logits_to_keep=labels.shape[1], use_cache=False).logits
+                kept = last_positions(batch, labels.shape[1])
+                logits = model(**_without_labels(batch), logits_to_keep=kept, use_cache=False).logits
                 told = logits[:, :-1].flatten(0, 1).float()
                 loss: Any = torch.nn.functional.cross_entropy(told, labels[:, 1:].flatten())
                 loss.backward()
@@ -154,7 +155,7 @@ class Corda(Collected):
         def run(batch: dict[str, Any]) -> None:
             real[:] = [batch["attention_mask"].bool()]
             with torch.no_grad():
-                model(**_without_labels(batch), logits_to_keep=1, use_cache=False)
+                model(**_without_labels(batch), logits_to_keep=last_positions(batch, 1), use_cache=False)
 
         try:
             yield run

@@ -10,7 +10,7 @@ from typing import Any
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Recipe
 from finbench.methods import convert
-from finbench.methods.base import Layer, Start, number, without_head
+from finbench.methods.base import Layer, Start, last_positions, number, without_head
 from finbench.methods.lora import LoraMethod
 
 _PATTERNS = ("rank_pattern", "alpha_pattern")
@@ -67,7 +67,7 @@ class Eva(LoraMethod):
                     f"eva: the components of the inputs have not settled after {_MOST_PASSES} batches.",
                     "Use more rows, a smaller --rank, or a looser --set tau=0.9",
                 )
-            return model(**inputs, logits_to_keep=1, use_cache=False)
+            return model(**inputs, logits_to_keep=last_positions(inputs, 1), use_cache=False)
 
         with torch.no_grad():
             initialize_lora_eva_weights(

@@ -19,7 +19,7 @@ import torch
 
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Loop, Recipe
-from finbench.methods import method_named
+from finbench.methods import last_positions, method_named
 from finbench.models.prefixes import steady, unsupported
 from finbench.training import batches, fused_lora, packing, speedups
 from finbench.training.batches import TrainingRow
@@ -158,7 +158,7 @@ def logits(model: Any, made: dict[str, Any] | packing.Packed) -> tuple[Any, Any]
         return _wide(out[0]), made.labels
     inputs = {name: tensor for name, tensor in made.items() if name != "labels"}
     width = made["labels"].shape[1]
-    out = model(**inputs, logits_to_keep=width, use_cache=False).logits
+    out = model(**inputs, logits_to_keep=last_positions(inputs, width), use_cache=False).logits
     return _wide(out[:, -width:-1]).flatten(0, 1), made["labels"][:, 1:].flatten()
 
 
