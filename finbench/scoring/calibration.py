@@ -190,8 +190,8 @@ def expected_error(confidence: Counts, right: Counts, sources: Sequence[Any]) ->
     1997, 5.2), or 0 where perfect calibration would show as much one time in 40. Chance is the larger of two: residuals
     within each bin, with a random sign for each source (wild bootstrap), which sources share; and answers that are
     right as often as they are sure, for of answers that are all right no residual is left. Up to ``FEW`` sources there
-    is no interval: this one would hold the truth in 83 to 97 % of simulated tests of 20 to 50. In small in
-    tests/test_calibration.py.
+    is no interval. How often it holds the truth for 60 sources and more: benchmarks/risk_intervals.py, whose table is
+    in docs/risk.md; in small in tests/test_calibration.py.
     """
     parts = _gaps(confidence - right, bins := _bins(confidence, sources))
     share = ratio(parts[:, :-1].sum(axis=0), np.bincount(bins).astype(np.float64))
