@@ -330,6 +330,7 @@ def test_cards_that_give_no_pairs(card: Path, llama: Path, wide: Path, start: Pa
     for change, of_card, said in (
         (right, {}, "has no strict failure to learn from"),
         (same, {"arguments": {}}, "is of test rows, which nothing may learn from"),
+        (same, {"engine": "dummy"}, "is of the engine dummy, which has no base to train"),
         (same, {"scores": other}, "is of version 1, and here is version"),
         (same, {"scores": moved}, "are not those of the data here"),
         (same, {"shots": 2}, "was asked with 2 worked examples"),

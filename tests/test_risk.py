@@ -298,6 +298,7 @@ def test_the_commands_ask_as_the_card_was_asked(tmp_path: Path) -> None:
     for option in ("--tasks mini_sentiment", "--limit 30", "--shots 2 --seed 3", "--profile chat", "--samples 2",
                    "--temperature 0.5", "--engine dummy", "--bits 16"):  # fmt: skip
         assert f" {option} " in f"{command} ", command
+    assert command.startswith("finbench eval --model dummy "), command  # no folder, for there is none
 
 
 def test_a_choice_of_rows_is_asked_for_once() -> None:

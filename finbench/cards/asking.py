@@ -26,6 +26,8 @@ def file_name(name: str) -> str:
 
 def base_option(base: BaseModelId) -> str:
     """As ``--model`` and ``--base`` take it."""
+    if base.fingerprint == "dummy":  # of the engine dummy, which has no folder
+        return "dummy"
     if base.source == "hub" and base.hub_id:
         return shlex.quote(f"hub:{base.hub_id}" + (f"@{base.revision}" if base.revision else ""))
     return shlex.quote(base.alias) if base.source == "wheel" else "./" + file_name(base.alias)

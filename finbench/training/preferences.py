@@ -158,6 +158,8 @@ def _pinned(stated: OwnData, path: Path) -> OwnData:
 def _check_card(card: Scorecard, path: Path, recipe: Recipe, base: bases.Base, start: str | None) -> None:
     split, whose = card.arguments.get("metadata.split", "test"), card.subject
     again = "finbench eval --adapter ./folder --tasks fpb --metadata split=train --out train"
+    if card.engine == "dummy":
+        raise FinbenchError(f"{path} is of the engine dummy, which has no base to train.", f"Score a model: {again}")
     if split == "test":
         raise FinbenchError(f"{path} is of test rows, which nothing may learn from.", f"Score train rows: {again}")
     if whose.base.fingerprint != base.id.fingerprint:
