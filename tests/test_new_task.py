@@ -322,7 +322,9 @@ def test_other_delimiters_are_seen_and_said(delimiter: str, tmp_path: Path) -> N
     assert any("fields are separated by" in note for note in made.notes)
 
 
-def test_other_files_of_the_same_rows_make_the_same_benchmark(tmp_path: Path) -> None:
+def test_other_files_of_the_same_rows_make_the_same_benchmark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Spaces around a label are no other label, where no row has it without them."""
     rows = sentences()
     objects = [dict(zip(TWO, row, strict=True)) for row in rows]
@@ -330,6 +332,7 @@ def test_other_files_of_the_same_rows_make_the_same_benchmark(tmp_path: Path) ->
     for name in ("mine.ndjson", "lines.json"):
         (tmp_path / name).write_text(text)
     (tmp_path / "list.json").write_text(json.dumps(objects, indent=2))
+    (tmp_path / "under.json").write_text(json.dumps({"data": objects}))
     (tmp_path / "spaced.csv").write_text("sentence, stance\n" + "".join(f'"{t}", {s}\n' for t, s in rows))
     table(tmp_path / "mine.tsv", rows, delimiter="\t")
     table(tmp_path / "mine.csv", rows)
@@ -337,7 +340,8 @@ def test_other_files_of_the_same_rows_make_the_same_benchmark(tmp_path: Path) ->
     for path in sorted(file for file in tmp_path.iterdir()):
         made.append(rows_of(new(path, to=tmp_path / "out" / "mine").folder))
         shutil.rmtree(tmp_path / "out")
-    assert len(made) == 6
+    assert len(made) == 7
+    assert "under.json: its rows are the list under 'data'." in capsys.readouterr().err
     assert all(one == made[0] for one in made)
     for name, content, said, typed in (
         (
@@ -346,6 +350,7 @@ def test_other_files_of_the_same_rows_make_the_same_benchmark(tmp_path: Path) ->
             "lists under 'sentence'",
             "list of",
         ),
+        ("split.json", json.dumps({"test": objects}).encode(), "lists under 'test'", "list of"),
         ("mine.csv.gz", b"\x1f\x8b", "is compressed", "gunzip -k"),
     ):
         (tmp_path / name).write_bytes(content)

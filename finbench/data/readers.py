@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 from finbench import hub
-from finbench.core import zips
+from finbench.core import console, zips
 from finbench.core.errors import FinbenchError
 from finbench.core.files import unique_keys
 from finbench.data import archives, spreadsheets
@@ -33,6 +33,7 @@ _PARTS = 12_000_000  # values in it, of some 60 bytes each
 _ROW_PARTS = 200_000  # values in a row of JSONL: characters of which a megabyte would take twenty
 _COLUMNS = 10_000  # of a CSV file
 PACKED = {".gz": "gunzip -k", ".zst": "zstd -d", ".bz2": "bunzip2 -k", ".xz": "unxz -k"}  # and what unpacks it
+_SPLITS = {"train", "training", "validation", "valid", "val", "dev", "test"}  # keys that say more than that rows follow
 _POINTER = b"version https://git-lfs.github.com/spec/"  # what Git leaves of a large file that was not fetched
 _POINTER_SIZE = 1024  # bytes; a pointer has some 130
 
@@ -318,7 +319,7 @@ def holds_lines(file: SourceFile) -> bool:
 
 
 def decode_json(file: SourceFile) -> Iterator[RawRecord | str]:
-    """One JSON document: a list of objects, or an object of objects by id (which becomes the key ``_id``)."""
+    """One JSON document: a list of objects, perhaps the one value of an object; or objects by id (the key ``_id``)."""
     if file.size > _DOCUMENT:
         raise FinbenchError(f"{file}: a JSON document of {file.size:,} bytes.", "Give it as JSONL, one row a line.")
     try:
@@ -334,6 +335,11 @@ def decode_json(file: SourceFile) -> Iterator[RawRecord | str]:
             f"{file}:{getattr(fault, 'lineno', 1)}: not valid JSON ({fault}).",
             "Correct it at that line, or download it again.",
         ) from fault
+    if isinstance(document, dict) and len(document) == 1 and not _SPLITS & {*map(str.lower, document)}:
+        [(key, rows)] = document.items()
+        if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
+            console.say(f"{file}: its rows are the list under {key!a}.")
+            document = rows
     if isinstance(document, dict) and all(isinstance(value, list) for value in document.values()):
         said = f"lists under {', '.join(map(ascii, list(document)[:4]))}: columns, or splits"
         raise FinbenchError(f"{file}: {said}.", "Write a list of objects, one a row; a column may name their split.")
