@@ -364,6 +364,10 @@ def test_tasks_may_share_a_search(tmp_path: Path) -> None:
         ("lora", ["finbench_mini_sentiment"]),
         ("rslora", ["finbench_mini_sentiment"]),
     ]
+    place = Place(str(tmp_path))
+    place.write("running/x.json", json.dumps({"name": "s", "since": "", "pid": 1, "keys": [searches[0].key]}))
+    watch.Watch(board, place).tell({searches[0].key})
+    assert "0 of 8 cells done, 4 searching, 4 waiting" in watch.line(watch.sweep_status(str(tmp_path)))
 
 
 def _base_swapped(base: Path, data: Path) -> None:

@@ -218,12 +218,14 @@ class Schedule:
         return payload
 
     def state(self, cell: Cell, running: set[str]) -> str:
-        """done, failed, running or waiting."""
+        """done, failed, running, searching (for the rate of its training) or waiting."""
         last = self.score_of[cell.key]
         if last.outcome:
             return "done" if last.done else "failed"
-        own = [step for step in self.steps_of(cell) if step.cell or step.kind == SEARCH]
-        return "running" if any(step.key in running for step in own) else "waiting"
+        begun = [step for step in self.steps_of(cell) if step.key in running]
+        if any(step.cell for step in begun):
+            return "running"
+        return "searching" if any(step.kind == SEARCH for step in begun) else "waiting"
 
     @property
     def over(self) -> bool:

@@ -65,7 +65,7 @@ class Watch:
         return {
             "sweep": self.board.sweep.name,
             "cells": len(states),
-            **{state: states.count(state) for state in ("done", "failed", "running", "waiting")},
+            **{state: states.count(state) for state in ("done", "failed", "running", "searching", "waiting")},
             "scorings": sum(1 for key in self.board.ways if not self.board.steps[key].outcome),
             "doing": doing,
             "seconds_left": None if left is None else round(left / max(1, len(doing))),
@@ -98,6 +98,7 @@ class _Progress(Record):
     done: int
     failed: int
     running: int
+    searching: int = 0  # cells whose rate is searched for; several may share a search
     waiting: int
     scorings: int = 0  # of bases in other ways, which no cell waits for
     doing: list[_Mark]
@@ -122,15 +123,17 @@ def sweep_status(url: str) -> dict[str, Any]:
         raise FinbenchError(f"{url}/progress.json is torn.", "The next command of the sweep writes it anew.") from fault
     found["alive"] = not found["over"] and time.time() - found["renewed"] < GONE
     if not found["alive"]:
-        found |= {"doing": [], "waiting": found["waiting"] + found["running"], "running": 0}
+        left = sum(found[state] for state in ("running", "searching", "waiting"))
+        found |= {"doing": [], "running": 0, "searching": 0, "waiting": left}
     return found
 
 
 def line(found: dict[str, Any]) -> str:
     """One line of it."""
     text = f"{found['sweep']}: {found['done']} of {found['cells']} cells done"
-    shown = ("running", "waiting", "failed") if found["running"] else ("running", "failed")
-    text += "".join(f", {found[state]} {state}" for state in shown if found[state])
+    busy = ("running", "searching")
+    shown = (*busy, "waiting", "failed") if any(map(found.get, busy)) else ("failed",)
+    text += "".join(f", {found[state]} {state}" for state in shown if found.get(state))
     if found.get("scorings"):
         text += f", {counted(found['scorings'], 'scoring')} of bases to come"
     if found.get("unplaced"):
