@@ -58,8 +58,8 @@ def run(arguments: argparse.Namespace) -> None:
                 said = json.loads(done.stdout.strip().splitlines()[-1])
                 found.append({"task": task, "kind": kind, "dtype": dtype, "threads": threads, **said})
                 print(*found[-1].values(), f"load {os.getloadavg()[0]:.1f}", flush=True)
-    made = {"provenance": environment.provenance().model_dump(), "rows": arguments.rows, "trainings": found}
-    FOUND.write_text(json.dumps(made, indent=1) + "\n")
+                made = {"provenance": environment.provenance().model_dump(), "rows": arguments.rows, "trainings": found}
+                FOUND.write_text(json.dumps(made, indent=1) + "\n")
 
 
 def page(_: argparse.Namespace) -> None:
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("what", choices=["run", "one", "page"])
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--rows", type=int, default=96)
-    parser.add_argument("--tasks", default="fpb,fin_ner,xbrl_tags")
+    parser.add_argument("--tasks", default="fpb")
     parser.add_argument("--task")
     parser.add_argument("--dtype")
     arguments = parser.parse_args()

@@ -15,7 +15,7 @@ GIB = 2**30
 # Seconds of the host for an operation of eager torch, forward or backward: what a small base is bound by on a GPU.
 # benchmarks/host_overhead.py: 10.3 us.
 HOST = 10e-6
-# Share of the speed of one decoder layer that a training with shared starts reaches on a processor: 0.93 to 1.22, with
+# Share of the speed of one decoder layer that a training with shared starts reaches on a processor: 0.85 to 1.11, with
 # and without AMX and bfloat16, of one thread and two (`python benchmarks/plan_cpu.py`).
 _CPU_SHARE = 1.0
 _LAYER = {
@@ -129,7 +129,7 @@ def card(name: str, dtype: str = "auto") -> Card:
 def layers(dtype: Any) -> float:
     """FLOP/s of this machine in decoder layers that compute in ``dtype``, all its threads together; once a process.
 
-    Not those of bare products: with AMX a processor multiplies six times as fast as a layer trains.
+    Not those of bare products: with AMX a processor multiplies several times as fast as a layer trains.
     """
     import torch
 
