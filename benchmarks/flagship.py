@@ -80,9 +80,11 @@ def read(out: Path) -> dict[str, Grid]:
             grid.records[card.subject.adapter] = record
             for task in record.recipe.tasks if column == SINGLE else ():
                 grid.trained[task.removeprefix(PREFIX)].append(record)
-        elif not card.shots and any(score.task.endswith("_mc") for score in card.scores):
+        elif not card.shots:
             empty = "metadata.noise" in card.arguments
-            asked[card.subject.base.alias, empty] = path
+            labels = any(score.task.endswith("_mc") for score in card.scores)
+            if labels or (card.subject.base.alias, empty) not in asked:
+                asked[card.subject.base.alias, empty] = path
             if empty:
                 continue
         for score in card.scores:
@@ -134,6 +136,11 @@ def linear(out: Path, grids: dict[str, Grid], data_dir: Path) -> None:
         write_atomic(out / "linear.json", json.dumps(own, indent=1) + "\n")
 
 
+def _percent(share: float | None) -> str:
+    """Of a set whose size is known; filings have none."""
+    return "–" if share is None else f"{100 * share:.0f}"
+
+
 def scores(grid: Grid, own: dict[str, float]) -> str:
     """The table of one base; an adapter that is not above the linear model is marked."""
     rows = []
@@ -149,7 +156,7 @@ def scores(grid: Grid, own: dict[str, float]) -> str:
             if column in (SINGLE, JOINT) and values and model is not None and statistics.mean(values) <= model:
                 shown[-1] += "\u00a0↓"
         floor = ["–" if value is None else f"{value:.1f}" for value in (constant, model)]
-        share = f"{100 * one.data.share:.0f}"
+        share = _percent(one.data.share)
         rows.append([task, one.main_metric, f"{one.n:,}", share, *floor, *shown])
     return table(["task", "metric", "n", "of the test, %", "best constant", "linear model", *columns], rows)
 
@@ -167,7 +174,7 @@ def costs(grid: Grid) -> str:
         ]
         alike = one.contamination.found.get(task, 0) if one.contamination else 0
         rows.append([
-            task, f"{sum(data.rows for data in one.data):,}", f"{100 * one.data[0].share:.0f}", str(alike),
+            task, f"{sum(data.rows for data in one.data):,}", _percent(one.data[0].share), str(alike),
             f"{one.recipe.epochs:g}", f"{one.training.steps:,}", f"{one.recipe.lr:g}", str(len(many)),
             *(first or ["–"]), f"{took:.0f}",
         ])  # fmt: skip

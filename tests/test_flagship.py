@@ -161,3 +161,15 @@ def test_the_paragraph_on_passes_has_the_numbers_of_its_cards(bench: dict[str, A
         assert f"{task} had {old} in one pass, with {said} has {new} in three" in text
     made = {cards[f"fomc-smollm2-135m-lora-epochs4-lr0.001-s{seed}"].subject.adapter for seed in range(3)}
     assert made == {name for name, record in kept.records.items() if record in kept.trained["fomc"]}  # bit for bit
+
+
+def test_what_is_said_of_xbrl_calc_is_so(bench: dict[str, Any]) -> None:
+    kept = bench["read"](bench["KEPT"])["smollm2-135m"]
+    calc, formula = (kept.points["adapter", task] for task in ("xbrl_calc", "xbrl_formula"))
+    scores = kept.scores["adapter", "xbrl_calc"]
+    text = " ".join(bench["PAGE"].read_text(encoding="utf-8").split())
+    assert calc == [0, 0, 0]
+    assert all(score.parse_rate.value == 1 for score in scores)
+    assert f"in all {sum(score.n for score in scores)} answers" in text
+    assert f"a constant with {bench['beside'](scores[0], bench['made'](bench['KEPT']))[0]:.1f}" in text
+    assert f"there they have {statistics.mean(formula):.1f} ± {statistics.stdev(formula):.1f}" in text
