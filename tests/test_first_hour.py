@@ -382,7 +382,7 @@ def test_the_doctor_fits_one_screen(columns: int, tmp_path: Path) -> None:
 def test_a_plan_is_for_this_machine_unless_another_is_named(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    monkeypatch.setattr(machines, "products", lambda dtype: 1e11)
+    monkeypatch.setattr(machines, "_layers", lambda dtype, threads: (1e11, 1e11))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     wanted = recipes.recipe(None, {"tasks": ["mini_sentiment"], "base": str(llama), "limit": 32})
     assert planning.plan(wanted)["gpu"] == "cpu"
