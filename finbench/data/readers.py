@@ -33,7 +33,7 @@ _PARTS = 12_000_000  # values in it, of some 60 bytes each
 _ROW_PARTS = 200_000  # values in a row of JSONL: characters of which a megabyte would take twenty
 _COLUMNS = 10_000  # of a CSV file
 PACKED = {".gz": "gunzip -k", ".zst": "zstd -d", ".bz2": "bunzip2 -k", ".xz": "unxz -k"}  # and what unpacks it
-_SPLITS = {"train", "training", "validation", "valid", "val", "dev", "test"}  # keys that say more than that rows follow
+_SPLITS = {"train", "training", "validation", "valid", "val", "dev", "eval", "test", "testing", "heldout"}
 _POINTER = b"version https://git-lfs.github.com/spec/"  # what Git leaves of a large file that was not fetched
 _POINTER_SIZE = 1024  # bytes; a pointer has some 130
 

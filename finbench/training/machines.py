@@ -18,12 +18,8 @@ HOST = 10e-6
 # Share of the speed of one decoder layer that a training with shared starts reaches on a processor: 0.85 to 1.11, with
 # and without AMX and bfloat16, of one thread and two (`python benchmarks/plan_cpu.py`).
 _CPU_SHARE = 1.0
-_LAYER = {
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-}  # SmolLM2's
+# SmolLM2-135M's layer
+_LAYER = {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3}
 _TOKENS = 512
 
 _TRIES, _WARM = 8, 3  # of its passes: some hundredths of a second each
