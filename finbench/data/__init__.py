@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.data import audit, contamination, own, parquets, readers, xbrl
+    from finbench.data import audit, contamination, own, parquets, readers, splits, xbrl
     from finbench.data.sources import (
         SPLITS,
         ImportReport,
@@ -39,5 +39,6 @@ __all__ = [
     "parquets",
     "read_rows",
     "readers",
+    "splits",
     "xbrl",
 ]

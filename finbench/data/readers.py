@@ -25,6 +25,7 @@ from finbench.core import console, zips
 from finbench.core.errors import FinbenchError
 from finbench.core.files import unique_keys
 from finbench.data import archives, spreadsheets
+from finbench.data.splits import split_named
 
 _CHUNK = 1 << 20  # bytes
 _LINE = 16 << 20  # characters
@@ -33,7 +34,6 @@ _PARTS = 12_000_000  # values in it, of some 60 bytes each
 _ROW_PARTS = 200_000  # values in a row of JSONL: characters of which a megabyte would take twenty
 _COLUMNS = 10_000  # of a CSV file
 PACKED = {".gz": "gunzip -k", ".zst": "zstd -d", ".bz2": "bunzip2 -k", ".xz": "unxz -k"}  # and what unpacks it
-_SPLITS = {"train", "training", "validation", "valid", "val", "dev", "eval", "test", "testing", "heldout"}
 _POINTER = b"version https://git-lfs.github.com/spec/"  # what Git leaves of a large file that was not fetched
 _POINTER_SIZE = 1024  # bytes; a pointer has some 130
 
@@ -335,7 +335,7 @@ def decode_json(file: SourceFile) -> Iterator[RawRecord | str]:
             f"{file}:{getattr(fault, 'lineno', 1)}: not valid JSON ({fault}).",
             "Correct it at that line, or download it again.",
         ) from fault
-    if isinstance(document, dict) and len(document) == 1 and not _SPLITS & {*map(str.lower, document)}:
+    if isinstance(document, dict) and len(document) == 1 and not any(map(split_named, document)):
         [(key, rows)] = document.items()
         if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
             console.say(f"{file}: its rows are the list under {key!a}.")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finbench.core.errors import shortened
-from finbench.data import audit, readers
+from finbench.data import readers, splits
 
 
 def told(record: readers.RawRecord, file: readers.SourceFile, top: Path) -> readers.RawRecord:
@@ -15,7 +15,7 @@ def told(record: readers.RawRecord, file: readers.SourceFile, top: Path) -> read
     The name of what the user named, ``top``, tells nothing of the files in it.
     """
     name = file.member or (file.path.relative_to(top).as_posix() if top.is_dir() else file.name)
-    return record._replace(detail=audit.split_in(name), source=name)
+    return record._replace(detail=splits.split_in(name), source=name)
 
 
 def divided(raw: Sequence[readers.RawRecord]) -> tuple[bool, list[str]]:

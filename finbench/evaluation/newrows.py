@@ -16,7 +16,7 @@ from typing import Any
 from finbench.core import paths
 from finbench.core.errors import FinbenchError, near_misses, shortened
 from finbench.core.settings import TaskSettings
-from finbench.data import audit, own, readers
+from finbench.data import own, readers, splits
 from finbench.evaluation import newnames
 
 MOST = 1_000_000  # rows
@@ -370,7 +370,7 @@ def _split(row: Mapping[str, Any], wanted: TaskSettings) -> str | None:
     if not wanted.split:
         return "test" if wanted.all_test else None
     stated = _written(row[wanted.split])
-    split = audit.split_named(_folded(stated))
+    split = splits.split_named(_folded(stated))
     if split is None:
         raise ValueError(f"{wanted.split} is {shortened(repr(stated))}, not train, validation or test")
     return split

@@ -13,7 +13,6 @@ from finbench.core.faces import face
 if TYPE_CHECKING:
     from finbench.data.audit.auditing import audit, audit_against
     from finbench.data.audit.findings import Audit, Finding
-    from finbench.data.audit.formats import split_in, split_named
     from finbench.data.audit.near import near_copies, near_pairs
     from finbench.data.audit.show import audit_tables
 else:
@@ -27,6 +26,4 @@ __all__ = [
     "audit_tables",
     "near_copies",
     "near_pairs",
-    "split_in",
-    "split_named",
 ]

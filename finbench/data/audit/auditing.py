@@ -33,6 +33,7 @@ from finbench.data.audit.row_store import RowStore, stored
 from finbench.data.audit.texts import Texts, shared_pages
 from finbench.data.contamination import Index, fields
 from finbench.data.readers import RawRecord, beside
+from finbench.data.splits import split_in
 from finbench.data.spreadsheets import sheet_of
 
 _SAMPLE = 1000  # rows by which a file's columns are known
@@ -133,7 +134,7 @@ def _to_train_on(names: list[str], data_dir: Path | None) -> list[Input]:
     given = [name for name in names if name not in sets]
     found = list(resolved(given, data_dir)) if given else []  # of no name it would be every set
     for name in sets:
-        kept = [each for each in resolved([name], data_dir) if formats.split_in(each.name) == "train"]
+        kept = [each for each in resolved([name], data_dir) if split_in(each.name) == "train"]
         if not kept:
             message = f"{name} has no rows to train on."
             raise FinbenchError(message, "Name a set that has, or a file: finbench data list")
@@ -260,7 +261,7 @@ class Reader:
         of_set = known.recognise(each.name, whole, made)
         licence, free = known.licence_of(of_set.set if of_set else Path(each.name).name.split(".")[0], each.folder)
         codes = of_set.codes if of_set else {}
-        source = AuditedFile(-1, each.name, split or formats.split_in(each.name), made, licence, free, codes)
+        source = AuditedFile(-1, each.name, split or split_in(each.name), made, licence, free, codes)
         items = self._items(itertools.chain(sample, found), source, of_set)
         first = len(self.sources)
         try:

@@ -15,8 +15,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from finbench.core.errors import FinbenchError
-from finbench.data.audit.formats import split_named
 from finbench.data.readers import RawRecord
+from finbench.data.splits import split_named
 
 # Names as they are met, without case, spaces and underscores, the likeliest first.
 _TEXT = (

@@ -16,15 +16,10 @@ from finbench.core import refs
 from finbench.core.errors import FinbenchError
 from finbench.data import readers
 from finbench.data.readers import RawRecord, SourceFile, text_of
+from finbench.data.splits import split_named
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".txt", ".conll", ".data")
 _PATTERN = " ".join(f"*{suffix}{packed}" for suffix in SUFFIXES for packed in ("", *readers.PACKED))
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("dev", "val", "valid", "validation", "eval"), "validation"),
-    **dict.fromkeys(("test", "testing", "heldout"), "test"),
-}
-_SPLIT = re.compile(r"([a-z]+?)(?:[ _-]?(?:set|split|data))?")
 
 
 class Input(NamedTuple):
@@ -62,22 +57,6 @@ def _whole(item: RawRecord | str) -> RawRecord | str:
     if all(isinstance(part, str) and part.isascii() for part in (item.place, *item.row, *item.row.values())):
         return item
     return item._replace(row=mended(item.row), place=mended(item.place))
-
-
-def split_named(word: Any) -> str | None:
-    """The split that a word stands for: train, Training, train_set, test split."""
-    found = _SPLIT.fullmatch(str(word).strip().casefold())
-    return _SPLITS.get(found[1]) if found else None
-
-
-def split_in(name: str) -> str | None:
-    """The split that the name of a file or sheet, or the folder it lies in, states as a word of its own."""
-    path = Path(name.replace("#", "/"))  # the sheet of a workbook
-    for part in (path.stem, path.parent.name):
-        for word in re.split(r"[^a-z]+", part.casefold()):
-            if word in _SPLITS:
-                return _SPLITS[word]
-    return None
 
 
 def inputs(paths: list[Path]) -> list[Input]:

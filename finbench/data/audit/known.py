@@ -14,8 +14,8 @@ from finbench.core.paths import helper
 from finbench.data.audit.columns import Layout, canonical
 from finbench.data.audit.context import AuditContext, AuditedFile
 from finbench.data.audit.findings import Finding
-from finbench.data.audit.formats import split_in
 from finbench.data.readers import RawRecord
+from finbench.data.splits import split_in
 
 _FREE = re.compile(
     r"\b(?:apache|cc0|public domain|openmdw|odc-by|bsd|cc[- ]by(?:[- ]sa)?[- ]?\d|attribution 4\.0)"

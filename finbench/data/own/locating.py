@@ -22,6 +22,7 @@ from finbench.data import readers, spreadsheets
 from finbench.data.audit import formats
 from finbench.data.own.shapes import Recognised, recognise
 from finbench.data.readers import RawRecord, SourceFile
+from finbench.data.splits import split_in
 
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
 _PATTERN = " ".join(f"*{suffix}" for suffix in _SUFFIXES)
@@ -157,7 +158,7 @@ def _files(path: Path) -> tuple[list[OwnFile], list[str]]:
     named = [OwnFile(one, one.member or one.path.relative_to(path).as_posix()) for one in found]
     named = [one for one in named if not _hidden(one.name) and not _ABOUT.fullmatch(one.file.name)]
     # what is held out by its name is held out here
-    kept = [one for one in named if formats.split_in(one.name) in (None, "train")]
+    kept = [one for one in named if split_in(one.name) in (None, "train")]
     left = [one.name for one in named if one not in kept]
     if not kept:
         said = f"only rows to test on ({', '.join(left[:3])})" if left else "no file of rows"
