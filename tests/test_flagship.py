@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from sklearn.metrics import f1_score
 
 from finbench.cards import cardfiles
 
@@ -163,13 +164,34 @@ def test_the_paragraph_on_passes_has_the_numbers_of_its_cards(bench: dict[str, A
     assert made == {name for name, record in kept.records.items() if record in kept.trained["fomc"]}  # bit for bit
 
 
-def test_what_is_said_of_xbrl_calc_is_so(bench: dict[str, Any]) -> None:
+def test_what_is_said_of_tasks_without_a_right_answer_is_so(bench: dict[str, Any]) -> None:
     kept = bench["read"](bench["KEPT"])["smollm2-135m"]
-    calc, formula = (kept.points["adapter", task] for task in ("xbrl_calc", "xbrl_formula"))
-    scores = kept.scores["adapter", "xbrl_calc"]
     text = " ".join(bench["PAGE"].read_text(encoding="utf-8").split())
-    assert calc == [0, 0, 0]
-    assert all(score.parse_rate.value == 1 for score in scores)
-    assert f"in all {sum(score.n for score in scores)} answers" in text
-    assert f"a constant with {bench['beside'](scores[0], bench['made'](bench['KEPT']))[0]:.1f}" in text
+    asked, constants = [], []
+    for task in ("xbrl_calc", "xbrl_reason"):
+        scores = kept.scores["adapter", task]
+        assert kept.points["adapter", task] == [0, 0, 0]
+        numbers = sum(round(score.parse_rate.value * score.n) for score in scores)
+        asked += [numbers, sum(score.n for score in scores)]
+        constants.append(bench["beside"](scores[0], bench["made"](bench["KEPT"]))[0])
+    assert "a number, in {} of {} answers and {} of {}".format(*asked) in text
+    assert "constants with {:.1f} and {:.1f}".format(*constants) in text
+    formula = kept.points["adapter", "xbrl_formula"]
     assert f"there they have {statistics.mean(formula):.1f} ± {statistics.stdev(formula):.1f}" in text
+
+
+def test_what_is_said_of_headlines_is_so(bench: dict[str, Any]) -> None:
+    rows = cardfiles.read_samples(bench["KEPT"] / "scorecards" / "headlines-smollm2-135m-lora-s0.json")
+    text = " ".join(bench["PAGE"].read_text(encoding="utf-8").split())
+    asked: dict[str, list[tuple[str, str]]] = {}
+    for question, gold, answer in (row["values"]["question_f1"] for row in rows):
+        asked.setdefault(question, []).append((gold, answer))
+    future = [pair for name in ("future_price", "future_news") for pair in asked.pop(name)]
+    assert f"the test has {sum(gold == 'Yes' for gold, _ in future)} such rows" in text
+    assert {answer for _, answer in future} == {"No"}
+    del asked["price_constant"]
+    f1 = [
+        f1_score([gold == "Yes" for gold, _ in pairs], [answer == "Yes" for _, answer in pairs])
+        for pairs in asked.values()
+    ]
+    assert f"a mean F1 of {100 * statistics.mean(f1):.1f}, and" in text

@@ -1,0 +1,2 @@
+/* finbench leaderboard */
+finbench("subject/3581b60db4", '{"who":"3581b60db4","cards":[{"key":"fnxl-smollm2-135m-lora-s0","detail":"06153b045d19","who":"3581b60db4","name":"fnxl-smollm2-135m-lora-s0","base":"smollm2-135m","kind":"peft","method":"lora","what":"lora, r 8","format":"bf16","rank":8,"parameters":2442240,"level":"samples-attached","rows":1103,"steps":345,"lr":0.00025,"rate":"tuned","memory":8494235648,"machine":"Intel(R) Xeon(R) Processor, 1 core"}],"rows":{"6325f7dfa3":[[0,0.27098,0.24208,0.29968,null,0.9019,356.6,606.0,3,0.0,null,1,null,0.26961]]}}');
