@@ -180,6 +180,15 @@ def test_what_is_said_of_tasks_without_a_right_answer_is_so(bench: dict[str, Any
     assert f"there they have {statistics.mean(formula):.1f} ± {statistics.stdev(formula):.1f}" in text
 
 
+def test_what_is_said_of_copied_explanations_is_so(bench: dict[str, Any]) -> None:
+    kept = bench["read"](bench["KEPT"])["smollm2-135m"]
+    text = " ".join(bench["PAGE"].read_text(encoding="utf-8").split())
+    points, [score, *_] = kept.points["adapter", "xbrl_term"], kept.scores["adapter", "xbrl_term"]
+    _, nearest = bench["beside"](score, bench["made"](bench["KEPT"]))
+    assert f"of {score.n} the explanation" in text
+    assert f"{nearest:.1f} in all, the adapters {statistics.mean(points):.1f} ± {statistics.stdev(points):.1f}" in text
+
+
 def test_what_is_said_of_headlines_is_so(bench: dict[str, Any]) -> None:
     rows = cardfiles.read_samples(bench["KEPT"] / "scorecards" / "headlines-smollm2-135m-lora-s0.json")
     text = " ".join(bench["PAGE"].read_text(encoding="utf-8").split())
