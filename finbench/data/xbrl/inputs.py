@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from finbench.core import zips
 from finbench.core.errors import FinbenchError
-from finbench.data.xbrl.parsing import HINT, MAX_BYTES, XBRLI, events, kind, local, refuse, refuse_declarations
+from finbench.data.xbrl.parsing import HINT, MAX_BYTES, XBRLI, events, kind, local, refuse, refuse_declarations, root_of
 
 MAX_UNPACKED = 4 * MAX_BYTES  # of a whole zip
 MAX_RATIO = 300  # of a member of more than a mebibyte; markup packs 10 to 40 times, a bomb a thousand times
@@ -79,7 +79,10 @@ def _kind_of_file(name: str, data: bytes) -> str:
         return found
     if not data.strip():
         raise refuse(name, "the file is empty")
-    root = next(element for event, element in events(name, data))  # raises if it is no XML
+    refuse_declarations(name, data)
+    root = root_of(data)
+    if root is None:
+        root = next(element for event, element in events(name, data))  # raises if it is no XML
     what = f"it is an XBRL {found}, not the instance" if found else f"not XBRL: its root is <{local(root)[:40]}>"
     raise refuse(name, what)
 

@@ -122,14 +122,17 @@ def without_names(data: bytes) -> bytes:
     return _NAMED.sub(lambda match: _CHARACTERS.get(match[1], match[0]), data)
 
 
-def kind(data: bytes) -> str:
-    """``instance``, ``inline``, ``linkbase``, ``schema``, or "" for what is none of these (or no XML)."""
-    if _hostile(data):
-        return ""
+def root_of(data: bytes) -> Element | None:
+    """The root of what is not hostile, also where a fault comes after it; None if the first 64 KiB have none."""
     parser = etree.XMLPullParser(events=("start",), resolve_entities=False, load_dtd=False, no_network=True)
     with contextlib.suppress(etree.XMLSyntaxError):  # a root read before the fault says what this was meant to be
         parser.feed(data[: 1 << 16])
-    root = next((element for _, element in parser.read_events()), None)
+    return next((element for _, element in parser.read_events()), None)
+
+
+def kind(data: bytes) -> str:
+    """``instance``, ``inline``, ``linkbase``, ``schema``, or "" for what is none of these (or no XML)."""
+    root = None if _hostile(data) else root_of(data)
     if root is None:
         return ""
     if root.tag == f"{{{XBRLI}}}xbrl":
