@@ -180,6 +180,14 @@ def test_what_is_said_of_tasks_without_a_right_answer_is_so(bench: dict[str, Any
     assert f"there they have {statistics.mean(formula):.1f} ± {statistics.stdev(formula):.1f}" in text
 
 
+def test_what_is_said_of_the_rates_that_won_is_so(bench: dict[str, Any]) -> None:
+    kept = bench["read"](bench["KEPT"])["smollm2-135m"]
+    text = " ".join(bench["PAGE"].read_text(encoding="utf-8").split())
+    won = [kept.trained[task][0].recipe.lr for task in kept.tasks if kept.trained.get(task)]
+    assert f"0.002, won on {won.count(0.002)} of {len(won)} tasks" in text
+    assert f"0.00025, on {won.count(0.00025)}:" in text
+
+
 def test_what_is_said_of_copied_explanations_is_so(bench: dict[str, Any]) -> None:
     kept = bench["read"](bench["KEPT"])["smollm2-135m"]
     text = " ".join(bench["PAGE"].read_text(encoding="utf-8").split())
