@@ -1,0 +1,2 @@
+/* finbench leaderboard */
+finbench("subject/41f5c96ca2", '{"who":"41f5c96ca2","cards":[{"key":"xbrl-tags-smollm2-135m-lora-s0","detail":"921ab60bcbde","who":"41f5c96ca2","name":"xbrl-tags-smollm2-135m-lora-s0","base":"smollm2-135m","kind":"peft","method":"lora","what":"lora, r 8","format":"bf16","rank":8,"parameters":2442240,"level":"samples-attached","rows":1350,"steps":340,"lr":0.002,"rate":"tuned","memory":8590450688,"machine":"Intel(R) Xeon(R) Processor, 1 core"}],"rows":{"f5204ae239":[[0,0.96715,null,null,null,1.0,420.3,605.52,3,0.0,null,1,null,0.96715]]}}');
