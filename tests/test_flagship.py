@@ -197,6 +197,24 @@ def test_what_is_said_of_copied_explanations_is_so(bench: dict[str, Any]) -> Non
     assert f"{nearest:.1f} in all, the adapters {statistics.mean(points):.1f} ± {statistics.stdev(points):.1f}" in text
 
 
+def test_what_is_said_of_tags_by_value_and_by_label_is_so(bench: dict[str, Any]) -> None:
+    path = bench["KEPT"] / "scorecards" / "xbrl-tags-smollm2-135m-lora-s0.json"
+    right = [row["values"]["acc"] for row in cardfiles.read_samples(path)]
+    text = " ".join(bench["PAGE"].read_text(encoding="utf-8").split())
+    assert f"xbrl_tags has {100 * statistics.mean(right):.1f} because" in text
+    assert f"of {len(right)} rows) or label" in text
+    assert pytest.approx(sum(right), abs=0.5) == 0.985 * 409 + 0.872 * 78
+
+
+def test_a_program_looks_tags_up_by_figure_then_by_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    looked_up = runpy.run_path(str(BENCHMARKS / "below.py"))["looked_up"]
+    facts = "[as of 2020-12-31]\nus-gaap:Assets 1500 USD\nus-gaap:Goodwill -20 USD\n(1 more fact.)"
+    assert looked_up({"text": facts, "question": "Which tag is 1,500 USD?"}) == "us-gaap:Assets"
+    assert looked_up({"text": facts, "question": "Which tag is 20 USD?"}) == "us-gaap:Goodwill"
+    assert looked_up({"text": facts, "question": "What is total goodwill filed under?"}) == "us-gaap:Goodwill"
+
+
 def test_what_is_said_of_headlines_is_so(bench: dict[str, Any]) -> None:
     rows = cardfiles.read_samples(bench["KEPT"] / "scorecards" / "headlines-smollm2-135m-lora-s0.json")
     text = " ".join(bench["PAGE"].read_text(encoding="utf-8").split())
