@@ -336,21 +336,27 @@ def test_any_requests_are_scored_as_one_at_a_time(
 
 
 @pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("kind", ["xglm", "falcon"])
 def test_attention_that_is_the_models_own_is_run_with_padding(
-    apart: bool, models: dict[str, tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
+    kind: str, apart: bool, models: dict[str, tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from transformers import FalconConfig, FalconForCausalLM
+    from transformers import FalconConfig, FalconForCausalLM, XGLMConfig, XGLMForCausalLM
 
     if not apart:  # as on a GPU
         monkeypatch.setattr(forward, "_APART", ())
     torch.manual_seed(2)
-    shape = {"vocab_size": 600, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "bos_token_id": 0}
-    falcon = FalconForCausalLM(FalconConfig(**shape, eos_token_id=0, alibi=False)).eval()
-    own = {"falcon": (falcon, models["llama"][1])}
+    ends = {"vocab_size": 600, "bos_token_id": 0, "eos_token_id": 0}
+    if kind == "xglm":
+        model = XGLMForCausalLM(XGLMConfig(**ends, d_model=64, num_layers=2, attention_heads=4, ffn_dim=128)).eval()
+    else:
+        shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": False}
+        model = FalconForCausalLM(FalconConfig(**ends, **shape)).eval()
+    own = {kind: (model, models["llama"][1])}
     asked = [request for request in _requests(4, 6) if len(request.args[0]) < 200]
-    lm = _lm("falcon", own, TreeLM)
-    assert (lm.slow, lm.forward.flat) == ("", False)
-    expected = _lm("falcon", own, HFLM, batch_size=1).loglikelihood(asked, disable_tqdm=True)
+    lm = _lm(kind, own, TreeLM)
+    assert lm.slow == ""
+    assert kind == "falcon" or not lm.forward.flat  # transformers 5.25 gives Falcon the attention of other models
+    expected = _lm(kind, own, HFLM, batch_size=1).loglikelihood(asked, disable_tqdm=True)
     assert _gap(lm.loglikelihood(asked, disable_tqdm=True), expected) <= 1e-4
 
 
@@ -379,7 +385,10 @@ def test_products_with_weights_laid_out_are_products(bias: bool, shape: tuple[in
     given, weight = given.to(dtype), weight.to(dtype)
     plain = torch.nn.functional.linear(given, weight, None if added is None else added.to(dtype))
     multiply = products.product(weight, None if added is None else added.to(dtype))
-    assert multiply is not None
+    if multiply is None:  # a processor without the arithmetic of bfloat16
+        assert dtype is torch.bfloat16
+        assert not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return
     error = (multiply(given).double() - exact).pow(2).mean().sqrt()
     # on some processors a sum of float32 has one part here and several there: 2.1 times the error, of 2e-7
     assert error <= 3 * (plain.double() - exact).pow(2).mean().sqrt()

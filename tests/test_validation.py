@@ -25,7 +25,7 @@ from finbench.data import import_data
 from finbench.models import bases
 from finbench.scoring import prompts
 from finbench.training import answering, batches, checkpoints, curves, holdout, loops, recipes, runner, tuning
-from finbench.training.validation import History
+from finbench.training.validation import History, Validator
 from make_data import write_sources
 
 HELD = {"validation": 0.2, "validate_every": 2}
@@ -213,21 +213,33 @@ def test_a_metric_that_cannot_be_computed_is_refused_before_the_first_step(
 # ---------------------------------------------------------------- the step that is kept
 
 
+@pytest.fixture
+def harmed(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Held-out rows lose ever more after the step that is given: which one does best is no matter of rounding."""
+    last, real = 6, Validator._loss
+
+    def loss(self: Validator) -> float:
+        return real(self) + 10 * max(0, self.trainer.state.global_step - last)
+
+    monkeypatch.setattr(Validator, "_loss", loss)
+    return last
+
+
 def test_the_loss_is_that_of_the_rows_one_by_one_and_the_best_step_is_kept(
-    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harmed: int
 ) -> None:
-    """A rate so high that training harms in the end; the adapter is what the best step's checkpoint holds."""
+    """Training harms in the end; the adapter is what the best step's checkpoint holds."""
     from finbench.models import attaching, bases
 
     monkeypatch.setattr("finbench.training.checkpoints.shutil.rmtree", lambda *_, **__: None)
     monkeypatch.setattr("finbench.training.checkpoints.clear", lambda *_, **__: None)
     monkeypatch.setattr(checkpoints, "prune", lambda *_: None)
-    stated = {"lr": 0.2, "epochs": 4, "schedule": "constant"}
+    stated = {"epochs": 4, "schedule": "constant"}
     made = trained(llama, tmp_path / "a", **stated)
     found = made.training.validation
     assert found is not None
     best = min((value, step) for step, value in found.curve if step)
-    assert found.selected == best[1] < made.training.steps
+    assert found.selected == best[1] <= harmed < made.training.steps
     assert found.curve == found.loss
     kept = load_file(tmp_path / "a" / "checkpoints" / f"checkpoint-{best[1]}" / "adapter_model.safetensors")
     saved = load_file(tmp_path / "a" / "adapter_model.safetensors")
@@ -280,8 +292,9 @@ def test_any_method_goes_back_to_its_best_step(
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
+@pytest.mark.usefixtures("harmed")
 def test_patience_ends_a_training_and_the_record_says_so(llama: Path, tmp_path: Path) -> None:
-    made = trained(llama, tmp_path / "a", lr=0.2, epochs=20, patience=2, schedule="constant")
+    made = trained(llama, tmp_path / "a", epochs=20, patience=2, schedule="constant")
     found = made.training.validation
     assert found is not None
     assert found.stopped
@@ -380,10 +393,11 @@ def test_killed_in_the_middle_it_ends_in_the_same_bits_with_the_same_best_step(l
     assert one.model_copy(update=same) == other.model_copy(update=same)
 
 
+@pytest.mark.usefixtures("harmed")
 def test_from_any_checkpoint_and_with_the_best_one_torn(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    stated = {"lr": 0.2, "epochs": 3, "patience": 4, "schedule": "constant"}
+    stated = {"epochs": 3, "patience": 4, "schedule": "constant"}
     with monkeypatch.context() as kept_all:
         kept_all.setattr("finbench.training.checkpoints.shutil.rmtree", lambda *_, **__: None)
         kept_all.setattr("finbench.training.checkpoints.clear", lambda *_, **__: None)
@@ -409,6 +423,7 @@ def test_from_any_checkpoint_and_with_the_best_one_torn(
     assert f"the best step it knows, {found.selected}, has none" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("harmed")
 def test_the_best_checkpoint_is_never_pruned(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[set[int]] = []
     real = checkpoints.prune
@@ -418,7 +433,7 @@ def test_the_best_checkpoint_is_never_pruned(llama: Path, tmp_path: Path, monkey
         seen.append({checkpoints.step_of(path) for path in folder.glob("checkpoint-*")})
 
     monkeypatch.setattr(checkpoints, "prune", prune)
-    made = trained(llama, tmp_path / "a", lr=0.2, epochs=5, schedule="constant")
+    made = trained(llama, tmp_path / "a", epochs=5, schedule="constant")
     assert made.training.validation is not None
     best = made.training.validation.selected
     assert best < made.training.steps - 6
