@@ -3,6 +3,7 @@
     python benchmarks/below.py headlines --data-dir DATA    # question by question
     python benchmarks/below.py xbrl_term --data-dir DATA    # by how near the nearest train row's answer is
     python benchmarks/below.py xbrl_tags --data-dir DATA    # a program that looks for the value, or for equal words
+    python benchmarks/below.py xbrl_values --data-dir DATA  # a program that looks for equal words
 
 DATA is where ``finbench data import`` has put the rows; the card is that of seed 0 in ``benchmarks/flagship``.
 """
@@ -15,6 +16,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,31 +66,52 @@ def nearness(lm_task: Any, train: Rows, test: Rows, values: Sequence[dict[str, A
         print(f"| {low} to {high} | {among.sum()} | {near[among].mean():.1f} | {own[among].mean():.1f} |")
 
 
-def looked_up(row: dict[str, Any]) -> str:
-    """The first tag shown whose value stands in the question; else the one that shares most words with it."""
-    facts = [line.split()[:2] for line in row["text"].splitlines() if re.match(r"[\w-]+:\w+ ", line)]
-    figures = {figure.replace(",", "") for figure in re.findall(r"[\d,.]*\d", row["question"])}
+def facts_of(row: dict[str, Any]) -> list[list[str]]:
+    """The (tag, value) pairs that a prompt shows."""
+    return [line.split()[:2] for line in row["text"].splitlines() if re.match(r"[\w-]+:\w+ ", line)]
+
+
+def nearest_tag(row: dict[str, Any]) -> list[str]:
+    """The fact shown whose tag shares most words with the question."""
     asked = {word.lower()[:5] for word in re.findall(r"[A-Za-z]+", row["question"])}
 
-    def shared(tag: str) -> float:
-        words = [word.lower()[:5] for word in re.findall(r"[A-Z][a-z]*", tag.partition(":")[2])]
+    def shared(fact: list[str]) -> float:
+        words = [word.lower()[:5] for word in re.findall(r"[A-Z][a-z]*", fact[0].partition(":")[2])]
         return sum(word in asked for word in words) / (len(words) + 2)  # long names have a word of every question
 
-    found = next((tag for tag, value in facts if value.lstrip("-") in figures), None)
-    return found or max((tag for tag, _ in facts), key=shared)
+    return max(facts_of(row), key=shared)
 
 
-def lookups(lm_task: Any, train: Rows, test: Rows, values: Sequence[dict[str, Any]]) -> None:
-    """Right answers in %, of questions by the value of a fact and by its label."""
+def tag_of(row: dict[str, Any]) -> str:
+    """The first tag shown whose value stands in the question; else the one that shares most words with it."""
+    figures = {figure.replace(",", "") for figure in re.findall(r"[\d,.]*\d", row["question"])}
+    found = next((tag for tag, value in facts_of(row) if value.lstrip("-") in figures), None)
+    return found or nearest_tag(row)[0]
+
+
+def value_of(row: dict[str, Any]) -> str:
+    """The value of the fact whose tag shares most words with the question."""
+    return nearest_tag(row)[1]
+
+
+def lookups(
+    look: Callable[[dict[str, Any]], str], lm_task: Any, train: Rows, test: Rows, values: Sequence[dict[str, Any]]
+) -> None:
+    """Right answers in %, by the kind of a question."""
     print("| asked | rows | looked up | adapter |")
     print("|--|--:|--:|--:|")
     for kind in dict.fromkeys(row["kind"] for row in test):
         at = [n for n, row in enumerate(test) if row["kind"] == kind]
-        right = np.mean([looked_up(test[n]) == test[n]["answer"] for n in at])
+        right = np.mean([look(test[n]) == test[n]["answer"] for n in at])
         print(f"| {kind} | {len(at)} | {100 * right:.1f} | {100 * np.mean([values[n]['acc'] for n in at]):.1f} |")
 
 
-SHOWN: dict[str, Callable[..., None]] = {"headlines": questions, "xbrl_term": nearness, "xbrl_tags": lookups}
+SHOWN: dict[str, Callable[..., None]] = {
+    "headlines": questions,
+    "xbrl_term": nearness,
+    "xbrl_tags": partial(lookups, tag_of),
+    "xbrl_values": partial(lookups, value_of),
+}
 
 
 def main() -> int:

@@ -206,13 +206,16 @@ def test_what_is_said_of_tags_by_value_and_by_label_is_so(bench: dict[str, Any])
     assert pytest.approx(sum(right), abs=0.5) == 0.985 * 409 + 0.872 * 78
 
 
-def test_a_program_looks_tags_up_by_figure_then_by_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_looks_tags_and_values_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    looked_up = runpy.run_path(str(BENCHMARKS / "below.py"))["looked_up"]
+    below = runpy.run_path(str(BENCHMARKS / "below.py"))
+    tag_of, value_of = below["tag_of"], below["value_of"]
     facts = "[as of 2020-12-31]\nus-gaap:Assets 1500 USD\nus-gaap:Goodwill -20 USD\n(1 more fact.)"
-    assert looked_up({"text": facts, "question": "Which tag is 1,500 USD?"}) == "us-gaap:Assets"
-    assert looked_up({"text": facts, "question": "Which tag is 20 USD?"}) == "us-gaap:Goodwill"
-    assert looked_up({"text": facts, "question": "What is total goodwill filed under?"}) == "us-gaap:Goodwill"
+    assert tag_of({"text": facts, "question": "Which tag is 1,500 USD?"}) == "us-gaap:Assets"
+    assert tag_of({"text": facts, "question": "Which tag is 20 USD?"}) == "us-gaap:Goodwill"
+    assert tag_of({"text": facts, "question": "What is total goodwill filed under?"}) == "us-gaap:Goodwill"
+    assert value_of({"text": facts, "question": "What is goodwill as of 2020-12-31?"}) == "-20"
+    assert value_of({"text": facts, "question": "What are the total assets?"}) == "1500"
 
 
 def test_what_is_said_of_headlines_is_so(bench: dict[str, Any]) -> None:
