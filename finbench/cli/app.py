@@ -209,7 +209,8 @@ def _fail(message: str, hint: str, code: int, fault: BaseException) -> None:
 
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it complains when it is imported, of what we do without
+    for name in ("bitsandbytes", "kernels"):  # when imported, the one asks the other for more, and both complain
+        logging.getLogger(name).setLevel(logging.ERROR)
     if version:
         typer.echo(__version__)
         raise typer.Exit

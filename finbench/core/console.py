@@ -144,7 +144,7 @@ def quiet() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    for name in ("lm_eval", "lm-eval", "bitsandbytes", "accelerate", "huggingface_hub"):
+    for name in ("lm_eval", "lm-eval", "bitsandbytes", "kernels", "accelerate", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)  # before they are imported: some complain at import
     import transformers
 
