@@ -206,6 +206,16 @@ def test_what_is_said_of_tags_by_value_and_by_label_is_so(bench: dict[str, Any])
     assert pytest.approx(sum(right), abs=0.5) == 0.985 * 409 + 0.872 * 78
 
 
+def test_what_is_said_of_values_is_so(bench: dict[str, Any]) -> None:
+    [score] = bench["read"](bench["KEPT"])["smollm2-135m"].scores["adapter", "xbrl_values"]
+    text = " ".join(bench["PAGE"].read_text(encoding="utf-8").split())
+    log = " ".join((bench["PAGE"].parent / "design-log.md").read_text(encoding="utf-8").split())
+    said, [constant, nearest] = 100 * score.main.value, bench["beside"](score, bench["made"](bench["KEPT"]))
+    assert f"label: the adapter has {said:.1f}, the program" in text
+    assert f"has {said:.1f} on {score.n} questions about the same company" in log
+    assert f"the nearest train row {nearest:.1f}, the best constant {constant:.1f}." in log
+
+
 def test_a_program_looks_tags_and_values_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     below = runpy.run_path(str(BENCHMARKS / "below.py"))

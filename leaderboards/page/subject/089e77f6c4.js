@@ -1,0 +1,2 @@
+/* finbench leaderboard */
+finbench("subject/089e77f6c4", '{"who":"089e77f6c4","cards":[{"key":"xbrl-values-smollm2-135m-lora-s0","detail":"9e39a83a323f","who":"089e77f6c4","name":"xbrl-values-smollm2-135m-lora-s0","base":"smollm2-135m","kind":"peft","method":"lora","what":"lora, r 8","format":"bf16","rank":8,"parameters":2442240,"level":"samples-attached","rows":1409,"steps":356,"lr":0.002,"rate":"tuned","memory":6349762560,"machine":"AMD EPYC, 1 core"}],"rows":{"bd754fa810":[[0,0.97313,null,null,1,1.0,507.6,490.36,3,0.0,null,1,null,0.97313]]}}');
