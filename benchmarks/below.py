@@ -71,7 +71,7 @@ def facts_of(row: dict[str, Any]) -> list[list[str]]:
     return [line.split()[:2] for line in row["text"].splitlines() if re.match(r"[\w-]+:\w+ ", line)]
 
 
-def nearest_tag(row: dict[str, Any]) -> list[str]:
+def nearest_fact(row: dict[str, Any]) -> list[str]:
     """The fact shown whose tag shares most words with the question."""
     asked = {word.lower()[:5] for word in re.findall(r"[A-Za-z]+", row["question"])}
 
@@ -86,12 +86,12 @@ def tag_of(row: dict[str, Any]) -> str:
     """The first tag shown whose value stands in the question; else the one that shares most words with it."""
     figures = {figure.replace(",", "") for figure in re.findall(r"[\d,.]*\d", row["question"])}
     found = next((tag for tag, value in facts_of(row) if value.lstrip("-") in figures), None)
-    return found or nearest_tag(row)[0]
+    return found or nearest_fact(row)[0]
 
 
 def value_of(row: dict[str, Any]) -> str:
     """The value of the fact whose tag shares most words with the question."""
-    return nearest_tag(row)[1]
+    return nearest_fact(row)[1]
 
 
 def lookups(
