@@ -179,6 +179,76 @@ def test_worked_examples_never_come_from_the_test(tmp_path: Path) -> None:
     assert len(prompts.rows(lm_task, "test")) == 12
 
 
+EXAMPLES: dict[str, tuple[dict[str, Any], str]] = {  # what a file says of worked examples, and where they come from
+    "a split of their own": ({"fewshot_split": "dev", "fewshot_config": {"sampler": "first_n"}}, "dev"),
+    "said beside the sampler": ({"fewshot_config": {"split": "dev", "sampler": "first_n"}}, "dev"),
+    "train, unsaid": ({"training_split": "train"}, "train"),
+    "train, beside what is asked": (
+        {"training_split": "train", "test_split": None, "validation_split": "dev"},
+        "train",
+    ),
+    "validation, unsaid": ({"validation_split": "dev"}, "dev"),
+    "listed": (
+        {"fewshot_config": {"sampler": "first_n", "samples": [{"q": "Is 7 odd?", "a": "yes"}, {"q": "8?", "a": "no"}]}},
+        "samples",
+    ),
+    "in words of their own": (
+        {
+            "fewshot_split": "dev",
+            "fewshot_config": {"doc_to_text": "{{q}} Reason:", "doc_to_target": "It is so: {{a}}"},
+        },
+        "dev",
+    ),
+}
+
+
+@pytest.mark.parametrize(("says", "split"), EXAMPLES.values(), ids=EXAMPLES)
+def test_worked_examples_come_from_where_the_file_says_and_prompts_are_those_of_stock_lm_eval(
+    says: dict[str, Any], split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    files = {name: f"{name}.jsonl" for name in ("train", "test", "dev")}
+    told = {"training_split": None, "dataset_kwargs": {"data_files": files}, **says}
+    folder = made(tmp_path / "parity", **told)
+    dev = [{"q": f"Is {n} even?", "a": "no"} for n in range(101, 113, 2)]
+    (folder / "dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in dev))
+    [card] = evaluate(tasks=str(folder), engine="dummy", shots=2, seed=3, out=tmp_path / "cards")
+    assert (card.scores[0].fewshot_split, bool(card.scores[0].fewshot_digest)) == (split, True)
+    assert not verify(tmp_path / "cards" / "dummy.json").faults
+    monkeypatch.chdir(folder)
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
+    stock = simple_evaluate(
+        "dummy", tasks=["parity"], num_fewshot=2, fewshot_random_seed=3, task_manager=manager, bootstrap_iters=0
+    )
+    theirs = [sample["arguments"][0][0] for sample in stock["samples"]["parity"]]
+    task = prompts.load([catalog.tasks()["parity"]], None, shots=2, seed=3)["parity"]
+    assert [one.args[0] for one in prompts.requests(task)] == theirs
+    assert theirs[0].count("?") == 3
+    with pytest.raises(FinbenchError, match="worked examples, fewer than 40 shots"):
+        prompts.load([catalog.tasks()["parity"]], None, shots=40)
+
+
+def test_rows_that_do_not_fit_together_are_said_by_what_datasets_found(tmp_path: Path) -> None:
+    folder = made(tmp_path / "parity")
+    (folder / "test.jsonl").write_text('{"q": "Is 7 even?", "a": "no", "why": "It is odd."}\n')
+    with pytest.raises(FinbenchError, match="Couldn't cast .*because column names don't match"):
+        evaluate(tasks=str(folder), engine="dummy", out=tmp_path / "cards")
+
+
+def test_worked_examples_in_other_words_have_another_digest(tmp_path: Path) -> None:
+    found = set()
+    for number, words in enumerate(("{{q}}", "{{q}} So:", "{{q}} So:")):
+        config = {"fewshot_config": {"doc_to_text": words}, "fewshot_split": "train"}
+        folder = made(tmp_path / str(number) / "parity", **config)
+        catalog.forget()
+        os.environ[catalog.VARIABLE] = ""
+        [card] = evaluate(tasks=str(folder), engine="dummy", shots=2, out=tmp_path / str(number))
+        found.add(card.scores[0].fewshot_digest)
+    assert len(found) == 2
+
+
 # ---------------------------------------------------------------- code
 
 SHOWN = [  # what is shown and asked about: (changes, what is said)

@@ -323,8 +323,10 @@ class Score(Record):
     seconds: float = Field(ge=0, description="time of the answers")
     answers: Answers | None = Field(default=None, description="of generated answers; null: profile direct")
     prompt_style: str = Field(description="as the task names it")
-    fewshot_split: str | None = Field(description="split of the worked examples; null: zero-shot")
-    fewshot_digest: str | None = Field(description="digest of the rows they were drawn from")
+    fewshot_split: str | None = Field(
+        description="split of the worked examples; samples: the task's file lists them; null: zero-shot"
+    )
+    fewshot_digest: str | None = Field(description="digest of the rows they were drawn from, as shown")
     hosted: Hosted | None = Field(default=None, description="of a model behind an endpoint; null: it was here")
     prompts: Prompts | None = Field(
         default=None, description="what other prompts of the task gave (--prompts); null: its own alone was asked"

@@ -32,7 +32,7 @@ class Settings:
     engine: Annotated[str, "auto, hf, vllm, server, api or dummy."] = "auto"
     bits: Annotated[Bits | None, "16, 8 or 4; default: as trained."] = None
     chat: Annotated[bool | None, "Chat template; default: as trained."] = None
-    shots: Annotated[int, "Worked examples a prompt, from the train split."] = 0
+    shots: Annotated[int, "Worked examples a prompt, from the split that the task names: train, for ours."] = 0
     limit: Annotated[int | None, "So many rows of each task, a sample of its test: a partial card."] = None
     seed: Annotated[int, "Seed of worked examples and of sampling."] = 0
     arguments: Annotated[

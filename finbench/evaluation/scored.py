@@ -60,8 +60,7 @@ def asked_rows(task: Task, lm_task: Any, limit: int | None) -> tuple[DataId, str
     data = prompts.data_id(task, lm_task, "test", prompts.rows(lm_task, "test")[:limit])
     if not lm_task.config.num_fewshot:
         return data, None
-    examples = prompts.rows(lm_task, str(lm_task.config.fewshot_split))
-    return data, prompts.data_id(task, lm_task, "train", examples).digest
+    return data, prompts.examples_digest(lm_task)
 
 
 def status(scores: Iterable[Score], done: bool) -> Literal["complete", "partial"]:
@@ -104,7 +103,7 @@ def score_answers(
         lower_is_better=metrics.lower_is_better(task.name),
         baselines=baselines(lm_task, prompts.rows(lm_task, "test")[: data.rows]),
         prompt_style=task.prompt_style,
-        fewshot_split=str(lm_task.config.fewshot_split) if lm_task.config.num_fewshot else None,
+        fewshot_split=prompts.shown_from(lm_task) if lm_task.config.num_fewshot else None,
         fewshot_digest=examples,
         answers=answers(rows),
         **counted,

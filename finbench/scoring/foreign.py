@@ -86,6 +86,7 @@ def build(own: OwnTask, stated: Mapping[str, Any]) -> Any:
         config, docs = lm_task.config, lm_task.eval_docs
         if config.training_split and config.training_split == (config.test_split or config.validation_split):
             config.training_split = None  # it would learn the test
+            lm_task.sampler.replace_df(list(lm_task.fewshot_docs()))  # nor are worked examples of it
         if config.num_fewshot:
             lm_task.set_config(key="num_fewshot", value=0)  # --shots says how many, and the card states that
         lm_task.process_results = _Checked(lm_task, own.task.name)
@@ -120,7 +121,9 @@ def _placed(value: Any, home: Path) -> Any:
 def _not_built(task: Task, fault: Exception) -> FinbenchError:
     from finbench.hub import offline
 
-    said = f"Task {task.name}: {type(fault).__name__}: {reason(fault)[:300]}"
+    if type(fault).__name__ == "DatasetGenerationError" and isinstance(fault.__cause__, Exception):
+        fault = fault.__cause__  # it only says that there is a reason
+    said = f"Task {task.name}: {type(fault).__name__}: {' '.join(str(fault).split())[:300] or reason(fault)}"
     if task.data.startswith("hub:") and isinstance(fault, OSError | ConnectionError):
         where = (
             "HF_HUB_OFFLINE is set" if offline() else "the Hub cannot be reached, or asks for a login (hf auth login)"

@@ -67,10 +67,10 @@ def load(
     """lm-eval task objects by name, with their rows.
 
     A data set that is not here is fetched from the Hub, where it lies there and the Hub can be reached; all that
-    are missing then are reported at once. ``shots`` worked examples a prompt are drawn from the train split with
-    ``seed``. ``metadata`` goes over that of the tasks, as lm-eval's ``--metadata`` does (``finbench_agreement``).
-    A task that a noise does not reach, among the first ``limit`` rows, is left out, and said; ``noise.NotReached``
-    where that is so of all.
+    are missing then are reported at once. ``shots`` worked examples a prompt are drawn with ``seed`` from the split
+    that the task names. ``metadata`` goes over that of the tasks, as lm-eval's ``--metadata`` does
+    (``finbench_agreement``). A task that a noise does not reach, among the first ``limit`` rows, is left out, and
+    said; ``noise.NotReached`` where that is so of all.
     """
     quiet()  # lm-eval has words of its own for whoever loads a task
     from lm_eval.tasks import TaskManager
@@ -110,8 +110,8 @@ def load(
     for one in unreached.values():
         say(f"{one.message} It is not scored.")
     # only where they are needed, for reading takes seconds
-    counts = {name: len(rows(lm_task, "train")) for name, lm_task in loaded.items()} if shots else {}
-    few = [f"Task {name} has {n} train rows, fewer than {shots} shots" for name, n in counts.items() if n < shots]
+    counts = {name: len(examples(lm_task)) for name, lm_task in loaded.items()} if shots else {}
+    few = [f"Task {name} has {n} worked examples, fewer than {shots} shots" for name, n in counts.items() if n < shots]
     if few:
         raise FinbenchError(f"{'; '.join(few)}.", "Ask these without --shots, in a run of their own.")
     return loaded
@@ -120,7 +120,7 @@ def load(
 def _may_show(task: Task, lm_task: Any) -> None:
     """Refuse worked examples that would be rows of the test."""
     asked = lm_task.config.test_split or lm_task.config.validation_split
-    if task.own and lm_task.config.fewshot_split in (None, asked):
+    if task.own and shown_from(lm_task) == asked:
         raise FinbenchError(
             f"{task.name} has no split for worked examples but the one it is scored on.", "Leave --shots out."
         )
@@ -207,6 +207,27 @@ def rows(lm_task: Any, split: str) -> list[dict[str, Any]]:
     return list(lm_task.validation_docs()) if lm_task.has_validation_docs() and lm_task.has_test_docs() else []
 
 
+def shown_from(lm_task: Any) -> str:
+    """The split that worked examples are drawn from, by lm-eval's rule; ``samples``: the task's file lists them."""
+    config, how = lm_task.config, lm_task.fewshot_cfg
+    if how.split is None and how.samples is not None:
+        return "samples"
+    return str(how.split or config.training_split or config.validation_split or config.test_split)
+
+
+def examples(lm_task: Any) -> list[dict[str, Any]]:
+    """The rows that worked examples are drawn from."""
+    return list(lm_task.fewshot_docs())
+
+
+def examples_digest(lm_task: Any) -> str:
+    """Of what all of ``examples`` show and answer, in order: they may have a template of their own."""
+    how = lm_task.fewshot_cfg
+    return digest(
+        [[shown(lm_task, doc, how), lm_task.doc_to_target(doc, how.doc_to_target)] for doc in examples(lm_task)]
+    )
+
+
 def whole(lm_task: Any, limit: int | None) -> int | None:
     """``limit``, or fewer rows where it would cut through the questions about one text; never none.
 
@@ -228,12 +249,15 @@ def taken(lm_task: Any, limit: int | None, count: int) -> int | None:
     return most if most == count else limit
 
 
-def shown(lm_task: Any, doc: Mapping[str, Any]) -> str:
-    """What the task shows of ``doc``: its text, and its choices where every question has its own."""
-    text = lm_task.doc_to_text(dict(doc))
-    if lm_task.config.doc_to_choice is None or "finbench_labels" in lm_task.config.metadata:
+def shown(lm_task: Any, doc: Mapping[str, Any], how: Any = None) -> str:
+    """What the task shows of ``doc``: its text, and its choices where every question has its own.
+
+    ``how``: what else gives the templates; lm-eval's ``fewshot_cfg`` for a worked example.
+    """
+    text = lm_task.doc_to_text(dict(doc), how and how.doc_to_text)
+    if (how or lm_task.config).doc_to_choice is None or "finbench_labels" in lm_task.config.metadata:
         return str(text)
-    choices = [str(choice) for choice in lm_task.doc_to_choice(dict(doc))]
+    choices = [str(choice) for choice in lm_task.doc_to_choice(dict(doc), how and how.doc_to_choice)]
     return "\n".join(choices if lm_task.multiple_input else [str(text), *choices])
 
 
