@@ -1,2 +1,2 @@
 /* finbench leaderboard */
-finbench("task/xbrl_formula-c9d82918e7", '[[309,0.91489,null,null,null,1.0,473.3,567.02,3,0.0,null,[[223,0.95745,null,null],[224,0.87234,null,null],[225,0.91489,null,null]],0.04255,0.91489]]');
+finbench("task/xbrl_formula-c9d82918e7", '[[308,0.91489,null,null,null,1.0,473.3,567.02,3,0.0,null,[[222,0.95745,null,null],[223,0.87234,null,null],[224,0.91489,null,null]],0.04255,0.91489]]');
