@@ -160,6 +160,16 @@ def test_the_paragraph_on_passes_has_the_numbers_of_its_cards(bench: dict[str, A
         few, more = points(task.replace("_", "-"), 1, "0.002", 0, 1, 2), kept.points["adapter", task]
         old, new = (f"{statistics.mean(many):.1f} ± {statistics.stdev(many):.1f}" for many in (few, more))
         assert f"{task} had {old} in one pass, with {said} has {new} in three" in text
+    for task, passes, rate, said in (
+        ("fin_ner", 3, "0.002", "fin_ner had {} in three passes and has {} in five"),
+        ("fpb", 1, "0.002", "{} in one and {} in two,"),
+        ("fiqa_sa", 3, "0.001", "in two, {} in three and {} in five,"),
+    ):
+        few, more = points(task.replace("_", "-"), passes, rate, 0, 1, 2), kept.points["adapter", task]
+        assert (
+            said.format(*(f"{statistics.mean(many):.1f} ± {statistics.stdev(many):.1f}" for many in (few, more)))
+            in text
+        )
     made = {cards[f"fomc-smollm2-135m-lora-epochs4-lr0.001-s{seed}"].subject.adapter for seed in range(3)}
     assert made == {name for name, record in kept.records.items() if record in kept.trained["fomc"]}  # bit for bit
 
