@@ -164,6 +164,7 @@ def test_the_paragraph_on_passes_has_the_numbers_of_its_cards(bench: dict[str, A
         ("fin_ner", 3, "0.002", "fin_ner had {} in three passes and has {} in five"),
         ("fpb", 1, "0.002", "{} in one and {} in two,"),
         ("fiqa_sa", 3, "0.001", "in two, {} in three and {} in five,"),
+        ("fin_ner_typing", 3, "0.002", "fin_ner_typing lost by it: {} in three and {} in five, at"),
     ):
         few, more = points(task.replace("_", "-"), passes, rate, 0, 1, 2), kept.points["adapter", task]
         assert (
