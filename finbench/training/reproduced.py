@@ -65,8 +65,9 @@ def compared(adapter: Adapter) -> str | None:
             f"{own.learnt:,} here, {known.learnt:,} there."
         )
     differ = [
-        f"{name} {value[:24]} there, {own.where.get(name, '?')[:24]} here"
+        f"{name} {value[:size]} there, {own.where.get(name, '?')[:size]} here"
         for name, value in known.where.items()
+        for size in [24 if name == "base" else None]  # a digest tells itself by its head, a processor does not
         if own.where.get(name) != value
     ]
     why = "; ".join(differ) or "the processor may be of another kind, nothing else that is recorded differs"
