@@ -77,6 +77,27 @@ def test_trees_ask_exactly_what_lm_eval_asks(requests: list[choices.Request], lo
     assert numbers == [number for number, (_, continuation) in enumerate(requests) if continuation]
 
 
+@settings(max_examples=400, deadline=None)
+@given(requests_, st.integers(40, 90), st.integers(1, 20))
+def test_plans_of_wide_trees_ask_the_same_and_each_request_once(
+    requests: list[choices.Request], longest: int, wide: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choices, "_TRUNK", wide)
+        patch.setattr(choices, "_BRANCHED", wide)
+        made = list(choices.plans(requests, longest))
+    brute, numbers = _brute(requests, longest), []
+    for all_of, plan in made:
+        own = sorted(number for tree in plan.trees for number in tree.paths)
+        asked = _asked(plan, len(all_of))
+        assert [asked[number] for number in own] == [brute[all_of[number]] for number in own]
+        numbers += [all_of[number] for number in own]
+    assert sorted(numbers) == [number for number, (_, continuation) in enumerate(requests) if continuation]
+    trees = choices.plan(requests, longest).trees
+    apart = [tree for tree in trees if min(tree.trunk, len(tree.tokens) - tree.trunk) >= wide]
+    assert [list(all_of) for all_of, _ in made[1:]] == [list(tree.paths) for tree in apart]
+
+
 @settings(max_examples=100, deadline=None)
 @given(requests_, st.integers(1, 200), st.integers(1, 50), st.integers(1, 9))
 def test_batches_hold_every_tree_once_and_keep_their_bounds(
@@ -317,13 +338,16 @@ def test_rows_of_one_token_below_what_all_share(
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=60, deadline=None)
-@given(requests=requests_, tokens=st.sampled_from([8, 40, 512]), shared=st.integers(0, 30))
+@given(requests=requests_, tokens=st.sampled_from([8, 40, 512]), shared=st.integers(0, 30), wide=st.integers(1, 300))
 def test_any_requests_are_scored_as_one_at_a_time(
-    kind: str, models: dict[str, tuple[Any, Any]], requests: list[choices.Request], tokens: int, shared: int
+    kind: str, models: dict[str, tuple[Any, Any]], requests: list[choices.Request], tokens: int, shared: int, wide: int
 ) -> None:
     lm, start = _lm(kind, models, TreeLM, tokens=tokens), [7, 8, 9, 10, 11] * 6
     asked = [(start[:shared] + list(context), continuation) for context, continuation in requests]
-    found = lm._score(asked)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choices, "_TRUNK", wide)
+        patch.setattr(choices, "_BRANCHED", wide)
+        found = lm._score(asked)
     for (context, continuation), (value, greedy) in zip(asked, found, strict=True):
         with torch.no_grad():
             logits = lm.bare(torch.tensor([[*context, *continuation]])).logits[0].log_softmax(dim=-1)

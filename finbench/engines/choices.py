@@ -10,7 +10,7 @@ call's ``prefix``, run once for all of them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from finbench.core.errors import FinbenchError
 from finbench.models.prefixes import common
 
 LONGEST_TREE = 1024  # tokens; attention inside a tree is dense, so its cost grows with the square
+_TRUNK, _BRANCHED = 64, 256  # tokens; with more, two passes cost less than the dense attention of one
 LONGER = "Use a base that sees more tokens (finbench bases), or another task (finbench tasks list)."
 NO_PROMPT = "A prompt without a single token cannot be continued."
 WITH_TEXT = "Choose a task whose prompts hold text: finbench tasks list"
@@ -56,7 +57,13 @@ class Tree:
     @property
     def branches(self) -> bool:
         """False for a chain, whose attention is plainly causal."""
-        return any(parent != node - 1 for node, parent in enumerate(self.parents))
+        return self.trunk < len(self.tokens)
+
+    @property
+    def trunk(self) -> int:
+        """Tokens before its first branch; all of a chain."""
+        forks = (parent for node, parent in enumerate(self.parents) if parent != node - 1)
+        return min(forks, default=len(self.tokens) - 1) + 1
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,21 @@ def plan(requests: Sequence[Request], max_length: int) -> TreePlan:
     grown = trees(order, inputs, targets, shared)
     grown.sort(key=lambda tree: -len(tree.tokens))  # stable: equal lengths stay in the order of their tokens
     return TreePlan(inputs[order[0]][:shared] if order else [], grown, targets)
+
+
+def plans(requests: Sequence[Request], max_length: int) -> Iterator[tuple[Sequence[int], TreePlan]]:
+    """``plan`` with the numbers of its requests, where each tree of a long trunk and wide branches has one of its own.
+
+    Its trunk is the prefix there, so that a branch looks at that and at itself, and not at all others. For processors,
+    where dense attention costs more than a second pass.
+    """
+    whole = plan(requests, max_length)
+    wide = [tree for tree in whole.trees if tree.trunk >= _TRUNK and len(tree.tokens) - tree.trunk >= _BRANCHED]
+    apart = {id(tree) for tree in wide}
+    yield range(len(requests)), replace(whole, trees=[tree for tree in whole.trees if id(tree) not in apart])
+    for tree in wide:
+        numbers = list(tree.paths)
+        yield numbers, plan([requests[number] for number in numbers], max_length)
 
 
 def trees(order: list[int], inputs: list[list[int]], targets: list[list[int]], shared: int) -> list[Tree]:

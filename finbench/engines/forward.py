@@ -210,7 +210,8 @@ class Forward:
         most = max(map(len, asked))
         tokens = torch.tensor([some + some[:1] * (most - len(some)) for some in asked])
         logits = self.run(batch, len(prefix), cache, places, tokens)
-        totals, best = logits.logsumexp(dim=-1), logits.argmax(dim=-1)
+        parts = logits.split(_AT_ONCE)  # of which what logsumexp writes stays in a processor's cache
+        totals, best = torch.cat([one.logsumexp(-1) for one in parts]), torch.cat([one.argmax(-1) for one in parts])
         at = [(number, token) for number, (row, node) in enumerate(places) for token in batch[row].wanted[node]]
         numbers, tokens = (torch.tensor(part, device=logits.device) for part in zip(*at, strict=True))
         values = (logits[numbers, tokens] - totals[numbers]).double()

@@ -167,17 +167,26 @@ class TreeLM(HFLM):
         return bool(min(length, self.max_length) >= self.steady)
 
     def _score(self, requests: Sequence[choices.Request], heard: Done = lambda done: None) -> list[tuple[float, bool]]:
-        plan = choices.plan(requests, self.max_length)
         answers = dict.fromkeys(range(len(requests)), (0.0, True))  # of an empty continuation
-        for batch in self._run(plan):
-            done = {
-                number: choices.total(path, plan.targets[number], found)
-                for tree, found in batch
-                for number, path in tree.paths.items()
-            }
-            answers |= done
-            heard(done)
+        for numbers, plan in self._plans(requests):
+            for batch in self._run(plan):
+                done = {
+                    numbers[number]: choices.total(path, plan.targets[number], found)
+                    for tree, found in batch
+                    for number, path in tree.paths.items()
+                }
+                answers |= done
+                heard(done)
         return list(answers.values())
+
+    def _plans(self, requests: Sequence[choices.Request]) -> Iterator[tuple[Sequence[int], choices.TreePlan]]:
+        if self.device.type != "cpu":
+            yield range(len(requests)), choices.plan(requests, self.max_length)
+            return
+        for numbers, plan in choices.plans(requests, self.max_length):
+            if len(numbers) < len(requests) and plan.prefix:
+                self.forward.prefix(plan.prefix, reuse=True)  # examples before many questions are run once
+            yield numbers, plan
 
     def _run(self, plan: choices.TreePlan) -> Iterator[list[tuple[choices.Tree, race.Scored]]]:
         wanted = max(1, _WIDE // (4 * self.bare.config.get_text_config().vocab_size))
