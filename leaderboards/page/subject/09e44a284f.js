@@ -1,0 +1,2 @@
+/* finbench leaderboard */
+finbench("subject/09e44a284f", '{"who":"09e44a284f","cards":[{"key":"tfns-gemma3-270m-lora-s0","detail":"a1119508d45d","who":"09e44a284f","name":"tfns-gemma3-270m-lora-s0","base":"gemma3-270m","kind":"peft","method":"lora","what":"lora, r 8","format":"bf16","rank":8,"parameters":1898496,"level":"samples-attached","rows":6204,"steps":388,"lr":0.001,"rate":"tuned","memory":5550608384,"machine":"AMD EPYC, 1 core"}],"rows":{"3dd12fdc07":[[0,0.84555,0.82594,0.86431,1,1.0,314.1,182.1,3,0.0022,null,1,null,0.84555]]}}');

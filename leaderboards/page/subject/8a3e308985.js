@@ -1,0 +1,2 @@
+/* finbench leaderboard */
+finbench("subject/8a3e308985", '{"who":"8a3e308985","cards":[{"key":"fpb-gemma3-270m-lora-s0","detail":"3bc6913b7b73","who":"8a3e308985","name":"fpb-gemma3-270m-lora-s0","base":"gemma3-270m","kind":"peft","method":"lora","what":"lora, r 8","format":"bf16","rank":8,"parameters":1898496,"level":"samples-attached","rows":2506,"steps":314,"lr":0.001,"rate":"tuned","memory":6205087744,"machine":"AMD EPYC, 1 core"}],"rows":{"15cbd5aad6":[[0,0.84903,0.81906,0.87775,1,1.0,668.4,90.58,1,0.0028,null,1,null,0.84903]]}}');

@@ -1,0 +1,2 @@
+/* finbench leaderboard */
+finbench("subject/d87807cd08", '{"who":"d87807cd08","cards":[{"key":"fiqa-sa-gemma3-270m-lora-s0","detail":"a9e66f77620c","who":"d87807cd08","name":"fiqa-sa-gemma3-270m-lora-s0","base":"gemma3-270m","kind":"peft","method":"lora","what":"lora, r 8","format":"bf16","rank":8,"parameters":1898496,"level":"samples-attached","rows":609,"steps":195,"lr":0.00025,"rate":"tuned","memory":5951913984,"machine":"AMD EPYC, 1 core"}],"rows":{"55d2627a9a":[[0,0.64302,0.55116,0.7613,1,1.0,517.5,99.93,2,0.0,null,1,null,0.64302]]}}');
