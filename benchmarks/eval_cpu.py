@@ -248,7 +248,8 @@ that is best for it.
 Times are medians of {repeats} turns, "times as fast" is the median of the turns' ratios, with the
 smallest and the largest behind it. Goals are our own, and **missed** ones say so.
 
-{base} on {cpu}, torch {torch}, transformers {transformers}, lm-eval {lmeval}.
+{base} on {cpu}, torch {torch}, transformers {transformers}, lm-eval {lmeval}. Rows are of several
+days, and that name is one of several processors: compare within a row.
 
 """
 TABLE = """\
@@ -298,6 +299,7 @@ Processor time of one thread of whole commands, from a cold process to its end, 
 |--|--:|--:|
 {lines}
 """
+NAMED = ("torch", "transformers", "lm-eval")  # packages whose versions a row keeps
 STARTS = {  # command -> the most seconds that it is meant to take
     "finbench eval --shot 5": 0.3,  # no such option
     "finbench tasks list": 0.5,
@@ -311,7 +313,9 @@ CLOCKS = {
 
 def page(kept: dict[str, Any]) -> str:
     """The results as Markdown."""
-    packages, order = kept["packages"], {work.name: (at, work) for at, work in enumerate(WORKS)}
+    order = {work.name: (at, work) for at, work in enumerate(WORKS)}
+    named = {key: sorted({row["packages"][key] for row in kept["rows"]}) for key in NAMED}
+    packages = {key: " or ".join(versions) for key, versions in named.items()}
     about = {"cpu": kept["hardware"]["cpu"], "base": "SmolLM2-135M", "repeats": REPEATS}
     about |= {"torch": packages["torch"], "transformers": packages["transformers"], "lmeval": packages["lm-eval"]}
     about["laid"] = f"{statistics.median(row['laid_out'] for row in kept['rows'] if 'laid_out' in row):.2g}"
@@ -327,7 +331,11 @@ def page(kept: dict[str, Any]) -> str:
         text += TABLE.format(title=title, clock=said, lines=lines)
     written = [row for row in rows if "other_texts" in row]
     exact = [row for row in rows if "our_error" in row and row["threads"] == 1]
-    errors = "\n".join(f"| {row['work']} | {row['their_error']:.1e} | {row['our_error']:.1e} |" for row in exact)
+    missed = [", missed" if row["our_error"] > EXACT else "" for row in exact]
+    errors = "\n".join(
+        f"| {row['work']} | {row['their_error']:.1e} | {row['our_error']:.1e}{said} |"
+        for row, said in zip(exact, missed, strict=True)
+    )
     counts = []
     for dtype in dict.fromkeys(row["dtype"] for row in written):
         own = [row for row in written if row["dtype"] == dtype]
@@ -410,9 +418,10 @@ def main() -> None:
         own = options | ({"peft": given.adapter} if work.adapter else {})
         row = {"work": work.name, "dtype": given.dtype, "threads": given.threads, "clock": name}
         row |= measure(work, own, given.data_dir, clock)
+        row["packages"] = {key: environment.versions()[key] for key in NAMED}
         say(json.dumps(row))
         kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else kept
-        kept |= {"hardware": environment.hardware(), "packages": environment.versions()}
+        kept["hardware"] = environment.hardware()
         kept["rows"] = [*(one for one in kept["rows"] if not done(one, work)), row]
         RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
 
