@@ -4,6 +4,7 @@
     python benchmarks/below.py xbrl_term --data-dir DATA    # by how near the nearest train row's answer is
     python benchmarks/below.py xbrl_tags --data-dir DATA    # a program that looks for the value, or for equal words
     python benchmarks/below.py xbrl_values --data-dir DATA  # a program that looks for equal words
+    python benchmarks/below.py fnxl --data-dir DATA         # the tag of which most words stand in the sentence
 
 DATA is where ``finbench data import`` has put the rows; the card is that of seed 0 in ``benchmarks/flagship``.
 """
@@ -94,6 +95,19 @@ def value_of(row: dict[str, Any]) -> str:
     return nearest_fact(row)[1]
 
 
+def offered(lm_task: Any, train: Rows, test: Rows, values: Sequence[dict[str, Any]]) -> None:
+    """Right answers in %: of the tag offered whose words stand most in the sentence, first five letters of each."""
+
+    def shared(tag: str, text: str) -> float:
+        said = {word.lower()[:5] for word in re.findall("[A-Za-z]+", text)}
+        words = re.findall("[A-Z][a-z]*", tag)
+        return sum(word.lower()[:5] in said for word in words) / (len(words) + 2)
+
+    right = [max(row["choices"], key=lambda tag: shared(tag, row["text"])) == row["label"] for row in test]
+    print("| rows | looked up |\n|--:|--:|")
+    print(f"| {len(test):,} | {100 * np.mean(right):.1f} |")
+
+
 def lookups(
     look: Callable[[dict[str, Any]], str], lm_task: Any, train: Rows, test: Rows, values: Sequence[dict[str, Any]]
 ) -> None:
@@ -111,6 +125,7 @@ SHOWN: dict[str, Callable[..., None]] = {
     "xbrl_term": nearness,
     "xbrl_tags": partial(lookups, tag_of),
     "xbrl_values": partial(lookups, value_of),
+    "fnxl": offered,
 }
 
 

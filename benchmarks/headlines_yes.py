@@ -1,6 +1,7 @@
 """Why adapters of the small base answer "No" to nearly every question of headlines: one change of the training a time.
 
     OMP_NUM_THREADS=1 python benchmarks/headlines_yes.py run --data-dir DATA     hours; goes on where it was stopped
+    python benchmarks/headlines_yes.py linear --data-dir DATA                    a linear model of as many rows, minutes
     python benchmarks/headlines_yes.py page                                      the table of docs/validity.md
 
 DATA is where ``finbench data import`` has put headlines, fpb, tfns, fiqa_sa and fin_ner. Three trainings of each arm,
@@ -12,18 +13,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import statistics
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from linear import answered, by_text
 from scipy.stats import rankdata
 
 import finbench
 from finbench.cards import cardfiles
+from finbench.core import catalog
 from finbench.core.catalog import PREFIX
 from finbench.core.files import write_atomic
+from finbench.scoring import prompts
 from finbench.training import recipes, runner
 
 HERE = Path(__file__).parent
@@ -127,6 +132,19 @@ def run(folder: Path, data: Path) -> None:
             write_atomic(RESULTS, json.dumps(found, indent=1) + "\n")
 
 
+def linear(data: Path) -> None:
+    """The main metric of ``linear.py``'s model of words on the same questions, of as many train rows; all once."""
+    [task] = catalog.expand([TASK])
+    lm_task = prompts.load([task], data)[task.name]
+    rows, test = list(prompts.rows(lm_task, "train")), list(prompts.rows(lm_task, "test"))[:TEST]
+    found = json.loads(RESULTS.read_text(encoding="utf-8"))
+    for count in (400, 1_600, 6_400, len(rows)):
+        drawn = {str(seed): random.Random(seed).sample(rows, count) for seed in (SEEDS if count < len(rows) else [0])}
+        scores = {seed: {"F1": 100 * answered(lm_task, test, by_text(some, test))} for seed, some in drawn.items()}
+        found[f"a linear model: {count:,} rows"] = scores
+    write_atomic(RESULTS, json.dumps(found, indent=1) + "\n")
+
+
 def page() -> None:
     """Means and standard deviations over the trainings of each arm, between the marks."""
     found: dict[str, dict[str, dict[str, float]]] = json.loads(RESULTS.read_text(encoding="utf-8"))
@@ -135,10 +153,10 @@ def page() -> None:
     for name, seeds in found.items():
         cells = []
         for head in heads:
-            values = [one[head] for one in seeds.values() if one[head] == one[head]]
+            values = [one[head] for one in seeds.values() if one.get(head, math.nan) == one.get(head)]
             around = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.1f}{around}" if values else "–")
-        some = f" ({len(seeds)} of {len(SEEDS)} trainings)" if len(seeds) < len(SEEDS) else ""
+        some = f" ({len(seeds)} of {len(SEEDS)} trainings)" if name in ARMS and len(seeds) < len(SEEDS) else ""
         if seeds:
             lines.append(f"| {name}{some} | {' | '.join(cells)} |")
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
@@ -149,14 +167,17 @@ def page() -> None:
 def main() -> None:
     """See above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "page"))
+    parser.add_argument("what", choices=("run", "linear", "page"))
     parser.add_argument("--out", type=Path, default=Path("runs") / "headlines-yes")
     parser.add_argument("--data-dir", type=Path)
     given = parser.parse_args()
+    data = given.data_dir or finbench.core.paths.data_dir(None)
     if given.what == "page":
         page()
+    elif given.what == "linear":
+        linear(data)
     else:
-        run(given.out, given.data_dir or finbench.core.paths.data_dir(None))
+        run(given.out, data)
 
 
 if __name__ == "__main__":
