@@ -730,6 +730,10 @@ def test_a_trained_adapter_brings_its_recipe_and_can_be_reproduced(llama: Path, 
     other = boards.renamed(card, tmp_path / "other" / "a.json", seed=7)
     with pytest.raises(FinbenchError, match="was trained with another seed than the card of tiny-fpb states"):
         leaderboard.add([other], **{name: options[name] for name in ("to", "adapter", "data_dir")})
+    unread = boards.renamed(card, tmp_path / "unread" / "a.json")
+    change(unread, lambda found, rows: found["scores"][0].update(overlap=None), careful=True)
+    with pytest.raises(FinbenchError, match=r"overlap is not what its adapter's record says: 0 of \d+ test texts"):
+        leaderboard.add([unread], **{name: options[name] for name in ("to", "adapter", "data_dir")})
     assert not (tmp_path / "b").exists()
     record = tmp_path / "b" / attested.training_file(cardfiles.read(card).subject)
     with pytest.MonkeyPatch.context() as patch:

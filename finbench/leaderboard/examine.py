@@ -23,17 +23,19 @@ _NO_DATA = Path("/.none/finbench")  # data on this machine must not decide
 _SHOWN = 3  # faults of a card that are listed
 
 
-def faults(path: Path, *, data_dir: Path | None = _NO_DATA) -> tuple[list[str], KnownCard | None]:
+def faults(
+    path: Path, *, adapter: str | None = None, data_dir: Path | None = _NO_DATA
+) -> tuple[list[str], KnownCard | None]:
     """Everything that keeps a card off the leaderboard, a sentence each; and what is kept where there is nothing."""
     looked = Verification(str(path))
     with looked.reading(""):
-        return _faults(path, data_dir)
+        return _faults(path, adapter, data_dir)
     return [fault.message for fault in looked.faults], None
 
 
-def _faults(path: Path, data_dir: Path | None) -> tuple[list[str], KnownCard | None]:
+def _faults(path: Path, adapter: str | None, data_dir: Path | None) -> tuple[list[str], KnownCard | None]:
     card = cardfiles.read(path)
-    found = verify(path, data_dir=data_dir)
+    found = verify(path, adapter=adapter, data_dir=data_dir)
     wrong = [f"{fault.field} {fault.message}" for fault in found.faults]
     rows = found.rows or {}
     if card.samples is not None and (wrong or texts.restricted([row for own in rows.values() for row in own])):

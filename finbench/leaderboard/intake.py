@@ -58,7 +58,7 @@ def add(
             line = bar.add_task("verifying", total=len(paths), note="")
             for path in paths:
                 bar.update(line, note=path.name)
-                faults += [f"{path.name}: {fault}" for fault in check(path, data_dir=data_dir)]
+                faults += [f"{path.name}: {fault}" for fault in check(path, adapter=adapter, data_dir=data_dir)]
                 bar.advance(line)
         if faults:
             mend = "See all that was checked: finbench verify CARD"
@@ -131,9 +131,9 @@ def _place(folder: Path, path: Path, card: Scorecard) -> Path:
     raise FinbenchError(f"{folder} has another card named {wanted}.", "Choose another folder: --to DIR")
 
 
-def check(path: Path, *, data_dir: Path | None = None) -> list[str]:
+def check(path: Path, *, adapter: str | None = None, data_dir: Path | None = None) -> list[str]:
     """Everything that keeps a card off the leaderboard, a sentence each: what `finbench verify` finds, and texts."""
-    found, _ = examine.faults(path, data_dir=data_dir)
+    found, _ = examine.faults(path, adapter=adapter, data_dir=data_dir)
     card = cardfiles.read(path)
     if found:
         return found
