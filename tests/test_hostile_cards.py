@@ -21,8 +21,10 @@ from finbench.core import seal
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file, stable_json
 from finbench.core.records import Scorecard
+from finbench.data.sources import import_data
 from finbench.evaluation import drawing, evaluator, rerun
 from finbench.evaluation.verification import Verification, _reproduced, verify
+from make_data import write_sources
 
 SENTIMENT, HEADLINE = "finbench_mini_sentiment", "finbench_mini_headline"
 ROW = f"samples[{SENTIMENT} 7]"
@@ -607,3 +609,132 @@ def test_a_number_beyond_any_axis_is_drawn_and_a_baseline_without_it_left_out(ca
     without_samples(card)
     assert "<svg" in reporting.report([card], format="html")
     assert "random label" not in render.markdown([cardfiles.read(card)])
+
+
+# ---------------------------------------------------------------- what a card says of rows and models that it had
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cards on a restricted set, of which a part lies in ``data``, without examples and (``few``) with two."""
+    place = tmp_path_factory.mktemp("imported")
+    import_data("fpb", write_sources(place / "s")["fpb"], place / "data")
+    tasks = ["fpb", "fpb_mc", "mini_sentiment"]
+    for name, shots in (("none", 0), ("few", 2)):
+        evaluator.evaluate(engine="dummy", tasks=tasks, out=place / name, data_dir=place / "data", shots=shots)
+    return place
+
+
+def of_fpb(**values: Any) -> Any:
+    def alter(card: Card, rows: Rows) -> None:
+        next(score for score in card["scores"] if score["task"] == "finbench_fpb").update(values)
+
+    return alter
+
+
+def likely(change: Any) -> Any:
+    """Other log-likelihoods of one row."""
+
+    def alter(card: Card, rows: Rows) -> None:
+        row = row_of(rows, "finbench_fpb_mc", 3)
+        row["answer"] = change(row["answer"])
+
+    return alter
+
+
+def shared(share: float | None) -> Any:
+    def alter(card: Card, rows: Rows) -> None:
+        for score in card["scores"]:
+            score["data"]["share"] = share
+        card["status"] = "partial" if share else "complete"
+
+    return alter
+
+
+def based(**values: Any) -> Any:
+    def alter(card: Card, rows: Rows) -> None:
+        base = {"fingerprint": "a" * 64, "source": "hub", "revision": "b" * 40, **values}
+        card["engine"], card["subject"]["base"] = "hf", card["subject"]["base"] | base
+
+    return alter
+
+
+def unreadable(alter: Any) -> Any:
+    """Answers of which only hashes are there, and which no label has; and rows altered beside."""
+
+    def both(card: Card, rows: Rows) -> None:
+        for number, row in enumerate(row for row in rows if row["task"] == "finbench_fpb"):
+            row["answer_sha256"] = f"{number:032x}"
+            alter(row, number)
+
+    return rescored(both)
+
+
+def as_said(row: dict[str, Any], number: int) -> None:
+    """What was said is right."""
+    for value in row["values"].values():
+        if isinstance(value, list):
+            value[0] = value[1] or value[0]
+    for end in ("", "_lenient"):
+        gold, said, _ = row["values"]["macro_f1" + end]
+        row["values"]["acc" + end] = float(gold == said)
+
+
+MC, FPB = "samples[finbench_fpb_mc 3].answer", "scores[finbench_fpb]"
+SAID: dict[str, tuple[str, Any, str]] = {  # which card, how it is altered, what must be named without the data too
+    "a log-likelihood above 0": ("none", likely(lambda have: [one + 200 for one in have]), MC),
+    "a log-likelihood in words": ("none", likely(lambda have: ["nan", *have[1:]]), MC),
+    "no log-likelihood": ("none", likely(lambda have: [None, *have[1:]]), MC),
+    "truth for a log-likelihood": ("none", likely(lambda have: [*have[:-1], False]), MC),
+    "a log-likelihood below all": ("none", likely(lambda have: [-(10**400), *have[1:]]), MC),
+    "fewer log-likelihoods than labels": ("none", likely(lambda have: have[:2]), MC),
+    "more log-likelihoods than labels": ("none", likely(lambda have: [*have, -99.0]), MC),
+    "no log-likelihoods": ("none", likely(lambda have: []), MC),
+    "a part as the whole": ("none", shared(None), f"{FPB}.data.share"),
+    "examples of no split": ("few", of_fpb(fewshot_split=None), f"{FPB}.fewshot_split"),
+    "examples of the test": ("few", of_fpb(fewshot_split="test"), f"{FPB}.fewshot_split"),
+    "examples without a digest": ("few", of_fpb(fewshot_digest=None), f"{FPB}.fewshot_digest"),
+    "examples with no digest's digest": ("few", of_fpb(fewshot_digest="0"), f"{FPB}.fewshot_digest"),
+    "a known alias of another model": ("none", based(alias="gpt2", hub_id="org/other"), "subject.base.hub_id"),
+    "a known alias of a folder": (
+        "none",
+        based(alias="gpt2", hub_id="org/other", source="folder", revision=None),
+        "subject.base.hub_id",
+    ),
+}
+DISPROVED: dict[str, tuple[str, Any, str]] = {  # by the data alone
+    "a part as a larger one": ("none", shared(1.0), f"{FPB}.data.share"),
+    "other rows of examples": ("few", of_fpb(fewshot_digest="0" * 64), f"{FPB}.fewshot_digest"),
+    "right answers beside unreadable ones": ("none", unreadable(as_said), ".values.macro_f1"),
+    "sources beside unreadable answers": (
+        "none",
+        unreadable(lambda row, number: row.update(cluster=f"{number:016x}")),
+        ".cluster",
+    ),
+    "years beside unreadable answers": ("none", unreadable(lambda row, number: row.update(year=2031)), ".year"),
+}
+
+
+@pytest.mark.parametrize("what", SAID | DISPROVED)
+def test_what_a_card_says_of_rows_and_models_is_looked_at(what: str, imported: Path, tmp_path: Path) -> None:
+    which, alter, field = (SAID | DISPROVED)[what]
+    shutil.copytree(imported / which, tmp_path / "cards")
+    card = tmp_path / "cards" / "dummy.json"
+    assert verify(card, data_dir=imported / "data").faults == []
+    change(card, alter, careful=True)
+    for data in (imported / "data", *([tmp_path] if what in SAID else [])):
+        found = verify(card, data_dir=data)
+        assert any(field in fault.field and "cannot be read" not in fault.message for fault in found.faults), found
+
+
+def test_a_folder_and_other_harnesses_name_models_as_they_like(imported: Path, tmp_path: Path) -> None:
+    shutil.copytree(imported / "none", tmp_path / "cards")
+    card = tmp_path / "cards" / "dummy.json"
+    change(card, based(alias="gpt2", hub_id=None, source="folder", revision=None), careful=True)
+    assert verify(card, data_dir=imported / "data").faults == []
+    change(card, based(alias="gpt2", hub_id="gpt2"), careful=True)
+    assert verify(card, data_dir=imported / "data").faults == []
+    change(card, based(alias="gpt2", hub_id="org/gpt2"), careful=True)
+    assert verify(card, data_dir=imported / "data").faults
+    change(card, put("lm-eval", "origin"), careful=True)
+    assert verify(card, data_dir=imported / "data").faults == []

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from finbench.cards import cardfiles
-from finbench.core import seal
-from finbench.core.records import Measure, Prompts, Score, Task
+from finbench.core import catalog, paths, seal
+from finbench.core.files import strict_json
+from finbench.core.records import Measure, Prompts, Score, Scorecard, Task
 from finbench.evaluation import rescore
 from finbench.evaluation.found import Verification
 from finbench.scoring import metrics, prompted, wordings
@@ -16,7 +19,55 @@ _KEYS = {"task", "index", "doc", "cluster", "values"}  # of a sample row, and it
 _COUNTS = ("reasoning_tokens", "answer_tokens", "confidence")
 _EXACT = 1e-9  # scores are sums of the same numbers: equal up to rounding
 _ENDS = 1e-7  # intervals come of the same seed; libraries differ in the last digits of Student's t
+_CERTAIN = 1e-3  # log-likelihood of what is certain, which rounding may put a little above 0
+_LEAST = -1e15  # below every log-likelihood
 _DRAWN = 0.03  # of a bootstrap's width: NumPy 2.5 draws other multinomials by one seed; two seeds differ by 0.01
+
+
+def misnamed(card: Scorecard) -> str:
+    """Why a base is not the one that its alias names in bases.yaml; empty where it may be.
+
+    A folder may have any name; lm-eval and inspect know a model by the last part of its own.
+    """
+    base = card.subject.base
+    entry, named = catalog.bases().get(base.alias), [base.alias]
+    named += [entry.hub_id] if entry else []
+    known = base.hub_id in named or (base.source == "folder" and base.hub_id is None)
+    last = card.origin != "finbench" and (base.hub_id or "").rpartition("/")[2] == base.alias
+    return f"is {base.hub_id!r}; {base.alias} is {entry.hub_id}" if entry and not (known or last) else ""
+
+
+@functools.cache
+def _measured() -> dict[str, Any]:
+    found: dict[str, Any] = strict_json((paths.shipped("tasks") / "measured.json").read_text(encoding="utf-8"))
+    return found
+
+
+def unsaid_part(score: Score, limit: int | None) -> str:
+    """Why a score that says so is not of the whole test, by the rows that a part of it has; empty if it may be."""
+    task, about = catalog.tasks().get(score.task), _measured().get(score.data.set)
+    if task is None or task.version != score.version or about is None or about["complete"]:
+        return ""
+    if score.data.share or not score.is_whole(limit):
+        return ""
+    as_usual = all(str(getattr(task, name, None)) == value for name, value in score.data.choices.items())
+    part = about["rows"]["test"]
+    said = f"is not there, so its {score.data.rows:,} rows would be the whole test, of which a part has {part:,}"
+    return said if as_usual and score.data.rows <= part else ""
+
+
+def examples(score: Score) -> Iterator[tuple[str, str]]:
+    """What cannot be in a score's words on its worked examples: where, and why."""
+    task = catalog.tasks().get(score.task)
+    stated = {} if task is None or task.own else metrics.config(task.name)
+    meant = stated.get("fewshot_split") or score.fewshot_split
+    if not meant or score.fewshot_split != meant:
+        yield (
+            "fewshot_split",
+            f"is {score.fewshot_split!r}, and there are worked examples: they are of {meant or 'one'}",
+        )
+    if not re.fullmatch("[0-9a-f]{64}", score.fewshot_digest or ""):
+        yield "fewshot_digest", f"is {score.fewshot_digest!r}, and there are worked examples: it is a SHA-256"
 
 
 def rows(task: Task, every: list[dict[str, Any]], apart: set[str], found: Verification, prompt: str = "") -> None:
@@ -33,6 +84,8 @@ def _unlike(task: Task, row: dict[str, Any], apart: set[str]) -> Iterator[tuple[
     names = metrics.aggregations(task.name).keys()
     if not isinstance(row.get(answer), list if task.form == "choice" else str):
         yield f".{answer}", "is missing"
+    elif task.form == "choice":
+        yield from ((".answer", wrong) for wrong in _unlikely(task, row))
     if row.get("truncated") and row.get(answer) not in ("", seal.salted("")):
         yield f".{answer}", "is said to be cut off, and is not empty"
     if any(row.get(name, 0) < 0 for name in _COUNTS) or row.get("confidence", 0) > 100:
@@ -41,6 +94,17 @@ def _unlike(task: Task, row: dict[str, Any], apart: set[str]) -> Iterator[tuple[
         yield f".{name}", "is nothing that a sample row of this task has"
     if row["values"].keys() != names:
         yield ".values", f"has {sorted(row['values'])}; the task's scorer gives {sorted(names)}"
+
+
+def _unlikely(task: Task, row: dict[str, Any]) -> Iterator[str]:
+    """What cannot be in a row's log-likelihoods: one for each label, each a number that is no more than 0."""
+    for value in row["answer"]:
+        if type(value) not in (int, float) or not _LEAST < value <= _CERTAIN:
+            yield f"has {repr(value)[:50]}, which is no log-likelihood: those are numbers up to 0"
+    own = (value[2] for value in row["values"].values() if isinstance(value, list) and isinstance(value[-1], list))
+    labels = next(own, None if task.own else task.labels)
+    if not row["answer"] or len(row["answer"]) != len(labels or row["answer"]):
+        yield f"has {len(row['answer'])} log-likelihoods, for {len(labels or ())} labels"
 
 
 def prompts(task: Task, score: Score, own: list[dict[str, Any]], apart: set[str], found: Verification) -> bool:

@@ -21,6 +21,7 @@ from finbench.scoring import LENIENT, baselines, metrics, noise, prompted, promp
 Rows = Sequence[Mapping[str, Any]]
 Fault = tuple[str, str]  # a place in the samples or the card that cannot be right, and why
 _CORRECTED = 0.01  # of the right answers at most that another edition of a set may have corrected
+_CHANCE = 1e-3  # that so many first rows of a test are also those of a part of it
 _MOST = 1e15  # above every number that a row can have
 
 
@@ -169,7 +170,7 @@ def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: P
     """Data digest, document hashes, golds and every value, by the task's own scorer on the real rows."""
     quiet()
     chosen = {k: v for k, v in asking.chosen_rows(card).items() if k in noise.OF_EVERY or getattr(task, k, None)}
-    lm_task = prompts.load([task], data_dir, metadata=chosen)[task.name]
+    lm_task = prompts.load([task], data_dir, card.shots, card.seed, chosen)[task.name]
     limit = prompts.taken(lm_task, card.limit, score.n)
     docs = prompts.rows(lm_task, "test")[:limit]
     found = prompts.data_id(task, lm_task, "test", docs)
@@ -179,12 +180,23 @@ def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: P
         if not task.shipped and hashes != {row["doc"] for row in rows}:
             return _other_edition(score, task, lm_task, rows, limit)
         outcome.faults.append((f"scores[{task.name}].data.digest", "is not that of the same documents here"))
-    scored = again(task, lm_task, rows, {row["index"]: row["index"] for row in rows})
+    elif found.share not in (None, score.data.share) and _as_many(score, found.share, card.limit):
+        what = f"is {score.data.share}; these rows are {found.share} of the authors' test"
+        what += "" if score.data.share else ": finbench card rescore CARD says so in it"
+        outcome.faults.append((f"scores[{task.name}].data.share", what))
+    outcome.faults += _examples(score, lm_task) if card.shots else ()
+    where = {row["index"]: row["index"] for row in rows}
+    scored = again(task, lm_task, rows, where)
+    blank = _blank(task, lm_task, rows, where, scored)
     for row in rows:
         if row["doc"] != salted(prompts.shown(lm_task, docs[row["index"]])):
             outcome.faults.append((_at(row, "doc"), "is not the hash of that row's prompt"))
-        new = scored.get(cardfiles.in_order(row))
-        outcome.faults += _differing(row, new) if new else []
+        if new := scored.get(cardfiles.in_order(row)):
+            outcome.faults += _differing(row, new)
+        elif new := blank.get(cardfiles.in_order(row)):
+            outcome.faults += _told_otherwise(row, new)
+        else:
+            outcome.faults.append((_at(row, "answer"), "has not one log-likelihood for each label of that row"))
     for prompt in (score.prompts.each if score.prompts else ())[1:]:
         outcome.faults += _by_prompt(task, lm_task, rows, prompt.name)
     if score.baselines != baselines(lm_task, docs):
@@ -198,6 +210,37 @@ def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: P
     if unread := len(rows) - len(scored):
         outcome.notes.append(f"{_unread(unread, score)} rests on the card: only hashes of them are there")
     return outcome
+
+
+def _as_many(score: Score, share: float, limit: int | None) -> bool:
+    """Whether the same rows are the same share of a test: the first few may be those of a larger part too."""
+    return score.is_whole(limit) or min(share, score.data.share or 1) ** score.n < _CHANCE
+
+
+def _examples(score: Score, lm_task: Any) -> Iterator[Fault]:
+    """Where a score says that its worked examples come from other rows than those here."""
+    for name, stated, meant in (
+        ("fewshot_split", score.fewshot_split, prompts.shown_from(lm_task)),
+        ("fewshot_digest", score.fewshot_digest, prompts.examples_digest(lm_task)),
+    ):
+        if stated != meant:
+            yield f"scores[{score.task}].{name}", f"is {stated}; the rows of worked examples here have {meant}"
+
+
+def _blank(
+    task: Task, lm_task: Any, rows: Rows, where: Mapping[int, int], scored: Mapping[tuple[int, int], Any]
+) -> dict[tuple[int, int], dict[str, Any]]:
+    """Those that are not ``scored``, as if nothing had been answered: what a row says of its document."""
+    unread = [row for row in rows if cardfiles.in_order(row) not in scored]
+    return {} if task.form == "choice" else again(task, lm_task, [{**row, "answer": ""} for row in unread], where)
+
+
+def _told_otherwise(row: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Fault]:
+    """Where a row whose answer cannot be read differs in what does not depend on that."""
+    yield from _differing(row, {**new, "values": {}})
+    for name, stated, gold in _other_golds(row, new):
+        said = f"has the right answer {stable_json(stated)[:100]}; that of the row here is {stable_json(gold)}"
+        yield _at(row, f"values.{name}"), said
 
 
 def _by_prompt(task: Task, lm_task: Any, rows: Rows, name: str) -> Iterator[Fault]:
@@ -228,7 +271,8 @@ def of_own(score: Score, task: Task, rows: Rows, card: Scorecard) -> Outcome:
 def again(task: Task, lm_task: Any, rows: Rows, where: Mapping[int, int]) -> dict[tuple[int, int], dict[str, Any]]:
     """Rows made again from their answers by the task's own scorer, by index and sample.
 
-    ``where``: index -> document here. Without those whose answer is free text that must not be published.
+    ``where``: index -> document here. Without those whose answer is free text that must not be published, or has not
+    one number for each label.
     """
     instances: dict[int, list[Any]] = {}
     for instance in prompts.requests(lm_task, max(where.values(), default=0) + 1):
@@ -241,11 +285,11 @@ def again(task: Task, lm_task: Any, rows: Rows, where: Mapping[int, int]) -> dic
             continue
         target, choices = lm_task.doc_to_target(docs[number]), wordings.labels_of(lm_task, docs[number])
         answers = sampling.as_given(row, [*choices, *([target] if isinstance(target, str) else [])])
-        if answers is None:
+        choice = task.form == "choice"
+        if answers is None or (choice and len(answers) != len(instances[number])):
             continue
         for instance, answer in zip(instances[number], answers, strict=True):
             instance.resps = [answer]
-        choice = task.form == "choice"
         [found[cardfiles.in_order(row)]] = sample_rows(
             lm_task, instances[number], choice=choice, restricted=task.restricted
         )[0]
@@ -271,9 +315,13 @@ def _other_edition(score: Score, task: Task, lm_task: Any, rows: Rows, limit: in
     if not where:
         return outcome
     scored, moved = again(task, lm_task, rows, where), 0
+    blank = _blank(task, lm_task, rows, where, scored)
     for row in rows:
-        differing = list(_differing(row, scored[cardfiles.in_order(row)])) if cardfiles.in_order(row) in scored else []
-        if differing and _gold(row) != _gold(scored[cardfiles.in_order(row)]):
+        at = cardfiles.in_order(row)
+        if (new := scored.get(at) or blank.get(at)) is None:
+            continue
+        differing = [*_differing(row, new)] if at in scored else [*_told_otherwise(row, new)]
+        if differing and _other_golds(row, new):
             moved += 1
         else:
             outcome.faults += differing
@@ -291,9 +339,11 @@ def _unread(count: int, score: Score) -> str:
     return f"how {count:,} of its {score.n:,} answers were read"
 
 
-def _gold(row: Mapping[str, Any]) -> Any:
-    """The right answers that a row states, where its metrics state them."""
-    return stable_json(metrics.golds(row["task"], row["values"]))
+def _other_golds(row: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Metrics of which two rows state another right answer, with both."""
+    one, other = (metrics.golds(row["task"], side["values"]) for side in (row, new))
+    both = [(name, one[name], other[name]) for name in one if name in other]
+    return [found for found in both if stable_json(found[1]) != stable_json(found[2])]
 
 
 def _differing(row: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Fault]:
@@ -301,6 +351,8 @@ def _differing(row: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Fault
         yield _at(row, "cluster"), "is not the hash of that row's source"
     if row.get("of") != new.get("of"):
         yield _at(row, "of"), f"is not the row that this one was made of ({new.get('of')})"
+    if "year" in row and row["year"] != new.get("year"):
+        yield _at(row, "year"), f"is not the year of that row's document ({new.get('year') or 'which names none'})"
     for name, value in new["values"].items():
         if stable_json(row["values"].get(name)) != stable_json(value):
             said = f"is {stable_json(row['values'].get(name))}; the scorer gives {stable_json(value)}"
@@ -338,4 +390,4 @@ def _read_again(row: Mapping[str, Any], read: Callable[..., Mapping[str, Any]]) 
     answers = sampling.as_given(row, labels)
     if answers is None:
         return None
-    return [*_differing(row, {"cluster": row["cluster"], "values": read(doc, answers)})]
+    return [*_differing(row, {**row, "values": read(doc, answers)})]

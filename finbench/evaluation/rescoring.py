@@ -171,6 +171,8 @@ def _anew(
     made = rescore.again(task, lm_task, rows, where)
     unknown = [row for row in rows if cardfiles.in_order(row) not in made]
     if unknown:
+        if any("answer_sha256" not in row for row in unknown):
+            raise _Refused(f"a row of {score.task} has not one log-likelihood for each label")
         if any(row["answer_sha256"] not in told for row in unknown):
             told |= _guessed(lm_task, docs)
         if engine:

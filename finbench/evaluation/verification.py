@@ -182,6 +182,8 @@ def _sealed(raw: Mapping[str, Any], card: Scorecard, found: Verification) -> Non
             found.fault("provenance.created", f"is {card.provenance.created}, which is yet to come")
     except FinbenchError as fault:
         found.fault("provenance.created", fault.message)
+    if misnamed := evidence.misnamed(card):
+        found.fault("subject.base.hub_id", misnamed)
     if card.engine == "dummy" and card.subject.base != DUMMY:
         found.fault("subject.base", f"is {card.subject.base.alias!r}, but the dummy engine answers without any model")
     who = card.subject
@@ -263,6 +265,11 @@ def _possible(card: Scorecard, score: Score, found: Verification) -> None:
         found.notes.append(f"{score.task}: its subject learnt from {texts:,} of the {of:,} test texts")
     if not card.shots and (score.fewshot_split or score.fewshot_digest):
         found.fault(f"{place}.fewshot_split", "has worked examples, and shots is 0")
+    if unsaid := evidence.unsaid_part(score, card.limit):
+        found.fault(f"{place}.data.share", unsaid)
+    if card.shots:
+        for name, message in evidence.examples(score):
+            found.fault(f"{place}.{name}", message)
     for name, measure in measures.items():
         low, high = measure.interval or (measure.value, measure.value)
         if not measure.method:
