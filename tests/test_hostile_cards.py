@@ -690,7 +690,6 @@ SAID: dict[str, tuple[str, Any, str]] = {  # which card, how it is altered, what
     "fewer log-likelihoods than labels": ("none", likely(lambda have: have[:2]), MC),
     "more log-likelihoods than labels": ("none", likely(lambda have: [*have, -99.0]), MC),
     "no log-likelihoods": ("none", likely(lambda have: []), MC),
-    "a part as the whole": ("none", shared(None), f"{FPB}.data.share"),
     "examples of no split": ("few", of_fpb(fewshot_split=None), f"{FPB}.fewshot_split"),
     "examples of the test": ("few", of_fpb(fewshot_split="test"), f"{FPB}.fewshot_split"),
     "examples without a digest": ("few", of_fpb(fewshot_digest=None), f"{FPB}.fewshot_digest"),
@@ -703,6 +702,7 @@ SAID: dict[str, tuple[str, Any, str]] = {  # which card, how it is altered, what
     ),
 }
 DISPROVED: dict[str, tuple[str, Any, str]] = {  # by the data alone
+    "a part as the whole": ("none", shared(None), f"{FPB}.data.share"),
     "a part as a larger one": ("none", shared(1.0), f"{FPB}.data.share"),
     "other rows of examples": ("few", of_fpb(fewshot_digest="0" * 64), f"{FPB}.fewshot_digest"),
     "right answers beside unreadable ones": ("none", unreadable(as_said), ".values.macro_f1"),

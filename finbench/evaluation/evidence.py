@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from finbench.cards import cardfiles
-from finbench.core import catalog, paths, seal
-from finbench.core.files import strict_json
+from finbench.core import catalog, seal
 from finbench.core.records import Measure, Prompts, Score, Scorecard, Task
 from finbench.evaluation import rescore
 from finbench.evaluation.found import Verification
@@ -35,25 +33,6 @@ def misnamed(card: Scorecard) -> str:
     known = base.hub_id in named or (base.source == "folder" and base.hub_id is None)
     last = card.origin != "finbench" and (base.hub_id or "").rpartition("/")[2] == base.alias
     return f"is {base.hub_id!r}; {base.alias} is {entry.hub_id}" if entry and not (known or last) else ""
-
-
-@functools.cache
-def _measured() -> dict[str, Any]:
-    found: dict[str, Any] = strict_json((paths.shipped("tasks") / "measured.json").read_text(encoding="utf-8"))
-    return found
-
-
-def unsaid_part(score: Score, limit: int | None) -> str:
-    """Why a score that says so is not of the whole test, by the rows that a part of it has; empty if it may be."""
-    task, about = catalog.tasks().get(score.task), _measured().get(score.data.set)
-    if task is None or task.version != score.version or about is None or about["complete"]:
-        return ""
-    if score.data.share or not score.is_whole(limit):
-        return ""
-    as_usual = all(str(getattr(task, name, None)) == value for name, value in score.data.choices.items())
-    part = about["rows"]["test"]
-    said = f"is not there, so its {score.data.rows:,} rows would be the whole test, of which a part has {part:,}"
-    return said if as_usual and score.data.rows <= part else ""
 
 
 def examples(score: Score) -> Iterator[tuple[str, str]]:

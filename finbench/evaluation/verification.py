@@ -265,8 +265,6 @@ def _possible(card: Scorecard, score: Score, found: Verification) -> None:
         found.notes.append(f"{score.task}: its subject learnt from {texts:,} of the {of:,} test texts")
     if not card.shots and (score.fewshot_split or score.fewshot_digest):
         found.fault(f"{place}.fewshot_split", "has worked examples, and shots is 0")
-    if unsaid := evidence.unsaid_part(score, card.limit):
-        found.fault(f"{place}.data.share", unsaid)
     if card.shots:
         for name, message in evidence.examples(score):
             found.fault(f"{place}.{name}", message)
