@@ -153,7 +153,7 @@ def page() -> None:
     for name, seeds in found.items():
         cells = []
         for head in heads:
-            values = [one[head] for one in seeds.values() if one.get(head, math.nan) == one.get(head)]
+            values = [one[head] for one in seeds.values() if not math.isnan(one.get(head, math.nan))]
             around = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.1f}{around}" if values else "–")
         some = f" ({len(seeds)} of {len(SEEDS)} trainings)" if name in ARMS and len(seeds) < len(SEEDS) else ""

@@ -64,10 +64,10 @@ def compared(adapter: Adapter) -> str | None:
             f"Learnt from other rows than the adapter of docs/results.md ({scores}): "
             f"{own.learnt:,} here, {known.learnt:,} there."
         )
+    heads = {"base": 24}  # a digest is known by its head; a processor is not
     differ = [
-        f"{name} {value[:size]} there, {own.where.get(name, '?')[:size]} here"
+        f"{name} {value[: heads.get(name)]} there, {own.where.get(name, '?')[: heads.get(name)]} here"
         for name, value in known.where.items()
-        for size in [24 if name == "base" else None]  # a digest tells itself by its head, a processor does not
         if own.where.get(name) != value
     ]
     why = "; ".join(differ) or "the processor may be of another kind, nothing else that is recorded differs"
